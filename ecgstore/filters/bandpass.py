@@ -1,0 +1,47 @@
+"""Butterworth band-pass, applied forwards and backwards: the squared amplitude response, and no phase."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, model_validator
+
+from ecgstore import settings
+
+
+class Settings(settings.Settings):
+    """Pass ``low_hz`` to ``high_hz``: one pass loses 3 dB at each edge, both passes together 6 dB."""
+
+    name: Literal["bandpass"] = "bandpass"
+    low_hz: float = Field(0.5, gt=0)
+    high_hz: float = Field(40.0, gt=0)
+    #: Order of the low-pass prototype of one pass; the two passes together are twice as steep.
+    order: int = Field(3, ge=1, le=10)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Settings:
+        if self.low_hz >= self.high_hz:
+            raise ValueError(f"low_hz must be below high_hz, not {self.low_hz:g} and {self.high_hz:g}")
+        return self
+
+
+def gain(freqs_hz: npt.NDArray[np.float64], fs_hz: float, settings: Settings) -> npt.NDArray[np.float64]:
+    """|H|² of the digital Butterworth filter (bilinear transform), as ``sosfiltfilt`` realises it.
+
+    An upper edge at or above half the rate has nothing to cut: the low edge alone then acts (high-pass).
+    """
+    omega = np.tan(np.pi * np.minimum(freqs_hz, fs_hz / 2 * (1 - 1e-12)) / fs_hz)
+    low = np.tan(np.pi * settings.low_hz / fs_hz)
+    if settings.low_hz >= fs_hz / 2:
+        return np.zeros_like(freqs_hz)
+    if settings.high_hz >= fs_hz / 2:
+        with np.errstate(divide="ignore"):
+            prototype = low / omega
+    else:
+        high = np.tan(np.pi * settings.high_hz / fs_hz)
+        with np.errstate(divide="ignore"):
+            prototype = (omega**2 - low * high) / (omega * (high - low))
+    # The prototype frequency is infinite at 0 Hz, where nothing passes.
+    return np.asarray(1.0 / (1.0 + np.abs(prototype) ** (2 * settings.order)))

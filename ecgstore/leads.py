@@ -1,0 +1,136 @@
+"""Leads by name, never by position: aliases, order, derivation of the limb leads, and the state of each.
+
+Aliases and the order traps they answer: MIMIC-IV-ECG lists aVF before aVL; PTB-XL spells AVR, CinC aVR;
+PTB writes lower case and adds the Frank leads; Cabrera layouts hold an inverted aVR.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ecgstore.errors import RecordError
+from ecgstore.record import LEADS_12, LeadState
+
+ExtraLeads = Literal["refuse", "drop"]
+
+#: Voltages of the heart that are none of the twelve: recognised, so that they can be left out by name.
+OTHER_LEADS = frozenset({"VX", "VY", "VZ", "X", "Y", "Z", "V3R", "V4R", "V5R", "V6R", "V7", "V8", "V9"})
+#: Modified leads look like a standard lead and are not one: MIT-BIH's MLII is not II.
+MODIFIED_LEADS = frozenset({"MLI", "MLII", "MLIII", "MV1", "MV2", "MV5", "MCL1", "CM5", "CM2"})
+
+_CANONICAL = {name.upper(): name for name in LEADS_12}
+_ALIASES = {
+    **{f"D{name}": name for name in ("I", "II", "III")},
+    **{f"L{name}": name for name in ("I", "II", "III")},
+    **{f"D{n}": name for n, name in enumerate(("I", "II", "III"), start=1)},
+    **{f"C{n}": f"V{n}" for n in range(1, 7)},
+}
+_PREFIX = re.compile(r"^(?:MDC_ECG_LEAD_|ECG[ _]|LEAD[ _])+", re.IGNORECASE)
+
+# Einthoven and Goldberger: each as weights of (I, II). Precordial leads can't be derived.
+_FROM_I_II = {"III": (-1.0, 1.0), "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0)}
+
+
+@dataclass(frozen=True, slots=True)
+class LeadName:
+    """A recognised name: ``lead`` is canonical, ``sign`` −1 for an inverted lead, ``standard`` for the twelve."""
+
+    lead: str
+    sign: int = 1
+    standard: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Harmonised:
+    """``signal_mv_lt`` in the wanted order (NaN for an absent lead), one state per lead, what was done."""
+
+    signal_mv_lt: npt.NDArray[np.float32]
+    states: tuple[LeadState, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def recognise(name: str) -> LeadName | None:
+    """Tell which lead ``name`` means; None for a name that is not known to be a lead (never guessed)."""
+    bare = _PREFIX.sub("", name.strip())
+    sign = -1 if bare.startswith("-") else 1
+    bare = re.sub(r"[\s_]", "", bare.strip("+-")).upper()
+    lead = _CANONICAL.get(bare) or _ALIASES.get(bare)
+    if lead is not None:
+        return LeadName(lead, sign)
+    if bare in OTHER_LEADS or bare in MODIFIED_LEADS:
+        return LeadName(bare, sign, standard=False)
+    return None
+
+
+def check_names(names: Sequence[str], wanted: Sequence[str], extra: ExtraLeads, record_id: str) -> None:
+    """Refuse, from the header alone, a record that :func:`harmonise` would refuse.
+
+    Raises RecordError: unknown_lead, duplicate_lead, no_leads.
+    """
+    _places(names, wanted, extra, record_id)
+
+
+def harmonise(
+    signal_mv_lt: npt.NDArray[np.float32],
+    names: Sequence[str],
+    *,
+    record_id: str,
+    wanted: Sequence[str] = LEADS_12,
+    extra: ExtraLeads = "refuse",
+) -> Harmonised:
+    """Put the leads of one record into the ``wanted`` order.
+
+    ``signal_mv_lt`` is (signals, samples) in the order of ``names``. III, aVR, aVL and aVF are derived
+    where they are missing and I and II are both there; other missing leads become NaN. A lead that never
+    changes is kept and called bad. Raises RecordError: unknown_lead, duplicate_lead, no_leads.
+    """
+    places, left_out = _places(names, wanted, extra, record_id)
+    out_lt = np.full((len(wanted), signal_mv_lt.shape[1]), np.nan, dtype=np.float32)
+    states = [LeadState.ABSENT] * len(wanted)
+    for j, lead in enumerate(wanted):
+        if lead in places:
+            row, sign = places[lead]
+            out_lt[j] = signal_mv_lt[row] if sign > 0 else -signal_mv_lt[row]
+            states[j] = LeadState.BAD if _is_flat(out_lt[j]) else LeadState.MEASURED
+        elif lead in _FROM_I_II and "I" in places and "II" in places:
+            of_i, of_ii = _FROM_I_II[lead]
+            (i, sign_i), (ii, sign_ii) = places["I"], places["II"]
+            out_lt[j] = of_i * sign_i * signal_mv_lt[i] + of_ii * sign_ii * signal_mv_lt[ii]
+            states[j] = LeadState.DERIVED
+    warnings = [f"left out: {', '.join(left_out)}"] if left_out else []
+    inverted = [lead for lead, (_, sign) in places.items() if sign < 0]
+    warnings += [f"sign turned: {', '.join(inverted)}"] if inverted else []
+    return Harmonised(out_lt, tuple(states), tuple(warnings))
+
+
+def _places(
+    names: Sequence[str], wanted: Sequence[str], extra: ExtraLeads, record_id: str
+) -> tuple[dict[str, tuple[int, int]], list[str]]:
+    """Where each standard lead stands, (signal number, sign), and the names of signals that are none."""
+    places: dict[str, tuple[int, int]] = {}
+    left_out: list[str] = []
+    for row, name in enumerate(names):
+        known = recognise(name)
+        if known is None and extra == "refuse":
+            raise RecordError(record_id, "unknown_lead", repr(name))
+        if known is None or not known.standard:
+            left_out.append(name)
+        elif known.lead in places:
+            raise RecordError(record_id, "duplicate_lead", f"{known.lead} as {name!r} too")
+        else:
+            places[known.lead] = (row, known.sign)
+    derivable = {"I", "II"} <= places.keys()
+    if not any(lead in places or (derivable and lead in _FROM_I_II) for lead in wanted):
+        raise RecordError(record_id, "no_leads", f"the record has {', '.join(names)}")
+    return places, left_out
+
+
+def _is_flat(lead_t: npt.NDArray[np.float32]) -> bool:
+    recorded = lead_t[np.isfinite(lead_t)]
+    return recorded.size == 0 or bool(np.ptp(recorded) == 0)

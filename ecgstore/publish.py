@@ -1,0 +1,43 @@
+"""Nothing is published half-done: write aside, flush to the disk, rename."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+#: Marks a file or folder that is still being written; whatever bears it after a crash may be deleted.
+ASIDE = ".partial"
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Make ``path`` hold ``content``, wholly or not at all, also after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{path.name}.{os.getpid()}{ASIDE}")
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    flush_folder(path.parent)
+
+
+def flush(path: Path) -> None:
+    """Flush a file that somebody else wrote."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    flush_folder(path.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush a folder's list of names, so that a rename survives a power cut."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

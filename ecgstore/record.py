@@ -1,0 +1,121 @@
+"""The nouns of the data house: a record, what is said of it, and where it comes from.
+
+A *harmonised* record promises: leads in the order of :data:`LEADS_12` (or a stated subset), float32
+millivolts of shape (leads, samples), NaN where nothing was recorded, and a :class:`LeadState` per lead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+#: The twelve standard leads in clinical order.
+LEADS_12: tuple[str, ...] = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+
+Sex = Literal["female", "male"]
+
+
+class LeadState(StrEnum):
+    """How a lead of a record came to be. The letter is what ``records.parquet`` holds, one per lead."""
+
+    MEASURED = "m"
+    DERIVED = "d"
+    ABSENT = "a"
+    BAD = "b"
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A coded assertion about a record, as its source states it.
+
+    ``likelihood`` is in percent; None where the source states the code without one.
+    """
+
+    code: str
+    system: str
+    likelihood: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRef:
+    """One record of a source before any of its files is read.
+
+    ``path`` is the header's path without ``.hea``. ``patient_id`` is the source's own identifier: it is
+    hashed before anything is stored.
+    """
+
+    record_id: str
+    path: Path
+    patient_id: str | None = None
+    fold: int | None = None
+    age_years: float | None = None
+    sex: Sex | None = None
+    statements: tuple[Statement, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A record that was left out. ``reason`` is a key of :data:`ecgstore.errors.REASONS`."""
+
+    record_id: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a source is and under which terms it may be used."""
+
+    name: str
+    version: str
+    licence: str
+    redistributable: bool
+    doi: str = ""
+    citation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All a source knows: its records in a fixed order, what it left out, its terms.
+
+    ``vocabulary`` maps a coding system to every code that the source ever states, so that "absent" can be
+    told from "never looked for".
+    """
+
+    records: tuple[RecordRef, ...]
+    rejected: tuple[Rejection, ...]
+    terms: Terms
+    vocabulary: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Record:
+    """One recording in physical units: ``signal_mv_lt`` is float32 (leads, samples), NaN = not recorded."""
+
+    record_id: str
+    leads: tuple[str, ...]
+    fs_hz: float
+    signal_mv_lt: npt.NDArray[np.float32]
+    lead_states: tuple[LeadState, ...] = ()
+    patient_key: str | None = None
+    fold: int | None = None
+    age_years: float | None = None
+    sex: Sex | None = None
+    statements: tuple[Statement, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def n_samples(self) -> int:
+        """Number of samples per lead."""
+        return int(self.signal_mv_lt.shape[1])
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return self.n_samples / self.fs_hz

@@ -1,0 +1,131 @@
+"""Settings are frozen data: pydantic models that refuse unknown keys and name the nearest match.
+
+Both houses use this file: an ingest has its settings, a training run has its recipe.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ecgstore.errors import ConfigError
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Settings(BaseModel):
+    """Base of every settings model: frozen, no unknown keys, defaults validated like given values."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML file that holds one mapping; raise ConfigError naming the line where it doesn't parse."""
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError("no such file", where=path) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("the file can't be read as text", where=path, got=str(error)) from None
+    except yaml.YAMLError as error:
+        raise ConfigError("the file is not valid YAML", where=path, got=" ".join(str(error).split())) from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError("the file must hold a mapping", where=path, got=type(content).__name__)
+    return content
+
+
+def override(content: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
+    """Return ``content`` with ``key.path=value`` assignments applied; values are read as YAML.
+
+    A number in the path is an index into a list: ``downstream.0.task=ptbxl/all``.
+    """
+    merged: dict[str, Any] = _copy(content)
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key:
+            raise ConfigError("an override must read key=value", got=repr(assignment))
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError("the value of an override is not valid YAML", got=repr(assignment)) from None
+        _assign(merged, key.split("."), value, assignment)
+    return merged
+
+
+def parse(model: type[M], content: Mapping[str, Any], *, where: object = None) -> M:
+    """Validate ``content`` as ``model``; raise one-line ConfigError that names the key and the nearest match."""
+    try:
+        return model.model_validate(dict(content))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "settings"
+        more = "" if error.error_count() == 1 else f" (and {error.error_count() - 1} more)"
+        if first["type"] == "extra_forbidden":
+            known = _fields_at(model, first["loc"][:-1])
+            near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(sorted(known))}"
+            raise ConfigError(f"unknown setting {key}{more}", where=where, fix=hint) from None
+        message = first["msg"].removeprefix("Value error, ")
+        given = None if first["type"] == "missing" else repr(first["input"])
+        if given is not None and len(given) > 120:
+            given = given[:117] + "..."
+        raise ConfigError(f"setting {key}: {message[:1].lower()}{message[1:]}{more}", where=where, got=given) from None
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copy(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copy(item) for item in value]
+    return value
+
+
+def _assign(content: Any, path: list[str], value: Any, assignment: str) -> None:
+    for depth, part in enumerate(path):
+        last = depth == len(path) - 1
+        if isinstance(content, list):
+            if not part.isdigit() or int(part) >= len(content):
+                raise ConfigError(f"no item {part} in a list of {len(content)}", where=f"override {assignment}")
+            if last:
+                content[int(part)] = value
+            else:
+                content = content[int(part)]
+        elif isinstance(content, dict):
+            if last:
+                content[part] = value
+            else:
+                if content.get(part) is None:
+                    content[part] = {}
+                content = content[part]
+        else:
+            raise ConfigError(f"{'.'.join(path[:depth])} holds a plain value", where=f"override {assignment}")
+
+
+def _fields_at(model: Any, loc: tuple[Any, ...]) -> list[str]:
+    """Names of the fields that the model nested at ``loc`` knows (of every candidate, for a union)."""
+    candidates = [model]
+    for part in loc:
+        step: list[Any] = []
+        for candidate in candidates:
+            for option in _models_in(candidate):
+                if isinstance(part, str) and part in option.model_fields:
+                    step.append(option.model_fields[part].annotation)
+        # A list index or a union's tag keeps the candidates; a field name descends.
+        candidates = step or candidates
+    return sorted({name for candidate in candidates for option in _models_in(candidate) for name in option.model_fields})
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in typing.get_args(annotation) for model in _models_in(argument)]

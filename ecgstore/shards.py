@@ -1,0 +1,231 @@
+"""One shard: the unit of work, of failure, of atomicity, of verification and of sharing.
+
+A shard has exactly one writer, which opens the array afresh and writes all of it in one assignment: two
+writers in one Zarr v3 shard lose data without a word (zarr-developers/zarr-python#3682). It is written,
+read back, compared and hashed; then its commit record is published, and only that makes it count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from ecgstore import conditioning, layout, leads, publish, wfdb_io
+from ecgstore.errors import IntegrityError, RecordError, StoreError
+from ecgstore.manifest import ObjectHash, hash_object
+from ecgstore.plan import Planned, Recipe, Task
+from ecgstore.record import LeadState, Rejection
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What is known of a record once its samples stand in the store."""
+
+    record_id: str
+    lead_states: str
+    n_clipped: int
+    n_not_recorded: int
+    crc32: int
+    source_sha256: str
+    warnings: str
+
+
+@dataclass(slots=True)
+class Sums:
+    """Exact sums over the recorded counts of some records, per lead; Python integers never overflow."""
+
+    n: list[int]
+    total: list[int]
+    squares: list[int]
+
+    @classmethod
+    def zero(cls, n_leads: int) -> Sums:
+        """The sums over nothing."""
+        return cls([0] * n_leads, [0] * n_leads, [0] * n_leads)
+
+    def add(self, other: Sums) -> None:
+        """Add the sums over other records."""
+        for mine, theirs in ((self.n, other.n), (self.total, other.total), (self.squares, other.squares)):
+            mine[:] = [a + b for a, b in zip(mine, theirs, strict=True)]
+
+
+@dataclass(slots=True)
+class Commit:
+    """The outcome of one task: objects written, records in them, records left out, sums by fold."""
+
+    plan_sha256: str
+    first_shard: int
+    objects: dict[str, ObjectHash] = field(default_factory=dict)
+    written: list[Written] = field(default_factory=list)
+    rejected: list[Rejection] = field(default_factory=list)
+    sums: dict[str, Sums] = field(default_factory=dict)
+
+
+def create_array(root: Path, recipe: Recipe, total_samples: int, shard_samples: int) -> None:
+    """Write the metadata of the signal array; its samples come shard by shard."""
+    n_leads = len(recipe.leads)
+    zarr.create_array(
+        store=str(root / layout.SIGNAL),
+        shape=(n_leads, total_samples),
+        chunks=(n_leads, layout.CHUNK_SAMPLES),
+        shards=(n_leads, shard_samples),
+        dtype=np.int16,
+        compressors=(BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=2), Crc32cCodec()),
+        fill_value=int(layout.NOT_RECORDED),
+        dimension_names=("lead", "time"),
+        overwrite=False,
+    )
+
+
+def write(root: Path, task: Task, recipe: Recipe, shard_samples: int, plan_sha256: str) -> Commit:
+    """Do one task from raw files to commit record. A bad record is left out with its reason; the rest goes on.
+
+    Raises StoreError where the disk refuses, IntegrityError where what was read back is not what was written.
+    """
+    commit = Commit(plan_sha256, task.first_shard)
+    start, n_samples = task.first_shard * shard_samples, task.n_shards * shard_samples
+    counts_lt = np.full((len(recipe.leads), n_samples), layout.NOT_RECORDED, dtype=np.int16)
+    for record in task.records:
+        try:
+            one = _record_counts(record, recipe)
+        except RecordError as error:
+            commit.rejected.append(Rejection(error.record_id, error.reason, error.detail))
+            continue
+        place_lt = counts_lt[:, record.start - start : record.start - start + record.n_samples]
+        place_lt[:] = one.counts_lt
+        commit.written.append(one.written)
+        fold = "" if record.ref.fold is None else str(record.ref.fold)
+        commit.sums.setdefault(fold, Sums.zero(len(recipe.leads))).add(_sums(place_lt))
+    for shard in range(task.n_shards):
+        part_lt = counts_lt[:, shard * shard_samples : (shard + 1) * shard_samples]
+        _write_one(root, task.first_shard + shard, part_lt, shard_samples, commit)
+    publish.write_bytes(root / layout.commit_object(task.first_shard), _dump(commit))
+    return commit
+
+
+def load_commit(root: Path, first_shard: int, plan_sha256: str) -> Commit | None:
+    """Return the commit of a task if it is of this plan and its objects are whole; None where work is left."""
+    try:
+        commit = _parse((root / layout.commit_object(first_shard)).read_bytes())
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    if commit.plan_sha256 != plan_sha256 or commit.first_shard != first_shard:
+        return None
+    for name, stated in commit.objects.items():
+        if not (root / name).is_file() or hash_object(root / name) != stated:
+            return None
+    return commit
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _One:
+    counts_lt: npt.NDArray[np.int16]
+    written: Written
+
+
+def _record_counts(record: Planned, recipe: Recipe) -> _One:
+    """One record's way: raw files → mV → leads → conditioning → counts."""
+    ref, header = record.ref, record.header
+    raw = wfdb_io.read_signal(ref.path, header, ref.record_id)
+    harmonised = leads.harmonise(
+        raw.signal_mv_lt, header.lead_names, record_id=ref.record_id, wanted=recipe.leads, extra=recipe.extra_leads
+    )
+    if not np.isfinite(harmonised.signal_mv_lt).any():
+        raise RecordError(ref.record_id, "no_samples", "nothing was recorded in the wanted leads")
+    signal_mv_lt = conditioning.condition(harmonised.signal_mv_lt, header.fs_hz, recipe.fs_hz, recipe.filters)
+    if signal_mv_lt.shape[1] != record.n_samples:
+        detail = f"{signal_mv_lt.shape[1]} samples where the header promised {record.n_samples}"
+        raise RecordError(ref.record_id, "truncated", detail)
+    counts_lt, n_clipped = layout.mv_to_counts(signal_mv_lt)
+    warnings = [*raw.warnings, *harmonised.warnings]
+    if n_clipped:
+        warnings.append(f"{n_clipped} samples beyond ±{layout.MAX_COUNT / layout.COUNTS_PER_MV} mV were clipped")
+    written = Written(
+        record_id=ref.record_id,
+        lead_states="".join(harmonised.states),
+        n_clipped=n_clipped,
+        n_not_recorded=_n_not_recorded(counts_lt, harmonised.states),
+        crc32=zlib.crc32(counts_lt.tobytes()),
+        source_sha256=_source_sha256(ref.path, header),
+        warnings="; ".join(warnings),
+    )
+    return _One(counts_lt, written)
+
+
+def _n_not_recorded(counts_lt: npt.NDArray[np.int16], states: Sequence[LeadState]) -> int:
+    """Samples not recorded in leads that are there; an absent lead is said by its state."""
+    present = np.array([state is not LeadState.ABSENT for state in states])
+    return int(np.count_nonzero(counts_lt[present] == layout.NOT_RECORDED))
+
+
+def _source_sha256(path: Path, header: wfdb_io.Header) -> str:
+    digest = hashlib.sha256()
+    for name in header.files:
+        digest.update(path.with_name(name).read_bytes())
+    return digest.hexdigest()
+
+
+def _sums(counts_lt: npt.NDArray[np.int16]) -> Sums:
+    wide_lt = counts_lt.astype(np.int64)
+    wide_lt[counts_lt == layout.NOT_RECORDED] = 0
+    n_l = np.count_nonzero(counts_lt != layout.NOT_RECORDED, axis=1)
+    squares_l = np.einsum("lt,lt->l", wide_lt, wide_lt)
+    return Sums(n_l.tolist(), wide_lt.sum(axis=1).tolist(), squares_l.tolist())
+
+
+def _write_one(root: Path, shard: int, part_lt: npt.NDArray[np.int16], shard_samples: int, commit: Commit) -> None:
+    name = layout.shard_object(shard)
+    try:
+        array = zarr.open_array(str(root / layout.SIGNAL), mode="r+")
+        begin = shard * shard_samples
+        end = min(begin + shard_samples, array.shape[1])
+        array[:, begin:end] = part_lt[:, : end - begin]
+        read_lt = np.asarray(array[:, begin:end])
+        if (root / name).exists():  # a shard without a single recorded sample has no object
+            publish.flush(root / name)
+            commit.objects[name] = hash_object(root / name)
+    except OSError as error:
+        raise StoreError("a shard could not be written", where=root / name, got=error.strerror or str(error)) from error
+    if not np.array_equal(read_lt, part_lt[:, : end - begin]):
+        raise IntegrityError("a shard read back differs from what was written: is the disk sound?", where=root / name)
+
+
+def _dump(commit: Commit) -> bytes:
+    columns = Written.__dataclass_fields__
+    content = {
+        "plan_sha256": commit.plan_sha256,
+        "first_shard": commit.first_shard,
+        "objects": {name: [found.size, found.sha256] for name, found in sorted(commit.objects.items())},
+        "written": {column: [getattr(one, column) for one in commit.written] for column in columns},
+        "rejected": [[one.record_id, one.reason, one.detail] for one in commit.rejected],
+        "sums": {fold: [sums.n, sums.total, sums.squares] for fold, sums in sorted(commit.sums.items())},
+    }
+    return json.dumps(content, separators=(",", ":")).encode() + b"\n"
+
+
+def _parse(content: bytes) -> Commit:
+    parts: dict[str, Any] = json.loads(content)
+    return Commit(
+        plan_sha256=parts["plan_sha256"],
+        first_shard=parts["first_shard"],
+        objects={name: ObjectHash(*found) for name, found in parts["objects"].items()},
+        written=list(_rows(parts["written"])),
+        rejected=[Rejection(*one) for one in parts["rejected"]],
+        sums={fold: Sums(*lists) for fold, lists in parts["sums"].items()},
+    )
+
+
+def _rows(columns: dict[str, list[Any]]) -> Iterator[Written]:
+    names = list(Written.__dataclass_fields__)
+    for values in zip(*(columns[name] for name in names), strict=True):
+        yield Written(**dict(zip(names, values, strict=True)))

@@ -1,0 +1,330 @@
+"""WFDB in: header and samples of one record, verified, in millivolts.
+
+Two ways to the same numbers:
+
+* the *plain* way, for records whose signals all stand in one file of format 16 (``.dat``, or MATLAB v4
+  ``.mat`` written as ``16+24``): our own header parser and NumPy, because wfdb spends 80 % of a read on
+  looking up header fields;
+* everything else, and every header that the plain parser doesn't understand in full, goes to wfdb.
+
+Only this file imports wfdb, and only here does the word "segment" mean what WFDB means by it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ecgstore.errors import RecordError, need
+
+#: Millivolts per unit, by the unit's lower-case name (µ in both its Unicode spellings).
+MV_PER_UNIT = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "v": 1e3, "nv": 1e-6}
+#: WFDB's word for "no sample here" in format 16.
+INVALID_16 = -32768
+#: Headers that claim more than this are refused before anything is allocated: 24 h of 12 leads at 1 kHz is half.
+MAX_VALUES = 2_000_000_000
+MAX_SIGNALS = 256
+
+# filename format[xSPF][:skew][+offset] gain[(baseline)][/units] resolution zero initial checksum block description
+_FORMAT_16 = re.compile(r"16(?:x1)?(?:\+(\d+))?")
+_GAIN = re.compile(r"([-+]?\d+\.?\d*(?:[eE][-+]?\d+)?)(?:\((-?\d+)\))?(?:/(\S+))?")
+_INTEGER = re.compile(r"-?\d+")
+_FREQUENCY = re.compile(r"(\d+\.?\d*(?:[eE][-+]?\d+)?)(?:/.*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class SignalLine:
+    """One signal line of a header, in WFDB's terms. ``checksum`` and ``initial`` are None where not stated."""
+
+    file_name: str
+    byte_offset: int
+    gain: float
+    baseline: int
+    unit: str
+    initial: int | None
+    checksum: int | None
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a header says. ``plain`` records are read by NumPy, the others by wfdb."""
+
+    fs_hz: float
+    n_samples: int
+    lead_names: tuple[str, ...]
+    plain: bool
+    signals: tuple[SignalLine, ...] = ()
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RawSignal:
+    """Samples as recorded: ``signal_mv_lt`` float32 (signals, samples) in mV, NaN = not recorded."""
+
+    signal_mv_lt: npt.NDArray[np.float32]
+    warnings: tuple[str, ...] = ()
+
+
+def read_header(path: Path, record_id: str) -> Header:
+    """Read ``path.hea``. ``path`` is the record's path without suffix.
+
+    Raises RecordError: missing_header, bad_header, missing_signal, truncated, too_large, unsafe_path,
+    bad_gain, unknown_unit. Nothing but the header and the signal files' sizes is looked at.
+    """
+    hea = path.with_name(path.name + ".hea")
+    try:
+        # latin-1 decodes any byte: comments of real headers hold every encoding there is.
+        text = hea.read_bytes().decode("latin-1")
+    except FileNotFoundError:
+        raise RecordError(record_id, "missing_header", hea.name) from None
+    except OSError as error:
+        raise RecordError(record_id, "bad_header", str(error)) from None
+    _refuse_outside(text, record_id)
+    header = parse_plain(text) or _wfdb_header(path, text, record_id)
+    if len(header.lead_names) > MAX_SIGNALS or header.n_samples * len(header.lead_names) > MAX_VALUES:
+        claim = f"{len(header.lead_names)} signals of {header.n_samples} samples"
+        raise RecordError(record_id, "too_large", claim)
+    for line in header.signals:
+        _mv_per_count(line, record_id)  # refuses a gain or unit that no millivolts can be made from
+    _check_files(path, header, record_id)
+    return header
+
+
+def parse_plain(text: str) -> Header | None:
+    """Parse a header that the plain way can serve; None where it holds anything else (wfdb decides then)."""
+    lines = [line for raw in text.splitlines() if (line := raw.strip()) and not line.startswith("#")]
+    fields = lines[0].split() if lines else []
+    # Base time and date, fields five and six, are not needed, so their many spellings can't hurt:
+    # Georgia's 2020 headers put the date first, and wfdb refuses them.
+    if len(fields) < 4 or "/" in fields[0]:
+        return None
+    frequency = _FREQUENCY.fullmatch(fields[2])
+    if frequency is None or not fields[1].isdecimal() or not fields[3].isdecimal():
+        return None
+    n_signals, fs_hz, n_samples = int(fields[1]), float(frequency[1]), int(fields[3])
+    if n_signals == 0 or n_samples == 0 or fs_hz <= 0 or n_signals > MAX_SIGNALS or len(lines) != n_signals + 1:
+        return None
+    signals = [_parse_signal_line(line) for line in lines[1:]]
+    plain = [signal for signal in signals if signal is not None]
+    if len(plain) != n_signals or len({(signal.file_name, signal.byte_offset) for signal in plain}) != 1:
+        return None
+    return Header(
+        fs_hz=fs_hz,
+        n_samples=n_samples,
+        lead_names=tuple(signal.name for signal in plain),
+        plain=True,
+        signals=tuple(plain),
+        files=(plain[0].file_name,),
+    )
+
+
+def _parse_signal_line(line: str) -> SignalLine | None:
+    fields = line.split(maxsplit=8)
+    if len(fields) != 9:
+        return None
+    form = _FORMAT_16.fullmatch(fields[1])
+    gain = _GAIN.fullmatch(fields[2])
+    if form is None or gain is None or not all(_INTEGER.fullmatch(field) for field in fields[3:8]):
+        return None
+    zero, initial, checksum = int(fields[4]), int(fields[5]), int(fields[6])
+    return SignalLine(
+        file_name=fields[0],
+        byte_offset=int(form[1] or 0),
+        gain=float(gain[1]),
+        baseline=zero if gain[2] is None else int(gain[2]),
+        unit=gain[3] or "mV",
+        initial=initial,
+        checksum=checksum,
+        name=fields[8].strip(),
+    )
+
+
+def read_signal(path: Path, header: Header, record_id: str) -> RawSignal:
+    """Read all samples of the record at ``path`` (without suffix), in the header's signal order.
+
+    Raises RecordError: missing_signal, truncated, bad_checksum, bad_initial_value, bad_signal, no_samples.
+    """
+    raw = _read_plain(path, header, record_id) if header.plain else _read_wfdb(path, header, record_id)
+    if not np.isfinite(raw.signal_mv_lt).any():
+        raise RecordError(record_id, "no_samples", "every sample is marked as not recorded")
+    return raw
+
+
+def _read_plain(path: Path, header: Header, record_id: str) -> RawSignal:
+    n_signals, first = len(header.signals), header.signals[0]
+    file = path.with_name(first.file_name)
+    try:
+        counts = np.fromfile(file, "<i2", header.n_samples * n_signals, offset=first.byte_offset)
+    except FileNotFoundError:
+        raise RecordError(record_id, "missing_signal", file.name) from None
+    except OSError as error:
+        raise RecordError(record_id, "bad_signal", f"{file.name}: {error}") from None
+    if counts.size < header.n_samples * n_signals:
+        whole = counts.size // n_signals
+        raise RecordError(record_id, "truncated", f"{file.name}: {whole} of {header.n_samples} samples")
+    # One transpose here, so that every later step runs along contiguous samples.
+    counts_lt = np.ascontiguousarray(counts.reshape(header.n_samples, n_signals).T)
+    sums = counts_lt.sum(axis=1, dtype=np.int64)
+    for line, counts_t, total in zip(header.signals, counts_lt, sums, strict=True):
+        _check_line(line, int(counts_t[0]), int(total), record_id)
+    mv_per_count = np.array([[_mv_per_count(line, record_id)] for line in header.signals])
+    baseline = np.array([[line.baseline] for line in header.signals], dtype=np.float32)
+    signal_mv_lt = (counts_lt.astype(np.float32) - baseline) * mv_per_count.astype(np.float32)
+    invalid = counts_lt == INVALID_16
+    if invalid.any():
+        signal_mv_lt[invalid] = np.nan
+    return RawSignal(signal_mv_lt)
+
+
+def _check_line(line: SignalLine, initial: int, total: int, record_id: str) -> None:
+    # Headers write the 16-bit checksum signed or unsigned, so both sides are taken modulo 2**16.
+    if line.checksum is not None and (total - line.checksum) % 65536 != 0:
+        stated, found = line.checksum % 65536, total % 65536
+        raise RecordError(record_id, "bad_checksum", f"{line.name}: header {stated}, samples {found}")
+    if line.initial is not None and initial != line.initial:
+        raise RecordError(record_id, "bad_initial_value", f"{line.name}: header {line.initial}, samples {initial}")
+
+
+def _mv_per_count(line: SignalLine, record_id: str) -> float:
+    mv_per_unit = MV_PER_UNIT.get(line.unit.lower())
+    if mv_per_unit is None:
+        raise RecordError(record_id, "unknown_unit", f"{line.name}: {line.unit}")
+    # WFDB reads gain 0 as "uncalibrated": any number of millivolts made from it would be invented.
+    if not math.isfinite(line.gain) or line.gain <= 0:
+        raise RecordError(record_id, "bad_gain", f"{line.name}: {line.gain:g}")
+    return mv_per_unit / line.gain
+
+
+def _refuse_outside(text: str, record_id: str) -> None:
+    """Signal and segment files stand beside their header; a path that leaves the folder is never followed."""
+    for line in text.splitlines()[1:]:
+        name = line.split(maxsplit=1)[0] if line.strip() and not line.lstrip().startswith("#") else ""
+        if "/" in name or "\\" in name or name == "..":
+            raise RecordError(record_id, "unsafe_path", name[:80])
+
+
+def _check_files(path: Path, header: Header, record_id: str) -> None:
+    for name in header.files:
+        file = path.with_name(name)
+        try:
+            size = file.stat().st_size
+        except FileNotFoundError:
+            raise RecordError(record_id, "missing_signal", name) from None
+        except OSError as error:
+            raise RecordError(record_id, "bad_signal", f"{name}: {error}") from None
+        if header.plain:
+            expected = header.signals[0].byte_offset + 2 * header.n_samples * len(header.signals)
+            if size < expected:
+                raise RecordError(record_id, "truncated", f"{name}: {size} of {expected} bytes")
+
+
+# --- everything that is not plain ---------------------------------------------------------------------------
+
+
+def _wfdb_header(path: Path, text: str, record_id: str) -> Header:
+    wfdb = need("wfdb", "ingest")
+    _refuse_claims(text, record_id)
+    try:
+        header = wfdb.rdheader(str(path), rd_segments=True)
+    except FileNotFoundError as error:
+        raise RecordError(record_id, "missing_header", Path(str(error.filename)).name) from None
+    except Exception as error:  # wfdb raises whatever its parsing meets: every kind means "not understood"
+        raise RecordError(record_id, "bad_header", _one_line(error)) from None
+    multi = isinstance(header, wfdb.MultiRecord)
+    names = header.get_sig_name() if multi else header.sig_name
+    files = () if multi else tuple(dict.fromkeys(header.file_name or ()))
+    if not names or not header.fs:
+        raise RecordError(record_id, "bad_header", "no signals or no sampling frequency")
+    return Header(
+        fs_hz=float(header.fs),
+        n_samples=int(header.sig_len or _inferred_length(path, wfdb, record_id)),
+        lead_names=tuple(str(name) if name else f"signal {i}" for i, name in enumerate(names)),
+        plain=False,
+        signals=() if multi else _signal_lines(header, names),
+        files=tuple(str(name) for name in files if name != "~"),
+    )
+
+
+def _signal_lines(header: Any, names: list[str]) -> tuple[SignalLine, ...]:
+    count = len(names)
+    return tuple(
+        SignalLine(
+            file_name=str(header.file_name[i]),
+            byte_offset=int((header.byte_offset or [0] * count)[i] or 0),
+            gain=_stated_gain(header.adc_gain[i]),
+            baseline=int(header.baseline[i] or 0),
+            unit=str(header.units[i] or "mV"),
+            initial=None,
+            checksum=(header.checksum or [None] * count)[i],
+            name=str(names[i]),
+        )
+        for i in range(count)
+    )
+
+
+def _stated_gain(gain: float | None) -> float:
+    # The WFDB manual's default for a gain left out is 200 units per mV; a stated 0 stays 0 and is refused.
+    return 200.0 if gain is None else float(gain)
+
+
+def _inferred_length(path: Path, wfdb: Any, record_id: str) -> int:
+    """Number of samples where the header leaves it out: wfdb infers it from the signal file."""
+    return int(_rdrecord(path, wfdb, record_id, physical=True).sig_len)
+
+
+def _refuse_claims(text: str, record_id: str) -> None:
+    fields = text.splitlines()[0].split() if text.strip() else []
+    claims = [int(field) for field in fields[1:4:2] if field.isdecimal()]
+    if claims and (claims[0] > MAX_SIGNALS or math.prod(claims) > MAX_VALUES):
+        raise RecordError(record_id, "too_large", " × ".join(map(str, claims)))
+
+
+def _read_wfdb(path: Path, header: Header, record_id: str) -> RawSignal:
+    wfdb = need("wfdb", "ingest")
+    record = _rdrecord(path, wfdb, record_id, physical=True)
+    signal_tl = record.p_signal
+    if signal_tl is None or signal_tl.size == 0:
+        raise RecordError(record_id, "no_samples", "the signal files hold none")
+    if signal_tl.shape[1] != len(header.lead_names):
+        raise RecordError(record_id, "bad_signal", f"{signal_tl.shape[1]} of {len(header.lead_names)} signals")
+    scale = [MV_PER_UNIT.get(str(unit).lower()) for unit in record.units]
+    for name, unit, mv_per_unit in zip(record.sig_name, record.units, scale, strict=True):
+        if mv_per_unit is None:
+            raise RecordError(record_id, "unknown_unit", f"{name}: {unit}")
+    signal_mv_lt = np.ascontiguousarray((signal_tl * np.array(scale, dtype=np.float64)).T, dtype=np.float32)
+    warnings = _wfdb_checksums(path, wfdb, header, record_id)
+    return RawSignal(signal_mv_lt, warnings)
+
+
+def _wfdb_checksums(path: Path, wfdb: Any, header: Header, record_id: str) -> tuple[str, ...]:
+    """Verify what wfdb itself does not: the sums of the samples as they stand in the file."""
+    if not header.signals:
+        return ("checksums of a multi-segment record are not verified",)
+    try:
+        # Skew is ignored here because a checksum covers the samples as stored, before any realignment.
+        record = _rdrecord(path, wfdb, record_id, physical=False, smooth_frames=False, ignore_skew=True)
+    except RecordError as error:
+        return (f"checksums are not verified: {error.detail}",)
+    for line, counts_t in zip(header.signals, record.e_d_signal, strict=True):
+        _check_line(line, 0, int(np.asarray(counts_t).sum(dtype=np.int64)), record_id)
+    return ()
+
+
+def _rdrecord(path: Path, wfdb: Any, record_id: str, **options: Any) -> Any:
+    try:
+        return wfdb.rdrecord(str(path), **options)
+    except FileNotFoundError as error:
+        raise RecordError(record_id, "missing_signal", Path(str(error.filename)).name) from None
+    except Exception as error:  # as above: whatever its decoding meets means that the record can't be read
+        raise RecordError(record_id, "bad_signal", _one_line(error)) from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
