@@ -1,0 +1,52 @@
+# Two commands do everything: `make demo` and `make test`. Both make .venv first if it isn't there.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: demo test slow lint types docs format clean
+.DEFAULT_GOAL := test
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+# --- the main job, on real records and on a synthetic cohort --------------------------------------------------
+
+INGEST := $(BIN)/ecgstore ingest --resume --fs 100 --bandpass 0.5 40 --notch 50
+
+demo: $(INSTALLED) demo/synthetic
+	$(INGEST) tests/data/ptbxl_mini demo/ptbxl_mini.ecg
+	$(INGEST) demo/synthetic demo/synthetic.ecg
+	$(BIN)/ecgtrain run recipes/demo.yaml --set data.store=demo/ptbxl_mini.ecg --out demo/runs/ptbxl_mini --resume
+	$(BIN)/ecgtrain run recipes/demo.yaml --set data.store=demo/synthetic.ecg --out demo/runs/synthetic --resume
+	$(BIN)/ecgtrain report demo/runs/ptbxl_mini demo/runs/synthetic --out demo/report
+
+demo/synthetic: | $(INSTALLED)
+	$(BIN)/ecgstore simulate $@ --records 600 --seed 0
+
+# --- checks ---------------------------------------------------------------------------------------------------
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/codespell
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+docs: $(INSTALLED)
+	$(BIN)/python -m pytest tests/architecture/test_docs.py
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf demo build dist *.egg-info

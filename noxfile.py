@@ -1,0 +1,64 @@
+"""Sessions in fresh environments: `nox -l` lists them, `nox -s tests-3.13` runs one."""
+
+from __future__ import annotations
+
+import nox
+
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.default_venv_backend = "venv"
+
+
+def install(session: nox.Session, extra: str = "dev") -> None:
+    """Install the project as it stands here, in the versions of the tested environment."""
+    session.install("--constraint", "constraints.txt", "--editable", f".[{extra}]")
+
+
+@nox.session(python=["3.11", "3.12", "3.13"])
+def tests(session: nox.Session) -> None:
+    """The test suite: under ten minutes on two cores."""
+    install(session)
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(python="3.11")
+def slow(session: nox.Session) -> None:
+    """What takes minutes: kill loops, the science on real records."""
+    install(session)
+    session.run("python", "-m", "pytest", "-m", "slow", *session.posargs)
+
+
+@nox.session(python="3.11")
+def lint(session: nox.Session) -> None:
+    """Format, lint, spelling."""
+    session.install("--constraint", "constraints.txt", "ruff", "codespell")
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+    session.run("codespell")
+
+
+@nox.session(python="3.11")
+def types(session: nox.Session) -> None:
+    """Both packages under mypy --strict."""
+    install(session)
+    session.run("mypy")
+
+
+@nox.session(python="3.11")
+def docs(session: nox.Session) -> None:
+    """The docs name every command and option, and their code runs."""
+    install(session)
+    session.run("python", "-m", "pytest", "tests/architecture/test_docs.py")
+
+
+@nox.session(python="3.11")
+def bench(session: nox.Session) -> None:
+    """Every benchmark, each with one JSON object as its last line."""
+    install(session)
+    session.run("python", "benchmarks/ingest.py", "--json", *session.posargs)
+    session.run("python", "benchmarks/feed.py", "--json")
+
+
+@nox.session(python="3.11")
+def demo(session: nox.Session) -> None:
+    """The main job on the bundled records."""
+    session.run("make", "demo", external=True)
