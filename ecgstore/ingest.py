@@ -7,6 +7,7 @@ shards and their commits in any order, then the tables, and the manifest last.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import functools
@@ -288,6 +289,7 @@ def _run(
     # Threads that import at the same time can wait for each other; what the tasks need is imported once here.
     need("scipy.fft", "ingest")
     need("wfdb", "ingest")
+    _keep_freed_memory()
     todo = [task for task in made.tasks if task.first_shard not in done]
     finished = len(made.tasks) - len(todo)
     if progress is not None:
@@ -307,6 +309,15 @@ def _run(
     with callbacks.Callback(posttask=after_task):
         commits = dask.compute(*delayed, scheduler="threads", num_workers=workers)
     return {commit.first_shard: commit for commit in commits}
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc to keep what is freed: handing each record's arrays back page by page costs a third of the time."""
+    with contextlib.suppress(OSError, AttributeError):  # another libc: slower, and nothing else
+        libc = ctypes.CDLL(None)
+        trim_threshold, mmap_threshold = -1, -3
+        libc.mallopt(trim_threshold, 256 << 20)
+        libc.mallopt(mmap_threshold, 32 << 20)
 
 
 # --- the seal -----------------------------------------------------------------------------------------------

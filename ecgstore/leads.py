@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -55,6 +56,7 @@ class Harmonised:
     warnings: tuple[str, ...] = ()
 
 
+@lru_cache(maxsize=4096)
 def recognise(name: str) -> LeadName | None:
     """Tell which lead ``name`` means; None for a name that is not known to be a lead (never guessed)."""
     bare = _PREFIX.sub("", name.strip())
@@ -91,18 +93,24 @@ def harmonise(
     changes is kept and called bad. Raises RecordError: unknown_lead, duplicate_lead, no_leads.
     """
     places, left_out = _places(names, wanted, extra, record_id)
-    out_lt = np.full((len(wanted), signal_mv_lt.shape[1]), np.nan, dtype=np.float32)
+    # Most files are in the wanted order already; the loop then only names the states.
+    in_order = [places.get(lead) for lead in wanted] == [(row, 1) for row in range(signal_mv_lt.shape[0])]
+    out_lt = signal_mv_lt if in_order else np.full((len(wanted), signal_mv_lt.shape[1]), np.nan, dtype=np.float32)
     states = [LeadState.ABSENT] * len(wanted)
     for j, lead in enumerate(wanted):
         if lead in places:
             row, sign = places[lead]
-            out_lt[j] = signal_mv_lt[row] if sign > 0 else -signal_mv_lt[row]
-            states[j] = LeadState.BAD if _is_flat(out_lt[j]) else LeadState.MEASURED
+            if not in_order:
+                out_lt[j] = signal_mv_lt[row] if sign > 0 else -signal_mv_lt[row]
+            states[j] = LeadState.MEASURED
         elif lead in _FROM_I_II and "I" in places and "II" in places:
             of_i, of_ii = _FROM_I_II[lead]
             (i, sign_i), (ii, sign_ii) = places["I"], places["II"]
             out_lt[j] = of_i * sign_i * signal_mv_lt[i] + of_ii * sign_ii * signal_mv_lt[ii]
             states[j] = LeadState.DERIVED
+    for j in np.flatnonzero(_is_flat(out_lt)):
+        if states[j] is not LeadState.ABSENT:
+            states[j] = LeadState.BAD
     warnings = [f"left out: {', '.join(left_out)}"] if left_out else []
     inverted = [lead for lead, (_, sign) in places.items() if sign < 0]
     warnings += [f"sign turned: {', '.join(inverted)}"] if inverted else []
@@ -131,6 +139,7 @@ def _places(
     return places, left_out
 
 
-def _is_flat(lead_t: npt.NDArray[np.float32]) -> bool:
-    recorded = lead_t[np.isfinite(lead_t)]
-    return recorded.size == 0 or bool(np.ptp(recorded) == 0)
+def _is_flat(signal_lt: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Leads that never change, or hold no sample at all; fmin and fmax pass over NaN."""
+    lowest_l, highest_l = np.fmin.reduce(signal_lt, axis=1), np.fmax.reduce(signal_lt, axis=1)
+    return np.asarray(~(lowest_l < highest_l))

@@ -259,8 +259,8 @@ def _foot(record: Record, layout: _Layout, scale: _Scale, caption: str | None) -
 
 
 def _wrapped(text: str, layout: _Layout) -> list[str]:
-    """Lines that fit on the page; a letter of the small type is about 1.75 mm wide."""
-    return textwrap.wrap(text, width=int((layout.width_mm - 2 * MARGIN_MM) / 1.75))
+    """Lines that fit on the page; a capital of the small type is about 2 mm wide."""
+    return textwrap.wrap(text, width=int((layout.width_mm - 2 * MARGIN_MM) / 2.0))
 
 
 def _draw_paper(axes: Axes, layout: _Layout) -> None:
@@ -358,7 +358,7 @@ def _label(record: Record, lead: int, rest_mv: float) -> str:
     state = record.lead_states[lead] if record.lead_states else LeadState.MEASURED
     remarks = [STATE_WORDS[state]] if state in STATE_WORDS else []
     if rest_mv:
-        remarks.append(f"0 = {rest_mv:+.2f} mV")
+        remarks.append(f"rests at {rest_mv:+.2f} mV".replace("-", "−"))
     return record.leads[lead] + (f"  ({', '.join(remarks)})" if remarks else "")
 
 

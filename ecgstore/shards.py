@@ -140,13 +140,13 @@ def _record_counts(record: Planned, recipe: Recipe) -> _One:
     harmonised = leads.harmonise(
         raw.signal_mv_lt, header.lead_names, record_id=ref.record_id, wanted=recipe.leads, extra=recipe.extra_leads
     )
-    if not np.isfinite(harmonised.signal_mv_lt).any():
-        raise RecordError(ref.record_id, "no_samples", "nothing was recorded in the wanted leads")
     signal_mv_lt = conditioning.condition(harmonised.signal_mv_lt, header.fs_hz, recipe.fs_hz, recipe.filters)
     if signal_mv_lt.shape[1] != record.n_samples:
         detail = f"{signal_mv_lt.shape[1]} samples where the header promised {record.n_samples}"
         raise RecordError(ref.record_id, "truncated", detail)
     counts_lt, n_clipped = layout.mv_to_counts(signal_mv_lt)
+    if counts_lt.max() == layout.NOT_RECORDED:
+        raise RecordError(ref.record_id, "no_samples", "nothing was recorded in the wanted leads")
     warnings = [*raw.warnings, *harmonised.warnings]
     if n_clipped:
         warnings.append(f"{n_clipped} samples beyond ±{layout.MAX_COUNT / layout.COUNTS_PER_MV} mV were clipped")
@@ -177,8 +177,9 @@ def _source_sha256(path: Path, header: wfdb_io.Header) -> str:
 
 def _sums(counts_lt: npt.NDArray[np.int16]) -> Sums:
     wide_lt = counts_lt.astype(np.int64)
-    wide_lt[counts_lt == layout.NOT_RECORDED] = 0
-    n_l = np.count_nonzero(counts_lt != layout.NOT_RECORDED, axis=1)
+    recorded_lt = counts_lt != layout.NOT_RECORDED
+    n_l = np.count_nonzero(recorded_lt, axis=1)
+    wide_lt *= recorded_lt
     squares_l = np.einsum("lt,lt->l", wide_lt, wide_lt)
     return Sums(n_l.tolist(), wide_lt.sum(axis=1).tolist(), squares_l.tolist())
 

@@ -80,8 +80,7 @@ def read_header(path: Path, record_id: str) -> Header:
     """
     hea = path.with_name(path.name + ".hea")
     try:
-        # latin-1 decodes any byte: comments of real headers hold every encoding there is.
-        text = hea.read_bytes().decode("latin-1")
+        text = _decode(hea.read_bytes())
     except FileNotFoundError:
         raise RecordError(record_id, "missing_header", hea.name) from None
     except OSError as error:
@@ -95,6 +94,14 @@ def read_header(path: Path, record_id: str) -> Header:
         _mv_per_count(line, record_id)  # refuses a gain or unit that no millivolts can be made from
     _check_files(path, header, record_id)
     return header
+
+
+def _decode(content: bytes) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        # latin-1 decodes any byte: comments of real headers hold every encoding there is.
+        return content.decode("latin-1")
 
 
 def parse_plain(text: str) -> Header | None:
@@ -151,10 +158,7 @@ def read_signal(path: Path, header: Header, record_id: str) -> RawSignal:
 
     Raises RecordError: missing_signal, truncated, bad_checksum, bad_initial_value, bad_signal, no_samples.
     """
-    raw = _read_plain(path, header, record_id) if header.plain else _read_wfdb(path, header, record_id)
-    if not np.isfinite(raw.signal_mv_lt).any():
-        raise RecordError(record_id, "no_samples", "every sample is marked as not recorded")
-    return raw
+    return _read_plain(path, header, record_id) if header.plain else _read_wfdb(path, header, record_id)
 
 
 def _read_plain(path: Path, header: Header, record_id: str) -> RawSignal:
@@ -171,14 +175,19 @@ def _read_plain(path: Path, header: Header, record_id: str) -> RawSignal:
         raise RecordError(record_id, "truncated", f"{file.name}: {whole} of {header.n_samples} samples")
     # One transpose here, so that every later step runs along contiguous samples.
     counts_lt = np.ascontiguousarray(counts.reshape(header.n_samples, n_signals).T)
-    sums = counts_lt.sum(axis=1, dtype=np.int64)
-    for line, counts_t, total in zip(header.signals, counts_lt, sums, strict=True):
-        _check_line(line, int(counts_t[0]), int(total), record_id)
-    mv_per_count = np.array([[_mv_per_count(line, record_id)] for line in header.signals])
-    baseline = np.array([[line.baseline] for line in header.signals], dtype=np.float32)
-    signal_mv_lt = (counts_lt.astype(np.float32) - baseline) * mv_per_count.astype(np.float32)
-    invalid = counts_lt == INVALID_16
-    if invalid.any():
+    # Unsigned 16-bit arithmetic wraps around just as the checksum does.
+    sums = counts_lt.view(np.uint16).sum(axis=1, dtype=np.uint16)
+    for line, initial, total in zip(header.signals, counts_lt[:, 0].tolist(), sums.tolist(), strict=True):
+        _check_line(line, initial, total, record_id)
+    signal_mv_lt = counts_lt.astype(np.float32)
+    baseline_l = np.array([line.baseline for line in header.signals], dtype=np.float32)
+    if baseline_l.any():
+        signal_mv_lt -= baseline_l[:, None]
+    signal_mv_lt *= np.array([[_mv_per_count(line, record_id)] for line in header.signals], dtype=np.float32)
+    if counts_lt.min() == INVALID_16:
+        invalid = counts_lt == INVALID_16
+        if invalid.all():
+            raise RecordError(record_id, "no_samples", "every sample is marked as not recorded")
         signal_mv_lt[invalid] = np.nan
     return RawSignal(signal_mv_lt)
 
@@ -230,7 +239,7 @@ def _check_files(path: Path, header: Header, record_id: str) -> None:
 
 def _wfdb_header(path: Path, text: str, record_id: str) -> Header:
     wfdb = need("wfdb", "ingest")
-    _refuse_claims(text, record_id)
+    _refuse_record_line(text, record_id)
     try:
         header = wfdb.rdheader(str(path), rd_segments=True)
     except FileNotFoundError as error:
@@ -279,10 +288,16 @@ def _inferred_length(path: Path, wfdb: Any, record_id: str) -> int:
     return int(_rdrecord(path, wfdb, record_id, physical=True).sig_len)
 
 
-def _refuse_claims(text: str, record_id: str) -> None:
-    fields = text.splitlines()[0].split() if text.strip() else []
+def _refuse_record_line(text: str, record_id: str) -> None:
+    """Refuse what wfdb would let pass: absurd claims, and a frequency it can't read and takes for 250 Hz."""
+    lines = [line.split() for raw in text.splitlines() if (line := raw.strip()) and not line.startswith("#")]
+    fields = lines[0] if lines else []
+    if len(fields) < 2 or not fields[1].isdecimal():
+        raise RecordError(record_id, "bad_header", " ".join(fields)[:80] or "empty")
+    if len(fields) > 2 and _FREQUENCY.fullmatch(fields[2]) is None:
+        raise RecordError(record_id, "bad_header", f"sampling frequency {fields[2][:40]!r}")
     claims = [int(field) for field in fields[1:4:2] if field.isdecimal()]
-    if claims and (claims[0] > MAX_SIGNALS or math.prod(claims) > MAX_VALUES):
+    if claims[0] > MAX_SIGNALS or math.prod(claims) > MAX_VALUES:
         raise RecordError(record_id, "too_large", " × ".join(map(str, claims)))
 
 
@@ -292,6 +307,8 @@ def _read_wfdb(path: Path, header: Header, record_id: str) -> RawSignal:
     signal_tl = record.p_signal
     if signal_tl is None or signal_tl.size == 0:
         raise RecordError(record_id, "no_samples", "the signal files hold none")
+    if np.isnan(signal_tl).all():
+        raise RecordError(record_id, "no_samples", "every sample is marked as not recorded")
     if signal_tl.shape[1] != len(header.lead_names):
         raise RecordError(record_id, "bad_signal", f"{signal_tl.shape[1]} of {len(header.lead_names)} signals")
     scale = [MV_PER_UNIT.get(str(unit).lower()) for unit in record.units]

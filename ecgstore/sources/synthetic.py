@@ -76,7 +76,7 @@ def simulate(out: Path, settings: Settings, *, progress: Callable[[int, int], No
     Raises ConfigError if ``out`` holds anything already or the generator can't make what is asked for;
     MissingExtra if it is not installed.
     """
-    out = Path(out)
+    out = Path(out).resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError("there is already something at this place", where=out, fix="name a new folder")
     make = _generator(settings)
@@ -308,7 +308,7 @@ def _waves(*rows: tuple[float, float, float, float, float]) -> Waves:
 
 
 def _normal_heart() -> Heart:
-    """A textbook heart: septum to the right and front, then left and down, the base of the ventricles last."""
+    """A textbook heart: septum to the right and front, then left and down, the ventricles' base last."""
     return Heart(
         p=_waves((38, 17, 0.03, 0.06, -0.03), (66, 18, 0.045, 0.05, 0.03)),
         qrs=_waves(
@@ -552,11 +552,13 @@ def _turn(heart: Heart, patient: Patient, draw: np.random.Generator) -> None:
 
 def _rotation(frontal_deg: float, level_deg: float, sagittal_deg: float) -> Floats:
     """Rotate about z (positive turns left to feet), then y, then x."""
-    (a, b, c), (p, q, r) = (f(np.deg2rad([frontal_deg, level_deg, sagittal_deg])) for f in (np.cos, np.sin))
+    angles = np.deg2rad([frontal_deg, level_deg, sagittal_deg])
+    (a, b, c), (p, q, r) = np.cos(angles), np.sin(angles)
     about_z = np.array([[a, -p, 0.0], [p, a, 0.0], [0.0, 0.0, 1.0]])
     about_y = np.array([[b, 0.0, -q], [0.0, 1.0, 0.0], [q, 0.0, b]])
     about_x = np.array([[1.0, 0.0, 0.0], [0.0, c, -r], [0.0, r, c]])
-    return about_x @ about_y @ about_z
+    turn: Floats = about_x @ about_y @ about_z
+    return turn
 
 
 def _ectopic(draw: np.random.Generator) -> Waves:
@@ -626,7 +628,7 @@ def _beats(
 ) -> Beats:
     """Beats from before the start to after the end, so that no wave is cut where the record is."""
     low_bpm, high_bpm = RATE_LIMITS_BPM[patient.rhythm]
-    mean_s = 60 / np.clip(rate_bpm + draw.normal(0, 3), low_bpm, high_bpm)
+    mean_s = 60 / float(np.clip(rate_bpm + draw.normal(0, 3), low_bpm, high_bpm))
     n_beats = int((duration_s + 6) / (0.6 * mean_s)) + 2
     if patient.rhythm == "AFIB":
         spread = draw.uniform(0.16, 0.28)
@@ -648,14 +650,13 @@ def _sinus_variability(
     age_years: int, mean_s: float, n_beats: int, breath: Callable[[Floats], Floats], draw: np.random.Generator
 ) -> Floats:
     """Relative change of each RR interval: breathing, less in the old, and a slow drift."""
-    depth = 0.05 * np.exp(-(age_years - 20) / 40) * np.exp(draw.normal(0, 0.4))
+    depth = 0.05 * float(np.exp((20 - age_years) / 40 + draw.normal(0, 0.4)))
     drift = np.cumsum(draw.normal(0, 0.006, n_beats))
-    drift -= drift.mean()
-    return (
-        depth * breath(mean_s * np.arange(n_beats))
-        + np.clip(drift, -0.06, 0.06)
-        + draw.normal(0, 0.004, n_beats)
-    )
+    drift = np.clip(drift - drift.mean(), -0.06, 0.06)
+    jitter = draw.normal(0, 0.004, n_beats)
+    about_s: Floats = mean_s * np.arange(n_beats, dtype=np.float64)
+    change: Floats = depth * breath(about_s) + drift + jitter
+    return change
 
 
 def _dipole(
@@ -740,28 +741,32 @@ def _electrode_noise(n_samples: int, fs_hz: int, draw: np.random.Generator) -> F
     hz = np.fft.rfftfreq(n_drawn, 1 / fs_hz)[1:]
     wander = np.where(hz < 0.8, 1 / (hz + 0.05), 0.0)
     muscle = 1 / np.sqrt((1 + (25 / hz) ** 4) * (1 + (hz / 120) ** 4))
-    wander, muscle = (curve / np.linalg.norm(curve) for curve in (wander, muscle))
-    white = np.full(hz.size, hz.size**-0.5)
-    limb = np.arange(n_electrodes) < 3
+    white = np.ones(hz.size)
+    curves = np.stack([curve / np.linalg.norm(curve) for curve in (wander, muscle, white)])
     restless = np.exp(draw.normal(0, 0.55))
     wander_mv = 0.028 * np.exp(draw.normal(0, 0.6) + draw.normal(0, 0.4, n_electrodes))
+    limb = np.arange(n_electrodes) < 3
     muscle_mv = np.where(limb, 0.008, 0.004) * restless * np.exp(draw.normal(0, 0.35, n_electrodes))
-    curves = [(wander_mv, wander), (muscle_mv, muscle), (np.full(n_electrodes, 0.002), white)]
-    amplitude = np.sqrt(sum(np.square(np.outer(rms_mv, curve)) for rms_mv, curve in curves))
+    levels_mv = np.stack([wander_mv, muscle_mv, np.full(n_electrodes, 0.002)], axis=1)
     spectrum = np.zeros((n_electrodes, hz.size + 1), dtype=np.complex128)
-    spectrum[:, 1:] = amplitude * draw.standard_normal((n_electrodes, 2 * hz.size)).view(np.complex128)
-    noise_mv = np.fft.irfft(spectrum, n_drawn, axis=1)[:, :n_samples] * (n_drawn / 2)
-    mains_mv = 0.0015 * np.exp(draw.normal(0, 0.8) + draw.normal(0, 0.4, (n_electrodes, 1)))
-    phase = 2 * np.pi * 50 / fs_hz * np.arange(n_samples) + draw.uniform(0, 2 * np.pi, (n_electrodes, 1))
-    return np.asarray(noise_mv + mains_mv * np.sin(phase))
+    spectrum[:, 1:] = draw.standard_normal((n_electrodes, 2 * hz.size)).view(np.complex128)
+    spectrum[:, 1:] *= np.sqrt(levels_mv**2 @ curves**2) * (n_drawn / 2)
+    noise_mv = np.fft.irfft(spectrum, n_drawn, axis=1)[:, :n_samples]
+    mains_mv = 0.0015 * np.exp(draw.normal(0, 0.8) + draw.normal(0, 0.4, n_electrodes))
+    phase = draw.uniform(0, 2 * np.pi, n_electrodes)
+    turns = 2 * np.pi * 50 / fs_hz * np.arange(n_samples)
+    noise_mv += np.outer(mains_mv * np.cos(phase), np.sin(turns))
+    noise_mv += np.outer(mains_mv * np.sin(phase), np.cos(turns))
+    return np.asarray(noise_mv, dtype=np.float64)
 
 
 def _counts(measured_mv: Floats) -> npt.NDArray[np.int16]:
     """Eight measured leads in mV to twelve in counts of 1 µV; the other four by Einthoven and Goldberger."""
     one, two = measured_mv[:2]
     limb_mv = np.stack([one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2])
-    counts = np.rint(np.concatenate([limb_mv, measured_mv[2:]]) * 1000)
-    return np.clip(counts, -32767, 32767).astype(np.int16)
+    rounded = np.rint(np.concatenate([limb_mv, measured_mv[2:]]) * 1000)
+    counts: npt.NDArray[np.int16] = np.clip(rounded, -32767, 32767).astype(np.int16)
+    return counts
 
 
 # ── The other generator ──────────────────────────────────────────────────────────────────────────────────

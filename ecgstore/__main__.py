@@ -1,0 +1,5 @@
+"""``python -m ecgstore``."""
+
+from ecgstore.cli import main
+
+main()

@@ -1,0 +1,72 @@
+"""What tests share: the bundled corpus, a store of it, and a writer of small WFDB records."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+# Two test processes on two cores: threads inside them would only get in each other's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+MINI = Path(__file__).parent / "data" / "ptbxl_mini"
+FILTERS = ({"name": "bandpass", "low_hz": 0.5, "high_hz": 40.0}, {"name": "notch", "freq_hz": 50.0})
+
+WriteRecord = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def mini() -> Path:
+    """The bundled WFDB folder: 53 real records of PTB-XL."""
+    return MINI
+
+
+@pytest.fixture(scope="session")
+def mini_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sealed store of the bundled records at 100 Hz, filtered."""
+    from ecgstore import IngestSettings, ingest_folder
+
+    out = tmp_path_factory.mktemp("stores") / "mini.ecg"
+    ingest_folder(MINI, out, IngestSettings(fs_hz=100, filters=FILTERS), workers=2)
+    return out
+
+
+@pytest.fixture
+def write_record() -> WriteRecord:
+    """Write one format 16 record; every field of its header can be bent."""
+
+    def write(
+        folder: Path,
+        name: str = "r1",
+        counts_tl: np.ndarray | None = None,
+        leads: Sequence[str] = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6"),
+        *,
+        fs: str = "500",
+        gain: str = "1000.0(0)/mV",
+        form: str = "16",
+        checksum: int | None = None,
+        initial: int | None = None,
+        n_samples: int | None = None,
+        file_name: str | None = None,
+        record_line: str | None = None,
+    ) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        if counts_tl is None:
+            rng = np.random.default_rng(len(name))
+            counts_tl = (200 * rng.standard_normal((5000, len(leads)))).astype("<i2")
+        stated = counts_tl.shape[0] if n_samples is None else n_samples
+        dat = file_name or f"{name}.dat"
+        lines = [record_line or f"{name} {len(leads)} {fs} {stated}"]
+        for j, lead in enumerate(leads):
+            total = int(counts_tl[:, j].astype(np.int64).sum()) % 65536 if checksum is None else checksum
+            first = int(counts_tl[0, j]) if initial is None else initial
+            lines.append(f"{dat} {form} {gain} 16 0 {first} {total} 0 {lead}")
+        (folder / f"{name}.hea").write_text("\n".join(lines) + "\n")
+        if "/" not in dat:
+            counts_tl.astype("<i2").tofile(folder / dat)
+        return folder / name
+
+    return write

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from ecgstore import errors
+
+
+def all_errors() -> list[type[errors.EcgError]]:
+    found, todo = [], [errors.EcgError]
+    while todo:
+        kind = todo.pop()
+        found.append(kind)
+        todo += kind.__subclasses__()
+    return [kind for kind in found if kind.__module__ == "ecgstore.errors"]
+
+
+def test_the_tree_drawn_at_the_top_is_the_tree():
+    drawn = {line.split("──")[-1].split()[0] for line in errors.__doc__.splitlines() if "──" in line}
+    assert drawn | {"EcgError"} == {kind.__name__ for kind in all_errors()}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in all_errors() if kind is not errors.RecordError])
+def test_every_error_is_one_line_and_pickles(kind):
+    error = kind("it broke", where="a place", expected=1, got=2, fix="do this")
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is kind
+    assert str(again) == str(error) == "it broke; in a place; expected 1, got 2; do this"
+    assert again.fix == "do this"
+
+
+def test_record_error_pickles_and_keeps_to_the_vocabulary():
+    error = pickle.loads(pickle.dumps(errors.RecordError("r7", "truncated", "half")))
+    assert (error.record_id, error.reason, error.detail) == ("r7", "truncated", "half")
+    with pytest.raises(ValueError, match="unknown reason"):
+        errors.RecordError("r7", "looks odd")
+
+
+def test_a_missing_package_names_its_extra():
+    with pytest.raises(errors.MissingExtra, match=r'pip install "ecgstore\[train\]"'):
+        errors.need("no_such_package_at_all", "train")
