@@ -187,6 +187,8 @@ def _sums(counts_lt: npt.NDArray[np.int16]) -> Sums:
 def _write_one(root: Path, shard: int, part_lt: npt.NDArray[np.int16], shard_samples: int, commit: Commit) -> None:
     name = layout.shard_object(shard)
     try:
+        # What a killed task left here is not to be merged with: zarr would read it, torn as it may be.
+        (root / name).unlink(missing_ok=True)
         array = zarr.open_array(str(root / layout.SIGNAL), mode="r+")
         begin = shard * shard_samples
         end = min(begin + shard_samples, array.shape[1])

@@ -43,7 +43,8 @@ TERMS = Terms(
 SYSTEM = "scp_ecg"
 LABELS = "labels.csv"
 COLUMNS = ("record_id", "patient_id", "fold", "age_years", "sex", "scp_ecg")
-README = """Synthetic 12-lead ECGs
+README, TITLE = "README.txt", "Synthetic 12-lead ECGs"
+ABOUT = """{title}
 ======================
 
 Computed by `ecgstore simulate` ({settings}).
@@ -58,6 +59,12 @@ https://creativecommons.org/publicdomain/zero/1.0/
 
 
 class Settings(ecgstore.settings.Settings):
+    """A folder that ``ecgstore simulate`` wrote has no options."""
+
+    name: Literal["synthetic"] = "synthetic"
+
+
+class Simulation(ecgstore.settings.Settings):
     """What ``ecgstore simulate`` writes. The same settings always give the same bytes."""
 
     n_records: int = Field(default=2000, ge=1, le=99_999)
@@ -67,7 +74,7 @@ class Settings(ecgstore.settings.Settings):
     generator: Literal["dipole", "neurokit"] = "dipole"
 
 
-def simulate(out: Path, settings: Settings, *, progress: Callable[[int, int], None] | None = None) -> None:
+def simulate(out: Path, settings: Simulation, *, progress: Callable[[int, int], None] | None = None) -> None:
     """Write a folder of WFDB records, ``labels.csv`` and a README to ``out``, aside first and then by rename.
 
     Patient p draws from Philox keyed by (seed, p), so a record depends on the seed and its own number, not
@@ -84,9 +91,8 @@ def simulate(out: Path, settings: Settings, *, progress: Callable[[int, int], No
     try:
         aside.mkdir(parents=True)
         described = f"generator {settings.generator}, seed {settings.seed}, {settings.n_records} records"
-        (aside / "README.txt").write_text(
-            README.format(settings=described, fs_hz=settings.fs_hz), encoding="utf-8", newline="\n"
-        )
+        about = ABOUT.format(title=TITLE, settings=described, fs_hz=settings.fs_hz)
+        (aside / README).write_text(about, encoding="utf-8", newline="\n")
         with (aside / LABELS).open("w", encoding="utf-8", newline="") as file:
             rows = csv.writer(file, lineterminator="\n")
             rows.writerow(COLUMNS)
@@ -105,7 +111,16 @@ def simulate(out: Path, settings: Settings, *, progress: Callable[[int, int], No
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def list_records(root: Path) -> Listing:
+def is_here(root: Path) -> bool:
+    """Whether ``root`` is a folder that :func:`simulate` wrote; its README says so."""
+    try:
+        with (Path(root) / README).open(encoding="utf-8") as file:
+            return file.readline().rstrip("\n") == TITLE and (Path(root) / LABELS).is_file()
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def list_records(root: Path, settings: Settings) -> Listing:
     """List a folder written by :func:`simulate`: ids, patients, folds and statements of ``labels.csv``.
 
     Raises SourceError if ``labels.csv`` is not there or a line of it can't be understood. A line without
@@ -222,7 +237,7 @@ def _draws(seed: int, patient: int, stream: int) -> np.random.Generator:
 PERSON, ANATOMY, FIRST_VISIT = range(3)
 
 
-def _visits(settings: Settings) -> Iterator[tuple[int, Patient, int]]:
+def _visits(settings: Simulation) -> Iterator[tuple[int, Patient, int]]:
     """Record number, patient and visit, for one patient after the other."""
     number, patient_number = 0, 0
     while True:
@@ -264,7 +279,7 @@ def _diagnoses(draw: np.random.Generator) -> tuple[str, ...]:
     return ("CLBBB",) if "CLBBB" in codes else tuple(codes)
 
 
-def _generator(settings: Settings) -> Make:
+def _generator(settings: Simulation) -> Make:
     if settings.generator == "neurokit":
         return _neurokit(settings)
     return lambda patient, visit: _dipole_record(settings, patient, visit)
@@ -596,7 +611,7 @@ class Beats(NamedTuple):
 
 
 def _dipole_record(
-    settings: Settings, patient: Patient, visit: int
+    settings: Simulation, patient: Patient, visit: int
 ) -> tuple[tuple[str, ...], npt.NDArray[np.int16]]:
     """Statements and counts (12 leads, samples) of one visit."""
     anatomy = _anatomy(settings.seed, patient)
@@ -772,7 +787,7 @@ def _counts(measured_mv: Floats) -> npt.NDArray[np.int16]:
 # ── The other generator ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _neurokit(settings: Settings) -> Make:
+def _neurokit(settings: Simulation) -> Make:
     """Normal ECGs by neurokit2's multi-lead simulator; limb leads made consistent from its I and II."""
     if settings.fs_hz != 500:
         # At 100 Hz one call of the simulator had not returned after twenty minutes.
