@@ -63,18 +63,46 @@ def main() -> None:
 @main.command()
 @click.argument("src", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--source", metavar="NAME", help="Kind of folder: ptbxl, wfdb_folder, synthetic … Default: what it looks like.")
+@click.option(
+    "--source",
+    metavar="NAME",
+    help="Kind of folder: ptbxl, wfdb_folder, synthetic … Default: what it looks like.",
+)
 @click.option("--labels", type=click.Path(path_type=Path), help="Table of labels (CSV) for a plain WFDB folder.")
 @click.option("--fs", "fs_hz", type=float, metavar="HZ", help="Sampling rate of the store. Default: 100.")
 @click.option("--bandpass", nargs=2, type=float, metavar="LO HI", help="Butterworth band-pass, zero phase, in Hz.")
 @click.option("--notch", type=float, metavar="HZ", help="Notch filter at the mains frequency, zero phase.")
-@click.option("--extra-leads", type=click.Choice(["refuse", "drop"]), help="What to do with a signal that is not a known lead.")
+@click.option(
+    "--extra-leads",
+    type=click.Choice(["refuse", "drop"]),
+    help="What to do with a signal that is not a known lead.",
+)
 @click.option("--workers", type=click.IntRange(1), default=None, help="Threads. Default: one per core.")
-@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="YAML file of settings; flags override it.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set any setting, such as source.rate_hz=100.")
-@click.option("--resume", is_flag=True, help="Also accept a store that is finished already. (An unfinished one always goes on.)")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="YAML file of settings; flags override it.",
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Set any setting, such as source.rate_hz=100.",
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Also accept a store that is finished already. (An unfinished one always goes on.)",
+)
 @click.option("--overwrite", is_flag=True, help="Replace a sealed store, once the new one is sealed.")
-@click.option("--max-rejected", type=click.FloatRange(0, 1), metavar="F", help="Fail if a larger share is left out. Default: 0.01.")
+@click.option(
+    "--max-rejected",
+    type=click.FloatRange(0, 1),
+    metavar="F",
+    help="Fail if a larger share is left out. Default: 0.01.",
+)
 @AS_JSON
 @plain_errors
 def ingest(
@@ -147,7 +175,9 @@ def verify(store: Path, deep: bool, as_json: bool) -> None:
         answer = {"path": str(store), "ok": not problems, "check": kind, "problems": problems}
         click.echo(json.dumps(answer | {"fingerprint": opened.fingerprint, "seconds": round(seconds, 3)}))
     elif not problems:
-        click.echo(f"{store}: {opened.n_records} records, {kind} check passed in {seconds:.1f} s, {opened.fingerprint[:16]}…")
+        click.echo(
+            f"{store}: {opened.n_records} records, {kind} check passed in {seconds:.1f} s, {opened.fingerprint[:16]}…"
+        )
     if problems:
         click.echo(f"error: {store} is damaged: {len(problems)} problems", err=True)
         sys.exit(EXIT_ERROR)
@@ -164,7 +194,17 @@ def records(store: Path, rejected: bool, head: int | None, as_json: bool) -> Non
     from ecgstore.store import open_store
 
     opened = open_store(store)
-    wanted = ["record_id", "patient_key", "source", "n_samples", "fold", "age_years", "sex", "lead_states", "warnings"]
+    wanted = [
+        "record_id",
+        "patient_key",
+        "source",
+        "n_samples",
+        "fold",
+        "age_years",
+        "sex",
+        "lead_states",
+        "warnings",
+    ]
     table = opened.rejected if rejected else opened.records.select(wanted)
     rows = (table if head is None else table.slice(0, head)).to_pylist()
     if as_json:
@@ -192,9 +232,19 @@ def plot(store: Path, record_id: str, out: Path) -> None:
 @main.command()
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--records", "n_records", type=click.IntRange(1), default=2000, show_default=True, help="How many.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same folder to the byte.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same folder to the byte."
+)
 @click.option("--fs", "fs_hz", type=float, default=500.0, show_default=True, metavar="HZ", help="Sampling rate.")
-@click.option("--duration", "duration_s", type=float, default=10.0, show_default=True, metavar="S", help="Seconds per record.")
+@click.option(
+    "--duration",
+    "duration_s",
+    type=float,
+    default=10.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds per record.",
+)
 @click.option(
     "--generator",
     type=click.Choice(["dipole", "neurokit"]),
@@ -208,7 +258,7 @@ def simulate(out: Path, n_records: int, seed: int, fs_hz: float, duration_s: flo
     from ecgstore.settings import parse
     from ecgstore.sources import synthetic
 
-    content = dict(n_records=n_records, seed=seed, fs_hz=fs_hz, duration_s=duration_s, generator=generator)
+    content = {"n_records": n_records, "seed": seed, "fs_hz": fs_hz, "duration_s": duration_s, "generator": generator}
     settings = parse(synthetic.Simulation, content)
     with _progress({"simulate": "simulating"}) as progress:
         synthetic.simulate(out, settings, progress=functools.partial(progress, "simulate"))
@@ -230,7 +280,9 @@ def _ingest_settings(flags: dict[str, Any]) -> IngestSettings:
             content[name] = flags[name]
     if flags["labels"] is not None:
         source = content.get("source") or "wfdb_folder"
-        content["source"] = (source if isinstance(source, dict) else {"name": source}) | {"labels": str(flags["labels"])}
+        content["source"] = (source if isinstance(source, dict) else {"name": source}) | {
+            "labels": str(flags["labels"])
+        }
     elif isinstance(content.get("source"), dict) and "name" not in content["source"]:
         raise click.UsageError("name the source too: --source ptbxl or --set source.name=ptbxl")
     if flags["bandpass"] or flags["notch"]:
@@ -268,7 +320,9 @@ def _say_ingested(report: IngestReport, as_json: bool) -> None:
     if report.n_shards_resumed:
         click.echo(f"  {report.n_shards_resumed} of {report.n_shards} shards were there already")
     if report.rejected:
-        click.echo(f"  {report.rejected} left out: {_counts(report.reasons)} (ecgstore records {report.path} --rejected)")
+        click.echo(
+            f"  {report.rejected} left out: {_counts(report.reasons)} (ecgstore records {report.path} --rejected)"
+        )
     if report.warnings:
         click.echo(f"  {report.warnings} records carry warnings (ecgstore info {report.path})")
     click.echo(f"  fingerprint {report.fingerprint}")
@@ -306,12 +360,6 @@ def _about(store: Store) -> dict[str, Any]:
 
 
 def _print_about(about: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
     filters = [_filter_words(one) for one in about["recipe"]["filters"]]
     statements = list(about["statements"].items())
     shown = ", ".join(f"{code.partition(':')[2]} {count}" for code, count in statements[:20])
@@ -334,8 +382,7 @@ def _print_about(about: dict[str, Any]) -> None:
         rows["source"] = " ".join(filter(None, (source["name"], source["version"], source["licence"], f"({share})")))
         rows["cite"] = " ".join(filter(None, (source["citation"], source["doi"] and f"doi:{source['doi']}"))) or "–"
     for name, value in rows.items():
-        table.add_row(name, value)
-    Console(highlight=False).print(table)
+        click.echo(f"{click.style(f'{name:<12}', bold=True)} {value}")
 
 
 def _filter_words(settings: dict[str, Any]) -> str:

@@ -18,7 +18,9 @@ Every error is one readable line, and pickles, because it may cross process wall
 
 from __future__ import annotations
 
+import difflib
 import importlib
+from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
@@ -133,6 +135,13 @@ class IntegrityError(StoreError):
 
 class MissingExtra(EcgError, ImportError):
     """A package is not installed; the message names the extra that brings it."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that somebody who wrote ``word`` most likely meant; None where nothing is near."""
+    known = sorted(known)
+    longer = [name for name in known if len(word) > 1 and name.startswith(word)]
+    return next(iter(longer or difflib.get_close_matches(word, known, n=1)), None)
 
 
 def need(module: str, extra: str) -> ModuleType:

@@ -14,7 +14,6 @@ import functools
 import hashlib
 import importlib
 import json
-import os
 import platform
 import shutil
 import time
@@ -23,14 +22,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from ecgstore import layout, manifest, publish, shards
-from ecgstore.errors import ConfigError, EcgError, IntegrityError, SourceError, StoreError, StoreExists, need
-from ecgstore.plan import Plan, Recipe, Rejection, Scanned, make_plan, scan
-from ecgstore.record import Terms
+from ecgstore.errors import ConfigError, SourceError, StoreError, StoreExists, need
+from ecgstore.plan import Plan, Recipe, Scanned, make_plan, scan
+from ecgstore.record import Rejection, Terms
 from ecgstore.rooms import occupant, occupants
 from ecgstore.settings import Settings, parse
 
@@ -95,13 +95,19 @@ class IngestReport:
         return self.rejected / max(1, self.records + self.rejected)
 
 
+def _default_settings(room_file: ModuleType) -> Settings:
+    """A room file's settings where nothing was said about them."""
+    settings: Settings = room_file.Settings()
+    return settings
+
+
 def detect_source(root: Path) -> Settings:
     """Tell which source a folder looks like; a plain WFDB folder if it looks like none."""
     for name in occupants("ecgstore.sources"):
         module = occupant("ecgstore.sources", name)
         if hasattr(module, "is_here") and module.is_here(root):
-            return parse(module.Settings, {})
-    return parse(occupant("ecgstore.sources", "wfdb_folder").Settings, {})
+            return _default_settings(module)
+    return _default_settings(occupant("ecgstore.sources", "wfdb_folder"))
 
 
 def plan(source_root: Path, settings: IngestSettings, *, workers: int = 1, progress: Progress | None = None) -> Plan:
@@ -203,7 +209,9 @@ def _build(
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise StoreError(
-                "the disk is full", where=root, fix="make room and run the same command again: it goes on from here"
+                "the disk is full",
+                where=root,
+                fix="make room and run the same command again: it goes on from here",
             ) from error
         raise StoreError("the store can't be written", where=root, got=error.strerror or str(error)) from error
 
@@ -302,9 +310,7 @@ def _run(
             progress("shards", min(finished, len(made.tasks)), len(made.tasks))
 
     # Bound before Dask sees them: it would search every argument for its own objects, record by record.
-    work = [
-        functools.partial(shards.write, root, task, made.recipe, made.shard_samples, made.sha256) for task in todo
-    ]
+    work = [functools.partial(shards.write, root, task, made.recipe, made.shard_samples, made.sha256) for task in todo]
     delayed = [dask.delayed(one, traverse=False)() for one in work]
     with callbacks.Callback(posttask=after_task):
         commits = dask.compute(*delayed, scheduler="threads", num_workers=workers)
@@ -323,9 +329,7 @@ def _keep_freed_memory() -> None:
 # --- the seal -----------------------------------------------------------------------------------------------
 
 
-def _seal(
-    root: Path, made: Plan, commits: Sequence[shards.Commit], settings: IngestSettings
-) -> manifest.Manifest:
+def _seal(root: Path, made: Plan, commits: Sequence[shards.Commit], settings: IngestSettings) -> manifest.Manifest:
     tables = importlib.import_module("ecgstore.tables")
     written = {one.record_id: one for commit in commits for one in commit.written}
     planned = [record for task in made.tasks for record in task.records if record.ref.record_id in written]
@@ -334,7 +338,10 @@ def _seal(
         raise SourceError(f"none of {len(rejected)} records could be read", where=root, got=rejected[0])
     key = settings.patient_key or made.source
     records = tables.records(
-        planned, written, made, {pid: patient_hash(key, pid) for pid in {r.ref.patient_id for r in planned} if pid}
+        planned,
+        written,
+        made,
+        {pid: patient_hash(key, pid) for pid in {r.ref.patient_id for r in planned} if pid},
     )
     publish.write_bytes(root / layout.RECORDS, tables.to_parquet(records))
     publish.write_bytes(root / layout.STATEMENTS, tables.to_parquet(tables.statements(planned)))

@@ -108,9 +108,9 @@ def harmonise(
             (i, sign_i), (ii, sign_ii) = places["I"], places["II"]
             out_lt[j] = of_i * sign_i * signal_mv_lt[i] + of_ii * sign_ii * signal_mv_lt[ii]
             states[j] = LeadState.DERIVED
-    for j in np.flatnonzero(_is_flat(out_lt)):
-        if states[j] is not LeadState.ABSENT:
-            states[j] = LeadState.BAD
+    for flat in np.flatnonzero(_is_flat(out_lt)).tolist():
+        if states[flat] is not LeadState.ABSENT:
+            states[flat] = LeadState.BAD
     warnings = [f"left out: {', '.join(left_out)}"] if left_out else []
     inverted = [lead for lead, (_, sign) in places.items() if sign < 0]
     warnings += [f"sign turned: {', '.join(inverted)}"] if inverted else []

@@ -96,7 +96,9 @@ def load(root: Path) -> Manifest:
     return manifest
 
 
-def verify(root: Path, manifest: Manifest, *, deep: bool, progress: Callable[[int, int], None] | None = None) -> list[str]:
+def verify(
+    root: Path, manifest: Manifest, *, deep: bool, progress: Callable[[int, int], None] | None = None
+) -> list[str]:
     """Compare the files below ``root`` with the manifest; one line per problem, none if all is well.
 
     Quick: presence, sizes, nothing that doesn't belong. Deep: every byte by its SHA-256.

@@ -102,9 +102,7 @@ def page(
     if kind not in UNDATED:
         raise ConfigError("the suffix names no picture format", where=path, expected=".png, .svg or .pdf")
     if not path.parent.is_dir():
-        raise ConfigError(
-            "the folder of the picture does not exist", where=path.parent, fix="create it first"
-        )
+        raise ConfigError("the folder of the picture does not exist", where=path.parent, fix="create it first")
     drawn = figure(
         record,
         speed_mm_s=speed_mm_s,
@@ -222,8 +220,7 @@ def _rows(record: Record, scale: _Scale, start_s: float) -> _Layout:
         height_mm=len(record.leads) * row_mm + FOOT_MM,
         row_mm=row_mm,
         strips=tuple(
-            Strip(lead, start_s, stop_s, left_mm, -(row + 0.5) * row_mm)
-            for row, lead in enumerate(record.leads)
+            Strip(lead, start_s, stop_s, left_mm, -(row + 0.5) * row_mm) for row, lead in enumerate(record.leads)
         ),
         shown_s=(start_s, stop_s),
     )
@@ -306,9 +303,7 @@ def _draw_strip(axes: Axes, record: Record, strip: Strip, row_mm: float, scale: 
     x_mm = strip.x_mm + np.arange(signal_mv_t.size) / record.fs_hz * scale.speed_mm_s
     rest_mv = _rest_mv(record.signal_mv_lt[lead])
     y_mm = strip.y_mm + (signal_mv_t - rest_mv) * scale.gain_mm_mv
-    axes.plot(
-        x_mm, y_mm, color=INK, linewidth=0.8, solid_joinstyle="round", gid=f"trace {strip.lead}", zorder=3
-    )
+    axes.plot(x_mm, y_mm, color=INK, linewidth=0.8, solid_joinstyle="round", gid=f"trace {strip.lead}", zorder=3)
     for begin_mm, end_mm in _gaps(signal_mv_t, x_mm):
         _draw_gap(axes, begin_mm, end_mm, strip.y_mm, row_mm)
     if strip.x_mm > MARGIN_MM + GUTTER_MM:

@@ -5,12 +5,11 @@ So a new source, filter, backbone, method or task is one new file: nothing is re
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from types import ModuleType
 
-from ecgstore.errors import ConfigError
+from ecgstore.errors import ConfigError, nearest
 
 
 def occupants(room: str) -> tuple[str, ...]:
@@ -24,9 +23,9 @@ def occupant(room: str, name: str) -> ModuleType:
     names = occupants(room)
     if name not in names:
         kind = room.rpartition(".")[2].removesuffix("s")
-        near = difflib.get_close_matches(str(name), names, n=1)
+        near = nearest(str(name), names)
         raise ConfigError(
             f"unknown {kind} {name!r}",
-            fix=f"did you mean {near[0]}?" if near else f"known: {', '.join(names)}",
+            fix=f"did you mean {near}?" if near else f"known: {', '.join(names)}",
         )
     return importlib.import_module(f"{room}.{name}")

@@ -5,8 +5,7 @@ Both houses use this file: an ingest has its settings, a training run has its re
 
 from __future__ import annotations
 
-import difflib
-import types
+import inspect
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ecgstore.errors import ConfigError
+from ecgstore.errors import ConfigError, nearest
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -72,8 +71,8 @@ def parse(model: type[M], content: Mapping[str, Any], *, where: object = None) -
         more = "" if error.error_count() == 1 else f" (and {error.error_count() - 1} more)"
         if first["type"] == "extra_forbidden":
             known = _fields_at(model, first["loc"][:-1])
-            near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(sorted(known))}"
+            near = nearest(str(first["loc"][-1]), known)
+            hint = f"did you mean {near}?" if near else f"known here: {', '.join(sorted(known))}"
             raise ConfigError(f"unknown setting {key}{more}", where=where, fix=hint) from None
         message = first["msg"].removeprefix("Value error, ")
         given = None if first["type"] == "missing" else repr(first["input"])
@@ -122,10 +121,12 @@ def _fields_at(model: Any, loc: tuple[Any, ...]) -> list[str]:
                     step.append(option.model_fields[part].annotation)
         # A list index or a union's tag keeps the candidates; a field name descends.
         candidates = step or candidates
-    return sorted({name for candidate in candidates for option in _models_in(candidate) for name in option.model_fields})
+    return sorted(
+        {name for candidate in candidates for option in _models_in(candidate) for name in option.model_fields}
+    )
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias) and issubclass(annotation, BaseModel):
+    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for argument in typing.get_args(annotation) for model in _models_in(argument)]

@@ -138,7 +138,11 @@ def _record_counts(record: Planned, recipe: Recipe) -> _One:
     ref, header = record.ref, record.header
     raw = wfdb_io.read_signal(ref.path, header, ref.record_id)
     harmonised = leads.harmonise(
-        raw.signal_mv_lt, header.lead_names, record_id=ref.record_id, wanted=recipe.leads, extra=recipe.extra_leads
+        raw.signal_mv_lt,
+        header.lead_names,
+        record_id=ref.record_id,
+        wanted=recipe.leads,
+        extra=recipe.extra_leads,
     )
     signal_mv_lt = conditioning.condition(harmonised.signal_mv_lt, header.fs_hz, recipe.fs_hz, recipe.filters)
     if signal_mv_lt.shape[1] != record.n_samples:

@@ -5,8 +5,9 @@ Only this file and ``shards.py`` import zarr.
 
 from __future__ import annotations
 
-import difflib
 import functools
+import hashlib
+import json
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ import pyarrow.parquet as pq
 import zarr
 
 from ecgstore import layout, manifest
-from ecgstore.errors import ConfigError, IntegrityError, StoreError, StoreFormatError
+from ecgstore.errors import ConfigError, IntegrityError, StoreError, StoreFormatError, nearest
 from ecgstore.record import LeadState, Record, Statement, Terms
 
 
@@ -156,8 +157,8 @@ class Store:
     def column(self, name: str) -> npt.NDArray[Any]:
         """One column as NumPy: null is NaN in a float column, -1 in an integer column, "" in a text column."""
         if name not in self.records.column_names:
-            near = difflib.get_close_matches(name, self.records.column_names, n=1)
-            known = f"did you mean {near[0]}?" if near else f"there are {', '.join(self.records.column_names)}"
+            near = nearest(name, self.records.column_names)
+            known = f"did you mean {near}?" if near else f"there are {', '.join(self.records.column_names)}"
             raise ConfigError(f"no column {name!r} in the table of records", where=self.path, fix=known)
         column = self.records[name]
         if pa.types.is_integer(column.type):
@@ -181,9 +182,7 @@ class Store:
                 matrix[row, column[code]] = True
         return matrix
 
-    def select(
-        self, folds: Iterable[int] | None = None, sources: Iterable[str] | None = None
-    ) -> npt.NDArray[np.int64]:
+    def select(self, folds: Iterable[int] | None = None, sources: Iterable[str] | None = None) -> npt.NDArray[np.int64]:
         """Row numbers of the records in any of ``folds`` and any of ``sources``, ascending; None means all."""
         wanted = np.ones(self.n_records, dtype=np.bool_)
         if folds is not None:
@@ -234,8 +233,8 @@ class Store:
         """Read one record: float32 mV of shape (leads, samples), NaN where nothing was recorded."""
         row = self._row_of.get(record_id)
         if row is None:
-            near = difflib.get_close_matches(record_id, self._row_of, n=3)
-            fix = f"did you mean {' or '.join(near)}?" if near else "list them with `ecgstore records`"
+            near = nearest(record_id, self._row_of)
+            fix = f"did you mean {near}?" if near else "list them with `ecgstore records`"
             raise ConfigError(f"no record {record_id!r}", where=self.path, fix=fix)
         about = self.records.slice(row, 1).to_pylist()[0]
         counts_lt = self._decode(about["start"], about["start"] + about["n_samples"], np.array([row]))
@@ -311,8 +310,6 @@ class Store:
 
 
 def _attributes(root: Path, sealed: manifest.Manifest) -> dict[str, Any]:
-    import json
-
     content = json.loads(_sealed_bytes(root, sealed, layout.ROOT))
     attributes = content.get("attributes", {})
     if attributes.get("format") != layout.FORMAT:
@@ -326,8 +323,6 @@ def _table(root: Path, sealed: manifest.Manifest, name: str) -> pa.Table:
 
 def _sealed_bytes(root: Path, sealed: manifest.Manifest, name: str) -> bytes:
     """Read a small object and make sure that it is the one that was sealed."""
-    import hashlib
-
     stated = sealed.objects.get(name)
     try:
         content = (root / name).read_bytes()

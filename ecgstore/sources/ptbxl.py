@@ -104,7 +104,9 @@ def _read(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
             return list(reader)
     except FileNotFoundError:
         raise SourceError(
-            f"{path.name} is not there", where=path.parent, fix="is this the folder that PhysioNet publishes as PTB-XL?"
+            f"{path.name} is not there",
+            where=path.parent,
+            fix="is this the folder that PhysioNet publishes as PTB-XL?",
         ) from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SourceError("the table can't be read", where=path, got=str(error)) from None

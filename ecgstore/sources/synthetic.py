@@ -419,9 +419,7 @@ def _right_bundle_branch_block(heart: Heart, severity: float, draw: np.random.Ge
     heart.qrs_s = 0.122 + 0.036 * severity
     heart.qrs.vector_mv[MAIN:END, 2] -= np.array([0.20, 0.40, 0.30])
     slow = heart.qrs_s / 0.140
-    terminal = _waves(
-        (76 * slow, 12 * slow, -0.20, -0.03, -0.34), (101 * slow, 16 * slow, -0.36, -0.06, -0.40)
-    )
+    terminal = _waves((76 * slow, 12 * slow, -0.20, -0.03, -0.34), (101 * slow, 16 * slow, -0.36, -0.06, -0.40))
     heart.qrs = Waves(*(np.concatenate(pair) for pair in zip(heart.qrs, terminal, strict=True)))
     _shift_t(heart, 0.04, 0.0, draw.uniform(0.18, 0.34))
 
@@ -582,9 +580,7 @@ def _ectopic(draw: np.random.Generator) -> Waves:
     direction = np.array([0.35 * side, draw.normal(0.3, 0.7), 0.9 * side]) + draw.normal(0, 0.2, 3)
     direction *= draw.uniform(1.0, 1.6) / np.linalg.norm(direction)
     later = direction @ _rotation(*draw.normal(0, 20.0, 3)).T
-    table = _waves(
-        (34, 15, 0, 0, 0), (64, 19, 0, 0, 0), (104, 20, 0, 0, 0), (190, 42, 0, 0, 0), (285, 48, 0, 0, 0)
-    )
+    table = _waves((34, 15, 0, 0, 0), (64, 19, 0, 0, 0), (104, 20, 0, 0, 0), (190, 42, 0, 0, 0), (285, 48, 0, 0, 0))
     table.vector_mv[:] = np.stack(
         [0.45 * direction, 0.9 * direction, 0.6 * later, -0.18 * direction, -0.45 * direction]
     )
@@ -610,9 +606,7 @@ class Beats(NamedTuple):
     ectopic: npt.NDArray[np.bool_]
 
 
-def _dipole_record(
-    settings: Simulation, patient: Patient, visit: int
-) -> tuple[tuple[str, ...], npt.NDArray[np.int16]]:
+def _dipole_record(settings: Simulation, patient: Patient, visit: int) -> tuple[tuple[str, ...], npt.NDArray[np.int16]]:
     """Statements and counts (12 leads, samples) of one visit."""
     anatomy = _anatomy(settings.seed, patient)
     draw = _draws(settings.seed, patient.number, FIRST_VISIT + visit)
@@ -699,9 +693,7 @@ def _dipole(
     ]
     if has_p:
         parts.append(_placed(heart.p, beats.onset_s[own] - heart.pr_s, np.ones(own.sum()), gain[own]))
-    return _rendered(
-        Waves(*(np.concatenate(column) for column in zip(*parts, strict=True))), fs_hz, n_samples
-    )
+    return _rendered(Waves(*(np.concatenate(column) for column in zip(*parts, strict=True))), fs_hz, n_samples)
 
 
 def _st(heart: Heart) -> Waves:
@@ -730,9 +722,7 @@ def _rendered(waves: Waves, fs_hz: float, n_samples: int) -> Floats:
     inside = (sample >= 0) & (sample < n_samples)
     wave, sample = wave[inside], sample[inside]
     height = np.exp(-0.5 * ((sample / fs_hz - waves.centre_s[wave]) / waves.width_s[wave]) ** 2)
-    return np.stack(
-        [np.bincount(sample, height * waves.vector_mv[wave, axis], n_samples) for axis in range(3)]
-    )
+    return np.stack([np.bincount(sample, height * waves.vector_mv[wave, axis], n_samples) for axis in range(3)])
 
 
 def _fibrillation(time_s: Floats, draw: np.random.Generator) -> Floats:

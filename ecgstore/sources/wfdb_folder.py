@@ -17,7 +17,12 @@ from ecgstore import settings
 from ecgstore.errors import SourceError
 from ecgstore.record import Listing, RecordRef, Rejection, Sex, Statement, Terms
 
-TERMS = Terms(name="wfdb_folder", version="", licence="as agreed with whoever supplied the folder", redistributable=False)
+TERMS = Terms(
+    name="wfdb_folder",
+    version="",
+    licence="as agreed with whoever supplied the folder",
+    redistributable=False,
+)
 
 N = TypeVar("N", int, float)
 
@@ -41,9 +46,15 @@ def list_records(root: Path, settings: Settings) -> Listing:
         return Listing(tuple(map(RecordRef, ids, paths)), (), TERMS)
     rows, systems = read_labels(_labels_path(root, settings.labels))
     by_id = _by_any_name(ids, paths)
-    rejected = [Rejection(row["record_id"], "missing_header", "in the labels only") for row in rows if row["record_id"] not in by_id]
+    rejected = [
+        Rejection(row["record_id"], "missing_header", "in the labels only")
+        for row in rows
+        if row["record_id"] not in by_id
+    ]
     labelled = {by_id[row["record_id"]]: row for row in rows if row["record_id"] in by_id}
-    refs = [reference(record_id, path, labelled.get(path, {}), systems) for record_id, path in zip(ids, paths, strict=True)]
+    refs = [
+        reference(record_id, path, labelled.get(path, {}), systems) for record_id, path in zip(ids, paths, strict=True)
+    ]
     return Listing(tuple(refs), tuple(rejected), TERMS, vocabulary(refs, systems))
 
 

@@ -46,7 +46,9 @@ def imports(path, *, top_level_only=False):
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif (  # need("wfdb", "ingest") is an import too
-            isinstance(node, ast.Call) and getattr(node.func, "id", "") == "need" and isinstance(node.args[0], ast.Constant)
+            isinstance(node, ast.Call)
+            and getattr(node.func, "id", "") == "need"
+            and isinstance(node.args[0], ast.Constant)
         ):
             yield str(node.args[0].value)
 
@@ -99,15 +101,25 @@ def test_methods_and_tasks_do_not_know_each_other():
 def test_only_the_command_line_prints(package):
     for path in files(package):
         if path.name not in {"cli.py", "__main__.py"}:
-            calls = {getattr(node.func, "id", "") for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)}
+            calls = {
+                getattr(node.func, "id", "")
+                for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, ast.Call)
+            }
             assert "print" not in calls, name_of(path)
 
 
 @pytest.mark.parametrize(
     ("package", "forbidden"),
     [
-        ("ecgstore", ["numpy", "zarr", "pyarrow", "pydantic", "rich", "torch", "dask", "wfdb", "scipy", "matplotlib"]),
-        ("ecgstore.cli", ["numpy", "zarr", "pyarrow", "pydantic", "rich", "torch", "dask", "wfdb", "scipy", "matplotlib"]),
+        (
+            "ecgstore",
+            ["numpy", "zarr", "pyarrow", "pydantic", "rich", "torch", "dask", "wfdb", "scipy", "matplotlib"],
+        ),
+        (
+            "ecgstore.cli",
+            ["numpy", "zarr", "pyarrow", "pydantic", "rich", "torch", "dask", "wfdb", "scipy", "matplotlib"],
+        ),
         ("ecgtrain", ["torch", "sklearn", "zarr", "matplotlib"]),
         ("ecgtrain.cli", ["torch", "sklearn", "zarr", "matplotlib"]),
     ],
