@@ -22,7 +22,7 @@ OWNERS = {
 LAYERS = [
     ["errors", "publish"],
     ["rooms", "record", "layout", "settings"],
-    ["leads", "conditioning", "wfdb_io", "filters"],
+    ["leads", "conditioning", "wfdb_io", "filters", "dipole"],
     ["sources", "plan"],
     ["manifest"],
     ["shards"],

@@ -18,7 +18,9 @@ def real_mv_lt(mini):
     return read_signal(path, read_header(path, "r"), "r").signal_mv_lt
 
 
-@pytest.mark.parametrize(("fs_hz", "low_hz", "high_hz", "order"), [(500, 0.5, 40, 3), (360, 0.67, 150, 2), (1000, 5, 15, 1)])
+@pytest.mark.parametrize(
+    ("fs_hz", "low_hz", "high_hz", "order"), [(500, 0.5, 40, 3), (360, 0.67, 150, 2), (1000, 5, 15, 1)]
+)
 def test_the_band_pass_curve_is_that_of_scipy(fs_hz, low_hz, high_hz, order):
     freqs_hz = np.linspace(0, fs_hz / 2 - 0.01, 4000)
     sos = ss.butter(order, [low_hz, high_hz], "bandpass", fs=fs_hz, output="sos")
@@ -57,7 +59,9 @@ def test_resampling_equals_resample_poly_inside_a_real_record(real_mv_lt):
     assert np.sqrt((error_uv[:, 50:-50] ** 2).mean()) < 1
 
 
-@pytest.mark.parametrize(("fs_hz", "target_hz"), [(500, 100), (360, 100), (257, 100), (1000, 500), (100, 500), (250, 240)])
+@pytest.mark.parametrize(
+    ("fs_hz", "target_hz"), [(500, 100), (360, 100), (257, 100), (1000, 500), (100, 500), (250, 240)]
+)
 def test_a_sine_stays_the_same_sine_at_any_rate(fs_hz, target_hz):
     def sine(rate, n):
         return np.sin(2 * np.pi * 7 * np.arange(n) / rate + 0.3)[None].astype(np.float32)
@@ -65,7 +69,9 @@ def test_a_sine_stays_the_same_sine_at_any_rate(fs_hz, target_hz):
     n_out = n_resampled(10 * fs_hz, fs_hz, target_hz)
     out = condition(sine(fs_hz, 10 * fs_hz), fs_hz, target_hz)
     assert out.shape == (1, n_out)
-    np.testing.assert_allclose(out[:, n_out // 10 : -n_out // 10], sine(target_hz, n_out)[:, n_out // 10 : -n_out // 10], atol=2e-3)
+    np.testing.assert_allclose(
+        out[:, n_out // 10 : -n_out // 10], sine(target_hz, n_out)[:, n_out // 10 : -n_out // 10], atol=2e-3
+    )
 
 
 def test_nothing_above_half_the_new_rate_is_folded_down():

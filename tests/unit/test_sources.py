@@ -70,7 +70,13 @@ def test_a_folder_is_searched_through_and_labelled_by_path_or_name(tmp_path, wri
     )
     listing = wfdb_folder.list_records(tmp_path, wfdb_folder.Settings(labels="labels.csv"))
     one, two = listing.records
-    assert (one.record_id, one.patient_id, one.fold, one.age_years, one.sex) == ("a/x1", "p1", 3, 61.5, "female")
+    assert (one.record_id, one.patient_id, one.fold, one.age_years, one.sex) == (
+        "a/x1",
+        "p1",
+        3,
+        61.5,
+        "female",
+    )
     assert [(s.code, s.system) for s in one.statements] == [("NORM", "scp_ecg"), ("SR", "scp_ecg")]
     assert (two.record_id, two.fold, two.sex) == ("b/c/x2", None, "male")
     assert [one.record_id for one in listing.rejected] == ["x9"]
@@ -87,7 +93,10 @@ def test_segments_of_a_longer_record_are_not_records(tmp_path, write_record):
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [("name,fold\nr1,1\n", "no column record_id"), ("record_id,fold\nr1,three\n", "column fold of record r1 is not a number")],
+    [
+        ("name,fold\nr1,1\n", "no column record_id"),
+        ("record_id,fold\nr1,three\n", "column fold of record r1 is not a number"),
+    ],
 )
 def test_labels_that_cannot_be_used_are_said(tmp_path, write_record, labels, message):
     write_record(tmp_path, "r1")

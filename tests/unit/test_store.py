@@ -40,7 +40,9 @@ def test_shards_hold_every_record_once(mini_store):
     seen = []
     for shard in range(store.n_shards):
         signal = store.read_shard(shard)
-        for row, start, length, offset in zip(signal.rows, signal.starts, signal.lengths, signal.offsets, strict=True):
+        for row, start, length, offset in zip(
+            signal.rows, signal.starts, signal.lengths, signal.offsets, strict=True
+        ):
             assert offset == 0
             record = store.read(store.column("record_id")[row])
             piece = layout.counts_to_mv(signal.counts_lt[:, start : start + length])
@@ -73,7 +75,9 @@ def test_a_record_of_several_shards_comes_back_whole(tmp_path, write_record, mon
 def test_statistics_are_those_of_the_samples(mini_store):
     store = ecgstore.open_store(mini_store)
     rows = store.select(folds=[1, 2, 3])
-    samples = np.concatenate([store.read(i).signal_mv_lt for i in store.column("record_id")[rows]], axis=1).astype(float)
+    samples = np.concatenate(
+        [store.read(i).signal_mv_lt for i in store.column("record_id")[rows]], axis=1
+    ).astype(float)
     statistics = store.statistics([1, 2, 3])
     np.testing.assert_allclose(statistics.mean_mv_l, samples.mean(axis=1), atol=1e-6)
     np.testing.assert_allclose(statistics.std_mv_l, samples.std(axis=1), rtol=1e-5)
@@ -107,7 +111,9 @@ def test_names_that_are_not_there_name_the_nearest(mini_store):
 
 def test_no_identifier_and_no_free_text_is_in_the_store(mini, mini_store):
     listing = ptbxl.list_records(mini, ptbxl.Settings())
-    stored = b"".join(path.read_bytes() for path in mini_store.rglob("*") if path.is_file() and path.name != "zarr.json")
+    stored = b"".join(
+        path.read_bytes() for path in mini_store.rglob("*") if path.is_file() and path.name != "zarr.json"
+    )
     text = (ecgstore.open_store(mini_store).records).to_pandas().to_csv()
     for ref in listing.records:
         assert f",{ref.patient_id}," not in text
@@ -136,7 +142,9 @@ def test_verify_finds_nothing_in_a_whole_store(mini_store):
     assert store.verify(deep=True) == []
 
 
-@pytest.mark.parametrize("name", ["records.parquet", "signal/c/0/0", "commits/000000.json", "zarr.json", "rejected.parquet"])
+@pytest.mark.parametrize(
+    "name", ["records.parquet", "signal/c/0/0", "commits/000000.json", "zarr.json", "rejected.parquet"]
+)
 def test_one_flipped_bit_anywhere_is_found(copy, name):
     store = ecgstore.open_store(copy)
     path = copy / name

@@ -1,0 +1,5 @@
+"""``python -m ecgtrain``."""
+
+from ecgtrain.cli import main
+
+main()

@@ -1,0 +1,29 @@
+"""ROOM of backbones: one network per file, and what they all promise."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from torch import Tensor, nn
+
+from ecgtrain.features import Features
+
+
+class Backbone(nn.Module):
+    """A network from windows to features. Each file of this room has
+
+    - ``DESCRIPTION``: one line;
+    - ``Settings``: frozen settings, whose ``name`` is the file's name;
+    - ``build(settings, n_leads) -> Backbone``, which draws its weights from torch's generator.
+
+    ``n_leads`` is the number of leads it takes, ``width`` the number of features of a token, ``pooled_width``
+    that of a window.
+    """
+
+    n_leads: int
+    width: int
+    pooled_width: int
+
+    @abstractmethod
+    def forward(self, x_blt: Tensor) -> Features:
+        """Turn normalised windows (batch, leads, samples) into features."""

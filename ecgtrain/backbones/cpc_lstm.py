@@ -1,0 +1,119 @@
+"""The network of Mehari & Strodthoff (2022) for CPC: an encoder per time step and a causal LSTM over it.
+
+Source: Computers in Biology and Medicine 141, 105114; arXiv 2103.12676, "4FC+2LSTM".
+With the defaults and 12 leads: encoder 796,672 parameters, LSTM 4,202,496.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+import torch.nn.functional as F
+from pydantic import Field, PositiveInt, model_validator
+from torch import Tensor, nn
+
+import ecgstore
+from ecgstore import ConfigError
+from ecgtrain.backbones import Backbone
+from ecgtrain.features import Features, pool
+
+DESCRIPTION = (
+    "four 1x1 convolutions (one latent per sample) under a two-layer LSTM; features are mean, max and last"
+)
+
+
+class Encoder(ecgstore.Settings):
+    """One layer per kernel. All ones, the default, is the paper's "FC" encoder: one latent per sample.
+
+    The strided alternative of the paper's code is kernels [10, 4, 4, 4] with strides [2, 2, 2, 2]. Here it is
+    not padded, so that a latent sees no sample after its own receptive field.
+    """
+
+    width: PositiveInt = 512
+    kernels: tuple[PositiveInt, ...] = Field(default=(1, 1, 1, 1), min_length=1)
+    strides: tuple[PositiveInt, ...] = Field(default=(1, 1, 1, 1), min_length=1)
+
+    @model_validator(mode="after")
+    def _one_stride_per_kernel(self) -> Self:
+        if len(self.kernels) != len(self.strides):
+            raise ValueError(f"{len(self.kernels)} kernels but {len(self.strides)} strides")
+        return self
+
+
+class Settings(ecgstore.Settings):
+    """The defaults are the published network."""
+
+    name: Literal["cpc_lstm"] = "cpc_lstm"
+    encoder: Encoder = Encoder()
+    lstm_width: PositiveInt = 512
+    lstm_layers: PositiveInt = 2
+
+
+class _Layer(nn.Module):
+    """Convolution without bias, BatchNorm, ReLU, on tokens (batch, tokens, features)."""
+
+    def __init__(self, n_in: int, n_out: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(n_in, n_out, kernel, stride, bias=False)
+        self.norm = nn.BatchNorm1d(n_out)
+        self._pointwise = kernel == stride == 1
+
+    def forward(self, x_bsd: Tensor) -> Tensor:
+        if self._pointwise:
+            # The same product as one matrix multiplication over all time steps: 1.7 times as fast on a CPU.
+            y_bsd = F.linear(x_bsd, self.conv.weight[:, :, 0])
+        else:
+            y_bsd = self.conv(x_bsd.transpose(1, 2)).transpose(1, 2)
+        flat = self.norm(y_bsd.flatten(0, 1))
+        return F.relu(flat, inplace=True).view(y_bsd.shape)
+
+
+class CpcLstm(Backbone):
+    """``encode`` gives latents, ``context`` summarises them causally: context s has seen latents 0 … s."""
+
+    def __init__(self, settings: Settings, n_leads: int) -> None:
+        super().__init__()
+        self.n_leads = n_leads
+        self.latent_width = settings.encoder.width
+        self.width = settings.lstm_width
+        self.pooled_width = 3 * settings.lstm_width
+        self._kernels, self._strides = settings.encoder.kernels, settings.encoder.strides
+        widths = [n_leads] + [settings.encoder.width] * len(self._kernels)
+        self.encoder = nn.Sequential(
+            *(_Layer(*sizes) for sizes in zip(widths, widths[1:], self._kernels, self._strides, strict=False))
+        )
+        self.lstm = nn.LSTM(
+            settings.encoder.width, settings.lstm_width, settings.lstm_layers, batch_first=True
+        )
+
+    def n_tokens(self, n_samples: int) -> int:
+        """Latents of a window of ``n_samples``."""
+        for kernel, stride in zip(self._kernels, self._strides, strict=True):
+            n_samples = (n_samples - kernel) // stride + 1
+        return n_samples
+
+    def encode(self, x_blt: Tensor) -> Tensor:
+        """Latents (batch, tokens, ``latent_width``) of windows (batch, leads, samples)."""
+        if self.n_tokens(x_blt.shape[2]) < 1:
+            raise ConfigError(
+                "the window is shorter than the encoder's receptive field",
+                got=f"{x_blt.shape[2]} samples",
+                fix="raise window_samples or use smaller kernels",
+            )
+        latents: Tensor = self.encoder(x_blt.transpose(1, 2))
+        return latents
+
+    def context(self, latents_bsd: Tensor) -> Tensor:
+        """Contexts (batch, tokens, ``width``), each of its own and all earlier latents."""
+        contexts: Tensor = self.lstm(latents_bsd)[0]
+        return contexts
+
+    def forward(self, x_blt: Tensor) -> Features:
+        """Contexts as tokens, pooled by mean, max and last as the paper's classifiers do."""
+        tokens_bsd = self.context(self.encode(x_blt))
+        return Features(tokens_bsd, pool(tokens_bsd, "mean_max_last"))
+
+
+def build(settings: Settings, n_leads: int) -> CpcLstm:
+    """Make the network with fresh weights from torch's generator."""
+    return CpcLstm(settings, n_leads)

@@ -1,0 +1,269 @@
+"""The command line of the training house. The only file here that prints.
+
+Exit status: 0 done, 1 an error that the message explains, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ecgstore import EcgError, __version__
+
+if TYPE_CHECKING:
+    import torch
+
+EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
+#: Seconds between two lines of progress where there is no terminal to draw on.
+LINE_EVERY_S = 5.0
+
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line on stdout.")
+DEVICE = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute; auto takes a GPU if there is one.",
+)
+
+
+class PlainErrors(click.Group):
+    """Errors raised on purpose become one line on stderr and an exit status; bugs keep their traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EcgError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(EXIT_ERROR)
+        except KeyboardInterrupt:
+            click.echo("interrupted; run the same command with --resume to go on from the last checkpoint", err=True)
+            sys.exit(EXIT_INTERRUPTED)
+
+
+@click.group(
+    cls=PlainErrors, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "ECGTRAIN"}
+)
+@click.version_option(__version__, prog_name="ecgtrain")
+def main() -> None:
+    """Pretrain on ECGs without labels; fit and judge heads; report with intervals and nulls."""
+
+
+@main.command()
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Run directory. Default: runs/NAME, by the recipe's name.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set any setting: data.store=ptbxl.ecg.")
+@click.option("--resume", is_flag=True, help="Go on from the last whole checkpoint, or start if there is none.")
+@DEVICE
+@AS_JSON
+def run(
+    recipe: Path, out: Path | None, overrides: tuple[str, ...], resume: bool, device: str, as_json: bool
+) -> None:
+    """Do all that RECIPE says: pretrain, probe, write report.json and report.html into the run directory."""
+    from ecgtrain import config
+    from ecgtrain.run import run as run_recipe
+
+    settings = config.load(recipe, overrides)
+    run_dir = out or Path("runs") / settings.name
+    with _progress() as (progress, say):
+        report = run_recipe(settings, run_dir, device=_device(device), resume=resume, progress=progress, say=say)
+    if as_json:
+        answer = {"path": str(run_dir), "report": str(run_dir / "report.html"), "results": _brief(report["results"])}
+        click.echo(json.dumps(answer))
+    else:
+        _print_results(report["results"])
+        _print_caveats(report)
+        click.echo(f"report: {run_dir / 'report.html'}")
+
+
+@main.command()
+@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--store", "store_path", required=True, metavar="STORE", help="The store to judge on.")
+@click.option("--folds", metavar="1,2,…", help="Only these folds; `all` for every record. Default: the run's test folds.")
+@click.option("--name", "names", multiple=True, help="Only the head of this downstream entry (repeatable).")
+@click.option("--allow-overlap", is_flag=True, help="Judge on patients seen in training too; the result says so.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for report.json and report.html.")
+@DEVICE
+@AS_JSON
+def evaluate(
+    run_dir: Path,
+    store_path: str,
+    folds: str | None,
+    names: tuple[str, ...],
+    allow_overlap: bool,
+    out: Path | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Apply the trained heads of RUN to another store, without fitting anything."""
+    from ecgtrain.run import evaluate_store
+
+    report = evaluate_store(
+        run_dir,
+        store_path,
+        folds=_folds(folds),
+        names=names,
+        allow_overlap=allow_overlap,
+        out=out,
+        device=_device(device),
+    )
+    if as_json:
+        click.echo(json.dumps({"run": str(run_dir), "store": store_path, "results": _brief(report["results"])}))
+    else:
+        _print_results(report["results"])
+        _print_caveats(report)
+        if out is not None:
+            click.echo(f"report: {out / 'report.html'}")
+
+
+@main.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), default=Path("report"), show_default=True, help="Folder to write.")
+@AS_JSON
+def report(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
+    """Put the results of several RUNS side by side: report.json and report.html in one folder."""
+    from ecgtrain.report import merge, read_report, write_report
+
+    merged = merge([read_report(path) for path in runs])
+    write_report(out, merged)
+    if as_json:
+        click.echo(json.dumps({"report": str(out / "report.html"), "results": _brief(merged["results"])}))
+    else:
+        _print_results(merged["results"])
+        click.echo(f"report: {out / 'report.html'}")
+
+
+@main.command()
+@AS_JSON
+def methods(as_json: bool) -> None:
+    """List what there is: methods, backbones, tasks; each is one file in its room."""
+    from ecgstore import occupant, occupants
+
+    rooms = {}
+    for room in ("methods", "backbones", "tasks"):
+        package = f"ecgtrain.{room}"
+        rooms[room] = {name: str(occupant(package, name).DESCRIPTION) for name in occupants(package)}
+    if as_json:
+        click.echo(json.dumps(rooms))
+        return
+    for room, found in rooms.items():
+        click.echo(click.style(room, bold=True))
+        for name, description in found.items():
+            click.echo(f"  {name:<12} {description}")
+
+
+# --- what is behind the verbs -------------------------------------------------------------------------------
+
+
+def _device(name: str) -> torch.device:
+    from ecgstore import ConfigError, need
+
+    torch = need("torch", "train")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("there is no GPU that torch can use", fix="use --device cpu, or install torch for your GPU")
+    chosen: torch.device = torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    return chosen
+
+
+def _folds(text: str | None) -> list[int] | str | None:
+    if text is None or text == "all":
+        return text
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a list of whole numbers", param_hint="--folds") from None
+
+
+def _brief(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Results without their curves: what fits on a line of JSON."""
+    return [{name: value for name, value in result.items() if name not in ("roc", "penalty_path")} for result in results]
+
+
+def _print_results(results: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("question", "task", "pretraining", "test records", "macro AUROC", "95 % interval", "minus random"):
+        table.add_column(column, justify="right" if column in ("test records", "macro AUROC") else "left")
+    for result in results:
+        auroc = result["metrics"]["macro_auroc"]
+        gain = result.get("difference_to", {}).get("random", {}).get("macro_auroc")
+        table.add_row(
+            result["name"],
+            result["task"],
+            result["pretraining"],
+            str(result["n_test"]),
+            _number(auroc["value"]),
+            f"{_number(auroc['low'])} to {_number(auroc['high'])}",
+            "" if gain is None else f"{_number(gain['value'], '+')} [{_number(gain['low'], '+')}, {_number(gain['high'], '+')}]",
+        )
+    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def _print_caveats(report: Mapping[str, Any]) -> None:
+    for caveat in report.get("caveats", []):
+        click.echo(f"note: {caveat}")
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    return "–" if value is None or value != value else f"{value:{sign}.3f}"
+
+
+@contextmanager
+def _progress() -> Iterator[tuple[Callable[[int, int, Mapping[str, float]], None], Callable[[str], None]]]:
+    """A bar on a terminal; elsewhere, as in a SLURM log, a plain line every few seconds. On stderr."""
+    if not sys.stderr.isatty():
+        yield _lines(), lambda line: click.echo(line, err=True)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        bar = None
+
+        def update(done: int, total: int, values: Mapping[str, float]) -> None:
+            nonlocal bar
+            if bar is None:
+                bar = bars.add_task("pretraining", total=total)
+            bars.update(bar, completed=done, total=total, description=f"pretraining  {_shown(values)}")
+
+        yield update, lambda line: bars.console.print(line, highlight=False)
+
+
+def _lines() -> Callable[[int, int, Mapping[str, float]], None]:
+    last = time.monotonic()
+
+    def update(done: int, total: int, values: Mapping[str, float]) -> None:
+        nonlocal last
+        if time.monotonic() - last >= LINE_EVERY_S or done == total:
+            last = time.monotonic()
+            click.echo(f"pretraining: step {done} of {total}  {_shown(values)}", err=True)
+
+    return update
+
+
+def _shown(values: Mapping[str, float]) -> str:
+    """The few figures worth a place in the progress line."""
+    parts = [f"{name} {value:.3f}" for name, value in values.items() if name not in _NOT_SHOWN]
+    if "windows_per_s" in values:
+        parts.append(f"{values['windows_per_s']:.0f} windows/s")
+    if "waiting" in values:
+        parts.append(f"{100 * values['waiting']:.0f} % waiting")
+    return "  ".join(parts)
+
+
+_NOT_SHOWN = frozenset({"loss", "gradient_norm", "windows_per_s", "waiting"})
+
+
+
+if __name__ == "__main__":
+    main()

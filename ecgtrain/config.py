@@ -1,0 +1,164 @@
+"""One recipe is one run: data, pretraining, and what is asked of the representation afterwards.
+
+``method`` and ``backbone`` name files in their rooms; the rest of such a section is parsed by that file's own
+``Settings``. Only the chosen files are imported, so this module itself stays free of torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, SerializeAsAny, model_validator
+
+from ecgstore import ConfigError, Settings, occupant, override, parse, read_yaml
+from ecgtrain import optim
+
+
+def _settings_of(room: str, content: Any) -> Settings:
+    """Parse the mapping ``content`` by the settings of the file it names in ``room``."""
+    if isinstance(content, Settings):
+        return content
+    if isinstance(content, str):
+        content = {"name": content}
+    if not isinstance(content, Mapping) or "name" not in content:
+        raise ConfigError("this section must hold a mapping with a name", got=repr(content))
+    chosen: type[Settings] = occupant(room, str(content["name"])).Settings
+    return parse(chosen, content)
+
+
+MethodSettings = Annotated[
+    SerializeAsAny[Settings], BeforeValidator(partial(_settings_of, "ecgtrain.methods"))
+]
+BackboneSettings = Annotated[
+    SerializeAsAny[Settings], BeforeValidator(partial(_settings_of, "ecgtrain.backbones"))
+]
+Folds = Annotated[tuple[int, ...], Field(min_length=1)]
+
+
+class Data(Settings):
+    """Where the records come from. ``leads`` picks some of the store's, in this order; all by default."""
+
+    store: str
+    leads: tuple[str, ...] | None = Field(default=None, min_length=1)
+
+
+class Training(Settings):
+    """A budget and how it is spent; training counts steps, of ``batch_size`` windows over all ranks.
+
+    Exactly one of ``steps`` and ``epochs`` is given. ``precision`` bfloat16 runs the networks under autocast,
+    with weights and losses in float32.
+    """
+
+    batch_size: PositiveInt
+    steps: PositiveInt | None = None
+    epochs: PositiveInt | None = None
+    optimiser: optim.Settings = optim.Settings()
+    precision: Literal["float32", "bfloat16"] = "float32"
+    log_every_steps: PositiveInt = 20
+    validate_every_steps: PositiveInt = 200
+    checkpoint_every_steps: PositiveInt = 200
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("exactly one of steps and epochs must be given")
+        return self
+
+    def n_steps(self, steps_per_epoch: int) -> int:
+        """The whole budget in steps."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return self.epochs * steps_per_epoch
+
+
+class Pretrain(Training):
+    """Learning without labels, on the records of ``folds``.
+
+    ``window_samples``: one window of this length, cut at random, per record and epoch. A record shorter than
+    that is padded with "not recorded", or refused. ``keep``: export the last weights, or those with the
+    lowest loss on ``validation_folds``.
+    """
+
+    method: MethodSettings
+    backbone: BackboneSettings
+    folds: Folds
+    validation_folds: tuple[int, ...] = ()
+    window_samples: PositiveInt
+    short_records: Literal["pad", "refuse"] = "refuse"
+    normalise: Literal["none", "record", "lead"] = "lead"
+    keep: Literal["last", "best"] = "last"
+
+    @model_validator(mode="after")
+    def _held_out(self) -> Self:
+        _disjoint(folds=self.folds, validation_folds=self.validation_folds)
+        if self.keep == "best" and not self.validation_folds:
+            raise ValueError("keep: best needs validation_folds to choose by")
+        return self
+
+
+class Downstream(Settings):
+    """One question asked of the representation: a task under a protocol, with its nulls beside it.
+
+    ``store`` defaults to the run's. ``settings`` go to the protocol.
+    """
+
+    name: str
+    task: str
+    protocol: str = "linear_probe"
+    train_folds: Folds
+    validation_folds: tuple[int, ...] = ()
+    test_folds: Folds
+    store: str | None = None
+    window_samples: PositiveInt
+    stride_samples: PositiveInt
+    nulls: tuple[Literal["random"], ...] = ()
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _split(self) -> Self:
+        _disjoint(
+            train_folds=self.train_folds, validation_folds=self.validation_folds, test_folds=self.test_folds
+        )
+        return self
+
+
+class RunConfig(Settings):
+    """A recipe: what ``ecgtrain run`` reads, and stores with the run in its resolved form."""
+
+    name: str
+    seed: NonNegativeInt = Field(default=0, lt=2**63)
+    data: Data
+    pretrain: Pretrain | None = None
+    downstream: tuple[Downstream, ...] = ()
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        names = [question.name for question in self.downstream]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two downstream entries are called {', '.join(twice)}")
+        return self
+
+
+def load(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
+    """Read a YAML recipe, apply ``key.path=value`` overrides, check it; raises ConfigError in one line."""
+    return parse(RunConfig, override(read_yaml(path), overrides), where=path)
+
+
+def dump(config: RunConfig) -> str:
+    """The resolved recipe as YAML; :func:`load` reads it back equal."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _disjoint(**folds: tuple[int, ...]) -> None:
+    names = list(folds)
+    for i, one in enumerate(names):
+        for other in names[i + 1 :]:
+            shared = sorted(set(folds[one]) & set(folds[other]))
+            if shared:
+                raise ValueError(f"{one} and {other} share fold {', '.join(map(str, shared))}")

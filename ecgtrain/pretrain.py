@@ -1,0 +1,396 @@
+"""Settings + store → objects → loop; and the backbone that comes out, with its passport.
+
+A run directory explains itself::
+
+    config.yaml          the resolved recipe                 environment.json    versions, machine
+    preprocessing.json   the passport                        seen.parquet        patients and records seen
+    metrics.jsonl        loss, speed, validation             tensorboard/        the same, where installed
+    checkpoints/         the last two, and best/ if kept     export/             the backbone alone, to load
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import nn
+
+from ecgstore import COUNTS_PER_MV, ConfigError, Settings, Store, occupant, open_store, parse
+from ecgtrain import checkpoint, loop, views
+from ecgtrain.backbones import Backbone
+from ecgtrain.checkpoint import Passport
+from ecgtrain.config import Pretrain, RunConfig, dump
+from ecgtrain.errors import CheckpointError, LeakageError
+from ecgtrain.feed import Batch, Feed, open_feed
+from ecgtrain.methods import Objective
+from ecgtrain.plan import Int64, batch_plan, evaluation_plans
+from ecgtrain.views import Draw, Normalisation
+
+CONFIG = "config.yaml"
+ENVIRONMENT = "environment.json"
+SEEN = "seen.parquet"
+EXPORT = "export"
+
+#: Streams of the run's draw.
+_TRAINING, _VALIDATION = 0, 1
+#: Batches that set the BatchNorm statistics of an untrained network.
+_CALIBRATION_BATCHES = 20
+
+
+class Trained(NamedTuple):
+    """A backbone in evaluation mode, and how the signals for it must be prepared."""
+
+    backbone: Backbone
+    passport: Passport
+
+
+class WindowFeatures(NamedTuple):
+    """``features_nd``: float32, one row per window; ``record_row_n``: the store's row of its record."""
+
+    features_nd: npt.NDArray[np.float32]
+    record_row_n: Int64
+
+
+def pretrain(
+    config: RunConfig,
+    run_dir: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    resume: bool = False,
+    progress: loop.Progress | None = None,
+) -> Trained:
+    """Pretrain as ``config`` says, into ``run_dir``; returns the exported backbone and its passport.
+
+    With ``resume``, goes on from the newest whole checkpoint in ``run_dir``, and returns at once if the run
+    was finished. Raises ConfigError (no pretraining in the recipe; ``run_dir`` holds a run and ``resume`` is
+    not set; folds, leads or windows that the store hasn't), LeakageError (a patient in training and in
+    validation folds), the store's errors, DivergedError and CheckpointError.
+    """
+    run_dir = Path(run_dir)
+    settings = _pretrain_of(config)
+    if (run_dir / loop.METRICS).exists() and not resume:
+        raise ConfigError(
+            "there is already a run", where=run_dir, fix="resume it, or choose another directory"
+        )
+    store = open_store(config.data.store)
+    rows, validation_rows = store.select(folds=settings.folds), store.select(folds=settings.validation_folds)
+    _refuse_shared_patients(store, rows, validation_rows)
+    passport = _passport(store, config.data.leads or store.leads, settings)
+    open_windows = partial(
+        open_feed,
+        store,
+        window_samples=settings.window_samples,
+        leads=passport.leads,
+        short_records=settings.short_records,
+        device=device,
+    )
+    feed = open_windows(rows)
+    validation = open_windows(validation_rows) if settings.validation_folds else None
+
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / CONFIG).write_text(dump(config), encoding="utf-8")
+    _write_json(run_dir / ENVIRONMENT, {**environment(device), "feed": feed.description})
+    _write_json(run_dir / checkpoint.PASSPORT, passport.model_dump(mode="json"))
+    _write_seen(run_dir / SEEN, store, {"train": rows, "validation": validation_rows})
+
+    objective = build_objective(settings.method, settings.backbone, len(passport.leads), config.seed)
+    loop.train(
+        objective,
+        feed,
+        _make_views(settings.method, passport, config.seed, device),
+        settings,
+        seed=config.seed,
+        run_dir=run_dir,
+        config=_identity(config, store),
+        passport=passport,
+        validation=validation,
+        keep_best=settings.keep == "best",
+        resume=resume,
+        progress=progress,
+    )
+    _export(run_dir, objective, settings, passport)
+    return load_backbone(run_dir, device=device)
+
+
+def build_backbone(settings: Settings, n_leads: int, seed: int) -> Backbone:
+    """A backbone with fresh weights: the same for the same settings and seed, whatever was drawn before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        room = occupant("ecgtrain.backbones", cast(Any, settings).name)
+        return cast(Backbone, room.build(settings, n_leads))
+
+
+def build_objective(method: Settings, backbone: Settings, n_leads: int, seed: int) -> Objective:
+    """The objective of ``method`` over a fresh backbone (:func:`build_backbone` with the same seed)."""
+    network = build_backbone(backbone, n_leads, seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return cast(Objective, occupant("ecgtrain.methods", cast(Any, method).name).build(method, network))
+
+
+def load_backbone(run_dir: str | Path, *, device: torch.device | str = "cpu") -> Trained:
+    """The exported backbone of a finished run, in evaluation mode, and its passport.
+
+    Raises CheckpointError if there is none, or if it isn't whole.
+    """
+    path = Path(run_dir) / EXPORT if (Path(run_dir) / EXPORT).exists() else Path(run_dir)
+    problem = checkpoint.torn(path)
+    if problem is not None:
+        raise CheckpointError(
+            "no whole exported backbone", where=path, got=problem, fix="finish the run first"
+        )
+    about = checkpoint.load_config(path)
+    try:
+        settings = parse(
+            occupant("ecgtrain.backbones", about["backbone"]["name"]).Settings, about["backbone"], where=path
+        )
+        backbone = build_backbone(settings, int(about["n_leads"]), seed=0)
+        backbone.load_state_dict(checkpoint.load_weights(path))
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError(
+            "this isn't an exported backbone", where=path, got=" ".join(str(error).split())[:200]
+        ) from error
+    return Trained(backbone.to(device).eval(), checkpoint.load_passport(path))
+
+
+def random_backbone(config: RunConfig, seed: int, *, device: torch.device | str = "cpu") -> Trained:
+    """The null of a pretrained backbone: the same network, untrained, under the same passport.
+
+    Its BatchNorm statistics are those of the pretraining records; without that, a random network is judged
+    worse than it is. With the seed of the run it is the network that pretraining started from.
+    """
+    settings = _pretrain_of(config)
+    store = open_store(config.data.store)
+    passport = _passport(store, config.data.leads or store.leads, settings)
+    backbone = build_backbone(settings.backbone, len(passport.leads), seed).to(device)
+    feed = open_feed(
+        store,
+        store.select(folds=settings.folds),
+        window_samples=settings.window_samples,
+        leads=passport.leads,
+        short_records=settings.short_records,
+        device=device,
+    )
+    batch_size = min(settings.batch_size, feed.n_records)
+    calibrate_batchnorm(backbone, feed, passport, batch_size=batch_size, seed=seed)
+    return Trained(backbone.eval(), passport)
+
+
+def calibrate_batchnorm(
+    backbone: nn.Module,
+    feed: Feed,
+    passport: Passport,
+    *,
+    batch_size: int,
+    seed: int,
+    n_batches: int = _CALIBRATION_BATCHES,
+) -> None:
+    """Set the running statistics of every BatchNorm to their averages over ``n_batches`` batches of ``feed``.
+
+    Nothing else changes: weights, other buffers and the modules' modes stay as they are.
+    """
+    norms = [module for module in backbone.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    modes = [(norm, norm.momentum, norm.training) for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average instead of a moving one
+        norm.train()
+    normalise = _normaliser(passport, feed.device)
+    try:
+        with torch.no_grad():
+            for step in range(n_batches if norms else 0):
+                plan = batch_plan(
+                    feed.lengths_n,
+                    window_samples=feed.window_samples,
+                    seed=seed,
+                    step=step,
+                    batch_size=batch_size,
+                )
+                backbone(normalise(views.to_mv(feed.batch(plan).counts_blt)))
+    finally:
+        for norm, momentum, training in modes:
+            norm.momentum = momentum
+            norm.train(training)
+
+
+def window_features(
+    backbone: Backbone,
+    store: Store,
+    rows: Int64,
+    *,
+    passport: Passport,
+    window_samples: int,
+    stride_samples: int,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+) -> WindowFeatures:
+    """Pooled features of every window of the records at ``rows``, cut as evaluation cuts them.
+
+    Windows come in the order of ``rows``, then of time: 7 for a record of 1,000 samples in windows of 250
+    every 125. A record shorter than a window gives one, padded. Raises PassportError if ``store`` was
+    prepared otherwise than the backbone's signals, and what :func:`ecgtrain.feed.open_feed` raises.
+    """
+    passport.refuse_other(store)
+    feed = open_feed(
+        store, rows, window_samples=window_samples, leads=passport.leads, short_records="pad", device=device
+    )
+    plans = evaluation_plans(
+        feed.lengths_n, window_samples=window_samples, stride_samples=stride_samples, batch_size=batch_size
+    )
+    normalise = _normaliser(passport, feed.device)
+    features, record_rows = [], []
+    was_training = backbone.training
+    backbone.to(device).eval()
+    try:
+        with torch.no_grad():
+            for batch in feed.batches(plans):
+                pooled_bd = backbone(normalise(views.to_mv(batch.counts_blt))).pooled_bd
+                features.append(pooled_bd.float().cpu().numpy())
+                record_rows.append(batch.rows_b)
+    finally:
+        backbone.train(was_training)
+    return WindowFeatures(np.concatenate(features), np.concatenate(record_rows))
+
+
+def environment(device: torch.device | str) -> dict[str, Any]:
+    """Versions and machine, for the record."""
+    packages = ("ecgstore", "torch", "numpy", "zarr", "pyarrow", "pydantic", "scikit-learn", "safetensors")
+    versions: dict[str, str | None] = {}
+    for name in packages:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    cuda = torch.device(device).type == "cuda"
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processors": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if cuda else str(device),
+        "versions": versions,
+    }
+
+
+def _pretrain_of(config: RunConfig) -> Pretrain:
+    if config.pretrain is None:
+        raise ConfigError("the recipe has no section pretrain", where=config.name)
+    return config.pretrain
+
+
+def _identity(config: RunConfig, store: Store) -> dict[str, Any]:
+    """What a run and its resumption must share; the place of the store may change."""
+    content = config.model_dump(mode="json", include={"seed", "data", "pretrain"})
+    cadence = {"log_every_steps", "validate_every_steps", "checkpoint_every_steps"}
+    return {
+        "seed": content["seed"],
+        "leads": list(config.data.leads or store.leads),
+        "store_fingerprint": store.fingerprint,
+        **{f"pretrain.{name}": value for name, value in content["pretrain"].items() if name not in cadence},
+    }
+
+
+def _passport(store: Store, leads: Sequence[str], settings: Pretrain) -> Passport:
+    return Passport(
+        leads=tuple(leads),
+        fs_hz=store.fs_hz,
+        counts_per_mv=COUNTS_PER_MV,
+        window_samples=settings.window_samples,
+        normalisation=_normalisation(store, leads, settings),
+        recipe=store.recipe,
+        recipe_sha256=store.recipe_sha256,
+        store_fingerprint=store.fingerprint,
+    )
+
+
+def _normalisation(store: Store, leads: Sequence[str], settings: Pretrain) -> Normalisation:
+    if settings.normalise != "lead":
+        return Normalisation(mode=settings.normalise)
+    statistics = store.statistics(folds=settings.folds)
+    mean_mv, std_mv = {}, {}
+    for lead, mean, std, n in zip(
+        store.leads, statistics.mean_mv_l, statistics.std_mv_l, statistics.n_l, strict=True
+    ):
+        # A lead that no training record has is 0 everywhere, and stays so.
+        mean_mv[lead], std_mv[lead] = (float(mean), float(std)) if n else (0.0, 1.0)
+    return Normalisation(
+        mode="lead",
+        mean_mv={lead: mean_mv[lead] for lead in leads},
+        std_mv={lead: std_mv[lead] for lead in leads},
+    )
+
+
+def _normaliser(passport: Passport, device: torch.device | str) -> Any:
+    normalisation = passport.normalisation
+    return partial(
+        views.normalise, mode=normalisation.mode, statistics=normalisation.vectors(passport.leads, device)
+    )
+
+
+def _make_views(
+    method: Settings, passport: Passport, seed: int, device: torch.device | str
+) -> loop.MakeViews:
+    cut = occupant("ecgtrain.methods", cast(Any, method).name).views
+    normalise = _normaliser(passport, device)
+
+    def make_views(batch: Batch, validating: bool) -> Any:
+        draw = Draw(seed).fork(_VALIDATION if validating else _TRAINING)
+        return cut(method, views.to_mv(batch.counts_blt), normalise, batch.sample_numbers_b, draw)
+
+    return make_views
+
+
+def _refuse_shared_patients(store: Store, rows: Int64, validation_rows: Int64) -> None:
+    patients = store.column("patient_key")
+    shared = (set(patients[rows]) & set(patients[validation_rows])) - {""}
+    if shared:
+        raise LeakageError(
+            f"{len(shared)} patients are in the training and in the validation folds",
+            where=store.path,
+            fix="ingest again with patient-disjoint folds",
+        )
+
+
+def _write_seen(path: Path, store: Store, roles: dict[str, Int64]) -> None:
+    """Who was seen: the evaluation's guard against leaks reads this."""
+    rows = np.concatenate(list(roles.values()))
+    table = store.records.select(["record_id", "patient_key", "source", "fold"]).take(pa.array(rows))
+    role = np.repeat(list(roles), [len(part) for part in roles.values()])
+    table = table.append_column("role", pa.array(role.tolist(), type=pa.string()))
+    pq.write_table(table.replace_schema_metadata({"store_fingerprint": store.fingerprint}), path)
+
+
+def _export(run_dir: Path, objective: Objective, settings: Pretrain, passport: Passport) -> None:
+    """Write the backbone alone, from the last or the best checkpoint."""
+    folder = run_dir / (loop.BEST if settings.keep == "best" else loop.CHECKPOINTS)
+    chosen = checkpoint.last(folder)
+    if chosen is None:
+        raise CheckpointError("no whole checkpoint to export", where=folder)
+    objective.load_state_dict(checkpoint.load_weights(chosen))
+    about = {
+        "backbone": settings.backbone.model_dump(mode="json"),
+        "method": settings.method.model_dump(mode="json"),
+        "n_leads": len(passport.leads),
+        "checkpoint": chosen.name,
+    }
+    try:
+        checkpoint.write(run_dir / EXPORT, objective.backbone, about, passport)
+    except OSError as error:
+        raise CheckpointError(
+            "the backbone can't be exported", where=run_dir / EXPORT, got=str(error)
+        ) from error
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
