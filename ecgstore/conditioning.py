@@ -118,8 +118,8 @@ def _odd_extension(signal_lt: npt.NDArray[np.float32], left: int, right: int) ->
     if n > max(left, right):
         padded = np.empty((signal_lt.shape[0], left + n + right), dtype=np.float32)
         padded[:, left : left + n] = signal_lt
-        padded[:, :left] = 2 * signal_lt[:, :1] - signal_lt[:, left:0:-1]
-        padded[:, left + n :] = 2 * signal_lt[:, -1:] - signal_lt[:, -2 : -2 - right : -1]
+        np.subtract(2 * signal_lt[:, :1], signal_lt[:, left:0:-1], out=padded[:, :left])
+        np.subtract(2 * signal_lt[:, -1:], signal_lt[:, -2 : -2 - right : -1], out=padded[:, left + n :])
         return padded
     if n == 1:
         return np.repeat(signal_lt, left + 1 + right, axis=1)

@@ -55,7 +55,6 @@ class Planned:
 
     ref: RecordRef
     header: wfdb_io.Header
-    header_sha256: str
     start: int
     n_samples: int
 
@@ -94,7 +93,6 @@ class Scanned:
 
     ref: RecordRef
     header: wfdb_io.Header
-    header_sha256: str
 
 
 def scan(ref: RecordRef, recipe: Recipe) -> Scanned | Rejection:
@@ -104,8 +102,7 @@ def scan(ref: RecordRef, recipe: Recipe) -> Scanned | Rejection:
         check_names(header.lead_names, recipe.leads, recipe.extra_leads, ref.record_id)
     except RecordError as error:
         return Rejection(error.record_id, error.reason, error.detail)
-    digest = hashlib.sha256(ref.path.with_name(ref.path.name + ".hea").read_bytes()).hexdigest()
-    return Scanned(ref, header, digest)
+    return Scanned(ref, header)
 
 
 def make_plan(
@@ -128,7 +125,7 @@ def make_plan(
     shard_samples = layout.shard_samples(sum(lengths), max(lengths, default=0))
     starts = _place(lengths, shard_samples)
     planned = [
-        Planned(item.ref, item.header, item.header_sha256, start, n_samples)
+        Planned(item.ref, item.header, start, n_samples)
         for item, start, n_samples in zip(usable, starts, lengths, strict=True)
     ]
     digest = hashlib.sha256()
@@ -186,7 +183,7 @@ def _identity(record: Planned, root: Path) -> str:
             ref.age_years,
             ref.sex,
             [[s.code, s.system, s.likelihood] for s in ref.statements],
-            record.header_sha256,
+            record.header.sha256,
             record.start,
             record.n_samples,
         ]

@@ -7,7 +7,6 @@ read back, compared and hashed; then its commit record is published, and only th
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zlib
 from collections.abc import Iterator, Sequence
@@ -160,7 +159,7 @@ def _record_counts(record: Planned, recipe: Recipe) -> _One:
         n_clipped=n_clipped,
         n_not_recorded=_n_not_recorded(counts_lt, harmonised.states),
         crc32=zlib.crc32(counts_lt.tobytes()),
-        source_sha256=_source_sha256(ref.path, header),
+        source_sha256=raw.source_sha256,
         warnings="; ".join(warnings),
     )
     return _One(counts_lt, written)
@@ -170,13 +169,6 @@ def _n_not_recorded(counts_lt: npt.NDArray[np.int16], states: Sequence[LeadState
     """Samples not recorded in leads that are there; an absent lead is said by its state."""
     present = np.array([state is not LeadState.ABSENT for state in states])
     return int(np.count_nonzero(counts_lt[present] == layout.NOT_RECORDED))
-
-
-def _source_sha256(path: Path, header: wfdb_io.Header) -> str:
-    digest = hashlib.sha256()
-    for name in header.files:
-        digest.update(path.with_name(name).read_bytes())
-    return digest.hexdigest()
 
 
 def _sums(counts_lt: npt.NDArray[np.int16]) -> Sums:

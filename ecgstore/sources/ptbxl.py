@@ -57,7 +57,7 @@ def list_records(root: Path, settings: Settings) -> Listing:
     for row in _read(root / _DATABASE, _COLUMNS):
         path = root / row[column]
         record_id = str(int(float(row["ecg_id"])))
-        if path.with_name(path.name + ".hea").is_file():
+        if Path(f"{path}.hea").is_file():
             refs.append(_reference(record_id, path, row))
         else:
             rejected.append(Rejection(record_id, "missing_header", f"{row[column]}.hea"))

@@ -24,9 +24,11 @@ def test_fewer_records_than_a_batch_are_refused() -> None:
 
 def test_the_order_is_pinned_for_ever() -> None:
     """A change of these numbers breaks the resume of every run that was started before it."""
-    assert epoch_order(1, 0, 8).tolist() == ORDER
+    assert epoch_order(1, 0, 8).tolist() == [3, 5, 2, 7, 0, 6, 1, 4]
     made = batch_plan(np.full(8, 1000), window_samples=250, seed=1, step=3, batch_size=4)
-    assert (made.rows.tolist(), made.offsets.tolist(), made.sample_numbers.tolist()) == (ROWS, OFFSETS, [12, 13, 14, 15])
+    assert made.rows.tolist() == [4, 7, 2, 1]
+    assert made.offsets.tolist() == [369, 133, 498, 361]
+    assert made.sample_numbers.tolist() == [12, 13, 14, 15]
 
 
 def test_crops_are_uniform_over_all_places() -> None:

@@ -15,7 +15,7 @@ def planned(lengths, recipe=None, **changes):
     recipe = recipe or Recipe(fs_hz=100)
     refs = tuple(RecordRef(f"r{i}", ROOT / f"r{i}", **changes) for i in range(len(lengths)))
     scanned = [
-        Scanned(ref, Header(fs_hz=100, n_samples=n, lead_names=("I",), plain=True), "hash")
+        Scanned(ref, Header(fs_hz=100, n_samples=n, lead_names=("I",), plain=True))
         for ref, n in zip(refs, lengths, strict=True)
     ]
     return make_plan(Listing(refs, (), TERMS), scanned, recipe, "test", ROOT)
@@ -65,7 +65,7 @@ def test_the_hash_is_of_all_that_the_store_will_say():
 
 def test_the_second_record_of_the_same_name_is_rejected():
     ref = RecordRef("r0", ROOT / "r0")
-    one = Scanned(ref, Header(fs_hz=100, n_samples=10, lead_names=("I",), plain=True), "hash")
+    one = Scanned(ref, Header(fs_hz=100, n_samples=10, lead_names=("I",), plain=True))
     plan = make_plan(Listing((ref, ref), (), TERMS), [one, one], Recipe(), "test", ROOT)
     assert plan.rejected == (Rejection("r0", "duplicate_id", "kept the first"),)
     assert plan.n_records == 1

@@ -31,19 +31,15 @@ def plan(n: int, batch_size: int, seed: int, step: int, rank: int = 0, world: in
 
 
 def content(made: BatchPlan) -> list[tuple[int, int, int]]:
-    return list(
-        zip(made.sample_numbers.tolist(), made.rows.tolist(), made.offsets.tolist(), strict=True)
-    )
+    return list(zip(made.sample_numbers.tolist(), made.rows.tolist(), made.offsets.tolist(), strict=True))
 
 
 @given(SIZES, SEEDS, st.integers(0, 200), st.sampled_from([1, 2, 3, 8]))
-def test_the_ranks_slices_in_order_are_the_global_batch(
-    sizes: list[int], seed: int, step: int, world: int
-) -> None:
+def test_the_ranks_slices_in_order_are_the_global_batch(sizes: list[int], seed: int, step: int, world: int) -> None:
     batch_size, n = sizes
     whole = plan(n, batch_size, seed, step)
     slices = [plan(n, batch_size, seed, step, rank, world) for rank in range(world)]
-    assert sum((content(part) for part in slices), []) == content(whole)
+    assert [window for part in slices for window in content(part)] == content(whole)
     assert len(whole.rows) == batch_size
     counts = [len(part.rows) for part in slices]
     assert max(counts) - min(counts) <= 1
@@ -81,14 +77,12 @@ def test_sample_numbers_never_come_twice_in_a_run(sizes: list[int], seed: int) -
 
 @given(st.integers(1, 40), SEEDS, st.integers(0, 100))
 def test_a_windows_place_does_not_hang_on_the_batch_size(n: int, seed: int, epoch: int) -> None:
-    one_by_one = [content(plan(n, 1, seed, epoch * n + position)) for position in range(n)]
-    assert sum(one_by_one, []) == content(plan(n, n, seed, epoch))
+    one_by_one = [window for place in range(n) for window in content(plan(n, 1, seed, epoch * n + place))]
+    assert one_by_one == content(plan(n, n, seed, epoch))
 
 
 @given(st.integers(0, 3000), st.integers(1, 600), st.integers(1, 300))
-def test_tiles_are_all_whole_windows_at_multiples_of_the_stride(
-    n_samples: int, window: int, stride: int
-) -> None:
+def test_tiles_are_all_whole_windows_at_multiples_of_the_stride(n_samples: int, window: int, stride: int) -> None:
     offsets = evaluation_tiles(n_samples, window, stride)
     expected = [o for o in range(0, n_samples, stride) if o + window <= n_samples] or [0]
     assert offsets.tolist() == expected
