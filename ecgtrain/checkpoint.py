@@ -157,6 +157,8 @@ def torn(path: Path) -> str | None:
     """Why the sealed directory ``path`` is not whole, or None if it is."""
     try:
         stated = json.loads((path / SEAL).read_text(encoding="utf-8"))["sha256"]
+        if not {MODEL, CONFIG, PASSPORT} <= set(stated):
+            return f"{SEAL} doesn't name all files"
         for name, sha256 in stated.items():
             if _sha256(path / name) != sha256:
                 return f"{name} is not what was written"

@@ -30,12 +30,8 @@ def _settings_of(room: str, content: Any) -> Settings:
     return parse(chosen, content)
 
 
-MethodSettings = Annotated[
-    SerializeAsAny[Settings], BeforeValidator(partial(_settings_of, "ecgtrain.methods"))
-]
-BackboneSettings = Annotated[
-    SerializeAsAny[Settings], BeforeValidator(partial(_settings_of, "ecgtrain.backbones"))
-]
+MethodSettings = Annotated[SerializeAsAny[Settings], BeforeValidator(partial(_settings_of, "ecgtrain.methods"))]
+BackboneSettings = Annotated[SerializeAsAny[Settings], BeforeValidator(partial(_settings_of, "ecgtrain.backbones"))]
 Folds = Annotated[tuple[int, ...], Field(min_length=1)]
 
 
@@ -121,9 +117,7 @@ class Downstream(Settings):
 
     @model_validator(mode="after")
     def _split(self) -> Self:
-        _disjoint(
-            train_folds=self.train_folds, validation_folds=self.validation_folds, test_folds=self.test_folds
-        )
+        _disjoint(train_folds=self.train_folds, validation_folds=self.validation_folds, test_folds=self.test_folds)
         return self
 
 

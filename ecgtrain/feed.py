@@ -1,7 +1,7 @@
 """The only reader of stores in this house: decoded once to int16 in memory, then windows by the million.
 
 A shard is decoded once, whole. Its records are laid one after the other in one flat int16 buffer, and a batch
-is a single fancy index into a sliding view of it: half the speed of a plain memory copy, on one thread, with
+is a single fancy index into a view of all its windows: half the speed of a plain memory copy, on one thread, with
 nothing but int16 crossing to the device. One thread of this process prepares the next two batches meanwhile.
 """
 
@@ -17,7 +17,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
 from ecgstore import NOT_RECORDED, ConfigError, ShardSignal, Store
@@ -56,7 +55,14 @@ class WindowCache:
         self._lead_l = np.arange(n_leads, dtype=np.int64)
         # Allocated, not filled: only what no record covers needs "not recorded".
         self._flat = np.empty(int(ends_n[-1]), dtype=np.int16)
-        self._windows = sliding_window_view(self._flat, window_samples)
+        # Every window of the buffer as one opaque item: NumPy then copies items, not samples in a loop, which is
+        # a third faster than indexing sliding_window_view.
+        self._windows: npt.NDArray[np.void] = np.ndarray(
+            (len(self._flat) - window_samples + 1,),
+            dtype=np.dtype((np.void, window_samples * self._flat.itemsize)),
+            buffer=self._flat,
+            strides=self._flat.strides,
+        )
         for row in np.flatnonzero(self._pitch_n > self.lengths_n):
             self._record(int(row))[:, self.lengths_n[row] :] = NOT_RECORDED
 
@@ -72,10 +78,9 @@ class WindowCache:
     def windows(self, rows: Int64, offsets: Int64) -> npt.NDArray[np.int16]:
         """Copy windows out: int16 (batch, leads, window), that of ``rows[i]`` from ``offsets[i]`` on."""
         first_b = self._start_n[rows] + offsets
-        counts_blt: npt.NDArray[np.int16] = self._windows[
-            first_b[:, None] + self._pitch_n[rows, None] * self._lead_l
-        ]
-        return counts_blt
+        first_bl = first_b[:, None] + self._pitch_n[rows, None] * self._lead_l
+        counts: npt.NDArray[np.int16] = self._windows[first_bl.ravel()].view(np.int16)
+        return counts.reshape(len(rows), len(self._lead_l), self.window_samples)
 
     def _record(self, row: int) -> npt.NDArray[np.int16]:
         start, pitch, n_leads = int(self._start_n[row]), int(self._pitch_n[row]), len(self._lead_l)
@@ -93,9 +98,7 @@ class Feed:
         self.cache = cache
         self.rows_n = rows_n
         self.device = torch.device(device)
-        self.description = (
-            f"feed: resident, {cache.n_bytes / 1e6:,.0f} MB int16 in memory for {len(rows_n):,} records"
-        )
+        self.description = f"feed: resident, {cache.n_bytes / 1e6:,.0f} MB int16 in memory for {len(rows_n):,} records"
 
     @property
     def n_records(self) -> int:
@@ -174,9 +177,7 @@ def open_feed(
     """
     rows_n = np.asarray(rows, dtype=np.int64)
     if len(rows_n) == 0:
-        raise ProtocolError(
-            "no record is selected", where=store.path, fix="choose other folds or another store"
-        )
+        raise ProtocolError("no record is selected", where=store.path, fix="choose other folds or another store")
     lengths_n = store.column("n_samples")[rows_n].astype(np.int64)
     _refuse_short(store, rows_n, lengths_n, window_samples, short_records)
     lead_index = _lead_index(store, store.leads if leads is None else leads)

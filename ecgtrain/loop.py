@@ -86,9 +86,7 @@ def train(
 
         def save(folder: Path, done: int, keep: int) -> None:
             trainer = _trainer_state(done, best_loss, optimiser, device)
-            checkpoint.save(
-                folder, done, model=objective, trainer=trainer, config=config, passport=passport, keep=keep
-            )
+            checkpoint.save(folder, done, model=objective, trainer=trainer, config=config, passport=passport, keep=keep)
 
         plans = (plan(step=step) for step in range(first_step, n_steps))
         with Metrics(run_dir, first_step) as metrics, closing(feed.batches(plans)) as batches:
@@ -150,9 +148,7 @@ def validate(objective: Objective, feed: Feed, make_views: MakeViews, training: 
     try:
         with torch.no_grad():
             for batch in feed.batches(plans):
-                with torch.autocast(
-                    feed.device.type, torch.bfloat16, enabled=training.precision == "bfloat16"
-                ):
+                with torch.autocast(feed.device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
                     terms: LossTerms = objective(make_views(batch, True))
                 n = len(batch.rows_b)
                 n_windows += n
@@ -180,8 +176,10 @@ class Metrics:
             from torch.utils.tensorboard import SummaryWriter
 
             self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step + 1)
+        except ImportError:
+            log.info("TensorBoard is not installed")
         except Exception as error:
-            log.info("no TensorBoard: %s", error)
+            log.warning("TensorBoard can't write and is left out: %s", error)
 
     def __enter__(self) -> Self:
         return self
@@ -247,11 +245,7 @@ class _Clock:
 
 def _values(scalars: Mapping[str, Tensor]) -> dict[str, float]:
     """Scalars as plain numbers, in one transfer."""
-    return dict(
-        zip(
-            scalars, torch.stack([value.detach().float() for value in scalars.values()]).tolist(), strict=True
-        )
-    )
+    return dict(zip(scalars, torch.stack([value.detach().float() for value in scalars.values()]).tolist(), strict=True))
 
 
 def _add_scalar(board: Any, name: str, value: float, step: int) -> None:

@@ -80,9 +80,7 @@ def pretrain(
     run_dir = Path(run_dir)
     settings = _pretrain_of(config)
     if (run_dir / loop.METRICS).exists() and not resume:
-        raise ConfigError(
-            "there is already a run", where=run_dir, fix="resume it, or choose another directory"
-        )
+        raise ConfigError("there is already a run", where=run_dir, fix="resume it, or choose another directory")
     store = open_store(config.data.store)
     rows, validation_rows = store.select(folds=settings.folds), store.select(folds=settings.validation_folds)
     _refuse_shared_patients(store, rows, validation_rows)
@@ -147,9 +145,7 @@ def load_backbone(run_dir: str | Path, *, device: torch.device | str = "cpu") ->
     path = Path(run_dir) / EXPORT if (Path(run_dir) / EXPORT).exists() else Path(run_dir)
     problem = checkpoint.torn(path)
     if problem is not None:
-        raise CheckpointError(
-            "no whole exported backbone", where=path, got=problem, fix="finish the run first"
-        )
+        raise CheckpointError("no whole exported backbone", where=path, got=problem, fix="finish the run first")
     about = checkpoint.load_config(path)
     try:
         settings = parse(
@@ -319,9 +315,7 @@ def _normalisation(store: Store, leads: Sequence[str], settings: Pretrain) -> No
         return Normalisation(mode=settings.normalise)
     statistics = store.statistics(folds=settings.folds)
     mean_mv, std_mv = {}, {}
-    for lead, mean, std, n in zip(
-        store.leads, statistics.mean_mv_l, statistics.std_mv_l, statistics.n_l, strict=True
-    ):
+    for lead, mean, std, n in zip(store.leads, statistics.mean_mv_l, statistics.std_mv_l, statistics.n_l, strict=True):
         # A lead that no training record has is 0 everywhere, and stays so.
         mean_mv[lead], std_mv[lead] = (float(mean), float(std)) if n else (0.0, 1.0)
     return Normalisation(
@@ -333,14 +327,10 @@ def _normalisation(store: Store, leads: Sequence[str], settings: Pretrain) -> No
 
 def _normaliser(passport: Passport, device: torch.device | str) -> Any:
     normalisation = passport.normalisation
-    return partial(
-        views.normalise, mode=normalisation.mode, statistics=normalisation.vectors(passport.leads, device)
-    )
+    return partial(views.normalise, mode=normalisation.mode, statistics=normalisation.vectors(passport.leads, device))
 
 
-def _make_views(
-    method: Settings, passport: Passport, seed: int, device: torch.device | str
-) -> loop.MakeViews:
+def _make_views(method: Settings, passport: Passport, seed: int, device: torch.device | str) -> loop.MakeViews:
     cut = occupant("ecgtrain.methods", cast(Any, method).name).views
     normalise = _normaliser(passport, device)
 
@@ -387,9 +377,7 @@ def _export(run_dir: Path, objective: Objective, settings: Pretrain, passport: P
     try:
         checkpoint.write(run_dir / EXPORT, objective.backbone, about, passport)
     except OSError as error:
-        raise CheckpointError(
-            "the backbone can't be exported", where=run_dir / EXPORT, got=str(error)
-        ) from error
+        raise CheckpointError("the backbone can't be exported", where=run_dir / EXPORT, got=str(error)) from error
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -346,8 +346,8 @@ def logistic_path(
     same weights (a test) but takes five to twenty times as long: here one matrix product serves all classes.
     In the features' own coordinates the curvature spans many orders of magnitude; with X'X/n = U diag(s) U'
     and p the share of class c, the curvature of its weights along U is close to p(1-p) s + λ. Scaling by the
-    inverse root of that takes four to eight times fewer steps. On two cores, 12,000 windows of 1,536 features
-    and 71 classes take about a minute, the five superclasses eight seconds.
+    inverse root of that takes four to eight times fewer steps. On one core, eleven penalties on 12,000 windows
+    take 2 s for 384 features and 5 classes, 11 s for 1,536 and 5, 90 s for 1,536 and 71.
     """
     x, y = torch.from_numpy(x_nd).to(device), torch.from_numpy(y_nc.astype(np.float32)).to(device)
     curvature_d, axes_dd = torch.linalg.eigh((x.T @ x).double() / len(x))
@@ -392,5 +392,4 @@ def _minimise(
         v_c.grad = error_nc.sum(dim=0) * scale_c
         return misfit + penalty / 2 * weight_dc.square().sum()
 
-    with torch.no_grad():
-        optimiser.step(loss)  # type: ignore[no-untyped-call]
+    optimiser.step(loss)  # type: ignore[no-untyped-call]

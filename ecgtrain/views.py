@@ -41,9 +41,7 @@ class Normalisation(Settings):
     mean_mv: dict[str, float] = Field(default_factory=dict)
     std_mv: dict[str, float] = Field(default_factory=dict)
 
-    def vectors(
-        self, leads: Sequence[str], device: torch.device | str = "cpu"
-    ) -> tuple[Tensor, Tensor] | None:
+    def vectors(self, leads: Sequence[str], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor] | None:
         """Mean and standard deviation in mV in the order of ``leads``, or None if the mode takes none."""
         if self.mode != "lead":
             return None

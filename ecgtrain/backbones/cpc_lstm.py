@@ -17,9 +17,7 @@ from ecgstore import ConfigError
 from ecgtrain.backbones import Backbone
 from ecgtrain.features import Features, pool
 
-DESCRIPTION = (
-    "four 1x1 convolutions (one latent per sample) under a two-layer LSTM; features are mean, max and last"
-)
+DESCRIPTION = "four 1x1 convolutions (one latent per sample) under a two-layer LSTM; features are mean, max and last"
 
 
 class Encoder(ecgstore.Settings):
@@ -82,9 +80,7 @@ class CpcLstm(Backbone):
         self.encoder = nn.Sequential(
             *(_Layer(*sizes) for sizes in zip(widths, widths[1:], self._kernels, self._strides, strict=False))
         )
-        self.lstm = nn.LSTM(
-            settings.encoder.width, settings.lstm_width, settings.lstm_layers, batch_first=True
-        )
+        self.lstm = nn.LSTM(settings.encoder.width, settings.lstm_width, settings.lstm_layers, batch_first=True)
 
     def n_tokens(self, n_samples: int) -> int:
         """Latents of a window of ``n_samples``."""

@@ -84,9 +84,7 @@ def views(
     return Views(x_blt, sample_numbers_b, draw.fork(_NEGATIVES))
 
 
-def draw_negatives(
-    draw: Draw, sample_numbers_b: Tensor, n_latents: int, ahead: int, n_negatives: int
-) -> Tensor:
+def draw_negatives(draw: Draw, sample_numbers_b: Tensor, n_latents: int, ahead: int, n_negatives: int) -> Tensor:
     """Indices (batch, n_latents - ahead, n_negatives) of negatives: any latent but ``t + ahead``."""
     n_terms = n_latents - ahead
     others = draw.integers(sample_numbers_b, n_terms * n_negatives, n_latents - 1)
@@ -96,9 +94,7 @@ def draw_negatives(
     return drawn_bsn.add_(drawn_bsn >= positive_s1)
 
 
-def info_nce(
-    predicted_bsd: Tensor, latents_bsd: Tensor, negatives_bsn: Tensor, ahead: int
-) -> tuple[Tensor, Tensor]:
+def info_nce(predicted_bsd: Tensor, latents_bsd: Tensor, negatives_bsn: Tensor, ahead: int) -> tuple[Tensor, Tensor]:
     """Loss in nats and whether the positive scored highest, both (batch, terms).
 
     ``predicted_bsd`` holds one prediction per term, ``latents_bsd`` all latents of the window. All
@@ -125,8 +121,7 @@ class Cpc(Objective):
         k = settings.steps_ahead
         self._horizons = tuple(range(1, k + 1)) if settings.all_steps else (k,)
         self.projections = nn.ModuleList(
-            _projection(settings.projection, self._network.width, self._network.latent_width)
-            for _ in self._horizons
+            _projection(settings.projection, self._network.width, self._network.latent_width) for _ in self._horizons
         )
 
     @property

@@ -177,15 +177,28 @@ def test_two_visits_share_a_heart(cohort: Cohort) -> None:
 
 
 def test_every_diagnosis_changes_the_heart() -> None:
-    def signal_mv(*diagnoses: str) -> Floats:
-        # The same draws every time, so that nothing but the diagnosis makes a difference.
-        draw, again = (np.random.Generator(np.random.Philox(seed)) for seed in (1, 2))
-        patient = dipole.Patient(60, "female", diagnoses, "SR", has_pvc=False)
-        return dipole.visit(patient, dipole.anatomy(patient, draw), 4.0, FS_HZ, again).signal_mv_lt
+    def path_mv(heart: dipole.Heart) -> Floats:
+        """Everything a heart is made of, in one row."""
+        waves = [part.ravel() for one in (heart.p, heart.qrs, heart.t) for part in one]
+        return np.concatenate([*waves, heart.st_mv, [heart.pr_s, heart.qrs_s]])
 
     assert set(dipole.CHANGES) == {code for codes in synthetic.DIAGNOSES.values() for code in codes}
-    healthy = signal_mv("NORM")
-    assert healthy.shape == (12, 4 * FS_HZ)
-    np.testing.assert_array_equal(signal_mv("NORM"), healthy)
-    for code in dipole.CHANGES:
-        assert np.abs(signal_mv(code) - healthy).max() > 0.05, code
+    healthy = path_mv(dipole._normal_heart())
+    for code, change in dipole.CHANGES.items():
+        heart = dipole._normal_heart()
+        change(heart, 0.5, np.random.Generator(np.random.Philox(1)))
+        changed = path_mv(heart)
+        assert changed.size != healthy.size or np.abs(changed - healthy).max() > 0.03, code
+
+
+def test_a_visit_follows_from_its_draws() -> None:
+    def signal_mv(seed: int) -> Floats:
+        draw = np.random.Generator(np.random.Philox(seed))
+        patient = dipole.Patient(60, "female", ("NORM",), "SR", has_pvc=False)
+        made = dipole.visit(patient, dipole.anatomy(patient, draw), 4.0, FS_HZ, draw)
+        assert not made.has_pvc
+        return made.signal_mv_lt
+
+    assert signal_mv(1).shape == (12, 4 * FS_HZ)
+    np.testing.assert_array_equal(signal_mv(1), signal_mv(1))
+    assert np.abs(signal_mv(1) - signal_mv(2)).max() > 0.1

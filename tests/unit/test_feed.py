@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +16,8 @@ from ecgstore import NOT_RECORDED, ConfigError, IngestSettings, ingest_folder, o
 from ecgtrain.errors import ProtocolError
 from ecgtrain.feed import Feed, WindowCache, open_feed
 from ecgtrain.plan import batch_plan, evaluation_plans
+
+ROOT = str(Path(__file__).parents[2])
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +162,23 @@ def test_a_cache_can_be_filled_without_a_store():
     assert feed.n_records == 2
     windows = cache.windows(np.array([1, 0]), np.array([0, 1]))
     assert windows.tolist() == [[[7, 7, 7, -32768]] * 2, [[1, 2, 3, 4], [6, 7, 8, 9]]]
+
+
+def test_the_benchmark_runs():
+    command = [
+        sys.executable,
+        f"{ROOT}/benchmarks/feed.py",
+        "--records",
+        "300",
+        "--repeats",
+        "1",
+        "--seconds",
+        "0.01",
+        "--json",
+    ]
+    made = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": ROOT})
+    (line,) = made.stdout.splitlines()
+    assert [result["shape"] for result in json.loads(line)["results"]] == ["12x250", "12x2500"]
 
 
 @pytest.mark.gpu

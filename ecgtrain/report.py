@@ -1,0 +1,570 @@
+"""What a run found, as ``report.json`` for programs and ``report.html`` for people.
+
+The page is one file without any reference to another: it opens offline, prints, and can be sent by mail.
+
+A report is a mapping. ``results`` is fixed; everything else is optional and left out of the page if it is not
+there::
+
+    results: [{name, task, protocol, pretraining, store, n_train, n_test,
+               metrics: {macro_auroc: {value, low, high}, …},
+               per_class: {class: {auroc, auprc, n_positive, title?}},
+               difference_to?: {pretraining: {metric: {value, low, high}}},   # paired, this minus that
+               roc?: {class: {fpr: […], tpr: […]}}}]
+    title, caveats: [text]
+    run:         {name, method, backbone, n_parameters, n_records, folds, steps, batch_size, seconds, device, seed}
+    store:       {path, fingerprint, n_records, fs_hz, leads, recipe, terms: [Terms as mapping]}
+    curves:      what :func:`loss_curves` returns
+    settings:    the recipe, as YAML text or a mapping
+    environment: versions and machine
+
+:func:`merge` puts several reports side by side: their ``run`` … ``environment`` then stand in ``runs``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+from pydantic import BaseModel
+
+from ecgstore import ConfigError, need
+
+JSON = "report.json"
+HTML = "report.html"
+_ABOUT_RUN = ("run", "store", "curves", "settings", "environment")
+_OF_RESULT = ("name", "task", "protocol", "pretraining", "store", "n_train", "n_test", "metrics", "per_class")
+
+#: Below this many test records, and below this many positives of a class, a report warns.
+FEW_RECORDS = 200
+FEW_POSITIVES = 10
+
+_METRICS = {"macro_auroc": "Macro AUROC", "macro_auprc": "Macro AUPRC", "f_max": "Fmax"}
+_PRETRAINING = {
+    "random": "Untrained network",
+    "supervised": "Supervised",
+    "shuffled": "Shuffled labels",
+    "cpc": "CPC",
+    "simclr": "SimCLR",
+    "byol": "BYOL",
+    "swav": "SwAV",
+    "lcd": "LCD",
+    "stj": "STJ",
+}
+_NULLS = ("random", "shuffled")
+_GREY = "#8b929c"
+# Told apart by people who don't see red and green alike (Okabe and Ito, 2008).
+_COLOURS = ("#0060a8", "#c4500a", "#00795a", "#a3478a", "#946f00", "#3a3f47")
+
+
+# ── files ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def write_report(path: str | Path, report: Mapping[str, Any]) -> None:
+    """Write ``report.json`` and ``report.html`` into the folder ``path``, each whole or not at all.
+
+    Caveats that follow from the numbers are added to those given. Raises ConfigError where a result lacks one
+    of its fixed keys.
+    """
+    folder = Path(path)
+    content = plain(report)
+    _check(content, folder)
+    content["caveats"] = list(dict.fromkeys([*content.get("caveats", []), *caveats(content)]))
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    _publish(folder / JSON, text + "\n")
+    _publish(folder / HTML, render(content))
+
+
+def read_report(path: str | Path) -> dict[str, Any]:
+    """Read back the report of the run in the folder ``path``; raises ConfigError where there is none."""
+    file = Path(path) / JSON
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError("there is no report", where=file, fix="evaluate the run first") from None
+    except ValueError as error:
+        raise ConfigError("the report can't be read", where=file, got=str(error)) from None
+    _check(content, file)
+    return content
+
+
+def merge(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Put reports side by side: all results, each with the name of its run, and what is known of each run.
+
+    Runs of the same name are numbered. Results of one task that were judged on different records keep apart, and
+    a caveat says so.
+    """
+    merged: dict[str, Any] = {"results": [], "runs": [], "caveats": []}
+    for report in map(plain, reports):
+        taken = [about["name"] for about in merged["runs"]]
+        name = stem = report.get("run", {}).get("name") or "run"
+        number = 1
+        while name in taken:
+            number += 1
+            name = f"{stem} ({number})"
+        merged["runs"].append({"name": name, **{key: report[key] for key in _ABOUT_RUN if key in report}})
+        merged["results"] += [{**result, "run": name} for result in report["results"]]
+        merged["caveats"] += [text for text in report.get("caveats", []) if text not in merged["caveats"]]
+    return merged
+
+
+def loss_curves(path: str | Path) -> dict[str, dict[str, list[float]]]:
+    """Read the terms of the loss from a run's ``metrics.jsonl``.
+
+    Returns columns per split: ``{"chance": {term: [value]}, "train": {"step": […], term: […]}, "validation": …}``.
+    A term is what validation or chance level speaks of (else the loss alone); speeds and rates are left out.
+    """
+    lines = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    told = {name for line in lines if line["split"] in ("chance", "validation") for name in line}
+    terms = (told - {"step", "split"}) | {"loss"}
+    curves: dict[str, dict[str, list[float]]] = {}
+    for line in lines:
+        columns = curves.setdefault(line["split"], {})
+        for name in ("step", *sorted(terms)):
+            if name in line and not (name == "step" and line["split"] == "chance"):
+                columns.setdefault(name, []).append(line[name])
+    return curves
+
+
+def plain(value: Any) -> Any:
+    """Turn ``value`` into what JSON holds: NumPy and Python numbers alike, NaN and infinity to None."""
+    match value:
+        case None | bool() | str() | int():
+            return value
+        case np.generic():
+            return plain(value.item())
+        case float():
+            return value if math.isfinite(value) else None
+        case BaseModel():
+            return plain(value.model_dump())
+        case Mapping():
+            return {str(key): plain(item) for key, item in value.items()}
+        case np.ndarray():
+            return plain(value.tolist())
+        case tuple() if hasattr(value, "_asdict"):
+            return plain(value._asdict())
+        case list() | tuple() | set() | frozenset():
+            return [plain(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return plain(dataclasses.asdict(value))
+    return str(value)
+
+
+def _check(report: Mapping[str, Any], where: Path) -> None:
+    if not isinstance(report.get("results"), list):
+        raise ConfigError("a report needs a list of results", where=where)
+    for i, result in enumerate(report["results"]):
+        missing = [key for key in _OF_RESULT if key not in result]
+        if missing:
+            raise ConfigError(f"result {i} of a report lacks {', '.join(missing)}", where=where)
+
+
+def _publish(path: Path, text: str) -> None:
+    """Write aside, then rename: a reader finds the old file or the new one."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+# ── what must be said ─────────────────────────────────────────────────────────────────────────────
+
+
+def caveats(report: Mapping[str, Any]) -> list[str]:
+    """What the numbers don't bear, in sentences."""
+    texts = []
+    for group in _groups(report["results"]):
+        first = group[0]
+        where = f"{first['task']}: " if len(_groups(report["results"])) > 1 else ""
+        if first["n_test"] < FEW_RECORDS:
+            texts.append(
+                f"{where}{first['n_test']} test records are too few to rank methods: {_width(group)}"
+                "read the intervals, not the third digit."
+            )
+        rare = {
+            name: about["n_positive"]
+            for name, about in first["per_class"].items()
+            if about["n_positive"] < FEW_POSITIVES
+        }
+        if rare:
+            shown = ", ".join(f"{name} ({n})" for name, n in list(rare.items())[:8])
+            more = f" and {len(rare) - 8} more" if len(rare) > 8 else ""
+            texts.append(
+                f"{where}Fewer than {FEW_POSITIVES} positive test records: {shown}{more}. "
+                "The score of such a class is mostly chance."
+            )
+    texts += _apart(report["results"])
+    return texts
+
+
+def _width(group: Sequence[Mapping[str, Any]]) -> str:
+    intervals = [result["metrics"].get("macro_auroc") or {} for result in group]
+    widths = [one["high"] - one["low"] for one in intervals if one.get("low") is not None]
+    return f"the intervals of macro AUROC are up to {max(widths):.2f} wide; " if widths else ""
+
+
+def _apart(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say where results of one task stand in different tables."""
+    tasks = [group[0]["task"] for group in _groups(results)]
+    return [
+        f"Results on {task} were judged on different records or by different protocols: compare within a table only."
+        for task in dict.fromkeys(tasks)
+        if tasks.count(task) > 1
+    ]
+
+
+def _groups(results: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Results that may be compared: the same task and protocol on the same test records, as far as is known."""
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for result in results:
+        key = (*(result[name] for name in ("task", "protocol", "store", "n_test")), result.get("store_fingerprint"))
+        groups.setdefault(key, []).append(result)
+    return list(groups.values())
+
+
+# ── the page ──────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Scale(NamedTuple):
+    """The axis of the intervals drawn in a table, in pixels."""
+
+    low: float
+    high: float
+    width: int = 220
+    pad: int = 6
+
+    def x(self, value: float) -> float:
+        """Where a value stands."""
+        share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
+        return round(self.pad + share * (self.width - 2 * self.pad), 1)
+
+    @property
+    def ticks(self) -> list[float]:
+        """Ends and middle."""
+        return [self.low, (self.low + self.high) / 2, self.high]
+
+
+def render(report: Mapping[str, Any]) -> str:
+    """The whole page as HTML; raises MissingExtra where jinja2 or matplotlib is not installed."""
+    need("matplotlib", "train")
+    jinja2 = need("jinja2", "train")
+    report = plain(report)
+    runs = report.get("runs") or [{key: report[key] for key in _ABOUT_RUN if key in report}]
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"number": _number, "signed": _signed, "count": _count, "yaml": _yaml}
+    template = environment.from_string(resources.files("ecgtrain").joinpath("report.html.j2").read_text("utf-8"))
+    page: str = template.render(
+        title=report.get("title") or _title(report, runs),
+        tasks=list(dict.fromkeys(result["task"] for result in report["results"])),
+        caveats=report.get("caveats", []),
+        groups=[_group(group, i, jinja2.utils.markupsafe.Markup) for i, group in enumerate(_groups(report["results"]))],
+        runs=[_run(run, i, jinja2.utils.markupsafe.Markup) for i, run in enumerate(runs)],
+    )
+    return page
+
+
+def _title(report: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> str:
+    names = [run.get("name") or run.get("run", {}).get("name") for run in runs]
+    return " · ".join(name for name in names if name) or "Evaluation"
+
+
+def _group(results: Sequence[Mapping[str, Any]], number: int, markup: Any) -> dict[str, Any]:
+    """One table: results on the same records, with all that is drawn and told of them."""
+    first = results[0]
+    labels = _labels(results)
+    colours = _colours(results)
+    metric_names = list(dict.fromkeys(name for result in results for name in result["metrics"]))
+    lows = [
+        value
+        for result in results
+        for value in (result["metrics"].get("macro_auroc") or {}).values()
+        if value is not None
+    ]
+    scale = _Scale(0.5 if min(lows, default=0.5) >= 0.5 else math.floor(min(lows) * 10) / 10, 1.0)
+    classes = list(dict.fromkeys(name for result in results for name in result["per_class"]))
+    return {
+        "task": first["task"],
+        "protocol": first["protocol"].replace("_", " "),
+        "n_train": first["n_train"],
+        "n_test": first["n_test"],
+        "store": first["store"],
+        "verdicts": [text for result in results if (text := _verdict(result, labels))],
+        "metrics": [(name, _METRICS.get(name, name.replace("_", " "))) for name in metric_names],
+        "against": [
+            (null, _pretraining(null).lower())
+            for null in dict.fromkeys(null for result in results for null in result.get("difference_to", {}))
+        ],
+        "scale": scale,
+        "rows": [
+            {"result": result, "label": label, "colour": colour, "is_null": result["pretraining"] in _NULLS}
+            for result, label, colour in zip(results, labels, colours, strict=True)
+        ],
+        "classes": [
+            (name, next(result["per_class"][name] for result in results if name in result["per_class"]))
+            for name in classes
+        ],
+        "roc": markup(_draw_roc(results, labels, colours, number)),
+    }
+
+
+def _labels(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What each line of a table is called: its pretraining, and no more than is needed to tell lines apart."""
+    labels = [_pretraining(result["pretraining"]) for result in results]
+    for key in ("run", "name"):
+        if len(set(labels)) == len(labels):
+            break
+        if len({result.get(key) for result in results}) > 1:
+            labels = [f"{label}, {result[key]}" for label, result in zip(labels, results, strict=True)]
+    return labels
+
+
+def _pretraining(name: str) -> str:
+    return _PRETRAINING.get(name, name)
+
+
+def _colours(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    n_before = 0
+    colours = []
+    for result in results:
+        is_null = result["pretraining"] in _NULLS
+        colours.append(_GREY if is_null else _COLOURS[n_before % len(_COLOURS)])
+        n_before += not is_null
+    return colours
+
+
+def _verdict(result: Mapping[str, Any], labels: Sequence[str]) -> str:
+    """What a cardiologist takes home from one line: the score, and whether it beats its null."""
+    score = result["metrics"].get("macro_auroc") or {}
+    if result["pretraining"] in _NULLS or score.get("value") is None:
+        return ""
+    run = f" ({result['run']})" if "run" in result and len(labels) > len(set(labels)) else ""
+    text = f"{_pretraining(result['pretraining'])}{run} reaches a macro AUROC of {score['value']:.3f}"
+    if score.get("low") is not None:
+        text += f" (95 % interval {score['low']:.3f} to {score['high']:.3f})"
+    for null, difference in result.get("difference_to", {}).items():
+        found = difference.get("macro_auroc") or {}
+        if found.get("low") is None:
+            continue
+        name = f"the {_pretraining(null).lower()}" if null in _NULLS else _pretraining(null)
+        by = f"{_signed(found['value'])} [{_signed(found['low'])}, {_signed(found['high'])}]"
+        if found["low"] > 0:
+            text += f", better than {name} by {by}"
+        elif found["high"] < 0:
+            text += f", worse than {name} by {by}"
+        else:
+            text += f"; these records can't tell it from {name} ({by})"
+    return text + "."
+
+
+def _run(run: Mapping[str, Any], number: int, markup: Any) -> dict[str, Any]:
+    """What the page tells of one run."""
+    about, store = run.get("run", {}), run.get("store", {})
+    return {
+        "name": run.get("name") or about.get("name") or "",
+        "story": _story(about, store),
+        "store": store,
+        "curves": markup(_draw_curves(run["curves"], number)) if run.get("curves") else "",
+        "folded": [
+            (title, run[key] if isinstance(run[key], str) else _yaml(run[key]))
+            for key, title in (("settings", "Settings"), ("environment", "Environment"))
+            if run.get(key)
+        ]
+        + ([("What was done to every record", _yaml(store["recipe"]))] if store.get("recipe") else []),
+    }
+
+
+def _story(about: Mapping[str, Any], store: Mapping[str, Any]) -> list[str]:
+    """How the representation came about, in sentences; what is not known is not said."""
+    story = []
+    if store:
+        text = f"The signals come from {Path(store['path']).name}" if store.get("path") else "The signals"
+        parts = [
+            f"{_count(store['n_records'])} records" if store.get("n_records") else "",
+            f"{len(store['leads'])} leads" if store.get("leads") else "",
+            f"{store['fs_hz']:g} Hz" if store.get("fs_hz") else "",
+        ]
+        story.append(f"{text} ({', '.join(filter(None, parts))}).")
+    if about.get("method"):
+        network = f" a {about['backbone']} network" if about.get("backbone") else ""
+        size = f" of {_count(about['n_parameters'])} parameters" if about.get("n_parameters") else ""
+        text = f"{_pretraining(about['method'])} pretrained{network}{size} without labels"
+        if about.get("n_records"):
+            text += f" on {_count(about['n_records'])} records"
+        if about.get("folds"):
+            text += f" of {_folds(about['folds'])}"
+        if about.get("steps"):
+            text += f", for {_count(about['steps'])} steps"
+            text += f" of {about['batch_size']} windows" if about.get("batch_size") else ""
+        if about.get("seconds") is not None:
+            text += f", in {_duration(about['seconds'])}"
+            text += f" on {about['device']}" if about.get("device") else ""
+        story.append(text + ".")
+    return story
+
+
+def _folds(folds: Iterable[int]) -> str:
+    """ "folds 1–6, 8"."""
+    ranges: list[list[int]] = []
+    for fold in sorted(folds):
+        if ranges and fold == ranges[-1][1] + 1:
+            ranges[-1][1] = fold
+        else:
+            ranges.append([fold, fold])
+    shown = [f"{low}–{high}" if high > low else f"{low}" for low, high in ranges]
+    one = len(ranges) == 1 and ranges[0][0] == ranges[0][1]
+    return f"fold{'' if one else 's'} {', '.join(shown)}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.3f}".replace("-", "−")
+
+
+def _count(value: int) -> str:
+    return f"{value:,}"
+
+
+def _yaml(value: Any) -> str:
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)
+
+
+# ── pictures ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _draw_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], number: int) -> str:
+    """Terms of the loss over the steps, training and validation, with the level of chance."""
+    chance, train, validation = (curves.get(split, {}) for split in ("chance", "train", "validation"))
+    told = [name for name in chance if name in train or name in validation]
+    terms = told + [name for name in train if name not in (*told, "step")]
+    terms = [name for name in terms if name != "loss" or len(terms) < 4][:4]
+    if not terms:
+        return ""
+    with _style(f"curves{number}"):
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(9.4, 2.7 * math.ceil(len(terms) / 2)), layout="constrained")
+        axes = figure.subplots(math.ceil(len(terms) / 2), 2, squeeze=False).flat
+        for axis, term in zip(axes, terms, strict=False):
+            for split, columns, colour, marker in (
+                ("training", train, "#9db7d5", ""),
+                ("validation", validation, _COLOURS[0], "o"),
+            ):
+                if term in columns:
+                    x, y = _thinned(columns["step"], columns[term])
+                    axis.plot(x, y, color=colour, lw=1.6, marker=marker, ms=3.5, label=split)
+            if term in chance:
+                axis.axhline(chance[term][0], color=_GREY, lw=1, ls=(0, (4, 3)), label="chance")
+            axis.set_title(term.replace("_", " "), loc="left")
+            axis.set_xlabel("step")
+            axis.margins(x=0.02)
+        axes[0].legend(frameon=False)
+        for axis in list(axes)[len(terms) :]:
+            axis.axis("off")
+        return _svg(figure, "Loss over the steps of pretraining")
+
+
+def _draw_roc(results: Sequence[Mapping[str, Any]], labels: Sequence[str], colours: Sequence[str], number: int) -> str:
+    """One small ROC per class, all results in it; the twelve classes with most positives."""
+    classes = list(dict.fromkeys(name for result in results for name in result.get("roc", {})))
+    positives = {name: about["n_positive"] for result in results for name, about in result["per_class"].items()}
+    if len(classes) > 12:
+        classes = sorted(classes, key=lambda name: -positives.get(name, 0))[:12]
+    if not classes:
+        return ""
+    n_columns = min(4, max(3, len(classes)))
+    n_rows = math.ceil((len(classes) + 1) / n_columns)
+    with _style(f"roc{number}"):
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(9.4, 9.4 / n_columns * 1.12 * n_rows), layout="constrained")
+        axes = list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
+        for axis, name in zip(axes, classes, strict=False):
+            axis.plot([0, 1], [0, 1], color="#c9ced6", lw=1, ls=(0, (4, 3)))
+            for result, label, colour in zip(results, labels, colours, strict=True):
+                if name in result.get("roc", {}):
+                    curve = result["roc"][name]
+                    axis.plot(curve["fpr"], curve["tpr"], color=colour, lw=1.5, label=label, solid_joinstyle="round")
+            axis.set_title(f"{name}  ({positives.get(name, 0)} positive)", loc="left")
+            axis.set_aspect("equal")
+            axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+        axes[0].set(xlabel="false positive rate", ylabel="sensitivity")
+        for axis in axes[len(classes) :]:
+            axis.axis("off")
+        handles = {
+            line.get_label(): line for axis in axes for line in axis.lines if not line.get_label().startswith("_")
+        }
+        axes[len(classes)].legend(handles.values(), handles.keys(), loc="center left", frameon=False)
+        return _svg(figure, "ROC curves per class")
+
+
+def _style(salt: str) -> Any:
+    """Calm axes; text stays text, so that the page's font is used; the same input gives the same bytes."""
+    import matplotlib
+
+    return matplotlib.rc_context(
+        {
+            "svg.fonttype": "none",
+            "svg.hashsalt": salt,
+            "font.family": "sans-serif",
+            "font.size": 9,
+            "axes.titlesize": 9.5,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.edgecolor": "#9aa1ab",
+            "axes.labelcolor": "#4a515c",
+            "axes.titlecolor": "#1c2128",
+            "xtick.color": "#6a717c",
+            "ytick.color": "#6a717c",
+            "axes.grid": True,
+            "grid.color": "#eceef1",
+        }
+    )
+
+
+def _thinned(x: Sequence[float], y: Sequence[float], n: int = 400) -> tuple[list[float], list[float]]:
+    if not len(x):
+        return [], []
+    keep = np.unique(np.linspace(0, len(x) - 1, min(n, len(x))).round().astype(np.int64)).tolist()
+    return [x[i] for i in keep], [y[i] if y[i] is not None else math.nan for i in keep]
+
+
+def _svg(figure: Any, title: str) -> str:
+    """The figure as an ``<svg>`` element for use inside HTML: no prolog, no metadata, no address of anything."""
+    import io
+
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    FigureCanvasSVG(figure)
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)

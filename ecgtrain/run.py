@@ -1,0 +1,133 @@
+"""One recipe from beginning to end: pretrain → judge, nulls beside it → report, in one run directory."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ecgstore import ConfigError, EcgError, open_store
+from ecgtrain import evaluate, loop, report, tasks
+from ecgtrain.config import RunConfig, dump
+from ecgtrain.pretrain import ENVIRONMENT, Trained, pretrain, random_backbone
+
+#: Called with one line about what is being done.
+Say = Callable[[str], None]
+
+
+def run(
+    config: RunConfig,
+    run_dir: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    resume: bool = False,
+    progress: loop.Progress | None = None,
+    say: Say = lambda _: None,
+) -> dict[str, Any]:
+    """Do all that a recipe says, into ``run_dir``; returns the report that was written there.
+
+    What can be known to be wrong is refused before any training: tasks that don't exist, stores that can't be
+    opened. Raises what :func:`ecgtrain.pretrain.pretrain` and :func:`ecgtrain.evaluate.judge` raise.
+    """
+    run_dir = Path(run_dir)
+    settings = config.pretrain
+    if settings is None:
+        raise ConfigError("the recipe has no section pretrain", where=config.name)
+    for question in config.downstream:
+        tasks.load(question.task)
+        open_store(question.store or config.data.store)
+    method = str(settings.method.model_dump()["name"])
+    store = open_store(config.data.store)
+    say(f"{config.name}: {method} on {store.path} ({store.n_records} records), into {run_dir}")
+    began = time.perf_counter()
+    trained = pretrain(config, run_dir, device=device, resume=resume, progress=progress)
+    pretrain_seconds = time.perf_counter() - began
+    results: list[dict[str, Any]] = []
+    for question in config.downstream:
+        answers: dict[str, evaluate.Judged] = {}
+        for pretraining in (method, *question.nulls):
+            say(f"{question.name}: {question.protocol} of {question.task} on {pretraining} features")
+            representation = trained if pretraining == method else random_backbone(config, config.seed, device=device)
+            result, answers[pretraining] = evaluate.judge(
+                question,
+                representation,
+                pretraining,
+                store_path=question.store or config.data.store,
+                run_dir=run_dir,
+                seed=config.seed,
+                device=device,
+            )
+            results.append(result)
+        first = results[-1 - len(question.nulls)]
+        first["difference_to"] = {
+            null: evaluate.difference(answers[method], answers[null], config.seed) for null in question.nulls
+        }
+    made = {
+        "title": config.name,
+        "results": results,
+        "runs": [_about_run(config, run_dir, trained, pretrain_seconds, str(device))],
+    }
+    report.write_report(run_dir, made)
+    return made
+
+
+def evaluate_store(
+    run_dir: str | Path,
+    store_path: str,
+    *,
+    folds: Sequence[int] | str | None = None,
+    names: Sequence[str] = (),
+    allow_overlap: bool = False,
+    out: str | Path | None = None,
+    device: torch.device | str = "cpu",
+) -> dict[str, Any]:
+    """Judge the trained heads of a run on another store; writes a report into ``out`` if that is given."""
+    results = evaluate.evaluate(
+        run_dir, store_path, folds=folds, names=names, allow_overlap=allow_overlap, device=device
+    )
+    made = {
+        "title": f"{Path(run_dir).name} on {Path(store_path).name}",
+        "results": results,
+        "runs": report.read_report(Path(run_dir)).get("runs", []),
+    }
+    if out is not None:
+        report.write_report(Path(out), made)
+    return made
+
+
+def _about_run(
+    config: RunConfig, run_dir: Path, trained: Trained, pretrain_seconds: float, device: str
+) -> dict[str, Any]:
+    """What the report says of a run besides its results."""
+    assert config.pretrain is not None
+    store = open_store(config.data.store)
+    settings = config.pretrain
+    lines = _metrics(run_dir)
+    return {
+        "name": config.name,
+        "path": str(run_dir),
+        "seed": config.seed,
+        "method": settings.method.model_dump(mode="json"),
+        "backbone": settings.backbone.model_dump(mode="json"),
+        "n_parameters": sum(parameter.numel() for parameter in trained.backbone.parameters()),
+        "n_pretrain_records": len(store.select(folds=settings.folds)),
+        "folds": list(settings.folds),
+        "steps": max((int(line["step"]) for line in lines if line["split"] == "train"), default=0),
+        "seconds": round(pretrain_seconds, 1),
+        "device": device,
+        "store": {
+            "path": store.path,
+            "fingerprint": store.fingerprint,
+            "records": store.n_records,
+            "fs_hz": store.fs_hz,
+            "recipe": store.recipe,
+            "terms": [{name: getattr(terms, name) for name in type(terms).__dataclass_fields__} for terms in store.terms],
+        },
+        "curves": _curves(lines),
+        "config_yaml": dump(config),
+        "environment": json.loads((run_dir / ENVIRONMENT).read_text(encoding="utf-8")),
+    }

@@ -1,0 +1,227 @@
+"""The documents are true: they name all there is, their links lead somewhere, their code runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shlex
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import click
+import pytest
+
+import ecgstore.cli
+import ecgtrain.cli
+from ecgstore import tables
+from ecgstore.errors import REASONS
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PROGRAMS = {"ecgstore": ecgstore.cli.main, "ecgtrain": ecgtrain.cli.main}
+PAGES = [*(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")), *sorted(DOCS.rglob("*.md"))]
+
+
+class Block(NamedTuple):
+    """A fenced block of code: its language, what else stands behind the fence, its first line, its text."""
+
+    language: str
+    note: str
+    line: int
+    text: str
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def blocks(page: Path) -> list[Block]:
+    found: list[Block] = []
+    opened: tuple[str, str, int] | None = None
+    body: list[str] = []
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.startswith("```"):
+            body.append(line)
+        elif opened is None:
+            language, _, note = line[3:].partition(" ")
+            opened, body = (language, note.strip(), number + 1), []
+        else:
+            found.append(Block(*opened, "\n".join(body) + "\n"))
+            opened = None
+    assert opened is None, f"{name_of(page)}: a block is never closed"
+    return found
+
+
+def prose(page: Path) -> str:
+    """The page without its blocks of code and without code in a line."""
+    return re.sub(r"`[^`\n]*`", "``", re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S))
+
+
+@pytest.fixture(scope="module")
+def make_reference() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_reference", DOCS / "make_reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_is_what_the_commands_say(make_reference: ModuleType) -> None:
+    written = (DOCS / "reference.md").read_text(encoding="utf-8")
+    assert written == make_reference.reference(), "run: python docs/make_reference.py"
+
+
+def test_the_reference_names_every_command_and_option() -> None:
+    sections = dict(re.findall(r"^##+ (ec\S.*?)\n(.*?)(?=^##|\Z)", (DOCS / "reference.md").read_text(), re.M | re.S))
+    for program, group in PROGRAMS.items():
+        assert program in sections
+        for word, command in group.commands.items():
+            name = f"{program} {word}"
+            assert name in sections, f"{name} has no section"
+            for parameter in command.params:
+                if isinstance(parameter, click.Option):
+                    for spelling in parameter.opts:
+                        assert re.search(rf"`{re.escape(spelling)}\b", sections[name]), f"{name} {spelling}"
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_command_and_option_has_a_help_text(program: str) -> None:
+    for word, command in PROGRAMS[program].commands.items():
+        assert command.help, f"{program} {word}"
+        for parameter in command.params:
+            assert not isinstance(parameter, click.Option) or parameter.help, f"{program} {word} {parameter.name}"
+
+
+def commands_in(page: Path) -> list[tuple[int, str]]:
+    """The lines of console blocks behind a prompt, with ``\\`` continuations joined."""
+    found = []
+    for block in blocks(page):
+        if block.language in ("console", "sh", "bash"):
+            text = block.text.replace("\\\n", " ")
+            found += [(block.line, line[2:]) for line in text.splitlines() if line.startswith("$ ")]
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_on_a_page_are_understood(page: Path) -> None:
+    for line, command in commands_in(page):
+        where = f"{name_of(page)}, block at line {line}: {command}"
+        for part in re.split(r"&&|\|", command):
+            words = shlex.split(part, comments=True)
+            for word in words:
+                if re.match(r"(recipes|tests|benchmarks)/", word):
+                    assert (ROOT / word).exists(), where
+            starts = [i for i, word in enumerate(words) if word in PROGRAMS]
+            if starts and (starts[0] == 0 or words[starts[0] - 1] == "-m"):
+                _parse(words[starts[0] :], where)
+
+
+def _parse(words: list[str], where: str) -> None:
+    """Let click read a command line as it would, without doing what it says."""
+    group = PROGRAMS[words[0]]
+    if len(words) == 1 or words[1].startswith("-"):
+        return
+    command = group.commands.get(words[1])
+    assert command is not None, where
+    if set(words) & {"-h", "--help"}:
+        return
+    try:
+        command.make_context(words[1], words[2:])
+    except click.ClickException as error:
+        pytest.fail(f"{where}: {error.format_message()}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        assert found.exists(), f"{name_of(page)}: {target}"
+        if anchor:
+            assert anchor in anchors(found), f"{name_of(page)}: {target}"
+
+
+def anchors(page: Path) -> set[str]:
+    """What a heading is called in a link: lower case, no punctuation, hyphens for spaces."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_index_names_every_page() -> None:
+    index = (DOCS / "README.md").read_text()
+    for page in DOCS.rglob("*.md"):
+        if page.name != "README.md":
+            assert f"]({page.relative_to(DOCS).as_posix()})" in index, name_of(page)
+
+
+def rows(page: Path, heading: str) -> set[str]:
+    """First cells, in code style, of the tables below a heading."""
+    text = page.read_text()
+    begin = text.index(f"\n{heading}")
+    end = text.find("\n## ", begin + 1)
+    return set(re.findall(r"^\| `([^`]+)` \|", text[begin : end if end > 0 else None], re.M))
+
+
+@pytest.mark.parametrize(
+    ("heading", "schema"),
+    [
+        ("## `records.parquet`", tables.RECORDS_SCHEMA),
+        ("## `statements.parquet`", tables.STATEMENTS_SCHEMA),
+        ("## `rejected.parquet`", tables.REJECTED_SCHEMA),
+    ],
+)
+def test_the_format_names_every_column_with_its_type(heading: str, schema) -> None:
+    page = DOCS / "format.md"
+    said = rows(page, heading) - set(REASONS)
+    assert said == set(schema.names)
+    kinds = {"float": "float32", "double": "float64"}
+    for field in schema:
+        kind = kinds.get(str(field.type), str(field.type))
+        assert f"| `{field.name}` | {kind} |" in page.read_text(), field.name
+
+
+@pytest.mark.parametrize("page", [DOCS / "format.md", DOCS / "start.md"], ids=name_of)
+def test_every_reason_stands_in_the_tables_with_its_meaning(page: Path) -> None:
+    for reason, meaning in REASONS.items():
+        assert f"| `{reason}` | {meaning} |" in page.read_text(), reason
+
+
+def test_the_format_names_every_attribute_and_object(mini_store: Path) -> None:
+    page = DOCS / "format.md"
+    root = json.loads((mini_store / "zarr.json").read_text())
+    assert rows(page, "## `zarr.json`") == set(root["attributes"])
+    assert rows(page, "## `manifest.json`") == set(json.loads((mini_store / "manifest.json").read_text()))
+    commit = json.loads(next((mini_store / "commits").iterdir()).read_text())
+    assert rows(page, "## `commits/`") == set(commit)
+    assert f"`{'`, `'.join(commit['written'])}`" in page.read_text()
+    for path in mini_store.iterdir():
+        assert f"── {path.name}" in page.read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_code_says_whether_it_runs(page: Path) -> None:
+    for block in blocks(page):
+        where = f"{name_of(page)}, line {block.line}"
+        assert block.language in {"python", "console", "text", "yaml", "json"}, f"{where}: say what language it is"
+        if block.language == "python" and block.note:
+            assert re.fullmatch(r"no-run: .+", block.note), f"{where}: `python` runs, `python no-run: why` does not"
+        if block.language == "python":
+            compile(block.text, where, "exec")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_code_runs(page: Path, mini: Path, mini_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder with the bundled records as ``ptbxl`` and their store as ``ptbxl.ecg``."""
+    (tmp_path / "ptbxl").symlink_to(mini)
+    (tmp_path / "ptbxl.ecg").symlink_to(mini_store)
+    monkeypatch.chdir(tmp_path)
+    space: dict[str, object] = {"__name__": "page"}
+    for block in blocks(page):
+        if block.language == "python" and not block.note:
+            # Empty lines in front, so that a traceback names the line of the page.
+            exec(compile("\n" * (block.line - 1) + block.text, name_of(page), "exec"), space)
