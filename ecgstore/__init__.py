@@ -78,6 +78,7 @@ __all__ = [
     "StoreIncomplete",
     "StoreNotFound",
     "Terms",
+    "__version__",
     "ingest_folder",
     "need",
     "occupant",

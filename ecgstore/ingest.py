@@ -131,7 +131,7 @@ def plan(source_root: Path, settings: IngestSettings, *, workers: int = 1, progr
             scanned.append(item)
             if progress is not None and (done % 64 == 0 or done == len(listing.records)):
                 progress("scan", done, len(listing.records))
-    made = make_plan(listing, scanned, recipe, name, source_root)
+    made = make_plan(listing, scanned, recipe, name, source_root, settings.patient_key)
     if made.n_records == 0:
         first = made.rejected[0]
         counts = ", ".join(f"{reason} × {count}" for reason, count in _count(made.rejected).items())
@@ -237,6 +237,7 @@ def _begin(root: Path, made: Plan) -> None:
         publish.write_bytes(building, json.dumps({"plan_sha256": made.sha256}).encode() + b"\n")
     if not (root / layout.SIGNAL / "zarr.json").exists():
         shards.create_array(root, made.recipe, made.total_samples, made.shard_samples)
+        publish.flush(root / layout.SIGNAL / "zarr.json")
 
 
 @contextlib.contextmanager

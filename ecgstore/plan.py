@@ -106,9 +106,17 @@ def scan(ref: RecordRef, recipe: Recipe) -> Scanned | Rejection:
 
 
 def make_plan(
-    listing: Listing, scanned: Iterable[Scanned | Rejection], recipe: Recipe, source: str, root: Path
+    listing: Listing,
+    scanned: Iterable[Scanned | Rejection],
+    recipe: Recipe,
+    source: str,
+    root: Path,
+    patient_key: str = "",
 ) -> Plan:
-    """Give every scanned record its place, in the order of the listing."""
+    """Give every scanned record its place, in the order of the listing.
+
+    ``patient_key``, the secret that patients will be hashed with, takes part in the plan's hash alone.
+    """
     scanned = list(scanned)
     rejected = [*listing.rejected, *(item for item in scanned if isinstance(item, Rejection))]
     usable: list[Scanned] = []
@@ -129,7 +137,7 @@ def make_plan(
         for item, start, n_samples in zip(usable, starts, lengths, strict=True)
     ]
     digest = hashlib.sha256()
-    digest.update(_sha256([layout.FORMAT_VERSION, source, recipe.sha256, shard_samples]).encode())
+    digest.update(_sha256([layout.FORMAT_VERSION, source, recipe.sha256, shard_samples, patient_key]).encode())
     digest.update(_sha256([{"system": k, "codes": sorted(v)} for k, v in sorted(listing.vocabulary.items())]).encode())
     for record in planned:
         digest.update(_identity(record, root).encode())

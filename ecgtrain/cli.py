@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -63,9 +63,7 @@ def main() -> None:
 @click.option("--resume", is_flag=True, help="Go on from the last whole checkpoint, or start if there is none.")
 @DEVICE
 @AS_JSON
-def run(
-    recipe: Path, out: Path | None, overrides: tuple[str, ...], resume: bool, device: str, as_json: bool
-) -> None:
+def run(recipe: Path, out: Path | None, overrides: tuple[str, ...], resume: bool, device: str, as_json: bool) -> None:
     """Do all that RECIPE says: pretrain, probe, write report.json and report.html into the run directory."""
     from ecgtrain import config
     from ecgtrain.run import run as run_recipe
@@ -86,7 +84,9 @@ def run(
 @main.command()
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--store", "store_path", required=True, metavar="STORE", help="The store to judge on.")
-@click.option("--folds", metavar="1,2,…", help="Only these folds; `all` for every record. Default: the run's test folds.")
+@click.option(
+    "--folds", metavar="1,2,…", help="Only these folds; `all` for every record. Default: the run's test folds."
+)
 @click.option("--name", "names", multiple=True, help="Only the head of this downstream entry (repeatable).")
 @click.option("--allow-overlap", is_flag=True, help="Judge on patients seen in training too; the result says so.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for report.json and report.html.")
@@ -125,7 +125,9 @@ def evaluate(
 
 @main.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), default=Path("report"), show_default=True, help="Folder to write.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("report"), show_default=True, help="Folder to write."
+)
 @AS_JSON
 def report(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
     """Put the results of several RUNS side by side: report.json and report.html in one folder."""
@@ -165,16 +167,17 @@ def methods(as_json: bool) -> None:
 def _device(name: str) -> torch.device:
     from ecgstore import ConfigError, need
 
-    torch = need("torch", "train")
-    if name == "cuda" and not torch.cuda.is_available():
+    torch_module = need("torch", "train")
+    has_gpu = bool(torch_module.cuda.is_available())
+    if name == "cuda" and not has_gpu:
         raise ConfigError("there is no GPU that torch can use", fix="use --device cpu, or install torch for your GPU")
-    chosen: torch.device = torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    chosen: torch.device = torch_module.device("cuda" if name != "cpu" and has_gpu else "cpu")
     return chosen
 
 
-def _folds(text: str | None) -> list[int] | str | None:
+def _folds(text: str | None) -> list[int] | Literal["all"] | None:
     if text is None or text == "all":
-        return text
+        return None if text is None else "all"
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
@@ -183,7 +186,9 @@ def _folds(text: str | None) -> list[int] | str | None:
 
 def _brief(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Results without their curves: what fits on a line of JSON."""
-    return [{name: value for name, value in result.items() if name not in ("roc", "penalty_path")} for result in results]
+    return [
+        {name: value for name, value in result.items() if name not in ("roc", "penalty_path")} for result in results
+    ]
 
 
 def _print_results(results: list[dict[str, Any]]) -> None:
@@ -203,7 +208,9 @@ def _print_results(results: list[dict[str, Any]]) -> None:
             str(result["n_test"]),
             _number(auroc["value"]),
             f"{_number(auroc['low'])} to {_number(auroc['high'])}",
-            "" if gain is None else f"{_number(gain['value'], '+')} [{_number(gain['low'], '+')}, {_number(gain['high'], '+')}]",
+            ""
+            if gain is None
+            else f"{_number(gain['value'], '+')} [{_number(gain['low'], '+')}, {_number(gain['high'], '+')}]",
         )
     Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(table)
 
@@ -262,7 +269,6 @@ def _shown(values: Mapping[str, float]) -> str:
 
 
 _NOT_SHOWN = frozenset({"loss", "gradient_norm", "windows_per_s", "waiting"})
-
 
 
 if __name__ == "__main__":

@@ -1,18 +1,18 @@
 """Judge a representation: features → protocol → scores with intervals, its nulls beside it; and heads kept.
 
-    downstream/<question>/<pretraining>/
-      result.json          what the report shows, and what it was computed from
-      head.safetensors     the fitted head, for raw pooled features        head.json   its classes and windows
-      predictions.parquet  one row per test record: probabilities and what is stated
+downstream/<question>/<pretraining>/
+  result.json          what the report shows, and what it was computed from
+  head.safetensors     the fitted head, for raw pooled features        head.json   its classes and windows
+  predictions.parquet  one row per test record: probabilities and what is stated
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,13 +23,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ecgstore import Store, open_store, parse
-from ecgtrain import heads, metrics, protocols, tasks
+from ecgtrain import heads, metrics, protocols, report, tasks
 from ecgtrain.config import Downstream
 from ecgtrain.errors import CheckpointError, ProtocolError
 from ecgtrain.pretrain import SEEN, Trained, load_backbone, window_features
 from ecgtrain.tasks import Targets
 
 FOLDER = "downstream"
+_REPORTED: tuple[metrics.Metric, ...] = ("macro_auroc", "macro_auprc")
 RESULT, HEAD, HEAD_ABOUT, PREDICTIONS = "result.json", "head.safetensors", "head.json", "predictions.parquet"
 
 
@@ -69,16 +70,16 @@ def judge(
     }
     targets = tasks.load(question.task).targets(store).fittable(rows["train"])
     if pretraining != "random":
-        protocols.refuse_overlap(seen_patients(run_dir), patients[rows["test"]], between="pretraining and test")
+        protocols.refuse_overlap(
+            seen_patients(run_dir), patients[rows["test"]].tolist(), between="pretraining and test"
+        )
     splits: dict[str, protocols.Split] = {}
     for name, chosen in rows.items():
         labelled = targets.labelled(chosen)
         if len(labelled) == 0:
             if name == "validation":
                 continue
-            raise ProtocolError(
-                f"no record of the {name} folds has a label", where=f"{question.task} on {store.path}"
-            )
+            raise ProtocolError(f"no record of the {name} folds has a label", where=f"{question.task} on {store.path}")
         features = window_features(
             trained.backbone,
             store,
@@ -121,8 +122,7 @@ def scores(judged: Judged, targets: Targets, seed: int) -> dict[str, Any]:
     y_rc, score_rc = judged.y_rc, judged.score_rc
     return {
         "metrics": {
-            name: metrics.bootstrap(y_rc, score_rc, judged.patient_r, name, seed=seed)._asdict()
-            for name in ("macro_auroc", "macro_auprc")
+            name: metrics.bootstrap(y_rc, score_rc, judged.patient_r, name, seed=seed)._asdict() for name in _REPORTED
         },
         "per_class": metrics.per_class(y_rc, score_rc, judged.classes, targets.titles),
         "roc": metrics.roc_curves(y_rc, score_rc, judged.classes),
@@ -132,10 +132,8 @@ def scores(judged: Judged, targets: Targets, seed: int) -> dict[str, Any]:
 def difference(one: Judged, null: Judged, seed: int) -> dict[str, Any]:
     """Score of ``one`` minus that of ``null`` on the same resamples of patients, with its interval."""
     return {
-        name: metrics.paired_bootstrap(
-            one.y_rc, one.score_rc, null.score_rc, one.patient_r, name, seed=seed
-        )._asdict()
-        for name in ("macro_auroc", "macro_auprc")
+        name: metrics.paired_bootstrap(one.y_rc, one.score_rc, null.score_rc, one.patient_r, name, seed=seed)._asdict()
+        for name in _REPORTED
     }
 
 
@@ -143,7 +141,7 @@ def evaluate(
     run_dir: str | Path,
     store_path: str,
     *,
-    folds: Iterable[int] | None = None,
+    folds: Sequence[int] | Literal["all"] | None = None,
     names: Sequence[str] = (),
     allow_overlap: bool = False,
     seed: int = 0,
@@ -151,15 +149,16 @@ def evaluate(
 ) -> list[dict[str, Any]]:
     """Apply the trained heads of a run to another store, without fitting anything; one result per head.
 
-    ``folds``: which records to judge; by default the test folds that each head was judged on, and all records
-    where the store has no folds. Raises CheckpointError (nothing trained in ``run_dir``), PassportError (the
+    ``folds``: which records to judge, ``all`` for every one; by default the test folds that each head was
+    judged on, and all records where the store has no folds. Raises CheckpointError (nothing trained in ``run_dir``), PassportError (the
     store was prepared otherwise), LeakageError (patients that backbone or head were trained on, unless
     ``allow_overlap``, which is then said in the result), ProtocolError (no record with a label).
     """
     run_dir, store = Path(run_dir), open_store(store_path)
     trained = load_backbone(run_dir, device=device)
     trained.passport.refuse_other(store)
-    found = [about for about in sorted((run_dir / FOLDER).glob(f"*/*/{HEAD_ABOUT}")) if about.parent.name != "random"]
+    found = sorted((run_dir / FOLDER).glob(f"*/*/{HEAD_ABOUT}"))
+    found = [about for about in found if about.parent.name != "random"]
     chosen = [about for about in found if not names or about.parent.parent.name in names]
     if not chosen:
         known = ", ".join(sorted({about.parent.parent.name for about in found})) or "none"
@@ -183,15 +182,14 @@ def _evaluate_head(
     run_dir: Path,
     store: Store,
     trained: Trained,
-    folds: Iterable[int] | None,
+    folds: Sequence[int] | Literal["all"] | None,
     allow_overlap: bool,
     seed: int,
     device: torch.device | str,
 ) -> dict[str, Any]:
     about = _read_json(folder / HEAD_ABOUT)
     head = _load_head(folder, about)
-    fold_of = store.column("fold")
-    wanted = about["test_folds"] if folds is None and (fold_of >= 0).any() else folds
+    wanted = _wanted_folds(store, about["test_folds"], folds)
     targets = tasks.load(about["task"]).targets(store)
     rows = targets.labelled(store.select(folds=wanted))
     if len(rows) == 0:
@@ -201,7 +199,9 @@ def _evaluate_head(
     learned_from = [*seen_patients(run_dir), *about["patients"]]
     overlap = {key for key in learned_from if key} & {key for key in patients[rows] if key}
     if not allow_overlap:
-        protocols.refuse_overlap(learned_from, patients[rows], between="the run's training and this evaluation")
+        protocols.refuse_overlap(
+            learned_from, patients[rows].tolist(), between="the run's training and this evaluation"
+        )
     features = window_features(
         trained.backbone,
         store,
@@ -236,6 +236,15 @@ def _evaluate_head(
     return result
 
 
+def _wanted_folds(
+    store: Store, test_folds: Sequence[int], folds: Sequence[int] | Literal["all"] | None
+) -> Sequence[int] | None:
+    """Which folds of ``store`` to judge on; None for every record."""
+    if folds == "all" or (folds is None and not (store.column("fold") >= 0).any()):
+        return None
+    return test_folds if folds is None else folds
+
+
 # --- what is kept -------------------------------------------------------------------------------------------
 
 
@@ -264,7 +273,7 @@ def _keep(
         # Whom the head was fitted on: evaluating on them would be evaluating on training data.
         "patients": sorted({key for key in seen.patient_r if key}),
     }
-    write_json(folder / HEAD_ABOUT, about)
+    _write_json(folder / HEAD_ABOUT, about)
     columns: dict[str, Any] = {
         "record_id": pa.array(store.column("record_id")[judged.row_r].tolist()),
         "row": pa.array(judged.row_r),
@@ -273,7 +282,7 @@ def _keep(
         columns[f"probability:{name}"] = pa.array(judged.score_rc[:, c])
         columns[f"stated:{name}"] = pa.array(judged.y_rc[:, c])
     pq.write_table(pa.table(columns), folder / PREDICTIONS)
-    write_json(folder / RESULT, result)
+    _write_json(folder / RESULT, result)
 
 
 def _load_head(folder: Path, about: dict[str, Any]) -> heads.Linear:
@@ -284,21 +293,11 @@ def _load_head(folder: Path, about: dict[str, Any]) -> heads.Linear:
         raise CheckpointError("the head can't be loaded", where=folder / HEAD, got=str(error)[:200]) from error
 
 
-def write_json(path: Path, content: Any) -> None:
+def _write_json(path: Path, content: Any) -> None:
     """Write aside and rename; a number that is not a number becomes null."""
     aside = path.with_name(f".{path.name}.partial")
-    aside.write_text(json.dumps(_plain(content), indent=1) + "\n", encoding="utf-8")
+    aside.write_text(json.dumps(report.plain(content), indent=1) + "\n", encoding="utf-8")
     aside.replace(path)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -83,9 +83,7 @@ def f_max(y_nc: Bools, score_nc: npt.NDArray[Any]) -> float:
 def _per_class(score: Callable[[Bools, Floats], float], y_nc: Bools, score_nc: npt.NDArray[Any]) -> Floats:
     y_nc, score_nc = _checked(y_nc, score_nc)
     defined: Bools = np.any(y_nc, axis=0) & ~np.all(y_nc, axis=0)
-    return np.array(
-        [score(y_nc[:, c], score_nc[:, c]) if defined[c] else np.nan for c in range(y_nc.shape[1])]
-    )
+    return np.array([score(y_nc[:, c], score_nc[:, c]) if defined[c] else np.nan for c in range(y_nc.shape[1])])
 
 
 def _checked(y_nc: Bools, score_nc: npt.NDArray[Any]) -> tuple[Bools, Floats]:
@@ -94,9 +92,7 @@ def _checked(y_nc: Bools, score_nc: npt.NDArray[Any]) -> tuple[Bools, Floats]:
         raise ProtocolError("targets and scores don't fit together", expected=y_nc.shape, got=scores.shape)
     if not np.isfinite(scores).all():
         bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
-        raise ProtocolError(
-            "scores must be numbers", where=f"{bad.size} records, the first is number {bad[0]}"
-        )
+        raise ProtocolError("scores must be numbers", where=f"{bad.size} records, the first is number {bad[0]}")
     return y_nc, scores
 
 
@@ -162,9 +158,7 @@ _METRICS: dict[Metric, tuple[Callable[..., Floats], Callable[[Bools, Floats, Flo
 def patient_numbers(patient_keys: Sequence[str | None]) -> npt.NDArray[np.int64]:
     """Number the patients 0, 1, …; a record without a key is a patient of its own."""
     numbers: dict[object, int] = {}
-    return np.array(
-        [numbers.setdefault(key or (i,), len(numbers)) for i, key in enumerate(patient_keys)], np.int64
-    )
+    return np.array([numbers.setdefault(key or (i,), len(numbers)) for i, key in enumerate(patient_keys)], np.int64)
 
 
 def resampled_weights(

@@ -95,9 +95,7 @@ class Split:
             raise ProtocolError("no record of a split has a label", where=f"task {targets.task}")
         if not np.isfinite(features_nd).all():
             bad = np.unique(record_row_n[~np.isfinite(features_nd).all(axis=1)])
-            raise ProtocolError(
-                "features must be numbers", where=f"{bad.size} records, the first at row {bad[0]}"
-            )
+            raise ProtocolError("features must be numbers", where=f"{bad.size} records, the first at row {bad[0]}")
         patient_r = tuple(patient_keys[row] for row in row_r.tolist())
         return cls(features_nd, record_row_n, row_r, targets.y_nc[row_r], patient_r)
 

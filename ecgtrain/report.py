@@ -2,27 +2,26 @@
 
 The page is one file without any reference to another: it opens offline, prints, and can be sent by mail.
 
-A report is a mapping. ``results`` is fixed; everything else is optional and left out of the page if it is not
-there::
+A report is a mapping. Of ``results`` the first lines are fixed; all else may be absent, and is then left out
+of the page::
 
+    title, caveats: [text]
     results: [{name, task, protocol, pretraining, store, n_train, n_test,
                metrics: {macro_auroc: {value, low, high}, …},
                per_class: {class: {auroc, auprc, n_positive, title?}},
-               difference_to?: {pretraining: {metric: {value, low, high}}},   # paired, this minus that
-               roc?: {class: {fpr: […], tpr: […]}}}]
-    title, caveats: [text]
-    run:         {name, method, backbone, n_parameters, n_records, folds, steps, batch_size, seconds, device, seed}
-    store:       {path, fingerprint, n_records, fs_hz, leads, recipe, terms: [Terms as mapping]}
-    curves:      what :func:`loss_curves` returns
-    settings:    the recipe, as YAML text or a mapping
-    environment: versions and machine
-
-:func:`merge` puts several reports side by side: their ``run`` … ``environment`` then stand in ``runs``.
+               difference_to: {pretraining: {metric: {value, low, high}}},    # paired, this minus that
+               roc: {class: {fpr: […], tpr: […]}},
+               store_fingerprint, caveats: [text], run: name of one of runs}]
+    runs: [{name, seed, method: {name, …}, backbone: {name, …}, n_parameters,
+            n_pretrain_records, folds, steps, batch_size, seconds, device,
+            store: {path, fingerprint, records, fs_hz, leads, recipe, terms: [Terms as mapping]},
+            curves: as loss_curves() returns, config_yaml, environment}]
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -40,7 +39,6 @@ from ecgstore import ConfigError, need
 
 JSON = "report.json"
 HTML = "report.html"
-_ABOUT_RUN = ("run", "store", "curves", "settings", "environment")
 _OF_RESULT = ("name", "task", "protocol", "pretraining", "store", "n_train", "n_test", "metrics", "per_class")
 
 #: Below this many test records, and below this many positives of a class, a report warns.
@@ -68,20 +66,22 @@ _COLOURS = ("#0060a8", "#c4500a", "#00795a", "#a3478a", "#946f00", "#3a3f47")
 # ── files ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def write_report(path: str | Path, report: Mapping[str, Any]) -> None:
+def write_report(path: str | Path, report: Mapping[str, Any]) -> dict[str, Any]:
     """Write ``report.json`` and ``report.html`` into the folder ``path``, each whole or not at all.
 
-    Caveats that follow from the numbers are added to those given. Raises ConfigError where a result lacks one
-    of its fixed keys.
+    Returns what was written: ``report`` in plain numbers, with the caveats that follow from them. Raises
+    ConfigError where a result lacks one of its fixed keys.
     """
     folder = Path(path)
-    content = plain(report)
+    content: dict[str, Any] = plain(report)
     _check(content, folder)
     content["caveats"] = list(dict.fromkeys([*content.get("caveats", []), *caveats(content)]))
+    page = render(content)
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     _publish(folder / JSON, text + "\n")
-    _publish(folder / HTML, render(content))
+    _publish(folder / HTML, page)
+    return content
 
 
 def read_report(path: str | Path) -> dict[str, Any]:
@@ -98,22 +98,21 @@ def read_report(path: str | Path) -> dict[str, Any]:
 
 
 def merge(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Put reports side by side: all results, each with the name of its run, and what is known of each run.
+    """Put reports side by side: all results, each with the name of its run, and all runs.
 
-    Runs of the same name are numbered. Results of one task that were judged on different records keep apart, and
-    a caveat says so.
+    Runs of the same name are numbered. Caveats are left to be found anew by :func:`write_report`.
     """
-    merged: dict[str, Any] = {"results": [], "runs": [], "caveats": []}
+    merged: dict[str, Any] = {"results": [], "runs": []}
     for report in map(plain, reports):
-        taken = [about["name"] for about in merged["runs"]]
-        name = stem = report.get("run", {}).get("name") or "run"
-        number = 1
-        while name in taken:
-            number += 1
-            name = f"{stem} ({number})"
-        merged["runs"].append({"name": name, **{key: report[key] for key in _ABOUT_RUN if key in report}})
-        merged["results"] += [{**result, "run": name} for result in report["results"]]
-        merged["caveats"] += [text for text in report.get("caveats", []) if text not in merged["caveats"]]
+        taken = {run["name"] for run in merged["runs"]}
+        new = {}
+        for run in report.get("runs") or [{}]:
+            old = run.get("name") or "run"
+            names = itertools.chain([old], (f"{old} ({number})" for number in itertools.count(2)))
+            new[old] = next(name for name in names if name not in taken)
+            merged["runs"].append({**run, "name": new[old]})
+        first = next(iter(new.values()))
+        merged["results"] += [{**one, "run": new.get(one.get("run"), first)} for one in report["results"]]
     return merged
 
 
@@ -207,8 +206,10 @@ def caveats(report: Mapping[str, Any]) -> list[str]:
                 f"{where}Fewer than {FEW_POSITIVES} positive test records: {shown}{more}. "
                 "The score of such a class is mostly chance."
             )
-    texts += _apart(report["results"])
-    return texts
+    for result in report["results"]:
+        whose = _pretraining(result["pretraining"])
+        texts += [f"{whose} on {result['task']}: {text}." for text in result.get("caveats", [])]
+    return texts + _apart(report["results"])
 
 
 def _width(group: Sequence[Mapping[str, Any]]) -> str:
@@ -263,23 +264,18 @@ def render(report: Mapping[str, Any]) -> str:
     need("matplotlib", "train")
     jinja2 = need("jinja2", "train")
     report = plain(report)
-    runs = report.get("runs") or [{key: report[key] for key in _ABOUT_RUN if key in report}]
+    runs = report.get("runs", [])
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"number": _number, "signed": _signed, "count": _count, "yaml": _yaml}
     template = environment.from_string(resources.files("ecgtrain").joinpath("report.html.j2").read_text("utf-8"))
     page: str = template.render(
-        title=report.get("title") or _title(report, runs),
+        title=report.get("title") or " · ".join(run["name"] for run in runs if run.get("name")) or "Evaluation",
         tasks=list(dict.fromkeys(result["task"] for result in report["results"])),
         caveats=report.get("caveats", []),
         groups=[_group(group, i, jinja2.utils.markupsafe.Markup) for i, group in enumerate(_groups(report["results"]))],
         runs=[_run(run, i, jinja2.utils.markupsafe.Markup) for i, run in enumerate(runs)],
     )
     return page
-
-
-def _title(report: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> str:
-    names = [run.get("name") or run.get("run", {}).get("name") for run in runs]
-    return " · ".join(name for name in names if name) or "Evaluation"
 
 
 def _group(results: Sequence[Mapping[str, Any]], number: int, markup: Any) -> dict[str, Any]:
@@ -372,46 +368,46 @@ def _verdict(result: Mapping[str, Any], labels: Sequence[str]) -> str:
 
 def _run(run: Mapping[str, Any], number: int, markup: Any) -> dict[str, Any]:
     """What the page tells of one run."""
-    about, store = run.get("run", {}), run.get("store", {})
+    store = run.get("store", {})
+    folded = {
+        "Settings": run.get("config_yaml"),
+        "What was done to every record": store.get("recipe"),
+        "Environment": run.get("environment"),
+    }
     return {
-        "name": run.get("name") or about.get("name") or "",
-        "story": _story(about, store),
+        "name": run.get("name", ""),
+        "story": _story(run, store),
         "store": store,
         "curves": markup(_draw_curves(run["curves"], number)) if run.get("curves") else "",
-        "folded": [
-            (title, run[key] if isinstance(run[key], str) else _yaml(run[key]))
-            for key, title in (("settings", "Settings"), ("environment", "Environment"))
-            if run.get(key)
-        ]
-        + ([("What was done to every record", _yaml(store["recipe"]))] if store.get("recipe") else []),
+        "folded": [(title, text if isinstance(text, str) else _yaml(text)) for title, text in folded.items() if text],
     }
 
 
-def _story(about: Mapping[str, Any], store: Mapping[str, Any]) -> list[str]:
+def _story(run: Mapping[str, Any], store: Mapping[str, Any]) -> list[str]:
     """How the representation came about, in sentences; what is not known is not said."""
     story = []
-    if store:
-        text = f"The signals come from {Path(store['path']).name}" if store.get("path") else "The signals"
+    if store.get("path"):
         parts = [
-            f"{_count(store['n_records'])} records" if store.get("n_records") else "",
+            f"{_count(store['records'])} records" if store.get("records") else "",
             f"{len(store['leads'])} leads" if store.get("leads") else "",
             f"{store['fs_hz']:g} Hz" if store.get("fs_hz") else "",
         ]
-        story.append(f"{text} ({', '.join(filter(None, parts))}).")
-    if about.get("method"):
-        network = f" a {about['backbone']} network" if about.get("backbone") else ""
-        size = f" of {_count(about['n_parameters'])} parameters" if about.get("n_parameters") else ""
-        text = f"{_pretraining(about['method'])} pretrained{network}{size} without labels"
-        if about.get("n_records"):
-            text += f" on {_count(about['n_records'])} records"
-        if about.get("folds"):
-            text += f" of {_folds(about['folds'])}"
-        if about.get("steps"):
-            text += f", for {_count(about['steps'])} steps"
-            text += f" of {about['batch_size']} windows" if about.get("batch_size") else ""
-        if about.get("seconds") is not None:
-            text += f", in {_duration(about['seconds'])}"
-            text += f" on {about['device']}" if about.get("device") else ""
+        about = f" ({', '.join(filter(None, parts))})" if any(parts) else ""
+        story.append(f"The signals come from {Path(store['path']).name}{about}.")
+    if run.get("method"):
+        network = f" a {run['backbone']['name']} network" if run.get("backbone") else " a network"
+        size = f" of {_count(run['n_parameters'])} parameters" if run.get("n_parameters") else ""
+        text = f"{_pretraining(run['method']['name'])} pretrained{network}{size} without labels"
+        if run.get("n_pretrain_records"):
+            text += f" on {_count(run['n_pretrain_records'])} records"
+        if run.get("folds"):
+            text += f" of {_folds(run['folds'])}"
+        if run.get("steps"):
+            text += f", for {_count(run['steps'])} steps"
+            text += f" of {run['batch_size']} windows" if run.get("batch_size") else ""
+        if run.get("seconds") is not None:
+            text += f", in {_duration(run['seconds'])}"
+            text += f" on {run['device']}" if run.get("device") else ""
         story.append(text + ".")
     return story
 
@@ -459,8 +455,9 @@ def _draw_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], number: in
     """Terms of the loss over the steps, training and validation, with the level of chance."""
     chance, train, validation = (curves.get(split, {}) for split in ("chance", "train", "validation"))
     told = [name for name in chance if name in train or name in validation]
-    terms = told + [name for name in train if name not in (*told, "step")]
-    terms = [name for name in terms if name != "loss" or len(terms) < 4][:4]
+    # The sum says nothing that its parts don't, once their level of chance is known.
+    others = [name for name in train if name not in (*told, "step") and not (told and name == "loss")]
+    terms = (told + others)[:4]
     if not terms:
         return ""
     with _style(f"curves{number}"):
@@ -495,7 +492,7 @@ def _draw_roc(results: Sequence[Mapping[str, Any]], labels: Sequence[str], colou
         classes = sorted(classes, key=lambda name: -positives.get(name, 0))[:12]
     if not classes:
         return ""
-    n_columns = min(4, max(3, len(classes)))
+    n_columns = 3 if len(classes) <= 5 else 4
     n_rows = math.ceil((len(classes) + 1) / n_columns)
     with _style(f"roc{number}"):
         from matplotlib.figure import Figure

@@ -6,11 +6,11 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from ecgstore import ConfigError, EcgError, open_store
+from ecgstore import ConfigError, open_store
 from ecgtrain import evaluate, loop, report, tasks
 from ecgtrain.config import RunConfig, dump
 from ecgtrain.pretrain import ENVIRONMENT, Trained, pretrain, random_backbone
@@ -69,17 +69,18 @@ def run(
     made = {
         "title": config.name,
         "results": results,
-        "runs": [_about_run(config, run_dir, trained, pretrain_seconds, str(device))],
+        "caveats": [text for result in results for text in result.get("caveats", [])],
+        **_about_run(config, run_dir, trained, pretrain_seconds, device),
     }
     report.write_report(run_dir, made)
-    return made
+    return report.read_report(run_dir)
 
 
 def evaluate_store(
     run_dir: str | Path,
     store_path: str,
     *,
-    folds: Sequence[int] | str | None = None,
+    folds: Sequence[int] | Literal["all"] | None = None,
     names: Sequence[str] = (),
     allow_overlap: bool = False,
     out: str | Path | None = None,
@@ -87,47 +88,54 @@ def evaluate_store(
 ) -> dict[str, Any]:
     """Judge the trained heads of a run on another store; writes a report into ``out`` if that is given."""
     results = evaluate.evaluate(
-        run_dir, store_path, folds=folds, names=names, allow_overlap=allow_overlap, device=device
+        run_dir,
+        store_path,
+        folds=folds,
+        names=names,
+        allow_overlap=allow_overlap,
+        device=device,
     )
-    made = {
-        "title": f"{Path(run_dir).name} on {Path(store_path).name}",
-        "results": results,
-        "runs": report.read_report(Path(run_dir)).get("runs", []),
-    }
+    made: dict[str, Any] = {"title": f"{Path(run_dir).name} on {Path(store_path).name}", "results": results}
+    said = [text for result in results for text in result.get("caveats", [])]
+    made["caveats"] = list(dict.fromkeys([*said, *report.caveats(report.plain(made))]))
     if out is not None:
-        report.write_report(Path(out), made)
+        report.write_report(out, made)
     return made
 
 
 def _about_run(
-    config: RunConfig, run_dir: Path, trained: Trained, pretrain_seconds: float, device: str
+    config: RunConfig, run_dir: Path, trained: Trained, pretrain_seconds: float, device: torch.device | str
 ) -> dict[str, Any]:
     """What the report says of a run besides its results."""
-    assert config.pretrain is not None
-    store = open_store(config.data.store)
     settings = config.pretrain
-    lines = _metrics(run_dir)
+    assert settings is not None
+    store = open_store(config.data.store)
+    curves = report.loss_curves(run_dir / loop.METRICS)
+    environment = json.loads((run_dir / ENVIRONMENT).read_text(encoding="utf-8"))
     return {
-        "name": config.name,
-        "path": str(run_dir),
-        "seed": config.seed,
-        "method": settings.method.model_dump(mode="json"),
-        "backbone": settings.backbone.model_dump(mode="json"),
-        "n_parameters": sum(parameter.numel() for parameter in trained.backbone.parameters()),
-        "n_pretrain_records": len(store.select(folds=settings.folds)),
-        "folds": list(settings.folds),
-        "steps": max((int(line["step"]) for line in lines if line["split"] == "train"), default=0),
-        "seconds": round(pretrain_seconds, 1),
-        "device": device,
+        "run": {
+            "name": config.name,
+            "method": settings.method.model_dump()["name"],
+            "backbone": settings.backbone.model_dump()["name"],
+            "n_parameters": sum(parameter.numel() for parameter in trained.backbone.parameters()),
+            "n_records": len(store.select(folds=settings.folds)),
+            "folds": settings.folds,
+            "steps": max(map(int, curves.get("train", {}).get("step", [0]))),
+            "batch_size": settings.batch_size,
+            "seconds": pretrain_seconds,
+            "device": environment.get("device", str(device)),
+            "seed": config.seed,
+        },
         "store": {
             "path": store.path,
             "fingerprint": store.fingerprint,
-            "records": store.n_records,
+            "n_records": store.n_records,
             "fs_hz": store.fs_hz,
+            "leads": store.leads,
             "recipe": store.recipe,
-            "terms": [{name: getattr(terms, name) for name in type(terms).__dataclass_fields__} for terms in store.terms],
+            "terms": store.terms,
         },
-        "curves": _curves(lines),
-        "config_yaml": dump(config),
-        "environment": json.loads((run_dir / ENVIRONMENT).read_text(encoding="utf-8")),
+        "curves": curves,
+        "settings": dump(config),
+        "environment": environment,
     }

@@ -45,11 +45,7 @@ class Targets:
         others.
         """
         seen_c: npt.NDArray[np.bool_] = np.any(self.y_nc[self.labelled(train_rows)], axis=0)
-        gone = {
-            name: "no training record has it"
-            for name, seen in zip(self.classes, seen_c, strict=True)
-            if not seen
-        }
+        gone = {name: "no training record has it" for name, seen in zip(self.classes, seen_c, strict=True) if not seen}
         return replace(
             self,
             classes=tuple(name for name in self.classes if name not in gone),
@@ -78,9 +74,7 @@ class Task:
 
 def names() -> tuple[str, ...]:
     """Addresses of all tasks, by listing the room."""
-    return tuple(
-        f"{room}/{one}" for room in occupants(__name__) for one in occupant(__name__, room).LABEL_SETS
-    )
+    return tuple(f"{room}/{one}" for room in occupants(__name__) for one in occupant(__name__, room).LABEL_SETS)
 
 
 def load(name: str) -> Task:
@@ -98,7 +92,5 @@ def unknown_label_set(label_set: str, known: Mapping[str, str], room: str) -> Co
     return ConfigError(
         f"unknown label set {label_set!r}" if label_set else "a task reads file/label_set",
         where=f"task {room}/{label_set}",
-        fix=f"did you mean {room}/{near[0]}?"
-        if near
-        else f"known: {', '.join(f'{room}/{one}' for one in known)}",
+        fix=f"did you mean {room}/{near[0]}?" if near else f"known: {', '.join(f'{room}/{one}' for one in known)}",
     )

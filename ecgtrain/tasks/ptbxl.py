@@ -197,9 +197,7 @@ def targets(store: Store, label_set: str) -> Targets:
     codes = tuple(code for of in known.values() for code in of)
     stated_nk = store.statement_matrix(codes, SYSTEM)
     column = {code: k for k, code in enumerate(codes)}
-    y_nc = np.stack(
-        [stated_nk[:, [column[code] for code in of]].any(axis=1) for of in known.values()], axis=1
-    )
+    y_nc = np.stack([stated_nk[:, [column[code] for code in of]].any(axis=1) for of in known.values()], axis=1)
     return Targets(
         task=f"ptbxl/{label_set}",
         classes=tuple(known),
