@@ -225,7 +225,8 @@ def plot(store: Path, record_id: str, out: Path) -> None:
     from ecgstore.plot import page
     from ecgstore.store import open_store
 
-    page(open_store(store).read(record_id), out)
+    opened = open_store(store)
+    page(opened.read(record_id), out, caption=", ".join(_filter_words(one) for one in opened.recipe["filters"]))
     click.echo(out)
 
 

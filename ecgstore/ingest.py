@@ -416,9 +416,9 @@ def _remove_strangers(root: Path, objects: Mapping[str, manifest.ObjectHash]) ->
 
 
 def _read_outcome(out: Path) -> dict[str, Any]:
-    parquet = need("pyarrow.parquet", "ingest")
-    records = parquet.read_table(out / layout.RECORDS, columns=["warnings"])
-    reasons = parquet.read_table(out / layout.REJECTED, columns=["reason"])["reason"].to_pylist()
+    tables = importlib.import_module("ecgstore.tables")
+    records = tables.from_parquet((out / layout.RECORDS).read_bytes())
+    reasons = tables.from_parquet((out / layout.REJECTED).read_bytes())["reason"].to_pylist()
     return {
         "records": records.num_rows,
         "rejected": len(reasons),

@@ -18,10 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import zarr
 
-from ecgstore import layout, manifest
+from ecgstore import layout, manifest, tables
 from ecgstore.errors import ConfigError, IntegrityError, StoreError, StoreFormatError, nearest
 from ecgstore.record import LeadState, Record, Statement, Terms
 
@@ -318,7 +317,7 @@ def _attributes(root: Path, sealed: manifest.Manifest) -> dict[str, Any]:
 
 
 def _table(root: Path, sealed: manifest.Manifest, name: str) -> pa.Table:
-    return pq.read_table(pa.BufferReader(_sealed_bytes(root, sealed, name)))
+    return tables.from_parquet(_sealed_bytes(root, sealed, name))
 
 
 def _sealed_bytes(root: Path, sealed: manifest.Manifest, name: str) -> bytes:

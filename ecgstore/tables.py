@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecgstore.plan import Plan, Planned
 from ecgstore.record import Rejection
-from ecgstore.shards import Written
+
+if TYPE_CHECKING:
+    from ecgstore.plan import Plan, Planned
+    from ecgstore.shards import Written
 
 RECORDS_SCHEMA = pa.schema(
     [
@@ -87,3 +90,12 @@ def to_parquet(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     return bytes(sink.getvalue())
+
+
+def from_parquet(content: bytes) -> pa.Table:
+    """Read such bytes back.
+
+    Not by ``pyarrow.parquet.read_table``: the threads that it leaves behind abort the process at its end, half
+    of the times, where torch was imported first (apache/arrow#34314).
+    """
+    return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)

@@ -150,9 +150,11 @@ def evaluate(
     """Apply the trained heads of a run to another store, without fitting anything; one result per head.
 
     ``folds``: which records to judge, ``all`` for every one; by default the test folds that each head was
-    judged on, and all records where the store has no folds. Raises CheckpointError (nothing trained in ``run_dir``), PassportError (the
-    store was prepared otherwise), LeakageError (patients that backbone or head were trained on, unless
-    ``allow_overlap``, which is then said in the result), ProtocolError (no record with a label).
+    judged on, and all records where the store has no folds.
+
+    Raises CheckpointError (nothing trained in ``run_dir``), PassportError (the store was prepared otherwise),
+    LeakageError (patients that backbone or head were trained on, unless ``allow_overlap``, which is then said
+    in the result), ProtocolError (no record with a label).
     """
     run_dir, store = Path(run_dir), open_store(store_path)
     trained = load_backbone(run_dir, device=device)
@@ -173,7 +175,8 @@ def seen_patients(run_dir: Path) -> list[str]:
     path = run_dir / SEEN
     if not path.is_file():
         raise CheckpointError("the run doesn't say whom it has seen", where=path, fix="pretrain it again")
-    table = pq.read_table(path, columns=["patient_key", "role"]).to_pylist()
+    # Not read_table: its threads can abort the process at its end (apache/arrow#34314).
+    table = pq.ParquetFile(path).read(columns=["patient_key", "role"], use_threads=False).to_pylist()
     return [row["patient_key"] for row in table if row["role"] == "train" and row["patient_key"]]
 
 

@@ -240,7 +240,7 @@ def linear_probe(
         weight_cd=chosen.weight_cd,
         bias_c=chosen.bias_c,
         mean_d=mean_d.astype(np.float32),
-        std_d=std_d.astype(np.float32),
+        std_d=np.where(np.isfinite(std_d), std_d, 1).astype(np.float32),
         unfitted=tuple(name for name, fitted in zip(classes, fittable_c.tolist(), strict=True) if not fitted),
         n_train=len(train.row_r),
         n_validation=0 if validation is None else len(validation.row_r),
@@ -294,13 +294,16 @@ def _labelled_share(train: Split, fraction: float, seed: int) -> Split:
 
 
 def _moments(features_nd: Float32, standardise: bool) -> tuple[Float64, Float64]:
-    """Mean and standard deviation per feature; 1 for a feature that doesn't vary beyond its rounding."""
+    """Mean and standard deviation per feature; infinite for one that doesn't vary beyond its rounding.
+
+    Divided by that, a dead feature is 0 and so is its weight, whatever it does in other records.
+    """
     n_features = features_nd.shape[1]
     if not standardise:
         return np.zeros(n_features), np.ones(n_features)
     mean_d = features_nd.mean(axis=0, dtype=np.float64)
     std_d = features_nd.std(axis=0, dtype=np.float64)
-    return mean_d, np.where(std_d > 1e-5 * np.abs(mean_d), std_d, 1.0)
+    return mean_d, np.where(std_d > 1e-5 * np.abs(mean_d), std_d, np.inf)
 
 
 def _fits(

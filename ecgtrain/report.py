@@ -12,10 +12,13 @@ of the page::
                difference_to: {pretraining: {metric: {value, low, high}}},    # paired, this minus that
                roc: {class: {fpr: […], tpr: […]}},
                store_fingerprint, caveats: [text], run: name of one of runs}]
-    runs: [{name, seed, method: {name, …}, backbone: {name, …}, n_parameters,
-            n_pretrain_records, folds, steps, batch_size, seconds, device,
-            store: {path, fingerprint, records, fs_hz, leads, recipe, terms: [Terms as mapping]},
-            curves: as loss_curves() returns, config_yaml, environment}]
+    run: {name, method, backbone, n_parameters, n_records, folds, steps, batch_size, seconds, device, seed}
+    store: {path, fingerprint, n_records, fs_hz, leads, recipe, terms: [Terms]}
+    curves: what loss_curves() returns
+    settings: YAML text or a mapping
+    environment: versions and machine
+
+:func:`merge` puts several side by side; ``runs`` is then a list of {name, run, store, …, environment}.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ from ecgstore import ConfigError, need
 
 JSON = "report.json"
 HTML = "report.html"
+_ABOUT_RUN = ("run", "store", "curves", "settings", "environment")
 _OF_RESULT = ("name", "task", "protocol", "pretraining", "store", "n_train", "n_test", "metrics", "per_class")
 
 #: Below this many test records, and below this many positives of a class, a report warns.
@@ -58,6 +62,8 @@ _PRETRAINING = {
     "stj": "STJ",
 }
 _NULLS = ("random", "shuffled")
+#: One place of three rows of four is the legend's.
+_MOST_CURVES = 11
 _GREY = "#8b929c"
 # Told apart by people who don't see red and green alike (Okabe and Ito, 2008).
 _COLOURS = ("#0060a8", "#c4500a", "#00795a", "#a3478a", "#946f00", "#3a3f47")
@@ -75,10 +81,14 @@ def write_report(path: str | Path, report: Mapping[str, Any]) -> dict[str, Any]:
     folder = Path(path)
     content: dict[str, Any] = plain(report)
     _check(content, folder)
-    content["caveats"] = list(dict.fromkeys([*content.get("caveats", []), *caveats(content)]))
+    # Those that belong to one result are told with its name.
+    told = {text for result in content["results"] for text in result.get("caveats", [])}
+    given = [text for text in content.get("caveats", []) if text not in told]
+    content["caveats"] = list(dict.fromkeys([*given, *caveats(content)]))
     page = render(content)
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    # Keys keep their order, which says how classes and scores are listed; the same report gives the same bytes.
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     _publish(folder / JSON, text + "\n")
     _publish(folder / HTML, page)
     return content
@@ -98,22 +108,23 @@ def read_report(path: str | Path) -> dict[str, Any]:
 
 
 def merge(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Put reports side by side: all results, each with the name of its run, and all runs.
+    """Put reports of single runs side by side: all results, each with the name of its run, and all runs.
 
     Runs of the same name are numbered. Caveats are left to be found anew by :func:`write_report`.
     """
     merged: dict[str, Any] = {"results": [], "runs": []}
     for report in map(plain, reports):
         taken = {run["name"] for run in merged["runs"]}
-        new = {}
-        for run in report.get("runs") or [{}]:
-            old = run.get("name") or "run"
-            names = itertools.chain([old], (f"{old} ({number})" for number in itertools.count(2)))
-            new[old] = next(name for name in names if name not in taken)
-            merged["runs"].append({**run, "name": new[old]})
-        first = next(iter(new.values()))
-        merged["results"] += [{**one, "run": new.get(one.get("run"), first)} for one in report["results"]]
+        stem = report.get("run", {}).get("name") or "run"
+        names = itertools.chain([stem], (f"{stem} ({number})" for number in itertools.count(2)))
+        name = next(name for name in names if name not in taken)
+        merged["runs"].append({"name": name, **_about_run(report)})
+        merged["results"] += [{**one, "run": name} for one in report["results"]]
     return merged
+
+
+def _about_run(report: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: report[key] for key in _ABOUT_RUN if report.get(key)}
 
 
 def loss_curves(path: str | Path) -> dict[str, dict[str, list[float]]]:
@@ -197,7 +208,7 @@ def caveats(report: Mapping[str, Any]) -> list[str]:
         rare = {
             name: about["n_positive"]
             for name, about in first["per_class"].items()
-            if about["n_positive"] < FEW_POSITIVES
+            if 0 < about["n_positive"] < FEW_POSITIVES
         }
         if rare:
             shown = ", ".join(f"{name} ({n})" for name, n in list(rare.items())[:8])
@@ -264,21 +275,21 @@ def render(report: Mapping[str, Any]) -> str:
     need("matplotlib", "train")
     jinja2 = need("jinja2", "train")
     report = plain(report)
-    runs = report.get("runs", [])
+    runs = [_run(run, number) for number, run in enumerate(report.get("runs") or [_about_run(report)])]
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"number": _number, "signed": _signed, "count": _count, "yaml": _yaml}
     template = environment.from_string(resources.files("ecgtrain").joinpath("report.html.j2").read_text("utf-8"))
     page: str = template.render(
-        title=report.get("title") or " · ".join(run["name"] for run in runs if run.get("name")) or "Evaluation",
+        title=report.get("title") or " · ".join(filter(None, (run["name"] for run in runs))) or "Evaluation",
         tasks=list(dict.fromkeys(result["task"] for result in report["results"])),
         caveats=report.get("caveats", []),
-        groups=[_group(group, i, jinja2.utils.markupsafe.Markup) for i, group in enumerate(_groups(report["results"]))],
-        runs=[_run(run, i, jinja2.utils.markupsafe.Markup) for i, run in enumerate(runs)],
+        groups=[_group(group, i) for i, group in enumerate(_groups(report["results"]))],
+        runs=runs,
     )
     return page
 
 
-def _group(results: Sequence[Mapping[str, Any]], number: int, markup: Any) -> dict[str, Any]:
+def _group(results: Sequence[Mapping[str, Any]], number: int) -> dict[str, Any]:
     """One table: results on the same records, with all that is drawn and told of them."""
     first = results[0]
     labels = _labels(results)
@@ -290,15 +301,17 @@ def _group(results: Sequence[Mapping[str, Any]], number: int, markup: Any) -> di
         for value in (result["metrics"].get("macro_auroc") or {}).values()
         if value is not None
     ]
-    scale = _Scale(0.5 if min(lows, default=0.5) >= 0.5 else math.floor(min(lows) * 10) / 10, 1.0)
-    classes = list(dict.fromkeys(name for result in results for name in result["per_class"]))
+    scale = _Scale(0.5 if min(lows, default=0.5) >= 0.5 else 0.0, 1.0)
+    classes = {name: about for result in reversed(results) for name, about in result["per_class"].items()}
+    drawn = _most_common(results, _MOST_CURVES)
+    n_scored = sum(about["auroc"] is not None for about in first["per_class"].values())
     return {
         "task": first["task"],
         "protocol": first["protocol"].replace("_", " "),
         "n_train": first["n_train"],
         "n_test": first["n_test"],
         "store": first["store"],
-        "verdicts": [text for result in results if (text := _verdict(result, labels))],
+        "verdicts": [text for result, label in zip(results, labels, strict=True) if (text := _verdict(result, label))],
         "metrics": [(name, _METRICS.get(name, name.replace("_", " "))) for name in metric_names],
         "against": [
             (null, _pretraining(null).lower())
@@ -309,11 +322,10 @@ def _group(results: Sequence[Mapping[str, Any]], number: int, markup: Any) -> di
             {"result": result, "label": label, "colour": colour, "is_null": result["pretraining"] in _NULLS}
             for result, label, colour in zip(results, labels, colours, strict=True)
         ],
-        "classes": [
-            (name, next(result["per_class"][name] for result in results if name in result["per_class"]))
-            for name in classes
-        ],
-        "roc": markup(_draw_roc(results, labels, colours, number)),
+        "classes": classes.items(),
+        "n_scored": n_scored,
+        "n_drawn": len(drawn),
+        "roc": _draw_roc(results, labels, colours, drawn, number),
     }
 
 
@@ -321,10 +333,12 @@ def _labels(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """What each line of a table is called: its pretraining, and no more than is needed to tell lines apart."""
     labels = [_pretraining(result["pretraining"]) for result in results]
     for key in ("run", "name"):
-        if len(set(labels)) == len(labels):
-            break
+        twice = {label for label in labels if labels.count(label) > 1}
         if len({result.get(key) for result in results}) > 1:
-            labels = [f"{label}, {result[key]}" for label, result in zip(labels, results, strict=True)]
+            labels = [
+                f"{label} ({result[key]})" if label in twice and key in result else label
+                for label, result in zip(labels, results, strict=True)
+            ]
     return labels
 
 
@@ -342,13 +356,12 @@ def _colours(results: Sequence[Mapping[str, Any]]) -> list[str]:
     return colours
 
 
-def _verdict(result: Mapping[str, Any], labels: Sequence[str]) -> str:
+def _verdict(result: Mapping[str, Any], label: str) -> str:
     """What a cardiologist takes home from one line: the score, and whether it beats its null."""
     score = result["metrics"].get("macro_auroc") or {}
     if result["pretraining"] in _NULLS or score.get("value") is None:
         return ""
-    run = f" ({result['run']})" if "run" in result and len(labels) > len(set(labels)) else ""
-    text = f"{_pretraining(result['pretraining'])}{run} reaches a macro AUROC of {score['value']:.3f}"
+    text = f"{label} reaches a macro AUROC of {score['value']:.3f}"
     if score.get("low") is not None:
         text += f" (95 % interval {score['low']:.3f} to {score['high']:.3f})"
     for null, difference in result.get("difference_to", {}).items():
@@ -366,19 +379,19 @@ def _verdict(result: Mapping[str, Any], labels: Sequence[str]) -> str:
     return text + "."
 
 
-def _run(run: Mapping[str, Any], number: int, markup: Any) -> dict[str, Any]:
+def _run(about: Mapping[str, Any], number: int) -> dict[str, Any]:
     """What the page tells of one run."""
-    store = run.get("store", {})
+    run, store = about.get("run", {}), about.get("store", {})
     folded = {
-        "Settings": run.get("config_yaml"),
+        "Settings": about.get("settings"),
         "What was done to every record": store.get("recipe"),
-        "Environment": run.get("environment"),
+        "Environment": about.get("environment"),
     }
     return {
-        "name": run.get("name", ""),
+        "name": about.get("name") or run.get("name") or "",
         "story": _story(run, store),
         "store": store,
-        "curves": markup(_draw_curves(run["curves"], number)) if run.get("curves") else "",
+        "curves": _draw_curves(about["curves"], number) if "curves" in about else "",
         "folded": [(title, text if isinstance(text, str) else _yaml(text)) for title, text in folded.items() if text],
     }
 
@@ -388,18 +401,18 @@ def _story(run: Mapping[str, Any], store: Mapping[str, Any]) -> list[str]:
     story = []
     if store.get("path"):
         parts = [
-            f"{_count(store['records'])} records" if store.get("records") else "",
+            f"{_count(store['n_records'])} records" if store.get("n_records") else "",
             f"{len(store['leads'])} leads" if store.get("leads") else "",
             f"{store['fs_hz']:g} Hz" if store.get("fs_hz") else "",
         ]
         about = f" ({', '.join(filter(None, parts))})" if any(parts) else ""
         story.append(f"The signals come from {Path(store['path']).name}{about}.")
     if run.get("method"):
-        network = f" a {run['backbone']['name']} network" if run.get("backbone") else " a network"
+        network = f" a {run['backbone']} network" if run.get("backbone") else " a network"
         size = f" of {_count(run['n_parameters'])} parameters" if run.get("n_parameters") else ""
-        text = f"{_pretraining(run['method']['name'])} pretrained{network}{size} without labels"
-        if run.get("n_pretrain_records"):
-            text += f" on {_count(run['n_pretrain_records'])} records"
+        text = f"{_pretraining(run['method'])} pretrained{network}{size} without labels"
+        if run.get("n_records"):
+            text += f" on {_count(run['n_records'])} records"
         if run.get("folds"):
             text += f" of {_folds(run['folds'])}"
         if run.get("steps"):
@@ -413,7 +426,7 @@ def _story(run: Mapping[str, Any], store: Mapping[str, Any]) -> list[str]:
 
 
 def _folds(folds: Iterable[int]) -> str:
-    """ "folds 1–6, 8"."""
+    """Like: folds 1–6, 8."""
     ranges: list[list[int]] = []
     for fold in sorted(folds):
         if ranges and fold == ranges[-1][1] + 1:
@@ -484,15 +497,25 @@ def _draw_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], number: in
         return _svg(figure, "Loss over the steps of pretraining")
 
 
-def _draw_roc(results: Sequence[Mapping[str, Any]], labels: Sequence[str], colours: Sequence[str], number: int) -> str:
-    """One small ROC per class, all results in it; the twelve classes with most positives."""
-    classes = list(dict.fromkeys(name for result in results for name in result.get("roc", {})))
+def _most_common(results: Sequence[Mapping[str, Any]], n: int) -> list[str]:
+    """The classes with a ROC curve, at most the ``n`` with most positives, in the order of the table."""
+    positives = {name: result["per_class"][name]["n_positive"] for result in results for name in result.get("roc", {})}
+    kept = set(sorted(positives, key=lambda name: -positives[name])[:n])
+    return [name for name in positives if name in kept]
+
+
+def _draw_roc(
+    results: Sequence[Mapping[str, Any]],
+    labels: Sequence[str],
+    colours: Sequence[str],
+    classes: Sequence[str],
+    number: int,
+) -> str:
+    """One small ROC per class, all results in it, and a legend in the next place."""
     positives = {name: about["n_positive"] for result in results for name, about in result["per_class"].items()}
-    if len(classes) > 12:
-        classes = sorted(classes, key=lambda name: -positives.get(name, 0))[:12]
     if not classes:
         return ""
-    n_columns = 3 if len(classes) <= 5 else 4
+    n_columns = min((4, 3), key=lambda columns: -(len(classes) + 1) % columns)  # fewest empty places
     n_rows = math.ceil((len(classes) + 1) / n_columns)
     with _style(f"roc{number}"):
         from matplotlib.figure import Figure

@@ -26,7 +26,8 @@ LAYERS = [
     ["sources", "plan"],
     ["manifest"],
     ["shards"],
-    ["tables", "store"],
+    ["tables"],
+    ["store"],
     ["ingest", "plot"],
     ["cli", "__main__", "__init__"],
 ]
@@ -128,6 +129,12 @@ def test_import_is_light(package, forbidden):
     code = f"import sys, {package}; print(*sorted(set(sys.modules) & set({forbidden!r})))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_nobody_reads_parquet_with_threads_that_outlive_the_reader():
+    for path in [*files("ecgstore"), *files("ecgtrain"), *files("tests")]:
+        names = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+        assert "read_table" not in names, f"{name_of(path)}: see ecgstore.tables.from_parquet"
 
 
 def test_the_door_is_what_it_says():

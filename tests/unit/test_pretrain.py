@@ -78,7 +78,7 @@ def test_a_run_directory_explains_itself(run_dir, mini_store):
 
 def test_who_was_seen_is_written_down(run_dir, mini_store):
     store = open_store(mini_store)
-    seen = pq.read_table(run_dir / "seen.parquet")
+    seen = pq.ParquetFile(run_dir / "seen.parquet").read(use_threads=False)
     assert seen.schema.metadata[b"store_fingerprint"].decode() == store.fingerprint
     by_role = {
         role: {row["record_id"] for row in seen.to_pylist() if row["role"] == role} for role in ("train", "validation")

@@ -1,0 +1,217 @@
+"""Training as a stranger meets it: one recipe from store to report, in real processes, with good and bad input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from ecgstore import IngestSettings, ingest_folder
+from ecgstore.sources import synthetic
+
+RECIPE = {
+    "name": "tiny",
+    "seed": 0,
+    "data": {"store": "set on the command line"},
+    "pretrain": {
+        "method": {"name": "cpc", "steps_ahead": 6, "n_negatives": 16},
+        "backbone": {"name": "cpc_lstm", "encoder": {"width": 12}, "lstm_width": 12, "lstm_layers": 1},
+        "folds": [1, 2, 3, 4, 5, 6],
+        "validation_folds": [7],
+        "window_samples": 200,
+        "batch_size": 16,
+        "steps": 40,
+        "optimiser": {"lr": 0.003},
+        "log_every_steps": 10,
+        "validate_every_steps": 20,
+        "checkpoint_every_steps": 10,
+    },
+    "downstream": [
+        {
+            "name": "superclasses",
+            "task": "ptbxl/superdiagnostic",
+            "train_folds": [1, 2, 3, 4, 5, 6],
+            "validation_folds": [7],
+            "test_folds": [8],
+            "window_samples": 200,
+            "stride_samples": 200,
+            "nulls": ["random"],
+        }
+    ],
+}
+
+
+def ecgtrain(*arguments):
+    return subprocess.run([sys.executable, "-m", "ecgtrain", *map(str, arguments)], capture_output=True, text=True)
+
+
+def says(done, *parts):
+    assert done.returncode == 1, done.stderr
+    error = done.stderr.splitlines()[-1]
+    assert error.startswith("error: "), done.stderr
+    assert "Traceback" not in done.stderr
+    for part in parts:
+        assert part in error
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory):
+    """A recipe, and two stores of different synthetic cohorts."""
+    root = tmp_path_factory.mktemp("training")
+    for name, seed in (("a", 1), ("b", 2)):
+        synthetic.simulate(root / name, synthetic.Simulation(n_records=150, seed=seed))
+        # One key for both would say that patient 1 of one cohort is patient 1 of the other.
+        ingest_folder(root / name, root / f"{name}.ecg", IngestSettings(fs_hz=100, patient_key=name), workers=2)
+    (root / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    return root
+
+
+@pytest.fixture(scope="module")
+def finished(room):
+    """The run directory of the recipe on store a, and what the command said."""
+    out = room / "run"
+    done = ecgtrain("run", room / "recipe.yaml", "--set", f"data.store={room / 'a.ecg'}", "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    return out, json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_recipe_runs_to_a_report(finished, room):
+    out, answer = finished
+    assert answer["path"] == str(out)
+    report = json.loads((out / "report.json").read_text())
+    trained, null = report["results"]
+    assert [trained["pretraining"], null["pretraining"]] == ["cpc", "random"]
+    for result in (trained, null):
+        assert result["task"] == "ptbxl/superdiagnostic"
+        assert result["protocol"] == "linear_probe"
+        assert result["store"] == str(room / "a.ecg")
+        assert result["n_train"] > result["n_test"] > 0
+        auroc = result["metrics"]["macro_auroc"]
+        assert auroc["low"] <= auroc["value"] <= auroc["high"]
+        assert set(result["per_class"]) <= {"NORM", "MI", "STTC", "CD", "HYP"}
+    assert set(trained["difference_to"]["random"]) == {"macro_auroc", "macro_auprc"}
+    page = (out / "report.html").read_text()
+    assert "test records are too few" in page
+    assert report["curves"]["validation"]["step"] == [20, 40]
+
+
+def test_a_run_directory_explains_itself(finished):
+    out, _ = finished
+    for name in ("config.yaml", "environment.json", "preprocessing.json", "seen.parquet", "metrics.jsonl"):
+        assert (out / name).stat().st_size > 0
+    assert [path.name for path in sorted((out / "checkpoints").glob("step-*"))] == ["step-00000030", "step-00000040"]
+    predictions = pq.ParquetFile(out / "downstream" / "superclasses" / "cpc" / "predictions.parquet").metadata
+    report = json.loads((out / "report.json").read_text())
+    assert predictions.num_rows == report["results"][0]["n_test"]
+
+
+def test_a_finished_run_is_resumed_by_doing_nothing_again(finished, room):
+    out, _ = finished
+    before = (out / "export" / "model.safetensors").read_bytes()
+    arguments = ("run", room / "recipe.yaml", "--set", f"data.store={room / 'a.ecg'}", "--out", out)
+    says(ecgtrain(*arguments), "there is already a run", str(out))
+    done = ecgtrain(*arguments, "--resume", "--json")
+    assert done.returncode == 0, done.stderr
+    assert (out / "export" / "model.safetensors").read_bytes() == before
+    results = json.loads(done.stdout.splitlines()[-1])["results"]
+    assert results[0]["metrics"] == json.loads((out / "report.json").read_text())["results"][0]["metrics"]
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(finished, room, tmp_path):
+    out, _ = finished
+    command = [sys.executable, "-m", "ecgtrain", "run", room / "recipe.yaml"]
+    command += ["--set", f"data.store={room / 'a.ecg'}", "--out", tmp_path / "run"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list((tmp_path / "run" / "checkpoints").glob("step-*")):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "run" / "export").exists(), "killed too late to show anything"
+    done = subprocess.run([*command, "--resume"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    weights = [path / "export" / "model.safetensors" for path in (out, tmp_path / "run")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_trained_heads_are_judged_on_another_store(finished, room, tmp_path):
+    out, answer = finished
+    done = ecgtrain("evaluate", out, "--store", room / "b.ecg", "--json", "--out", tmp_path / "report")
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads(done.stdout.splitlines()[-1])["results"]
+    assert (result["pretraining"], result["store"], result["folds"]) == ("cpc", str(room / "b.ecg"), [8])
+    assert "other" not in (tmp_path / "report" / "report.html").read_text().lower()[:50]
+    everyone = ecgtrain("evaluate", out, "--store", room / "b.ecg", "--folds", "all", "--json")
+    assert json.loads(everyone.stdout.splitlines()[-1])["results"][0]["n_test"] > 100
+    # On its own test fold, the applied head gives what the report says.
+    again = ecgtrain("evaluate", out, "--store", room / "a.ecg", "--json")
+    own = json.loads(again.stdout.splitlines()[-1])["results"][0]["metrics"]["macro_auroc"]["value"]
+    assert own == pytest.approx(answer["results"][0]["metrics"]["macro_auroc"]["value"], abs=1e-6)
+
+
+def test_patients_seen_in_training_are_refused_unless_told_otherwise(finished, room):
+    out, _ = finished
+    arguments = ("evaluate", out, "--store", room / "a.ecg", "--folds", "1,8")
+    says(ecgtrain(*arguments), "patients are on both sides of the run's training and this evaluation")
+    done = ecgtrain(*arguments, "--allow-overlap", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "were seen in training" in json.loads(done.stdout.splitlines()[-1])["results"][0]["caveats"][0]
+
+
+def test_a_store_prepared_otherwise_is_refused(finished, room, tmp_path):
+    out, _ = finished
+    ingest_folder(room / "b", tmp_path / "fast.ecg", IngestSettings(fs_hz=250))
+    says(ecgtrain("evaluate", out, "--store", tmp_path / "fast.ecg"), "another sampling rate", "100 Hz", "250 Hz")
+    notched = IngestSettings(fs_hz=100, filters=({"name": "notch", "freq_hz": 50.0},))
+    ingest_folder(room / "b", tmp_path / "notched.ecg", notched)
+    says(ecgtrain("evaluate", out, "--store", tmp_path / "notched.ecg"), "prepared otherwise", "filters differs")
+
+
+def test_reports_side_by_side(finished, tmp_path):
+    out, _ = finished
+    done = ecgtrain("report", out, out, "--out", tmp_path / "both", "--json")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout.splitlines()[-1])["results"]) == 4
+    assert "tiny (2)" in (tmp_path / "both" / "report.html").read_text()
+    says(ecgtrain("report", tmp_path / "nothing"), "there is no report")
+
+
+def test_bad_recipes_and_stores_get_one_line(room, tmp_path):
+    recipe, store = room / "recipe.yaml", f"data.store={room / 'a.ecg'}"
+    out = tmp_path / "run"
+
+    def run(*settings):
+        sets = [part for one in settings for part in ("--set", one)]
+        return ecgtrain("run", recipe, *sets, "--out", out)
+
+    says(run(store, "pretrain.stepz=3"), "unknown setting pretrain.stepz", "did you mean steps", "recipe.yaml")
+    says(run(store, "pretrain.method.negatives=3"), "did you mean n_negatives")
+    says(run(store, "pretrain.method.name=cpcc"), "unknown method 'cpcc'; did you mean cpc")
+    says(run(store, "downstream.0.task=ptbxl/superdiag"), "did you mean ptbxl/superdiagnostic")
+    says(run(f"data.store={tmp_path / 'none.ecg'}"), "there is no store")
+    says(run(store, "pretrain.folds=[8]", "pretrain.batch_size=500"), "fewer records than one batch")
+    says(run(store, "pretrain.window_samples=9999"), "windows are longer than the longest record")
+    says(run(store, "downstream.0.test_folds=[1]"), "train_folds and test_folds share fold 1")
+    says(ecgtrain("run", tmp_path / "none.yaml"), "no such file")
+    unsealed = shutil.copytree(room / "a.ecg", tmp_path / "unsealed.ecg")
+    (unsealed / "manifest.json").unlink()
+    says(run(f"data.store={unsealed}"), "never sealed")
+    damaged = shutil.copytree(room / "a.ecg", tmp_path / "damaged.ecg")
+    shard = damaged / "signal" / "c" / "0" / "0"
+    shard.write_bytes(shard.read_bytes()[:-1000])
+    says(run(f"data.store={damaged}"), "can't be decoded", "verify --deep")
+
+
+def test_methods_are_listed_with_a_line_each():
+    done = ecgtrain("methods", "--json")
+    rooms = json.loads(done.stdout)
+    assert "cpc" in rooms["methods"]
+    assert "cpc_lstm" in rooms["backbones"]
+    assert all("\n" not in text for room in rooms.values() for text in room.values())
+    assert "cpc " in ecgtrain("methods").stdout
