@@ -310,9 +310,13 @@ def _run(
         if progress is not None:
             progress("shards", min(finished, len(made.tasks)), len(made.tasks))
 
-    # Bound before Dask sees them: it would search every argument for its own objects, record by record.
-    work = [functools.partial(shards.write, root, task, made.recipe, made.shard_samples, made.sha256) for task in todo]
-    delayed = [dask.delayed(one, traverse=False)() for one in work]
+    delayed = [
+        # Bound before Dask sees it: it would search every argument for its own objects, record by record.
+        dask.delayed(
+            functools.partial(shards.write, root, task, made.recipe, made.shard_samples, made.sha256), traverse=False
+        )(dask_key_name=f"shard-{task.first_shard:08d}")
+        for task in todo
+    ]
     with callbacks.Callback(posttask=after_task):
         commits = dask.compute(*delayed, scheduler="threads", num_workers=workers)
     return {commit.first_shard: commit for commit in commits}

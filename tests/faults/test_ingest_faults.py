@@ -101,9 +101,10 @@ def test_twenty_kills_at_random_moments(many, undisturbed, tmp_path):
 def test_a_commit_whose_shard_was_damaged_is_done_again(many, undisturbed, tmp_path):
     out = tmp_path / "killed.ecg"
     assert kill_when(many, out, commits=4)
-    (out / layout.shard_object(0)).write_bytes(b"torn")
-    (out / layout.commit_object(1)).write_bytes(b'{"torn')
-    (out / layout.shard_object(2)).unlink()
+    one, two, three = [int(path.stem) for path in sorted(out.glob("commits/*.json"))][:3]
+    (out / layout.shard_object(one)).write_bytes(b"torn")
+    (out / layout.commit_object(two)).write_bytes(b'{"torn')
+    (out / layout.shard_object(three)).unlink()
     (out / "signal/c/0/999.123.partial").write_bytes(b"left behind")
     assert ingest_folder(many, out, SETTINGS, workers=2).fingerprint == undisturbed
 

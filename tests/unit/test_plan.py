@@ -26,10 +26,7 @@ def test_no_record_straddles_a_shard():
     for task in plan.tasks:
         assert task.n_shards == 1
         for record in task.records:
-            assert (
-                record.start // plan.shard_samples
-                == (record.start + record.n_samples - 1) // plan.shard_samples
-            )
+            assert record.start // plan.shard_samples == (record.start + record.n_samples - 1) // plan.shard_samples
     assert plan.n_records == 10
     assert plan.shard_samples == layout.CHUNK_SAMPLES
 

@@ -84,11 +84,7 @@ def test_the_grid_is_every_millimetre_and_every_fifth_is_heavier() -> None:
 def test_the_classic_page_draws_each_lead_in_its_quarter_and_ii_below() -> None:
     shown = record()
     drawn = figure(shown)
-    columns = {
-        lead: column
-        for column, group in enumerate(np.split(np.array(LEADS_12), 4))
-        for lead in group.tolist()
-    }
+    columns = {lead: column for column, group in enumerate(np.split(np.array(LEADS_12), 4)) for lead in group.tolist()}
     for number, lead in enumerate(LEADS_12):
         x_mm, y_mm = xy_mm(lines(drawn, f"trace {lead}")[0])
         first = round(columns[lead] * CELL_S * FS_HZ)
@@ -198,9 +194,7 @@ def test_the_page_tells_what_is_known() -> None:
 def test_no_text_leaves_the_page_or_covers_another(shape: str) -> None:
     leads, seconds = {"classic": (LEADS_12, 10.0), "rows": (("I", "V1"), 30.0), "short": (("I",), 1.0)}[shape]
     codes = tuple(Statement(f"CODE{number}", "scp_ecg") for number in range(45))
-    crowded = Record(
-        "r" * 20, leads, FS_HZ, record(leads, seconds).signal_mv_lt, sex="male", statements=codes
-    )
+    crowded = Record("r" * 20, leads, FS_HZ, record(leads, seconds).signal_mv_lt, sex="male", statements=codes)
     drawn = figure(crowded, caption="band-pass 0.5–40 Hz, notch 50 Hz, median baseline 0.2 s and 0.6 s, " * 2)
     drawn.draw_without_rendering()
     boxes = [text.get_window_extent() for text in drawn.axes[0].texts]

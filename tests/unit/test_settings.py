@@ -33,9 +33,7 @@ def test_a_wrong_setting_is_one_line_that_names_the_key(content, message):
 
 
 def test_settings_are_frozen_and_round_trip():
-    settings = IngestSettings(
-        filters=[{"name": "notch", "freq_hz": 60}], source={"name": "ptbxl", "rate_hz": 100}
-    )
+    settings = IngestSettings(filters=[{"name": "notch", "freq_hz": 60}], source={"name": "ptbxl", "rate_hz": 100})
     with pytest.raises(ValueError, match="frozen"):
         settings.fs_hz = 7
     assert parse(IngestSettings, settings.model_dump(mode="json")) == settings

@@ -40,9 +40,7 @@ def test_shards_hold_every_record_once(mini_store):
     seen = []
     for shard in range(store.n_shards):
         signal = store.read_shard(shard)
-        for row, start, length, offset in zip(
-            signal.rows, signal.starts, signal.lengths, signal.offsets, strict=True
-        ):
+        for row, start, length, offset in zip(signal.rows, signal.starts, signal.lengths, signal.offsets, strict=True):
             assert offset == 0
             record = store.read(store.column("record_id")[row])
             piece = layout.counts_to_mv(signal.counts_lt[:, start : start + length])
@@ -75,9 +73,9 @@ def test_a_record_of_several_shards_comes_back_whole(tmp_path, write_record, mon
 def test_statistics_are_those_of_the_samples(mini_store):
     store = ecgstore.open_store(mini_store)
     rows = store.select(folds=[1, 2, 3])
-    samples = np.concatenate(
-        [store.read(i).signal_mv_lt for i in store.column("record_id")[rows]], axis=1
-    ).astype(float)
+    samples = np.concatenate([store.read(i).signal_mv_lt for i in store.column("record_id")[rows]], axis=1).astype(
+        float
+    )
     statistics = store.statistics([1, 2, 3])
     np.testing.assert_allclose(statistics.mean_mv_l, samples.mean(axis=1), atol=1e-6)
     np.testing.assert_allclose(statistics.std_mv_l, samples.std(axis=1), rtol=1e-5)
