@@ -18,7 +18,7 @@ import platform
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +110,7 @@ def detect_source(root: Path) -> Settings:
     return _default_settings(occupant("ecgstore.sources", "wfdb_folder"))
 
 
-def plan(source_root: Path, settings: IngestSettings, *, workers: int = 1, progress: Progress | None = None) -> Plan:
+def plan(source_root: Path, settings: IngestSettings, *, progress: Progress | None = None) -> Plan:
     """List the source, read every header and plan the store. Nothing is written.
 
     Raises SourceError where the folder is absent or no record in it can be used.
@@ -125,12 +125,12 @@ def plan(source_root: Path, settings: IngestSettings, *, workers: int = 1, progr
     if not listing.records and not listing.rejected:
         raise SourceError("no WFDB record (*.hea) was found", where=source_root, fix="check the path")
     recipe = settings.recipe
-    with ThreadPoolExecutor(max_workers=workers) as pool:
-        scanned: list[Scanned | Rejection] = []
-        for done, item in enumerate(pool.map(lambda ref: scan(ref, recipe), listing.records, chunksize=64), start=1):
-            scanned.append(item)
-            if progress is not None and (done % 64 == 0 or done == len(listing.records)):
-                progress("scan", done, len(listing.records))
+    scanned: list[Scanned | Rejection] = []
+    # One thread: parsing holds the interpreter, and several threads only take it from each other.
+    for done, ref in enumerate(listing.records, start=1):
+        scanned.append(scan(ref, recipe))
+        if progress is not None and (done % 64 == 0 or done == len(listing.records)):
+            progress("scan", done, len(listing.records))
     made = make_plan(listing, scanned, recipe, name, source_root, settings.patient_key)
     if made.n_records == 0:
         first = made.rejected[0]
@@ -165,7 +165,7 @@ def ingest_folder(
     began = time.perf_counter()
     out = Path(out)
     _refuse_nested(Path(source_root), out)
-    made = plan(Path(source_root), settings, workers=workers, progress=progress)
+    made = plan(Path(source_root), settings, progress=progress)
     if overwrite and (out / layout.MANIFEST).exists():
         # The old store stays whole and readable until the new one is sealed.
         aside = out.with_name(f"{out.name}{publish.ASIDE}")
@@ -237,7 +237,6 @@ def _begin(root: Path, made: Plan) -> None:
         publish.write_bytes(building, json.dumps({"plan_sha256": made.sha256}).encode() + b"\n")
     if not (root / layout.SIGNAL / "zarr.json").exists():
         shards.create_array(root, made.recipe, made.total_samples, made.shard_samples)
-        publish.flush(root / layout.SIGNAL / "zarr.json")
 
 
 @contextlib.contextmanager
@@ -297,7 +296,8 @@ def _run(
     callbacks = need("dask.callbacks", "ingest")
     # Threads that import at the same time can wait for each other; what the tasks need is imported once here.
     need("scipy.fft", "ingest")
-    need("wfdb", "ingest")
+    if not all(record.header.plain for task in made.tasks for record in task.records):
+        need("wfdb", "ingest")
     _keep_freed_memory()
     todo = [task for task in made.tasks if task.first_shard not in done]
     finished = len(made.tasks) - len(todo)
@@ -361,6 +361,7 @@ def _seal(root: Path, made: Plan, commits: Sequence[shards.Commit], settings: In
     names += [layout.commit_object(commit.first_shard) for commit in commits]
     objects |= {name: manifest.hash_object(root / name) for name in names}
     _remove_strangers(root, objects)
+    _flush_all(root, objects)
     sealed = manifest.seal(root, objects, made.sha256)
     (root / layout.BUILDING).unlink(missing_ok=True)
     return sealed
@@ -409,6 +410,14 @@ def _software() -> dict[str, str]:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
+
+
+def _flush_all(root: Path, names: Iterable[str]) -> None:
+    """Have every object on the disk before the manifest says that it is; waiting for disks goes well in threads."""
+    paths = [root / name for name in names]
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        list(pool.map(publish.flush, paths))
+        list(pool.map(publish.flush_folder, {path.parent for path in paths}))
 
 
 def _remove_strangers(root: Path, objects: Mapping[str, manifest.ObjectHash]) -> None:

@@ -7,7 +7,7 @@ PTB writes lower case and adds the Frank leads; Cabrera layouts hold an inverted
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -56,7 +56,6 @@ class Harmonised:
     warnings: tuple[str, ...] = ()
 
 
-@lru_cache(maxsize=4096)
 def recognise(name: str) -> LeadName | None:
     """Tell which lead ``name`` means; None for a name that is not known to be a lead (never guessed)."""
     bare = _PREFIX.sub("", name.strip())
@@ -92,7 +91,8 @@ def harmonise(
     where they are missing and I and II are both there; other missing leads become NaN. A lead that never
     changes is kept and called bad. Raises RecordError: unknown_lead, duplicate_lead, no_leads.
     """
-    places, left_out = _places(names, wanted, extra, record_id)
+    found = _places(names, wanted, extra, record_id)
+    places = found.of
     # Most files are in the wanted order already; the loop then only names the states.
     in_order = [places.get(lead) for lead in wanted] == [(row, 1) for row in range(signal_mv_lt.shape[0])]
     out_lt = signal_mv_lt if in_order else np.full((len(wanted), signal_mv_lt.shape[1]), np.nan, dtype=np.float32)
@@ -111,32 +111,47 @@ def harmonise(
     for flat in np.flatnonzero(_is_flat(out_lt)).tolist():
         if states[flat] is not LeadState.ABSENT:
             states[flat] = LeadState.BAD
-    warnings = [f"left out: {', '.join(left_out)}"] if left_out else []
+    warnings = [f"left out: {', '.join(found.left_out)}"] if found.left_out else []
     inverted = [lead for lead, (_, sign) in places.items() if sign < 0]
     warnings += [f"sign turned: {', '.join(inverted)}"] if inverted else []
     return Harmonised(out_lt, tuple(states), tuple(warnings))
 
 
-def _places(
-    names: Sequence[str], wanted: Sequence[str], extra: ExtraLeads, record_id: str
-) -> tuple[dict[str, tuple[int, int]], list[str]]:
-    """Where each standard lead stands, (signal number, sign), and the names of signals that are none."""
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where each standard lead stands, (signal number, sign); signals that are none; or why not at all."""
+
+    of: Mapping[str, tuple[int, int]]
+    left_out: tuple[str, ...] = ()
+    refusal: tuple[str, str] | None = None
+
+
+def _places(names: Sequence[str], wanted: Sequence[str], extra: ExtraLeads, record_id: str) -> _Places:
+    places = _find_places(tuple(names), tuple(wanted), extra)
+    if places.refusal is not None:
+        raise RecordError(record_id, *places.refusal)
+    return places
+
+
+# Thousands of records share a handful of lead lists.
+@lru_cache(maxsize=1024)
+def _find_places(names: tuple[str, ...], wanted: tuple[str, ...], extra: ExtraLeads) -> _Places:
     places: dict[str, tuple[int, int]] = {}
     left_out: list[str] = []
     for row, name in enumerate(names):
         known = recognise(name)
         if known is None and extra == "refuse":
-            raise RecordError(record_id, "unknown_lead", repr(name))
+            return _Places({}, refusal=("unknown_lead", repr(name)))
         if known is None or not known.standard:
             left_out.append(name)
         elif known.lead in places:
-            raise RecordError(record_id, "duplicate_lead", f"{known.lead} as {name!r} too")
+            return _Places({}, refusal=("duplicate_lead", f"{known.lead} as {name!r} too"))
         else:
             places[known.lead] = (row, known.sign)
-    derivable = {"I", "II"} <= places.keys()
+    derivable = places.keys() >= {"I", "II"}
     if not any(lead in places or (derivable and lead in _FROM_I_II) for lead in wanted):
-        raise RecordError(record_id, "no_leads", f"the record has {', '.join(names)}")
-    return places, left_out
+        return _Places({}, refusal=("no_leads", f"the record has {', '.join(names)}"))
+    return _Places(places, tuple(left_out))
 
 
 def _is_flat(signal_lt: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:

@@ -9,27 +9,28 @@ from pathlib import Path
 ASIDE = ".partial"
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Make ``path`` hold ``content``, wholly or not at all, also after a power cut."""
+def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Make ``path`` hold ``content``, wholly or not at all; ``durable``: also after a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{path.name}.{os.getpid()}{ASIDE}")
     try:
         with aside.open("wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
-    flush_folder(path.parent)
+    if durable:
+        flush_folder(path.parent)
 
 
 def flush(path: Path) -> None:
-    """Flush a file that somebody else wrote."""
+    """Flush a file's content that somebody else wrote; its name is flushed with its folder."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
-    flush_folder(path.parent)
 
 
 def flush_folder(folder: Path) -> None:

@@ -7,6 +7,7 @@ read back, compared and hashed; then its commit record is published, and only th
 
 from __future__ import annotations
 
+import itertools
 import json
 import zlib
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,10 @@ from ecgstore.errors import IntegrityError, RecordError, StoreError
 from ecgstore.manifest import ObjectHash, hash_object
 from ecgstore.plan import Planned, Recipe, Task
 from ecgstore.record import LeadState, Rejection
+
+#: Records conditioned together, and the bound on their samples (32 MB of float32 for twelve leads).
+BATCH = 16
+BATCH_SAMPLES = 640_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,21 +99,18 @@ def write(root: Path, task: Task, recipe: Recipe, shard_samples: int, plan_sha25
     commit = Commit(plan_sha256, task.first_shard)
     start, n_samples = task.first_shard * shard_samples, task.n_shards * shard_samples
     counts_lt = np.full((len(recipe.leads), n_samples), layout.NOT_RECORDED, dtype=np.int16)
-    for record in task.records:
-        try:
-            one = _record_counts(record, recipe)
-        except RecordError as error:
-            commit.rejected.append(Rejection(error.record_id, error.reason, error.detail))
-            continue
-        place_lt = counts_lt[:, record.start - start : record.start - start + record.n_samples]
-        place_lt[:] = one.counts_lt
-        commit.written.append(one.written)
-        fold = "" if record.ref.fold is None else str(record.ref.fold)
-        commit.sums.setdefault(fold, Sums.zero(len(recipe.leads))).add(_sums(place_lt))
+    for batch in _batches(task.records):
+        for record, counts_of_lt, written in _batch_counts(batch, recipe, commit.rejected):
+            counts_lt[:, record.start - start : record.start - start + record.n_samples] = counts_of_lt
+            commit.written.append(written)
+            fold = "" if record.ref.fold is None else str(record.ref.fold)
+            commit.sums.setdefault(fold, Sums.zero(len(recipe.leads))).add(_sums(counts_of_lt))
     for shard in range(task.n_shards):
         part_lt = counts_lt[:, shard * shard_samples : (shard + 1) * shard_samples]
         _write_one(root, task.first_shard + shard, part_lt, shard_samples, commit)
-    publish.write_bytes(root / layout.commit_object(task.first_shard), _dump(commit))
+    # Not flushed to the disk one by one: a commit names the hash of its shard, so after a power cut whatever
+    # did not reach the disk is found out and done again. The seal flushes everything before it counts.
+    publish.write_bytes(root / layout.commit_object(task.first_shard), _dump(commit), durable=False)
     return commit
 
 
@@ -126,47 +128,86 @@ def load_commit(root: Path, first_shard: int, plan_sha256: str) -> Commit | None
     return commit
 
 
+def _batches(records: Sequence[Planned]) -> Iterator[list[Planned]]:
+    """Neighbours of one shape, up to BATCH together.
+
+    Threads scale by it: each NumPy call lets go of the interpreter and must win it back, so what counts is how
+    many calls there are, not how long they take.
+    """
+    for _, group in itertools.groupby(records, key=lambda record: (record.header.n_samples, record.header.fs_hz)):
+        alike = list(group)
+        size = max(1, min(BATCH, BATCH_SAMPLES // max(1, alike[0].header.n_samples)))
+        yield from (alike[i : i + size] for i in range(0, len(alike), size))
+
+
+def _batch_counts(
+    records: Sequence[Planned], recipe: Recipe, rejected: list[Rejection]
+) -> Iterator[tuple[Planned, npt.NDArray[np.int16], Written]]:
+    """The way of some records of one shape: raw files → mV → leads → conditioning → counts."""
+    read = list(_read(records, recipe, rejected))
+    if not read:
+        return
+    n_leads, header = len(recipe.leads), read[0].record.header
+    signals_mv_lt = [one.harmonised.signal_mv_lt for one in read]
+    conditioned_mv_lt = conditioning.condition_alike(signals_mv_lt, header.fs_hz, recipe.fs_hz, recipe.filters)
+    all_counts_lt, n_clipped_l = layout.mv_to_counts(conditioned_mv_lt)
+    for i, one in enumerate(read):
+        leads_of_one = slice(i * n_leads, (i + 1) * n_leads)
+        counts_lt, n_clipped = all_counts_lt[leads_of_one], int(n_clipped_l[leads_of_one].sum())
+        if counts_lt.max() == layout.NOT_RECORDED:
+            detail = "nothing was recorded in the wanted leads"
+            rejected.append(Rejection(one.record.ref.record_id, "no_samples", detail))
+            continue
+        yield one.record, counts_lt, _written(one, counts_lt, n_clipped)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class _One:
-    counts_lt: npt.NDArray[np.int16]
-    written: Written
+class _Read:
+    record: Planned
+    raw: wfdb_io.RawSignal
+    harmonised: leads.Harmonised
 
 
-def _record_counts(record: Planned, recipe: Recipe) -> _One:
-    """One record's way: raw files → mV → leads → conditioning → counts."""
-    ref, header = record.ref, record.header
-    raw = wfdb_io.read_signal(ref.path, header, ref.record_id)
-    harmonised = leads.harmonise(
-        raw.signal_mv_lt,
-        header.lead_names,
-        record_id=ref.record_id,
-        wanted=recipe.leads,
-        extra=recipe.extra_leads,
-    )
-    signal_mv_lt = conditioning.condition(harmonised.signal_mv_lt, header.fs_hz, recipe.fs_hz, recipe.filters)
-    if signal_mv_lt.shape[1] != record.n_samples:
-        detail = f"{signal_mv_lt.shape[1]} samples where the header promised {record.n_samples}"
-        raise RecordError(ref.record_id, "truncated", detail)
-    counts_lt, n_clipped = layout.mv_to_counts(signal_mv_lt)
-    if counts_lt.max() == layout.NOT_RECORDED:
-        raise RecordError(ref.record_id, "no_samples", "nothing was recorded in the wanted leads")
-    warnings = [*raw.warnings, *harmonised.warnings]
+def _read(records: Sequence[Planned], recipe: Recipe, rejected: list[Rejection]) -> Iterator[_Read]:
+    for record in records:
+        ref, header = record.ref, record.header
+        try:
+            raw = wfdb_io.read_signal(ref.path, header, ref.record_id)
+            harmonised = leads.harmonise(
+                raw.signal_mv_lt,
+                header.lead_names,
+                record_id=ref.record_id,
+                wanted=recipe.leads,
+                extra=recipe.extra_leads,
+            )
+            if harmonised.signal_mv_lt.shape[1] != header.n_samples:
+                detail = f"{harmonised.signal_mv_lt.shape[1]} of {header.n_samples} samples"
+                raise RecordError(ref.record_id, "truncated", detail)
+        except RecordError as error:
+            rejected.append(Rejection(error.record_id, error.reason, error.detail))
+        else:
+            yield _Read(record, raw, harmonised)
+
+
+def _written(one: _Read, counts_lt: npt.NDArray[np.int16], n_clipped: int) -> Written:
+    warnings = [*one.raw.warnings, *one.harmonised.warnings]
     if n_clipped:
         warnings.append(f"{n_clipped} samples beyond ±{layout.MAX_COUNT / layout.COUNTS_PER_MV} mV were clipped")
-    written = Written(
-        record_id=ref.record_id,
-        lead_states="".join(harmonised.states),
+    return Written(
+        record_id=one.record.ref.record_id,
+        lead_states="".join(one.harmonised.states),
         n_clipped=n_clipped,
-        n_not_recorded=_n_not_recorded(counts_lt, harmonised.states),
+        n_not_recorded=_n_not_recorded(counts_lt, one.harmonised.states),
         crc32=zlib.crc32(counts_lt.tobytes()),
-        source_sha256=raw.source_sha256,
+        source_sha256=one.raw.source_sha256,
         warnings="; ".join(warnings),
     )
-    return _One(counts_lt, written)
 
 
 def _n_not_recorded(counts_lt: npt.NDArray[np.int16], states: Sequence[LeadState]) -> int:
     """Samples not recorded in leads that are there; an absent lead is said by its state."""
+    if counts_lt.min() > layout.NOT_RECORDED:
+        return 0
     present = np.array([state is not LeadState.ABSENT for state in states])
     return int(np.count_nonzero(counts_lt[present] == layout.NOT_RECORDED))
 
@@ -191,7 +232,6 @@ def _write_one(root: Path, shard: int, part_lt: npt.NDArray[np.int16], shard_sam
         array[:, begin:end] = part_lt[:, : end - begin]
         read_lt = np.asarray(array[:, begin:end])
         if (root / name).exists():  # a shard without a single recorded sample has no object
-            publish.flush(root / name)
             commit.objects[name] = hash_object(root / name)
     except OSError as error:
         raise StoreError("a shard could not be written", where=root / name, got=error.strerror or str(error)) from error

@@ -106,7 +106,7 @@ def read_header(path: Path, record_id: str) -> Header:
     if len(header.lead_names) > MAX_SIGNALS or header.n_samples * len(header.lead_names) > MAX_VALUES:
         claim = f"{len(header.lead_names)} signals of {header.n_samples} samples"
         raise RecordError(record_id, "too_large", claim)
-    for line in header.signals:
+    for line in {(line.gain, line.unit): line for line in header.signals}.values():
         _mv_per_count(line, record_id)  # refuses a gain or unit that no millivolts can be made from
     _check_files(path, header, record_id)
     return replace(header, sha256=hashlib.sha256(content).hexdigest())
@@ -192,12 +192,12 @@ def _read_plain(path: Path, header: Header, record_id: str) -> RawSignal:
     sums = counts_lt.view(np.uint16).sum(axis=1, dtype=np.uint16)
     for line, initial, total in zip(header.signals, counts_lt[:, 0].tolist(), sums.tolist(), strict=True):
         _check_line(line, initial, total, record_id)
-    signal_mv_lt = counts_lt.astype(np.float32)
-    baseline_l = np.array([line.baseline for line in header.signals], dtype=np.float32)
-    if baseline_l.any():
-        signal_mv_lt -= baseline_l[:, None]
-    signal_mv_lt *= np.array([[_mv_per_count(line, record_id)] for line in header.signals], dtype=np.float32)
-    if counts_lt.min() == INVALID_16:
+    mv_per_count_l1 = np.array([[_mv_per_count(line, record_id)] for line in header.signals], dtype=np.float32)
+    signal_mv_lt = np.multiply(counts_lt, mv_per_count_l1, dtype=np.float32)
+    baseline_l1 = np.array([[line.baseline] for line in header.signals], dtype=np.float32)
+    if baseline_l1.any():
+        signal_mv_lt -= baseline_l1 * mv_per_count_l1
+    if counts.min() == INVALID_16:
         invalid = counts_lt == INVALID_16
         if invalid.all():
             raise RecordError(record_id, "no_samples", "every sample is marked as not recorded")
