@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -43,9 +42,7 @@ def run(
     method = str(settings.method.model_dump()["name"])
     store = open_store(config.data.store)
     say(f"{config.name}: {method} on {store.path} ({store.n_records} records), into {run_dir}")
-    began = time.perf_counter()
     trained = pretrain(config, run_dir, device=device, resume=resume, progress=progress)
-    pretrain_seconds = time.perf_counter() - began
     results: list[dict[str, Any]] = []
     for question in config.downstream:
         answers: dict[str, evaluate.Judged] = {}
@@ -70,7 +67,7 @@ def run(
         "title": config.name,
         "results": results,
         "caveats": [text for result in results for text in result.get("caveats", [])],
-        **_about_run(config, run_dir, trained, pretrain_seconds, device),
+        **_about_run(config, run_dir, trained, device),
     }
     report.write_report(run_dir, made)
     return report.read_report(run_dir)
@@ -103,9 +100,7 @@ def evaluate_store(
     return made
 
 
-def _about_run(
-    config: RunConfig, run_dir: Path, trained: Trained, pretrain_seconds: float, device: torch.device | str
-) -> dict[str, Any]:
+def _about_run(config: RunConfig, run_dir: Path, trained: Trained, device: torch.device | str) -> dict[str, Any]:
     """What the report says of a run besides its results."""
     settings = config.pretrain
     assert settings is not None
@@ -122,7 +117,7 @@ def _about_run(
             "folds": settings.folds,
             "steps": max(map(int, curves.get("train", {}).get("step", [0]))),
             "batch_size": settings.batch_size,
-            "seconds": pretrain_seconds,
+            "seconds": _seconds(run_dir, settings.batch_size),
             "device": environment.get("device", str(device)),
             "seed": config.seed,
         },
@@ -139,3 +134,14 @@ def _about_run(
         "settings": dump(config),
         "environment": environment,
     }
+
+
+def _seconds(run_dir: Path, batch_size: int) -> float:
+    """Seconds of training, summed over the run's log: right also for a run that was killed and resumed."""
+    seconds, before = 0.0, 0
+    for text in (run_dir / loop.METRICS).read_text(encoding="utf-8").splitlines():
+        line = json.loads(text)
+        if line["split"] == "train":
+            seconds += (line["step"] - before) * batch_size / line["windows_per_s"]
+            before = line["step"]
+    return seconds

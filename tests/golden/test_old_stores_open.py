@@ -1,0 +1,57 @@
+"""Stores of every format version that was ever released open for ever, and say the same.
+
+`v1.ecg` was written by release 0.1.0 from three records of the bundled folder:
+
+    ecgstore ingest THREE tests/golden/v1.ecg --fs 100 --bandpass 0.5 40 --notch 50
+
+The records are of PTB-XL (CC BY 4.0), see tests/data/ptbxl_mini.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+import ecgstore
+
+#: Per store: fingerprint, and SHA-256 over the counts of all records in order.
+GOLDEN = {
+    "v1.ecg": (
+        "84631218d0ed261c1c4b5386bf40b53308f9e1a15176f5f1d8a7523e55d4c1b9",
+        "1483c1963a55dd4b2d043931af2795e128d1538724eabaead3fd96af35442fd5",
+    )
+}
+
+
+def test_every_golden_store_is_expected():
+    assert {path.name for path in Path(__file__).parent.glob("*.ecg")} == set(GOLDEN)
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_an_old_store_opens_and_says_the_same(name):
+    store = ecgstore.open_store(Path(__file__).parent / name)
+    fingerprint, counts_sha256 = GOLDEN[name]
+    assert store.fingerprint == fingerprint
+    assert store.verify(deep=True) == []
+    digest = hashlib.sha256()
+    for shard in range(store.n_shards):
+        signal = store.read_shard(shard)
+        for start, length in zip(signal.starts, signal.lengths, strict=True):
+            digest.update(signal.counts_lt[:, start : start + length].tobytes())
+    assert digest.hexdigest() == counts_sha256
+    assert store.read(store.column("record_id")[0]).signal_mv_lt.shape == (12, 1000)
+
+
+def test_today_the_same_files_give_the_same_millivolts(mini, tmp_path):
+    """A refactor leaves every count as it was; a change of numerics is said in the changelog."""
+    old = ecgstore.open_store(Path(__file__).parent / "v1.ecg")
+    settings = ecgstore.IngestSettings(**old.recipe)
+    ecgstore.ingest_folder(mini, tmp_path / "now.ecg", settings)
+    now = ecgstore.open_store(tmp_path / "now.ecg")
+    for record_id in old.column("record_id"):
+        difference_mv = now.read(record_id).signal_mv_lt - old.read(record_id).signal_mv_lt
+        # Another machine's FFT may round a sample that lies between two counts the other way.
+        assert abs(difference_mv).max() <= 0.00101
+        assert (abs(difference_mv) > 1e-6).mean() < 0.001
