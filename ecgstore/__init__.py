@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from ecgstore.ingest import IngestReport, IngestSettings, ingest_folder
     from ecgstore.layout import COUNTS_PER_MV, NOT_RECORDED
+    from ecgstore.memory import keep_freed_memory
     from ecgstore.record import LEADS_12, LeadState, Record, Statement, Terms
     from ecgstore.rooms import occupant, occupants
     from ecgstore.settings import Settings, override, parse, read_yaml
@@ -45,6 +46,7 @@ _HOME = {
     ),
     "ingest": "IngestReport IngestSettings ingest_folder",
     "layout": "COUNTS_PER_MV NOT_RECORDED",
+    "memory": "keep_freed_memory",
     "record": "LEADS_12 LeadState Record Statement Terms",
     "rooms": "occupant occupants",
     "settings": "Settings override parse read_yaml",
@@ -80,6 +82,7 @@ __all__ = [
     "Terms",
     "__version__",
     "ingest_folder",
+    "keep_freed_memory",
     "need",
     "occupant",
     "occupants",

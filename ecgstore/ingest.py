@@ -7,7 +7,6 @@ shards and their commits in any order, then the tables, and the manifest last.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import functools
@@ -29,6 +28,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from ecgstore import layout, manifest, publish, shards
 from ecgstore.errors import ConfigError, SourceError, StoreError, StoreExists, need
+from ecgstore.memory import keep_freed_memory
 from ecgstore.plan import Plan, Recipe, Scanned, make_plan, scan
 from ecgstore.record import Rejection, Terms
 from ecgstore.rooms import occupant, occupants
@@ -298,7 +298,7 @@ def _run(
     need("scipy.fft", "ingest")
     if not all(record.header.plain for task in made.tasks for record in task.records):
         need("wfdb", "ingest")
-    _keep_freed_memory()
+    keep_freed_memory()
     todo = [task for task in made.tasks if task.first_shard not in done]
     finished = len(made.tasks) - len(todo)
     if progress is not None:
@@ -320,15 +320,6 @@ def _run(
     with callbacks.Callback(posttask=after_task):
         commits = dask.compute(*delayed, scheduler="threads", num_workers=workers)
     return {commit.first_shard: commit for commit in commits}
-
-
-def _keep_freed_memory() -> None:
-    """Tell glibc to keep what is freed: handing each record's arrays back page by page costs a third of the time."""
-    with contextlib.suppress(OSError, AttributeError):  # another libc: slower, and nothing else
-        libc = ctypes.CDLL(None)
-        trim_threshold, mmap_threshold = -1, -3
-        libc.mallopt(trim_threshold, 256 << 20)
-        libc.mallopt(mmap_threshold, 32 << 20)
 
 
 # --- the seal -----------------------------------------------------------------------------------------------

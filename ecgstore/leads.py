@@ -88,8 +88,9 @@ def harmonise(
     """Put the leads of one record into the ``wanted`` order.
 
     ``signal_mv_lt`` is (signals, samples) in the order of ``names``. III, aVR, aVL and aVF are derived
-    where they are missing and I and II are both there; other missing leads become NaN. A lead that never
-    changes is kept and called bad. Raises RecordError: unknown_lead, duplicate_lead, no_leads.
+    where they are missing and I and II are both there; other missing leads become NaN.
+
+    Raises RecordError: unknown_lead, duplicate_lead, no_leads.
     """
     found = _places(names, wanted, extra, record_id)
     places = found.of
@@ -108,9 +109,6 @@ def harmonise(
             (i, sign_i), (ii, sign_ii) = places["I"], places["II"]
             out_lt[j] = of_i * sign_i * signal_mv_lt[i] + of_ii * sign_ii * signal_mv_lt[ii]
             states[j] = LeadState.DERIVED
-    for flat in np.flatnonzero(_is_flat(out_lt)).tolist():
-        if states[flat] is not LeadState.ABSENT:
-            states[flat] = LeadState.BAD
     warnings = [f"left out: {', '.join(found.left_out)}"] if found.left_out else []
     inverted = [lead for lead, (_, sign) in places.items() if sign < 0]
     warnings += [f"sign turned: {', '.join(inverted)}"] if inverted else []
@@ -152,9 +150,3 @@ def _find_places(names: tuple[str, ...], wanted: tuple[str, ...], extra: ExtraLe
     if not any(lead in places or (derivable and lead in _FROM_I_II) for lead in wanted):
         return _Places({}, refusal=("no_leads", f"the record has {', '.join(names)}"))
     return _Places(places, tuple(left_out))
-
-
-def _is_flat(signal_lt: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """Leads that never change, or hold no sample at all; fmin and fmax pass over NaN."""
-    lowest_l, highest_l = np.fmin.reduce(signal_lt, axis=1), np.fmax.reduce(signal_lt, axis=1)
-    return np.asarray(~(lowest_l < highest_l))

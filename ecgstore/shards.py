@@ -100,11 +100,11 @@ def write(root: Path, task: Task, recipe: Recipe, shard_samples: int, plan_sha25
     start, n_samples = task.first_shard * shard_samples, task.n_shards * shard_samples
     counts_lt = np.full((len(recipe.leads), n_samples), layout.NOT_RECORDED, dtype=np.int16)
     for batch in _batches(task.records):
-        for record, counts_of_lt, written in _batch_counts(batch, recipe, commit.rejected):
+        for record, counts_of_lt, written, sums in _batch_counts(batch, recipe, commit.rejected):
             counts_lt[:, record.start - start : record.start - start + record.n_samples] = counts_of_lt
             commit.written.append(written)
             fold = "" if record.ref.fold is None else str(record.ref.fold)
-            commit.sums.setdefault(fold, Sums.zero(len(recipe.leads))).add(_sums(counts_of_lt))
+            commit.sums.setdefault(fold, Sums.zero(len(recipe.leads))).add(sums)
     for shard in range(task.n_shards):
         part_lt = counts_lt[:, shard * shard_samples : (shard + 1) * shard_samples]
         _write_one(root, task.first_shard + shard, part_lt, shard_samples, commit)
@@ -142,7 +142,7 @@ def _batches(records: Sequence[Planned]) -> Iterator[list[Planned]]:
 
 def _batch_counts(
     records: Sequence[Planned], recipe: Recipe, rejected: list[Rejection]
-) -> Iterator[tuple[Planned, npt.NDArray[np.int16], Written]]:
+) -> Iterator[tuple[Planned, npt.NDArray[np.int16], Written, Sums]]:
     """The way of some records of one shape: raw files → mV → leads → conditioning → counts."""
     read = list(_read(records, recipe, rejected))
     if not read:
@@ -150,15 +150,36 @@ def _batch_counts(
     n_leads, header = len(recipe.leads), read[0].record.header
     signals_mv_lt = [one.harmonised.signal_mv_lt for one in read]
     conditioned_mv_lt = conditioning.condition_alike(signals_mv_lt, header.fs_hz, recipe.fs_hz, recipe.filters)
-    all_counts_lt, n_clipped_l = layout.mv_to_counts(conditioned_mv_lt)
+    # From here on "l" runs over the leads of all records of the batch.
+    counts_lt, n_clipped_l = layout.mv_to_counts(conditioned_mv_lt)
+    n_recorded_l, total_l, squares_l, is_flat_l = _lead_sums(counts_lt)
     for i, one in enumerate(read):
-        leads_of_one = slice(i * n_leads, (i + 1) * n_leads)
-        counts_lt, n_clipped = all_counts_lt[leads_of_one], int(n_clipped_l[leads_of_one].sum())
-        if counts_lt.max() == layout.NOT_RECORDED:
+        its = slice(i * n_leads, (i + 1) * n_leads)
+        if not any(n_recorded_l[its]):
             detail = "nothing was recorded in the wanted leads"
             rejected.append(Rejection(one.record.ref.record_id, "no_samples", detail))
             continue
-        yield one.record, counts_lt, _written(one, counts_lt, n_clipped)
+        states = [
+            LeadState.BAD if is_flat and state is not LeadState.ABSENT else state
+            for state, is_flat in zip(one.harmonised.states, is_flat_l[its], strict=True)
+        ]
+        warnings = [*one.raw.warnings, *one.harmonised.warnings]
+        n_clipped = int(n_clipped_l[its].sum())
+        if n_clipped:
+            limit_mv = layout.MAX_COUNT / layout.COUNTS_PER_MV
+            warnings.append(f"{n_clipped} samples beyond ±{limit_mv} mV were clipped")
+        n_present = sum(state is not LeadState.ABSENT for state in states)
+        written = Written(
+            record_id=one.record.ref.record_id,
+            lead_states="".join(states),
+            n_clipped=n_clipped,
+            # An absent lead is said by its state; only samples missing in leads that are there are counted.
+            n_not_recorded=n_present * one.record.n_samples - sum(n_recorded_l[its]),
+            crc32=zlib.crc32(counts_lt[its].data),
+            source_sha256=one.raw.source_sha256,
+            warnings="; ".join(warnings),
+        )
+        yield one.record, counts_lt[its], written, Sums(n_recorded_l[its], total_l[its], squares_l[its])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -169,56 +190,36 @@ class _Read:
 
 
 def _read(records: Sequence[Planned], recipe: Recipe, rejected: list[Rejection]) -> Iterator[_Read]:
-    for record in records:
-        ref, header = record.ref, record.header
+    outcomes = wfdb_io.read_signals([(one.ref.path, one.header, one.ref.record_id) for one in records])
+    for record, raw in zip(records, outcomes, strict=True):
+        record_id, header = record.ref.record_id, record.header
         try:
-            raw = wfdb_io.read_signal(ref.path, header, ref.record_id)
+            if isinstance(raw, RecordError):
+                raise raw
             harmonised = leads.harmonise(
-                raw.signal_mv_lt,
-                header.lead_names,
-                record_id=ref.record_id,
-                wanted=recipe.leads,
-                extra=recipe.extra_leads,
+                raw.signal_mv_lt, header.lead_names, record_id=record_id, wanted=recipe.leads, extra=recipe.extra_leads
             )
             if harmonised.signal_mv_lt.shape[1] != header.n_samples:
                 detail = f"{harmonised.signal_mv_lt.shape[1]} of {header.n_samples} samples"
-                raise RecordError(ref.record_id, "truncated", detail)
+                raise RecordError(record_id, "truncated", detail)
         except RecordError as error:
-            rejected.append(Rejection(error.record_id, error.reason, error.detail))
+            rejected.append(Rejection(record_id, error.reason, error.detail))
         else:
             yield _Read(record, raw, harmonised)
 
 
-def _written(one: _Read, counts_lt: npt.NDArray[np.int16], n_clipped: int) -> Written:
-    warnings = [*one.raw.warnings, *one.harmonised.warnings]
-    if n_clipped:
-        warnings.append(f"{n_clipped} samples beyond ±{layout.MAX_COUNT / layout.COUNTS_PER_MV} mV were clipped")
-    return Written(
-        record_id=one.record.ref.record_id,
-        lead_states="".join(one.harmonised.states),
-        n_clipped=n_clipped,
-        n_not_recorded=_n_not_recorded(counts_lt, one.harmonised.states),
-        crc32=zlib.crc32(counts_lt.tobytes()),
-        source_sha256=one.raw.source_sha256,
-        warnings="; ".join(warnings),
-    )
-
-
-def _n_not_recorded(counts_lt: npt.NDArray[np.int16], states: Sequence[LeadState]) -> int:
-    """Samples not recorded in leads that are there; an absent lead is said by its state."""
-    if counts_lt.min() > layout.NOT_RECORDED:
-        return 0
-    present = np.array([state is not LeadState.ABSENT for state in states])
-    return int(np.count_nonzero(counts_lt[present] == layout.NOT_RECORDED))
-
-
-def _sums(counts_lt: npt.NDArray[np.int16]) -> Sums:
+def _lead_sums(counts_lt: npt.NDArray[np.int16]) -> tuple[list[int], list[int], list[int], list[bool]]:
+    """Per lead: recorded samples, their exact sum and sum of squares, and whether they never change."""
+    lowest_l, highest_l = counts_lt.min(axis=1), counts_lt.max(axis=1)
     wide_lt = counts_lt.astype(np.int64)
-    recorded_lt = counts_lt != layout.NOT_RECORDED
-    n_l = np.count_nonzero(recorded_lt, axis=1)
-    wide_lt *= recorded_lt
+    n_l = np.full(len(counts_lt), counts_lt.shape[1])
+    if (lowest_l == layout.NOT_RECORDED).any():
+        recorded_lt = counts_lt != layout.NOT_RECORDED
+        n_l = np.count_nonzero(recorded_lt, axis=1)
+        lowest_l = np.where(recorded_lt, counts_lt, layout.MAX_COUNT).min(axis=1)
+        wide_lt *= recorded_lt
     squares_l = np.einsum("lt,lt->l", wide_lt, wide_lt)
-    return Sums(n_l.tolist(), wide_lt.sum(axis=1).tolist(), squares_l.tolist())
+    return n_l.tolist(), wide_lt.sum(axis=1).tolist(), squares_l.tolist(), (lowest_l >= highest_l).tolist()
 
 
 def _write_one(root: Path, shard: int, part_lt: npt.NDArray[np.int16], shard_samples: int, commit: Commit) -> None:

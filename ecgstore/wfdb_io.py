@@ -16,7 +16,7 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -175,34 +175,95 @@ def read_signal(path: Path, header: Header, record_id: str) -> RawSignal:
 
     Raises RecordError: missing_signal, truncated, bad_checksum, bad_initial_value, bad_signal, no_samples.
     """
-    return _read_plain(path, header, record_id) if header.plain else _read_wfdb(path, header, record_id)
+    (outcome,) = read_signals([(path, header, record_id)])
+    if isinstance(outcome, RecordError):
+        raise outcome
+    return outcome
 
 
-def _read_plain(path: Path, header: Header, record_id: str) -> RawSignal:
-    n_signals, first = len(header.signals), header.signals[0]
-    content = _read_file(path, first.file_name, record_id)
-    n_values = min(header.n_samples * n_signals, max(0, len(content) - first.byte_offset) // 2)
-    if n_values < header.n_samples * n_signals:
-        whole = n_values // n_signals
-        raise RecordError(record_id, "truncated", f"{first.file_name}: {whole} of {header.n_samples} samples")
-    counts = np.frombuffer(content, "<i2", n_values, offset=first.byte_offset)
+def read_signals(records: Sequence[tuple[Path, Header, str]]) -> list[RawSignal | RecordError]:
+    """:func:`read_signal` for several records; one that can't be read gives its error instead.
+
+    Plain records of one shape are decoded together: what a record costs is not arithmetic but calls, each of
+    which lets go of the interpreter and must win it back from the other threads.
+    """
+    outcomes: list[RawSignal | RecordError | None] = [None] * len(records)
+    alike: dict[tuple[int, int], list[int]] = {}
+    for i, (path, header, record_id) in enumerate(records):
+        if header.plain:
+            alike.setdefault((header.n_samples, len(header.signals)), []).append(i)
+            continue
+        try:
+            outcomes[i] = _read_wfdb(path, header, record_id)
+        except RecordError as error:
+            outcomes[i] = error
+    for indices in alike.values():
+        for i, outcome in zip(indices, _read_plain([records[i] for i in indices]), strict=True):
+            outcomes[i] = outcome
+    return [outcome for outcome in outcomes if outcome is not None]
+
+
+def _read_plain(records: Sequence[tuple[Path, Header, str]]) -> list[RawSignal | RecordError]:
+    """Plain records of one shape: files → counts (records, leads, samples) → verified → millivolts."""
+    _, first, _ = records[0]
+    counts_btl = np.empty((len(records), first.n_samples, len(first.signals)), dtype="<i2")
+    outcomes: list[RawSignal | RecordError | None] = [None] * len(records)
+    digests = [""] * len(records)
+    for i, (path, header, record_id) in enumerate(records):
+        try:
+            digests[i] = _read_counts(path, header, record_id, counts_btl[i])
+        except RecordError as error:
+            outcomes[i] = error
+            counts_btl[i] = 0
     # One transpose here, so that every later step runs along contiguous samples.
-    counts_lt = np.ascontiguousarray(counts.reshape(header.n_samples, n_signals).T)
+    counts_blt = np.ascontiguousarray(counts_btl.transpose(0, 2, 1))
     # Unsigned 16-bit arithmetic wraps around just as the checksum does.
-    sums = counts_lt.view(np.uint16).sum(axis=1, dtype=np.uint16)
-    for line, initial, total in zip(header.signals, counts_lt[:, 0].tolist(), sums.tolist(), strict=True):
-        _check_line(line, initial, total, record_id)
-    mv_per_count_l1 = np.array([[_mv_per_count(line, record_id)] for line in header.signals], dtype=np.float32)
-    signal_mv_lt = np.multiply(counts_lt, mv_per_count_l1, dtype=np.float32)
-    baseline_l1 = np.array([[line.baseline] for line in header.signals], dtype=np.float32)
-    if baseline_l1.any():
-        signal_mv_lt -= baseline_l1 * mv_per_count_l1
-    if counts.min() == INVALID_16:
-        invalid = counts_lt == INVALID_16
-        if invalid.all():
-            raise RecordError(record_id, "no_samples", "every sample is marked as not recorded")
-        signal_mv_lt[invalid] = np.nan
-    return RawSignal(signal_mv_lt, hashlib.sha256(content).hexdigest())
+    sums_bl = counts_blt.view(np.uint16).sum(axis=2, dtype=np.uint16).tolist()
+    initial_bl = counts_blt[:, :, 0].tolist()
+    lines_bl = [header.signals for _, header, _ in records]
+    mv_per_count_bl1 = np.array(
+        [[[_mv_per_count(line, record_id)] for line in header.signals] for _, header, record_id in records],
+        dtype=np.float32,
+    )
+    signal_mv_blt = np.multiply(counts_blt, mv_per_count_bl1, dtype=np.float32)
+    baseline_bl1 = np.array([[[line.baseline] for line in lines] for lines in lines_bl], dtype=np.float32)
+    if baseline_bl1.any():
+        signal_mv_blt -= baseline_bl1 * mv_per_count_bl1
+    if counts_blt.min() == INVALID_16:
+        invalid_blt = counts_blt == INVALID_16
+        signal_mv_blt[invalid_blt] = np.nan
+        for i in np.flatnonzero(invalid_blt.all(axis=(1, 2))).tolist():
+            outcomes[i] = RecordError(records[i][2], "no_samples", "every sample is marked as not recorded")
+    for i, (_, header, record_id) in enumerate(records):
+        if outcomes[i] is None:
+            try:
+                for line, initial, total in zip(header.signals, initial_bl[i], sums_bl[i], strict=True):
+                    _check_line(line, initial, total, record_id)
+                outcomes[i] = RawSignal(signal_mv_blt[i], digests[i])
+            except RecordError as error:
+                outcomes[i] = error
+    return [outcome for outcome in outcomes if outcome is not None]
+
+
+def _read_counts(path: Path, header: Header, record_id: str, counts_tl: npt.NDArray[np.int16]) -> str:
+    """Fill ``counts_tl`` (samples, leads) from the record's one signal file; returns the file's SHA-256."""
+    line = header.signals[0]
+    try:
+        with open(f"{path.parent}{os.sep}{line.file_name}", "rb", buffering=0) as file:  # noqa: PTH123 a Path costs more
+            before = file.read(line.byte_offset)
+            n_bytes = file.readinto(counts_tl.data)
+            behind = file.read()
+    except FileNotFoundError:
+        raise RecordError(record_id, "missing_signal", line.file_name) from None
+    except OSError as error:
+        raise RecordError(record_id, "bad_signal", f"{line.file_name}: {error}") from None
+    if len(before) < line.byte_offset or n_bytes < counts_tl.nbytes:
+        whole = n_bytes // (2 * counts_tl.shape[1])
+        raise RecordError(record_id, "truncated", f"{line.file_name}: {whole} of {header.n_samples} samples")
+    digest = hashlib.sha256(before)
+    digest.update(counts_tl.data)
+    digest.update(behind)
+    return digest.hexdigest()
 
 
 def _read_file(path: Path, name: str, record_id: str) -> bytes:

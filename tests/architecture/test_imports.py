@@ -20,7 +20,7 @@ OWNERS = {
 }
 #: Left may import right, never the other way round.
 LAYERS = [
-    ["errors", "publish"],
+    ["errors", "memory", "publish"],
     ["rooms", "record", "layout", "settings"],
     ["leads", "conditioning", "wfdb_io", "filters", "dipole"],
     ["sources", "plan"],

@@ -226,3 +226,17 @@ def test_a_lead_that_is_never_recorded_stays_not_recorded(tmp_path, write_record
     assert np.isnan(record.signal_mv_lt[7]).all()
     assert np.isfinite(np.delete(record.signal_mv_lt, 7, axis=0)).all()
     assert "".join(record.lead_states) == "mmmmmmmbmmmm"
+
+
+def test_a_lead_that_never_changes_is_kept_and_called_bad(tmp_path, write_record):
+    counts_tl = np.random.default_rng(0).integers(-500, 500, (5000, 12)).astype("<i2")
+    counts_tl[:, 3] = 250
+    counts_tl[:, 4] = 100
+    counts_tl[1000:2000, 4] = -32768
+    write_record(tmp_path / "src", counts_tl=counts_tl)
+    ingest_folder(tmp_path / "src", tmp_path / "out.ecg", IngestSettings(fs_hz=100))
+    store = ecgstore.open_store(tmp_path / "out.ecg")
+    record = store.read("r1")
+    np.testing.assert_allclose(record.signal_mv_lt[3], 0.25, atol=1e-6)
+    assert "".join(record.lead_states) == "mmmbbmmmmmmm"
+    assert store.column("n_not_recorded").tolist() == [201]

@@ -79,14 +79,6 @@ def test_an_inverted_avr_is_turned_and_said():
     assert out.warnings == ("sign turned: aVR",)
 
 
-def test_a_flat_lead_is_bad_and_kept():
-    x = signal()
-    x[3] = 0.25
-    out = harmonise(x, LEADS_12, record_id="r")
-    assert out.states[3] is LeadState.BAD
-    assert (out.signal_mv_lt[3] == 0.25).all()
-
-
 def test_extra_signals_are_refused_or_dropped_as_asked():
     x, names = signal(3), ("I", "II", "PLETH")
     with pytest.raises(RecordError, match=r"unknown_lead.*PLETH"):
