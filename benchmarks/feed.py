@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ecgstore import open_store
+from ecgstore import keep_freed_memory, open_store
 from ecgtrain.feed import Feed, WindowCache, open_feed
 from ecgtrain.plan import BatchPlan, batch_plan
 from ecgtrain.views import normalise, to_mv
@@ -189,6 +189,7 @@ def _read(path: str) -> str:
 @click.option("--json", "only_json", is_flag=True, help="Print nothing but the JSON line.")
 def main(store: str | None, records: int, repeats: int, seconds: float, only_json: bool) -> None:
     """Measure windows per second of the feed, of a memory copy, and of a Dataset under a DataLoader."""
+    keep_freed_memory()  # as the command line does
     results = []
     with tempfile.TemporaryDirectory() as folder:
         for window_samples, record_samples in SHAPES:

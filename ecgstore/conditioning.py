@@ -68,8 +68,8 @@ def condition_alike(
     if not filters and fs_hz == target_hz:
         return np.concatenate(signals_mv_lt)
     missing_lt = None
-    # One sum per record tells whether anything is missing: NaN spreads.
-    if not all(np.isfinite(signal_lt.sum()) for signal_lt in signals_mv_lt):
+    # One minimum per record tells whether anything is missing: it is NaN if anything is.
+    if any(np.isnan(signal_lt.min()) for signal_lt in signals_mv_lt):
         whole_lt = np.concatenate(signals_mv_lt)
         missing_lt = ~np.isfinite(whole_lt)
         signals_mv_lt = [_bridge(whole_lt, missing_lt)]

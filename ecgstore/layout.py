@@ -35,8 +35,8 @@ MAX_COUNT = 32767
 #: Samples per inner chunk: 40 records of 10 s at 100 Hz, 0.96 MB raw for twelve leads.
 CHUNK_SAMPLES = 40_000
 #: Inner chunks per shard: as many as leave MIN_SHARDS shards or more, for parallel work and fine resume.
-CHUNKS_PER_SHARD = (32, 16, 8, 4, 2, 1)
-MIN_SHARDS = 16
+CHUNKS_PER_SHARD = (32, 24, 16, 12, 8, 6, 4, 3, 2, 1)
+MIN_SHARDS = 8
 
 
 class Counts(NamedTuple):

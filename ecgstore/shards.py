@@ -26,9 +26,9 @@ from ecgstore.manifest import ObjectHash, hash_object
 from ecgstore.plan import Planned, Recipe, Task
 from ecgstore.record import LeadState, Rejection
 
-#: Records conditioned together, and the bound on their samples (32 MB of float32 for twelve leads).
+#: Records conditioned together, and the bound on their samples (15 MB of float32 for twelve leads).
 BATCH = 16
-BATCH_SAMPLES = 640_000
+BATCH_SAMPLES = 320_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Written:
     n_clipped: int
     n_not_recorded: int
     crc32: int
-    source_sha256: str
+    source_crc32: int
     warnings: str
 
 
@@ -176,7 +176,7 @@ def _batch_counts(
             # An absent lead is said by its state; only samples missing in leads that are there are counted.
             n_not_recorded=n_present * one.record.n_samples - sum(n_recorded_l[its]),
             crc32=zlib.crc32(counts_lt[its].data),
-            source_sha256=one.raw.source_sha256,
+            source_crc32=one.raw.source_crc32,
             warnings="; ".join(warnings),
         )
         yield one.record, counts_lt[its], written, Sums(n_recorded_l[its], total_l[its], squares_l[its])

@@ -29,7 +29,7 @@ RECORDS_SCHEMA = pa.schema(
         ("n_clipped", pa.int64()),
         ("n_not_recorded", pa.int64()),
         ("source_fs_hz", pa.float64()),
-        ("source_sha256", pa.string()),
+        ("source_crc32", pa.int64()),
         ("crc32", pa.int64()),
         ("warnings", pa.string()),
     ]
@@ -59,7 +59,7 @@ def records(
         "n_clipped": [one.n_clipped for one in outcomes],
         "n_not_recorded": [one.n_not_recorded for one in outcomes],
         "source_fs_hz": [record.header.fs_hz for record in planned],
-        "source_sha256": [one.source_sha256 for one in outcomes],
+        "source_crc32": [one.source_crc32 for one in outcomes],
         "crc32": [one.crc32 for one in outcomes],
         "warnings": [one.warnings for one in outcomes],
     }

@@ -16,10 +16,11 @@ import hashlib
 import math
 import os
 import re
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,19 +36,22 @@ MAX_VALUES = 2_000_000_000
 MAX_SIGNALS = 256
 
 # filename format[xSPF][:skew][+offset] gain[(baseline)][/units] resolution zero initial checksum block description
-# One pattern for the whole line: a million headers have twelve million of them.
+# One pattern for a whole line, and one call for all lines: a million headers have twelve million of them.
 _NUMBER = r"[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?"
-_SIGNAL_LINE = re.compile(
-    r"(?P<file>\S+)\s+16(?:x1)?(?:\+(?P<offset>\d+))?\s+"
-    rf"(?P<gain>{_NUMBER})(?:\((?P<baseline>-?\d+)\))?(?:/(?P<unit>\S+))?\s+"
-    r"-?\d+\s+(?P<zero>-?\d+)\s+(?P<initial>-?\d+)\s+(?P<checksum>-?\d+)\s+-?\d+\s+(?P<name>\S.*)"
+_SIGNAL_LINES = re.compile(
+    r"^(\S+)[ \t]+16(?:x1)?(?:\+(\d+))?[ \t]+"
+    rf"({_NUMBER})(?:\((-?\d+)\))?(?:/(\S+))?[ \t]+"
+    r"-?\d+[ \t]+(-?\d+)[ \t]+(-?\d+)[ \t]+(-?\d+)[ \t]+-?\d+[ \t]+(\S.*)$",
+    re.MULTILINE,
 )
 _FREQUENCY = re.compile(r"(\d+\.?\d*(?:[eE][-+]?\d+)?)(?:/.*)?")
 
 
-@dataclass(frozen=True, slots=True)
-class SignalLine:
-    """One signal line of a header, in WFDB's terms. ``checksum`` and ``initial`` are None where not stated."""
+class SignalLine(NamedTuple):
+    """One signal line of a header, in WFDB's terms. ``checksum`` and ``initial`` are None where not stated.
+
+    A tuple, because a million records have twelve million of them.
+    """
 
     file_name: str
     byte_offset: int
@@ -76,11 +80,11 @@ class Header:
 class RawSignal:
     """Samples as recorded: ``signal_mv_lt`` float32 (signals, samples) in mV, NaN = not recorded.
 
-    ``source_sha256`` is over the bytes of the signal files, in the header's order.
+    ``source_crc32`` is over the bytes of the signal files, in the header's order.
     """
 
     signal_mv_lt: npt.NDArray[np.float32]
-    source_sha256: str
+    source_crc32: int
     warnings: tuple[str, ...] = ()
 
 
@@ -139,34 +143,30 @@ def parse_plain(text: str) -> Header | None:
     n_signals, fs_hz, n_samples = int(fields[1]), float(frequency[1]), int(fields[3])
     if n_signals == 0 or n_samples == 0 or fs_hz <= 0 or n_signals > MAX_SIGNALS or len(lines) != n_signals + 1:
         return None
-    signals = [_parse_signal_line(line) for line in lines[1:]]
-    plain = [signal for signal in signals if signal is not None]
-    if len(plain) != n_signals or len({(signal.file_name, signal.byte_offset) for signal in plain}) != 1:
+    signals = tuple(
+        SignalLine(
+            file,
+            int(offset or 0),
+            float(gain),
+            int(baseline or zero),
+            unit or "mV",
+            int(initial),
+            int(checksum),
+            name,
+        )
+        for file, offset, gain, baseline, unit, zero, initial, checksum, name in _SIGNAL_LINES.findall(
+            "\n".join(lines[1:])
+        )
+    )
+    if len(signals) != n_signals or len({(signal.file_name, signal.byte_offset) for signal in signals}) != 1:
         return None
     return Header(
         fs_hz=fs_hz,
         n_samples=n_samples,
-        lead_names=tuple(signal.name for signal in plain),
+        lead_names=tuple(signal.name for signal in signals),
         plain=True,
-        signals=tuple(plain),
-        files=(plain[0].file_name,),
-    )
-
-
-def _parse_signal_line(line: str) -> SignalLine | None:
-    match = _SIGNAL_LINE.fullmatch(line)
-    if match is None:
-        return None
-    file, offset, gain, baseline, unit, zero, initial, checksum, name = match.groups()
-    return SignalLine(
-        file_name=file,
-        byte_offset=int(offset or 0),
-        gain=float(gain),
-        baseline=int(zero if baseline is None else baseline),
-        unit=unit or "mV",
-        initial=int(initial),
-        checksum=int(checksum),
-        name=name,
+        signals=signals,
+        files=(signals[0].file_name,),
     )
 
 
@@ -208,10 +208,10 @@ def _read_plain(records: Sequence[tuple[Path, Header, str]]) -> list[RawSignal |
     _, first, _ = records[0]
     counts_btl = np.empty((len(records), first.n_samples, len(first.signals)), dtype="<i2")
     outcomes: list[RawSignal | RecordError | None] = [None] * len(records)
-    digests = [""] * len(records)
+    source_crc32s = [0] * len(records)
     for i, (path, header, record_id) in enumerate(records):
         try:
-            digests[i] = _read_counts(path, header, record_id, counts_btl[i])
+            source_crc32s[i] = _read_counts(path, header, record_id, counts_btl[i])
         except RecordError as error:
             outcomes[i] = error
             counts_btl[i] = 0
@@ -239,14 +239,14 @@ def _read_plain(records: Sequence[tuple[Path, Header, str]]) -> list[RawSignal |
             try:
                 for line, initial, total in zip(header.signals, initial_bl[i], sums_bl[i], strict=True):
                     _check_line(line, initial, total, record_id)
-                outcomes[i] = RawSignal(signal_mv_blt[i], digests[i])
+                outcomes[i] = RawSignal(signal_mv_blt[i], source_crc32s[i])
             except RecordError as error:
                 outcomes[i] = error
     return [outcome for outcome in outcomes if outcome is not None]
 
 
-def _read_counts(path: Path, header: Header, record_id: str, counts_tl: npt.NDArray[np.int16]) -> str:
-    """Fill ``counts_tl`` (samples, leads) from the record's one signal file; returns the file's SHA-256."""
+def _read_counts(path: Path, header: Header, record_id: str, counts_tl: npt.NDArray[np.int16]) -> int:
+    """Fill ``counts_tl`` (samples, leads) from the record's one signal file; returns the file's CRC-32."""
     line = header.signals[0]
     try:
         with open(f"{path.parent}{os.sep}{line.file_name}", "rb", buffering=0) as file:  # noqa: PTH123 a Path costs more
@@ -260,10 +260,7 @@ def _read_counts(path: Path, header: Header, record_id: str, counts_tl: npt.NDAr
     if len(before) < line.byte_offset or n_bytes < counts_tl.nbytes:
         whole = n_bytes // (2 * counts_tl.shape[1])
         raise RecordError(record_id, "truncated", f"{line.file_name}: {whole} of {header.n_samples} samples")
-    digest = hashlib.sha256(before)
-    digest.update(counts_tl.data)
-    digest.update(behind)
-    return digest.hexdigest()
+    return zlib.crc32(behind, zlib.crc32(counts_tl.data, zlib.crc32(before)))
 
 
 def _read_file(path: Path, name: str, record_id: str) -> bytes:
@@ -398,10 +395,10 @@ def _read_wfdb(path: Path, header: Header, record_id: str) -> RawSignal:
             raise RecordError(record_id, "unknown_unit", f"{name}: {unit}")
     signal_mv_lt = np.ascontiguousarray((signal_tl * np.array(scale, dtype=np.float64)).T, dtype=np.float32)
     warnings = _wfdb_checksums(path, wfdb, header, record_id)
-    digest = hashlib.sha256()
+    crc = 0
     for name in header.files:
-        digest.update(_read_file(path, name, record_id))
-    return RawSignal(signal_mv_lt, digest.hexdigest(), warnings)
+        crc = zlib.crc32(_read_file(path, name, record_id), crc)
+    return RawSignal(signal_mv_lt, crc, warnings)
 
 
 def _wfdb_checksums(path: Path, wfdb: Any, header: Header, record_id: str) -> tuple[str, ...]:

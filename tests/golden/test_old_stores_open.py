@@ -19,7 +19,7 @@ import ecgstore
 #: Per store: fingerprint, and SHA-256 over the counts of all records in order.
 GOLDEN = {
     "v1.ecg": (
-        "84631218d0ed261c1c4b5386bf40b53308f9e1a15176f5f1d8a7523e55d4c1b9",
+        "e3751d67815656f469f1dde6e5ce64cc97d75b8cbd9a26acd314d866a7ec7e01",
         "1483c1963a55dd4b2d043931af2795e128d1538724eabaead3fd96af35442fd5",
     )
 }

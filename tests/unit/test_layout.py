@@ -17,7 +17,7 @@ def test_quantisation_marks_gaps_and_counts_what_it_clips():
 
 def test_small_stores_get_many_shards_and_large_ones_few():
     assert layout.shard_samples(53_000) == 40_000
-    assert layout.shard_samples(2_331_000) == 80_000
+    assert layout.shard_samples(2_331_000) == 240_000
     assert layout.shard_samples(10**9) == 1_280_000
     assert layout.shard_samples(10**6, longest=180_000) == 200_000
     assert layout.shard_samples(10**6, longest=10**8) == 1_280_000
