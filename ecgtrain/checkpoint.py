@@ -39,6 +39,9 @@ MODEL, TRAINER, CONFIG, PASSPORT, SEAL = (
     "checkpoint.json",
 )
 
+#: Parts of a store's recipe that its signals don't depend on, or that are compared by themselves.
+_NOT_OF_SIGNALS = frozenset({"fs_hz", "leads", "extra_leads"})
+
 log = logging.getLogger(__name__)
 
 
@@ -75,7 +78,13 @@ class Passport(Settings):
                 expected=", ".join(self.leads),
                 got=", ".join(store.leads),
             )
-        differing = _first_difference(self.recipe, store.recipe)
+        # Rate and leads are compared above; which records a source may keep changes no signal.
+        differing = _first_difference(
+            *(
+                {key: value for key, value in recipe.items() if key not in _NOT_OF_SIGNALS}
+                for recipe in (self.recipe, store.recipe)
+            )
+        )
         if differing is not None:
             raise PassportError(
                 f"the store was prepared otherwise than the model's records: {differing} differs",

@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from ecgstore import Store, open_store, parse
+from ecgstore import Store, open_store
 from ecgtrain import heads, metrics, protocols, report, tasks
 from ecgtrain.config import Downstream
 from ecgtrain.errors import CheckpointError, ProtocolError
@@ -62,12 +62,9 @@ def judge(
     fit or to judge, PassportError where the store was prepared otherwise than the backbone's signals.
     """
     store = open_store(store_path)
+    settings = check(question, store)
     patients = store.column("patient_key")
-    rows = {
-        "train": store.select(folds=question.train_folds),
-        "validation": store.select(folds=question.validation_folds),
-        "test": store.select(folds=question.test_folds),
-    }
+    rows = _rows(question, store)
     targets = tasks.load(question.task).targets(store).fittable(rows["train"])
     if pretraining != "random":
         protocols.refuse_overlap(
@@ -90,7 +87,6 @@ def judge(
             device=device,
         )
         splits[name] = protocols.Split.of(features.features_nd, features.record_row_n, targets, patients)
-    settings = parse(protocols.LinearProbe, question.settings, where=f"downstream {question.name}")
     probe = protocols.linear_probe(
         splits["train"], splits.get("validation"), splits["test"], targets.classes, settings, seed=seed, device=device
     )
@@ -115,6 +111,27 @@ def judge(
         result["caveats"] = ["the best penalty is at the end of the path: a wider path might score better"]
     _keep(run_dir / FOLDER / question.name / pretraining, question, probe, result, store, judged, seen=splits["train"])
     return result, judged
+
+
+def check(question: Downstream, store: Store) -> protocols.LinearProbe:
+    """Refuse what can be known to be wrong before anything is trained; returns the protocol's settings.
+
+    Raises ConfigError (unknown task, protocol or setting), ProtocolError (folds without a labelled record).
+    """
+    settings = protocols.settings_of(question.protocol, question.settings, where=f"downstream {question.name}")
+    targets = tasks.load(question.task).targets(store)
+    for name, rows in _rows(question, store).items():
+        if name != "validation" and len(targets.labelled(rows)) == 0:
+            raise ProtocolError(f"no record of the {name} folds has a label", where=f"{question.task} on {store.path}")
+    return settings
+
+
+def _rows(question: Downstream, store: Store) -> dict[str, npt.NDArray[np.int64]]:
+    return {
+        "train": store.select(folds=question.train_folds),
+        "validation": store.select(folds=question.validation_folds),
+        "test": store.select(folds=question.test_folds),
+    }
 
 
 def scores(judged: Judged, targets: Targets, seed: int) -> dict[str, Any]:

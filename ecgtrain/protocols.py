@@ -13,9 +13,9 @@ their probe's score because they differ.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional
 
-from ecgstore import Settings
+from ecgstore import ConfigError, Settings, parse
 from ecgtrain import heads, metrics
 from ecgtrain.errors import LeakageError, ProtocolError
 from ecgtrain.tasks import Targets
@@ -49,6 +49,13 @@ class LinearProbe(Settings):
     standardise: bool = True
     max_iterations: PositiveInt = 200
     label_fraction: float = Field(default=1.0, gt=0, le=1)
+
+
+def settings_of(protocol: str, content: Mapping[str, Any], where: object) -> LinearProbe:
+    """The settings of the protocol called ``protocol``; raises ConfigError for an unknown one or a wrong setting."""
+    if protocol != "linear_probe":
+        raise ConfigError(f"unknown protocol {protocol!r}", where=where, fix="known: linear_probe")
+    return parse(LinearProbe, content, where=where)
 
 
 # ── splits ────────────────────────────────────────────────────────────────────────────────────────

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from ecgstore import ConfigError, open_store
-from ecgtrain import evaluate, loop, report, tasks
+from ecgtrain import evaluate, loop, report
 from ecgtrain.config import RunConfig, dump
 from ecgtrain.pretrain import ENVIRONMENT, Trained, pretrain, random_backbone
 
@@ -37,8 +37,7 @@ def run(
     if settings is None:
         raise ConfigError("the recipe has no section pretrain", where=config.name)
     for question in config.downstream:
-        tasks.load(question.task)
-        open_store(question.store or config.data.store)
+        evaluate.check(question, open_store(question.store or config.data.store))
     method = str(settings.method.model_dump()["name"])
     store = open_store(config.data.store)
     say(f"{config.name}: {method} on {store.path} ({store.n_records} records), into {run_dir}")

@@ -173,6 +173,13 @@ def test_a_store_prepared_otherwise_is_refused(finished, room, tmp_path):
     says(ecgtrain("evaluate", out, "--store", tmp_path / "notched.ecg"), "prepared otherwise", "filters differs")
 
 
+def test_a_store_that_kept_other_records_is_not_prepared_otherwise(finished, room, tmp_path):
+    out, _ = finished
+    ingest_folder(room / "b", tmp_path / "lenient.ecg", IngestSettings(fs_hz=100, extra_leads="drop", patient_key="b"))
+    done = ecgtrain("evaluate", out, "--store", tmp_path / "lenient.ecg")
+    assert done.returncode == 0, done.stderr
+
+
 def test_reports_side_by_side(finished, tmp_path):
     out, _ = finished
     done = ecgtrain("report", out, out, "--out", tmp_path / "both", "--json")
@@ -194,6 +201,10 @@ def test_bad_recipes_and_stores_get_one_line(room, tmp_path):
     says(run(store, "pretrain.method.negatives=3"), "did you mean n_negatives")
     says(run(store, "pretrain.method.name=cpcc"), "unknown method 'cpcc'; did you mean cpc")
     says(run(store, "downstream.0.task=ptbxl/superdiag"), "did you mean ptbxl/superdiagnostic")
+    says(run(store, "downstream.0.protocol=linear_prob"), "unknown protocol 'linear_prob'")
+    says(run(store, "downstream.0.settings.penalty=[1]"), "unknown setting penalty", "did you mean penalties")
+    says(run(store, "downstream.0.test_folds=[77]"), "no record of the test folds has a label")
+    assert not out.exists(), "refused before anything was trained"
     says(run(f"data.store={tmp_path / 'none.ecg'}"), "there is no store")
     says(run(store, "pretrain.folds=[8]", "pretrain.batch_size=500"), "fewer records than one batch")
     says(run(store, "pretrain.window_samples=9999"), "windows are longer than the longest record")
