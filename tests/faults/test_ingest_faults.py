@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,7 @@ def command(source: Path, out: Path, *more: str) -> list[str]:
 
 @pytest.fixture(scope="session")
 def many(mini, tmp_path_factory) -> Path:
-    """The bundled records twenty times over, 1,060 records in 27 shards."""
+    """The bundled records twenty times over, 1,060 records in 14 shards."""
     root = tmp_path_factory.mktemp("many")
     files = list(mini.rglob("*_hr.*"))
     for copy in range(20):
@@ -49,20 +49,32 @@ def undisturbed(many, tmp_path_factory) -> str:
     return ingest_folder(many, out, SETTINGS, workers=2).fingerprint
 
 
-def kill_when(source: Path, out: Path, commits: int, delay_s: float = 0.0) -> bool:
-    """Start an ingest, SIGKILL it once it made ``commits`` commits; True if it was still running."""
+def kill_when(source: Path, out: Path, commits: int) -> bool:
+    """Let an ingest kill itself (SIGKILL: nothing is flushed or closed) once it did ``commits`` shards."""
+    code = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from ecgstore.ingest import IngestSettings, ingest_folder\n"
+        "source, out, commits, settings = sys.argv[1:]\n"
+        "def kill(phase, done, total):\n"
+        "    if phase == 'shards' and done >= int(commits):\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "ingest_folder(source, out, IngestSettings.model_validate_json(settings), progress=kill)\n"
+    )
+    arguments = [str(source), str(out), str(commits), SETTINGS.model_dump_json()]
+    return subprocess.run([sys.executable, "-c", code, *arguments]).returncode == -signal.SIGKILL
+
+
+def kill_after(source: Path, out: Path, delay_s: float) -> bool:
+    """SIGKILL an ingest from outside, at any moment; True if it was still running."""
     process = subprocess.Popen(
-        command(source, out, "--workers", "1"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        command(source, out, "--workers", "2"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
     try:
-        while process.poll() is None and len(list(out.glob("commits/*.json"))) < commits:
-            time.sleep(0.002)
-        time.sleep(delay_s)
-        alive = process.poll() is None
-        process.send_signal(signal.SIGKILL)
-    finally:
-        process.wait()
-    return alive
+        process.wait(timeout=delay_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    return process.wait() == -signal.SIGKILL
 
 
 def test_the_same_store_for_any_number_of_workers(many, undisturbed, tmp_path):
@@ -88,12 +100,10 @@ def test_twenty_kills_at_random_moments(many, undisturbed, tmp_path):
     out = tmp_path / "killed.ecg"
     kills = 0
     while kills < 20:
-        done = len(list(out.glob("commits/*.json")))
         if (out / layout.MANIFEST).exists():
             assert ecgstore.open_store(out).fingerprint == undisturbed
             shutil.rmtree(out)
-            done = 0
-        kills += kill_when(many, out, commits=done + draw.randrange(3), delay_s=draw.uniform(0, 0.3))
+        kills += kill_after(many, out, delay_s=draw.uniform(0.3, 2.0))
     assert ingest_folder(many, out, SETTINGS, workers=2, resume=True).fingerprint == undisturbed
     assert ecgstore.open_store(out).verify(deep=True) == []
 
@@ -116,16 +126,15 @@ def test_an_unfinished_store_of_other_settings_is_left_alone(many, tmp_path):
         ingest_folder(many, out, IngestSettings(fs_hz=250))
 
 
-def test_two_ingests_on_one_output(many, tmp_path):
+def test_two_ingests_on_one_output(many, undisturbed, tmp_path):
     out = tmp_path / "store.ecg"
-    first = subprocess.Popen(command(many, out, "--workers", "1"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    while not list(out.glob("commits/*.json")):
-        time.sleep(0.005)
-    second = subprocess.run(command(many, out), capture_output=True, text=True)
+    assert kill_when(many, out, commits=2)
+    with (out / layout.LOCK).open("a") as first:  # as an ingest holds it while it writes
+        fcntl.flock(first, fcntl.LOCK_EX)
+        second = subprocess.run(command(many, out), capture_output=True, text=True)
     assert second.returncode == 1
     assert "another ingest is writing this store right now" in second.stderr
-    assert first.wait() == 0
-    assert ecgstore.open_store(out).verify(deep=True) == []
+    assert ingest_folder(many, out, SETTINGS, workers=2).fingerprint == undisturbed
 
 
 def test_sealed_stores_are_kept_unless_told_otherwise(mini, tmp_path):
