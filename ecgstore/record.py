@@ -47,7 +47,9 @@ class RecordRef:
     """One record of a source before any of its files is read.
 
     ``path`` is the header's path without ``.hea``. ``patient_id`` is the source's own identifier: it is
-    hashed before anything is stored.
+    hashed before anything is stored. ``site`` is where it was recorded, or which of a source's databases it is
+    from. ``annotator`` is the suffix of a WFDB annotation file whose beats are stored with the record, such as
+    ``atr``. ``mv_factor`` corrects millivolts whose header is known to be wrong; 1 leaves them alone.
     """
 
     record_id: str
@@ -57,6 +59,17 @@ class RecordRef:
     age_years: float | None = None
     sex: Sex | None = None
     statements: tuple[Statement, ...] = ()
+    site: str | None = None
+    annotator: str | None = None
+    mv_factor: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """One annotation of a record: ``time_s`` from its first sample, and the annotation's WFDB ``symbol``."""
+
+    time_s: float
+    symbol: str
 
 
 @dataclass(frozen=True, slots=True)
