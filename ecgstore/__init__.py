@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ecgstore.augment import augment_store
     from ecgstore.errors import (
         ConfigError,
         EcgError,
@@ -29,11 +30,24 @@ if TYPE_CHECKING:
         StoreNotFound,
         need,
     )
-    from ecgstore.ingest import IngestReport, IngestSettings, ingest_folder
+    from ecgstore.ingest import IngestReport, IngestSettings, ingest_folder, seal_store
     from ecgstore.layout import COUNTS_PER_MV, NOT_RECORDED
     from ecgstore.memory import keep_freed_memory
-    from ecgstore.record import LEADS_12, LeadState, Record, Statement, Terms
+    from ecgstore.noise import NoiseSettings, load_bank
+    from ecgstore.overlap import Overlap, find_overlap, near_duplicates
+    from ecgstore.record import (
+        LEADS_12,
+        Beat,
+        LeadState,
+        Listing,
+        Record,
+        RecordRef,
+        Rejection,
+        Statement,
+        Terms,
+    )
     from ecgstore.rooms import occupant, occupants
+    from ecgstore.schedule import Workers
     from ecgstore.settings import Settings, override, parse, read_yaml
     from ecgstore.store import LeadStatistics, ShardSignal, Store, open_store
 
@@ -44,11 +58,15 @@ _HOME = {
         "ConfigError EcgError IntegrityError MissingExtra RecordError RejectedError SourceError StoreError "
         "StoreExists StoreFormatError StoreIncomplete StoreNotFound need"
     ),
-    "ingest": "IngestReport IngestSettings ingest_folder",
+    "augment": "augment_store",
+    "ingest": "IngestReport IngestSettings ingest_folder seal_store",
     "layout": "COUNTS_PER_MV NOT_RECORDED",
     "memory": "keep_freed_memory",
-    "record": "LEADS_12 LeadState Record Statement Terms",
+    "noise": "NoiseSettings load_bank",
+    "overlap": "Overlap find_overlap near_duplicates",
+    "record": "LEADS_12 Beat LeadState Listing Record RecordRef Rejection Statement Terms",
     "rooms": "occupant occupants",
+    "schedule": "Workers",
     "settings": "Settings override parse read_yaml",
     "store": "LeadStatistics ShardSignal Store open_store",
 }
@@ -58,6 +76,7 @@ __all__ = [
     "COUNTS_PER_MV",
     "LEADS_12",
     "NOT_RECORDED",
+    "Beat",
     "ConfigError",
     "EcgError",
     "IngestReport",
@@ -65,10 +84,15 @@ __all__ = [
     "IntegrityError",
     "LeadState",
     "LeadStatistics",
+    "Listing",
     "MissingExtra",
+    "NoiseSettings",
+    "Overlap",
     "Record",
     "RecordError",
+    "RecordRef",
     "RejectedError",
+    "Rejection",
     "Settings",
     "ShardSignal",
     "SourceError",
@@ -80,9 +104,14 @@ __all__ = [
     "StoreIncomplete",
     "StoreNotFound",
     "Terms",
+    "Workers",
     "__version__",
+    "augment_store",
+    "find_overlap",
     "ingest_folder",
     "keep_freed_memory",
+    "load_bank",
+    "near_duplicates",
     "need",
     "occupant",
     "occupants",
@@ -90,6 +119,7 @@ __all__ = [
     "override",
     "parse",
     "read_yaml",
+    "seal_store",
 ]
 
 

@@ -6,6 +6,7 @@ out than allowed, 130 interrupted.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -32,6 +33,14 @@ EXIT_ERROR, EXIT_REJECTED, EXIT_INTERRUPTED = 1, 3, 130
 LINE_EVERY_S = 5.0
 
 STORE = click.argument("store", type=click.Path(path_type=Path))
+#: Columns that `ecgstore records` lists unless told otherwise.
+MOST_USED = "record_id patient_key source n_samples fold age_years sex lead_states suspects warnings".split()
+PHASES = {
+    "verify": "checking files",
+    "scan": "reading headers",
+    "shards": "writing shards",
+    "seal": "sealing",
+}
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line on stdout.")
 
 
@@ -60,36 +69,87 @@ def main() -> None:
     """Raw WFDB folders to a sealed, verified, shareable Zarr store of ECGs."""
 
 
+def source_options(command: F) -> F:
+    """The options that say what a folder is and what is to be made of it: of `ingest` and of `scan`."""
+    for option in reversed(
+        (
+            click.option(
+                "--source",
+                metavar="NAME",
+                help="Kind of folder: ptbxl, cinc2021, mitdb, wfdb_folder …, or the path of your own source's .py file. "
+                "Default: what it looks like.",
+            ),
+            click.option("--labels", type=click.Path(path_type=Path), help="Table of labels for a plain WFDB folder."),
+            click.option(
+                "--profile",
+                type=click.Choice(["train", "diagnostic", "raw"]),
+                help="train: 100 Hz, 0.5-40 Hz, notch. diagnostic: 500 Hz, 0.05-150 Hz. raw: the source's own counts, "
+                "lossless. Default: train.",
+            ),
+            click.option("--mains", "mains_hz", type=click.Choice(["50", "60"]), help="Mains where it was recorded, Hz."),
+            click.option("--fs", "fs_hz", type=float, metavar="HZ", help="Sampling rate of the store. Default: 100."),
+            click.option("--bandpass", nargs=2, type=float, metavar="LO HI", help="Butterworth band-pass, zero phase, Hz."),
+            click.option("--notch", type=float, metavar="HZ", help="Notch filter at the mains frequency, zero phase."),
+            click.option("--unfiltered", is_flag=True, help="No filter at all."),
+            click.option("--leads", metavar="I,II,V2", help="Leads of the store, in this order. Default: the twelve."),
+            click.option(
+                "--extra-leads",
+                type=click.Choice(["refuse", "drop", "keep"]),
+                help="What to do with a signal that is not a known lead: refuse the record, leave the signal out, or keep "
+                "it as a lead. Default: refuse.",
+            ),
+            click.option("--codec", type=click.Choice(["blosc", "pcodec"]), help="Default: blosc. pcodec is smaller."),
+            click.option(
+                "--quality", type=click.Choice(["basic", "full"]), help="full: heart rate and signal quality too; slow."
+            ),
+            click.option("--noise", metavar="KIND", help="Add noise, as `ecgstore augment` does; with --snr or --level."),
+            click.option("--snr", "snr_db", type=float, metavar="DB", help="Signal-to-noise ratio of --noise."),
+            click.option("--level", type=click.IntRange(1, 6), help="Level of --noise."),
+            click.option("--noise-bank", type=click.Path(path_type=Path), help="Folder of the recorded noise (NSTDB)."),
+            click.option(
+                "--config",
+                type=click.Path(path_type=Path),
+                metavar="FILE",
+                help="YAML file of settings; flags override it.",
+            ),
+            click.option(
+                "--set",
+                "overrides",
+                multiple=True,
+                metavar="KEY=VALUE",
+                help="Set any setting, such as source.rate_hz=100.",
+            ),
+            click.option(
+                "--scan-table",
+                type=click.Path(path_type=Path),
+                metavar="FILE",
+                help="Headers read before (Parquet): used where files did not change, and written.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+WORKERS = click.option("--workers", type=click.IntRange(1), default=None, help="Default: one per core.")
+
+
 @main.command()
 @click.argument("src", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
+@source_options
+@WORKERS
+@click.option("--processes", is_flag=True, help="Workers are processes, not threads.")
 @click.option(
-    "--source",
-    metavar="NAME",
-    help="Kind of folder: ptbxl, wfdb_folder, synthetic … Default: what it looks like.",
-)
-@click.option("--labels", type=click.Path(path_type=Path), help="Table of labels (CSV) for a plain WFDB folder.")
-@click.option("--fs", "fs_hz", type=float, metavar="HZ", help="Sampling rate of the store. Default: 100.")
-@click.option("--bandpass", nargs=2, type=float, metavar="LO HI", help="Butterworth band-pass, zero phase, in Hz.")
-@click.option("--notch", type=float, metavar="HZ", help="Notch filter at the mains frequency, zero phase.")
-@click.option(
-    "--extra-leads",
-    type=click.Choice(["refuse", "drop"]),
-    help="What to do with a signal that is not a known lead.",
-)
-@click.option("--workers", type=click.IntRange(1), default=None, help="Threads. Default: one per core.")
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="YAML file of settings; flags override it.",
+    "--scheduler",
+    default="",
+    metavar="TCP://HOST:PORT",
+    help="A Dask scheduler that runs already; its workers must see SRC and OUT under the same paths.",
 )
 @click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Set any setting, such as source.rate_hz=100.",
+    "--parts",
+    metavar="I/N",
+    help="Do the I-th of N shares of the work, for job arrays; when all are done: ecgstore seal OUT.",
 )
 @click.option(
     "--resume",
@@ -97,6 +157,8 @@ def main() -> None:
     help="Also accept a store that is finished already. (An unfinished one always goes on.)",
 )
 @click.option("--overwrite", is_flag=True, help="Replace a sealed store, once the new one is sealed.")
+@click.option("--append", is_flag=True, help="Make a sealed store's next version; unchanged shards are re-used.")
+@click.option("--verify-source", is_flag=True, help="Check every file against the folder's SHA256SUMS.txt first.")
 @click.option(
     "--max-rejected",
     type=click.FloatRange(0, 1),
@@ -106,37 +168,280 @@ def main() -> None:
 @AS_JSON
 @plain_errors
 def ingest(
-    src: Path, out: Path, workers: int | None, resume: bool, overwrite: bool, as_json: bool, **flags: Any
+    src: Path,
+    out: Path,
+    workers: int | None,
+    processes: bool,
+    scheduler: str,
+    parts: str | None,
+    resume: bool,
+    overwrite: bool,
+    append: bool,
+    verify_source: bool,
+    scan_table: Path | None,
+    as_json: bool,
+    **flags: Any,
 ) -> None:
     """Make the store OUT from the WFDB folder SRC.
 
     Records that can't be used are left out, with their reason in rejected.parquet; the others go on. Killed
     at any moment, the same command goes on where it stopped and ends with the same store.
     """
-    if resume and overwrite:
-        raise click.UsageError("--resume and --overwrite exclude each other")
+    if sum((resume, overwrite, append)) > 1:
+        raise click.UsageError("--resume, --overwrite and --append exclude each other")
+    part = _part(parts)
     from ecgstore.ingest import ingest_folder
+    from ecgstore.schedule import Workers
 
     settings = _ingest_settings(flags)
-    with _progress({"scan": "reading headers", "shards": "writing shards", "seal": "sealing"}) as progress:
+    with _progress(PHASES) as progress:
         report = ingest_folder(
             src,
             out,
             settings,
-            workers=workers or os.cpu_count() or 1,
+            workers=Workers(n=workers or os.cpu_count() or 1, processes=processes, scheduler=scheduler),
             resume=resume,
             overwrite=overwrite,
+            append=append,
+            part=part,
+            verify_source=verify_source,
+            scan_table=scan_table,
             progress=progress,
         )
+    if part is not None and not report.fingerprint:
+        _say_part(report, parts, as_json)
+    else:
+        _say_ingested(report, as_json)
+    _exit_if_too_few(report, settings.max_rejected)
+
+
+def _part(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    number, slash, total = text.partition("/")
+    if not (slash and number.isdecimal() and total.isdecimal() and 1 <= int(number) <= int(total)):
+        raise click.BadParameter(f"{text!r} is not a part such as 2/8", param_hint="--parts")
+    return int(number), int(total)
+
+
+@main.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@AS_JSON
+@plain_errors
+def seal(out: Path, as_json: bool) -> None:
+    """Seal the store OUT, whose parts were made by `ecgstore ingest --parts`."""
+    from ecgstore.ingest import seal_store
+
+    with _progress(PHASES) as progress:
+        report = seal_store(out, patient_key=os.environ.get("ECGSTORE_PATIENT_KEY", ""), progress=progress)
     _say_ingested(report, as_json)
-    if report.rejected_fraction > settings.max_rejected:
-        click.echo(
-            f"error: {report.rejected} of {report.records + report.rejected} records were left out, more than "
-            f"--max-rejected {settings.max_rejected:g} allows; the other {report.records} are in {out}; "
-            f"reasons: {_counts(report.reasons)} (see `ecgstore info {out}`)",
-            err=True,
+
+
+@main.command()
+@click.argument("src", type=click.Path(path_type=Path))
+@source_options
+@WORKERS
+@AS_JSON
+@plain_errors
+def scan(src: Path, workers: int | None, scan_table: Path | None, as_json: bool, **flags: Any) -> None:
+    """Say what is in the WFDB folder SRC before any work: records, leads, rates, what is broken, size and time."""
+    from ecgstore.survey import survey
+
+    settings = _ingest_settings({**flags, "max_rejected": None})
+    with _progress(PHASES) as progress:
+        found = survey(
+            src, settings, workers=workers or os.cpu_count() or 1, scan_table=scan_table, progress=progress
+        ).to_dict()
+    if as_json:
+        click.echo(json.dumps(found))
+    else:
+        _print_survey(found)
+
+
+@main.command()
+@STORE
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--noise", "kind", required=True, metavar="KIND", help="wander, powerline, muscle, shift, motion, "
+    "physiological (the first four), nstdb-bw, nstdb-ma or nstdb-em (recorded).")
+@click.option("--snr", "snr_db", type=float, metavar="DB", help="Signal-to-noise ratio asked for.")
+@click.option("--level", type=click.IntRange(1, 6), help="Or one of six levels of the drawn noises.")
+@click.option("--noise-bank", type=click.Path(path_type=Path), metavar="FOLDER", help="Recorded noise: the folder of NSTDB.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another seed, other draws.")
+@click.option("--power", type=click.Choice(["record", "lead", "qrs"]), help="What the SNR is a ratio of. Default: record.")
+@click.option(
+    "--origin", type=click.Choice(["electrodes", "leads", "published"]), help="Where noise arises. Default: electrodes."
+)
+@click.option("--mains", "mains_hz", type=float, metavar="HZ", help="Mains frequency of powerline. Default: 50.")
+@click.option("--overwrite", is_flag=True, help="Replace a sealed store, once the new one is sealed.")
+@AS_JSON
+@plain_errors
+def augment(
+    store: Path, out: Path, noise_bank: Path | None, overwrite: bool, as_json: bool, **flags: Any
+) -> None:
+    """Make OUT from STORE: the same records with noise, to see how robust a model is.
+
+    The noise of a record depends on its id and the seed alone. RMS and SNR obtained stand in records.parquet.
+    """
+    from ecgstore.augment import augment_store
+    from ecgstore.noise import NoiseSettings, load_bank
+    from ecgstore.settings import parse
+    from ecgstore.store import open_store
+
+    given = {name: value for name, value in flags.items() if value is not None}
+    settings = parse(NoiseSettings, given, where="the command line")
+    bank = None if noise_bank is None else load_bank(noise_bank)
+    with _progress({"shards": "adding noise", "seal": "sealing"}) as progress:
+        report = augment_store(open_store(store), out, settings, bank=bank, overwrite=overwrite, progress=progress)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(report)))
+        return
+    click.echo(
+        f"{out}: {report.records} records in {report.seconds:.1f} s, median noise {report.noise_rms_mv:.3f} mV, "
+        f"median SNR {report.snr_db:.2f} dB"
+    )
+    if report.warnings:
+        click.echo(f"  {report.warnings} records carry warnings (ecgstore info {out})")
+    click.echo(f"  fingerprint {report.fingerprint}")
+
+
+def _list_open_sets(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if not wanted or context.resilient_parsing:
+        return
+    from ecgstore.fetch import open_sets
+
+    for name, one in open_sets().items():
+        size = f"about {one.about_bytes / 1e9:.2f} GB" if one.about_bytes else "size not stated"
+        click.echo(f"{name:<20} {one.title} {one.version}; {one.records or '?'} records, {size}; {one.licence}")
+    context.exit()
+
+
+@main.command()
+@click.argument("name")
+@click.argument("dest", type=click.Path(path_type=Path))
+@click.option(
+    "--list",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_open_sets,
+    help="List the sets that can be fetched by name, with licence and size.",
+)
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="GLOB",
+    help="Only files whose path fits, such as 'records500/*'. Tables and terms of use always come along.",
+)
+@click.option("--max-records", type=click.IntRange(1), metavar="N", help="At most so many records, spread over the set.")
+@click.option("--version", metavar="VERSION", help="Another version of a named set than the stated one.")
+@click.option("--base-url", metavar="URL", help="A mirror, in the place of https://physionet.org/files/.")
+@click.option("--workers", type=click.IntRange(1, 8), default=2, show_default=True, help="Connections at once.")
+@click.option("--recheck", is_flag=True, help="Read files again that were verified before, and repair them.")
+@click.option("--dry-run", is_flag=True, help="Say licence, number of files and size, and fetch nothing.")
+@AS_JSON
+@plain_errors
+def fetch(name: str, dest: Path, workers: int, recheck: bool, dry_run: bool, as_json: bool, **which: Any) -> None:
+    """Bring an open set of ECGs into the folder DEST, verified file by file.
+
+    NAME is one of --list, or the address of a folder with a SHA256SUMS.txt. Interrupted at any moment, the same
+    command goes on where it stopped.
+    """
+    from ecgstore import fetch as fetching
+
+    which["only"] = which["only"] or None
+    if dry_run:
+        plan = fetching.plan_fetch(name, dest, **which)
+        click.echo(_fetch_words(plan))
+        return
+    with _progress({"fetch": "fetching"}) as progress:
+        report = fetching.fetch(
+            name,
+            dest,
+            **which,
+            workers=workers,
+            recheck=recheck,
+            announce=lambda plan: click.echo(_fetch_words(plan), err=True),
+            progress=lambda done, total, _: progress("fetch", done, total),
         )
+    for path, why in report.failed.items():
+        click.echo(f"error: {path}: {why}", err=True)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(report), default=str))
+    else:
+        click.echo(
+            f"{dest}: {report.fetched} files fetched ({report.bytes_fetched / 1e6:.1f} MB in {report.seconds:.0f} s), "
+            f"{report.kept} were there; next: ecgstore ingest {dest} {dest.name}.ecg"
+        )
+    if not report.ok:
+        click.echo(f"error: {len(report.failed)} files are missing; run the same command again", err=True)
         sys.exit(EXIT_REJECTED)
+
+
+def _fetch_words(plan: Any) -> str:
+    terms = plan.terms
+    what = plan.url if terms is None else f"{terms.title} {plan.version}, {terms.licence}, doi:{terms.doi}"
+    size = f"about {plan.about_bytes / 1e9:.2f} GB" if plan.about_bytes else "size not known"
+    hint = "" if terms is None or not terms.hint else f"; {terms.hint}"
+    return f"{what}: {len(plan.files)} files ({plan.n_here} here), {size}, {plan.free_bytes / 1e9:.0f} GB free{hint}"
+
+
+@main.command()
+@STORE
+@click.argument("other", type=click.Path(path_type=Path), required=False)
+@click.option("--folds", metavar="1,2", help="Folds of STORE to compare. Default: all.")
+@click.option("--with-folds", metavar="3,4", help="Folds of OTHER (or of STORE itself) to compare them with.")
+@click.option("--max-bits", type=click.IntRange(0, 6), default=6, show_default=True, help="Of 64 in the signatures.")
+@click.option("--min-correlation", type=click.FloatRange(0, 1), default=0.98, show_default=True, help="Of the signals.")
+@AS_JSON
+@plain_errors
+def overlap(
+    store: Path,
+    other: Path | None,
+    folds: str | None,
+    with_folds: str | None,
+    max_bits: int,
+    min_correlation: float,
+    as_json: bool,
+) -> None:
+    """Say which patients and which recordings two selections share: what a model must not see on both sides.
+
+    Without OTHER, STORE is compared with itself: its duplicates, or what --folds and --with-folds share.
+    """
+    from ecgstore import overlap as overlaps
+    from ecgstore.store import open_store
+
+    a = open_store(store)
+    b = a if other is None else open_store(other)
+    if other is None and with_folds is None:
+        found = overlaps.duplicates(a, max_bits=max_bits, min_correlation=min_correlation)
+    else:
+        rows_a = None if folds is None else a.select(folds=_numbers(folds, "--folds"))
+        rows_b = None if with_folds is None else b.select(folds=_numbers(with_folds, "--with-folds"))
+        found = overlaps.find_overlap(a, rows_a, b, rows_b, max_bits=max_bits, min_correlation=min_correlation)
+    ids_a, ids_b = a.column("record_id"), b.column("record_id")
+    near = [(ids_a[one], ids_b[two], round(alike, 4)) for one, two, alike in found.near]
+    exact = [(ids_a[one], ids_b[two]) for one, two in found.exact]
+    if as_json:
+        patients = None if found.patients is None else list(found.patients)
+        click.echo(json.dumps({"patients": patients, "exact": exact, "near": near, "note": found.note}))
+        return
+    if found.note:
+        click.echo(f"note: {found.note}")
+    if found.patients:
+        click.echo(f"{len(found.patients)} patients in both: {' '.join(found.patients[:5])}{' …' * (len(found.patients) > 5)}")
+    for one, two in exact:
+        click.echo(f"the same samples\t{one}\t{two}")
+    for one, two, alike in near:
+        click.echo(f"nearly the same, correlation {alike:.4f}\t{one}\t{two}")
+    if not found:
+        click.echo("nothing in common")
+
+
+def _numbers(text: str, option: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a list of numbers such as 1,2,3", param_hint=option) from None
 
 
 @main.command()
@@ -186,26 +491,28 @@ def verify(store: Path, deep: bool, as_json: bool) -> None:
 @main.command()
 @STORE
 @click.option("--rejected", is_flag=True, help="List the records that were left out, with their reasons.")
+@click.option("--where", default="", metavar="CONDITION", help="Only records such as: mains_mv < 0.05 and fold in (1, 2)")
+@click.option("--columns", metavar="A,B", help="Columns to list. Default: the most used.")
 @click.option("--head", type=click.IntRange(1), default=None, metavar="N", help="Only the first N.")
 @AS_JSON
 @plain_errors
-def records(store: Path, rejected: bool, head: int | None, as_json: bool) -> None:
+def records(
+    store: Path, rejected: bool, where: str, columns: str | None, head: int | None, as_json: bool
+) -> None:
     """List the records of a store, one per line, tab-separated; with --json one JSON array."""
     from ecgstore.store import open_store
 
+    if rejected and (where or columns):
+        raise click.UsageError("--rejected excludes --where and --columns")
     opened = open_store(store)
-    wanted = [
-        "record_id",
-        "patient_key",
-        "source",
-        "n_samples",
-        "fold",
-        "age_years",
-        "sex",
-        "lead_states",
-        "warnings",
-    ]
-    table = opened.rejected if rejected else opened.records.select(wanted)
+    if rejected:
+        table = opened.rejected
+    else:
+        table = opened.records.take(opened.select(where=where))
+        wanted = MOST_USED if columns is None else [column.strip() for column in columns.split(",")]
+        for column in wanted:
+            opened.column(column)  # names the nearest if there is none
+        table = table.select(wanted)
     rows = (table if head is None else table.slice(0, head)).to_pylist()
     if as_json:
         click.echo(json.dumps(rows))
@@ -213,6 +520,22 @@ def records(store: Path, rejected: bool, head: int | None, as_json: bool) -> Non
     click.echo("\t".join(table.column_names))
     for row in rows:
         click.echo("\t".join("" if value is None else str(value) for value in row.values()))
+
+
+@main.command()
+@STORE
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Default: STORE with .html behind it.")
+@click.option("--pages", type=click.IntRange(0, 50), default=10, show_default=True, help="ECG pages in it.")
+@plain_errors
+def report(store: Path, out: Path | None, pages: int) -> None:
+    """Write one HTML page on a store: counts, quality, what was left out and why, ECG pages, duplicates, provenance.
+
+    It holds everything it needs: it opens offline, and prints.
+    """
+    from ecgstore.report import write
+    from ecgstore.store import open_store
+
+    click.echo(write(open_store(store), out or store.with_name(f"{store.name}.html"), pages))
 
 
 @main.command()
@@ -276,9 +599,13 @@ def _ingest_settings(flags: dict[str, Any]) -> IngestSettings:
 
     config = flags["config"]
     content = override(read_yaml(config) if config else {}, flags["overrides"])
-    for name in ("source", "fs_hz", "extra_leads", "max_rejected"):
+    for name in ("source", "profile", "fs_hz", "extra_leads", "codec", "quality", "noise_bank", "max_rejected"):
         if flags[name] is not None:
             content[name] = flags[name]
+    if flags["mains_hz"] is not None:
+        content["mains_hz"] = int(flags["mains_hz"])
+    if flags["leads"] is not None:
+        content["leads"] = [lead.strip() for lead in flags["leads"].split(",")]
     if flags["labels"] is not None:
         source = content.get("source") or "wfdb_folder"
         content["source"] = (source if isinstance(source, dict) else {"name": source}) | {
@@ -286,16 +613,82 @@ def _ingest_settings(flags: dict[str, Any]) -> IngestSettings:
         }
     elif isinstance(content.get("source"), dict) and "name" not in content["source"]:
         raise click.UsageError("name the source too: --source ptbxl or --set source.name=ptbxl")
-    if flags["bandpass"] or flags["notch"]:
-        content["filters"] = []
-        if flags["bandpass"]:
-            low_hz, high_hz = flags["bandpass"]
-            content["filters"].append({"name": "bandpass", "low_hz": low_hz, "high_hz": high_hz})
-        if flags["notch"]:
-            content["filters"].append({"name": "notch", "freq_hz": flags["notch"]})
+    filters = _filters(flags)
+    if filters is not None:
+        content["filters"] = filters
+    noise = _noise(flags)
+    if noise is not None:
+        content["noise"] = noise
     if "ECGSTORE_PATIENT_KEY" in os.environ:
         content["patient_key"] = os.environ["ECGSTORE_PATIENT_KEY"]
     return parse(IngestSettings, content, where=config or "the command line")
+
+
+def _filters(flags: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """The filters that flags ask for, which then are all; None where they ask for none."""
+    if flags["unfiltered"] and (flags["bandpass"] or flags["notch"]):
+        raise click.UsageError("--unfiltered excludes --bandpass and --notch")
+    if not (flags["unfiltered"] or flags["bandpass"] or flags["notch"]):
+        return None
+    filters = []
+    if flags["bandpass"]:
+        low_hz, high_hz = flags["bandpass"]
+        filters.append({"name": "bandpass", "low_hz": low_hz, "high_hz": high_hz})
+    if flags["notch"]:
+        filters.append({"name": "notch", "freq_hz": flags["notch"]})
+    return filters
+
+
+def _noise(flags: dict[str, Any]) -> dict[str, Any] | None:
+    if flags["noise"] is None:
+        if flags["snr_db"] is not None or flags["level"] is not None:
+            raise click.UsageError("--snr and --level say how strong --noise is: name its kind too")
+        return None
+    strength = {name: flags[name] for name in ("snr_db", "level") if flags[name] is not None}
+    return {"kind": flags["noise"], **strength}
+
+
+def _say_part(report: IngestReport, parts: str | None, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"path": report.path, "part": parts, "shards": report.n_shards}))
+    else:
+        click.echo(f"{report.path}: part {parts} is done; when all are: ecgstore seal {report.path}")
+
+
+def _exit_if_too_few(report: IngestReport, max_rejected: float) -> None:
+    if report.rejected_fraction > max_rejected:
+        click.echo(
+            f"error: {report.rejected} of {report.records + report.rejected} records were left out, more than "
+            f"--max-rejected {max_rejected:g} allows; the other {report.records} are in {report.path}; "
+            f"reasons: {_counts(report.reasons)} (see `ecgstore info {report.path}`)",
+            err=True,
+        )
+        sys.exit(EXIT_REJECTED)
+
+
+def _print_survey(found: dict[str, Any]) -> None:
+    def some(counts: dict[str, int], unit: str = "") -> str:
+        shown = ", ".join(f"{name}{unit} × {count}" for name, count in list(counts.items())[:8])
+        return shown + (f" and {len(counts) - 8} more" if len(counts) > 8 else "") or "none"
+
+    rows = {
+        "folder": f"{found['path']} (source {found['source']})",
+        "records": f"{found['records']} usable, {found['patients'] or 'no'} patients named, {found['hours']:.2f} h",
+        "leads": some(found["leads"]),
+        "rates": some(found["rates_hz"], " Hz"),
+        "lengths": some(found["lengths_s"], " s"),
+        "formats": some(found["formats"]),
+        "folds": some(found["folds"]),
+        "sites": some(found["sites"]),
+        "statements": some(found["statements"]),
+        "left out": some(found["left_out"]),
+        "store": f"about {found['store_megabytes']:.1f} MB from {found['source_megabytes']:.1f} MB, "
+        f"in about {found['seconds']:.0f} s (by a trial of a few records)",
+    }
+    for name, value in rows.items():
+        click.echo(f"{click.style(f'{name:<12}', bold=True)} {value}")
+    for reason, example in found["examples"].items():
+        click.echo(f"  {reason}: {example}")
 
 
 def _say_ingested(report: IngestReport, as_json: bool) -> None:
@@ -332,12 +725,11 @@ def _say_ingested(report: IngestReport, as_json: bool) -> None:
 def _about(store: Store) -> dict[str, Any]:
     from collections import Counter
 
-    seconds = float((store.column("n_samples") / store.fs_hz).sum())
+    seconds = float((store.column("n_samples") / (store.attributes["fs_hz"] or store.column("source_fs_hz"))).sum())
     folds = Counter(int(fold) for fold in store.column("fold"))
     patients = {key for key in store.column("patient_key") if key}
     warned = Counter(part for text in store.column("warnings") for part in text.split("; ") if part)
     stated = Counter(zip(store.statements["system"].to_pylist(), store.statements["code"].to_pylist(), strict=True))
-    statistics = store.statistics()
     return {
         "path": store.path,
         "fingerprint": store.fingerprint,
@@ -347,17 +739,32 @@ def _about(store: Store) -> dict[str, Any]:
         "megabytes": round(store.n_bytes / 1e6, 3),
         "shards": store.n_shards,
         "leads": list(store.leads),
-        "fs_hz": store.fs_hz,
+        "fs_hz": store.attributes["fs_hz"],
         "recipe": store.recipe,
         "recipe_sha256": store.recipe_sha256,
         "folds": {str(fold) if fold >= 0 else "none": count for fold, count in sorted(folds.items())},
         "statements": {f"{system}:{code}": count for (system, code), count in stated.most_common()},
-        "std_mv": {lead: round(float(std), 4) for lead, std in zip(store.leads, statistics.std_mv_l, strict=True)},
+        "encoding": store.encoding,
+        "storage": store.storage,
+        "std_mv": _std_mv(store),
+        "suspects": dict(Counter(filter(None, _suspects(store))).most_common(10)),
         "rejected": dict(Counter(store.rejected["reason"].to_pylist())),
         "warnings": dict(warned.most_common(20)),
         "sources": [{name: getattr(terms, name) for name in type(terms).__dataclass_fields__} for terms in store.terms],
         "software": store.software,
     }
+
+
+def _std_mv(store: Store) -> dict[str, float]:
+    if store.encoding == "adc":
+        return {}
+    return {lead: round(float(std), 4) for lead, std in zip(store.leads, store.statistics().std_mv_l, strict=True)}
+
+
+def _suspects(store: Store) -> list[str]:
+    if "suspects" not in store.records.column_names:  # format 1
+        return []
+    return [part for text in store.column("suspects") for part in text.split("; ")]
 
 
 def _print_about(about: dict[str, Any]) -> None:
@@ -370,13 +777,15 @@ def _print_about(about: dict[str, Any]) -> None:
         "records": f"{about['records']} of {about['patients']} patients, {about['hours']:.2f} h",
         "size": f"{about['megabytes']:.1f} MB in {about['shards']} shards",
         "leads": " ".join(about["leads"]),
-        "rate": f"{about['fs_hz']:g} Hz",
+        "rate": f"{about['fs_hz']:g} Hz" if about["fs_hz"] else "each record's own",
+        "kept as": f"{about['encoding']} counts, {about['storage']['codec']}",
         "filters": ", ".join(filters) or "none",
-        "std (mV)": "  ".join(f"{lead} {std:.3f}" for lead, std in about["std_mv"].items()),
+        "std (mV)": "  ".join(f"{lead} {std:.3f}" for lead, std in about["std_mv"].items()) or "raw counts",
         "folds": ", ".join(f"{fold}: {count}" for fold, count in about["folds"].items()),
         "statements": shown + (f" and {len(statements) - 20} more" if len(statements) > 20 else "") or "none",
         "left out": _counts(about["rejected"]) or "none",
         "warnings": _counts(about["warnings"]) or "none",
+        "suspects": _counts(about["suspects"]) or "none",
     }
     for source in about["sources"]:
         share = "may be passed on" if source["redistributable"] else "not to be passed on"

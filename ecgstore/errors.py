@@ -92,6 +92,8 @@ REASONS: dict[str, str] = {
     "no_samples": "the record has no samples, or none that was recorded",
     "duplicate_id": "the record id stands in the source more than once",
     "unsafe_path": "a signal file outside the source folder",
+    "not_16_bit": "the samples need more than 16 bits, which a raw store doesn't have",
+    "bad_source_checksum": "a file is not the one that the source's own list of checksums states",
 }
 
 

@@ -1,41 +1,38 @@
-"""Scan → plan → one Dask task per shard → commits → seal. Killed anywhere, it goes on where it was.
-
-Only this file imports Dask. The order of writes is what makes a kill harmless: the plan's hash first, then
-shards and their commits in any order, then the tables, and the manifest last.
-"""
+"""Scan → plan → one task per shard → commits → seal. Killed anywhere, it goes on where it was."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import functools
 import hashlib
 import importlib
 import json
+import math
+import os
 import platform
-import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
-from ecgstore import layout, manifest, publish, shards
-from ecgstore.errors import ConfigError, SourceError, StoreError, StoreExists, need
-from ecgstore.memory import keep_freed_memory
-from ecgstore.plan import Plan, Recipe, Scanned, make_plan, scan
-from ecgstore.record import Rejection, Terms
+from ecgstore import building, layout, manifest, schedule, shards
+from ecgstore.array import create_array
+from ecgstore.errors import ConfigError, SourceError, StoreExists, StoreIncomplete
+from ecgstore.noise import check, load_bank, with_bank
+from ecgstore.plan import Occupied, Plan, Recipe, Scanned, Storage, make_plan, public, scan
+from ecgstore.record import Listing, Rejection, Terms
 from ecgstore.rooms import occupant, occupants
+from ecgstore.scan import read_headers
+from ecgstore.schedule import Workers
 from ecgstore.settings import Settings, parse
 
-#: Called with (phase, done, total); phases are "scan", "shards" and "seal".
+#: Called with (phase, done, total); phases are "verify", "scan", "shards" and "seal".
 Progress = Callable[[str, int, int], None]
 
 
@@ -46,34 +43,90 @@ def _parse_source(value: Any) -> Any:
     if not isinstance(mapping, dict) or "name" not in mapping:
         raise ValueError(f"a source is a name, or a mapping with its name: {', '.join(occupants('ecgstore.sources'))}")
     try:
-        return parse(occupant("ecgstore.sources", mapping["name"]).Settings, mapping)
+        module = occupant("ecgstore.sources", str(mapping["name"]))
+        if not str(mapping["name"]).endswith(".py"):
+            return parse(module.Settings, mapping)
+        _refuse_half_a_source(module)
+        # A file of yours may call itself what it likes, and may do without settings.
+        return parse(module.Settings, {name: value for name, value in mapping.items() if name != "name"})
     except ConfigError as error:
         raise ValueError(str(error)) from None
 
 
-#: A source's settings, told apart by ``name``, which is the name of its file in ``ecgstore/sources``.
+def _refuse_half_a_source(module: ModuleType) -> None:
+    lacks = [name for name in ("TERMS", "Settings", "list_records") if not hasattr(module, name)]
+    if lacks:
+        raise ConfigError(
+            "the source file lacks a part", where=module.__file__, expected=", ".join(lacks), fix="see docs/sources.md"
+        )
+
+
+def _module(source: Settings) -> ModuleType:
+    """The file of the room that these settings are of: a source's settings stand in the source's own file."""
+    return sys.modules[type(source).__module__]
+
+
+#: A source's settings, told apart by ``name``: that of its file in ``ecgstore/sources``, or a path to a file of yours.
 Source = Annotated[SerializeAsAny[Settings], BeforeValidator(_parse_source)]
 
 
-class IngestSettings(Recipe):
-    """All settings of an ingest: the recipe, the source, and what may be left out."""
+def profile_settings(profile: str, mains_hz: float = 50.0) -> dict[str, Any]:
+    """What a profile stands for; any setting given beside it wins."""
+    narrow = {"name": "bandpass", "low_hz": 0.5, "high_hz": 40.0}
+    wide = {"name": "bandpass", "low_hz": 0.05, "high_hz": 150.0, "order": 1}
+    profiles: dict[str, dict[str, Any]] = {
+        "train": {"fs_hz": 100.0, "filters": [narrow, {"name": "notch", "freq_hz": mains_hz}]},
+        "diagnostic": {"fs_hz": 500.0, "filters": [wide]},
+        "raw": {"fs_hz": None, "filters": [], "encoding": "adc"},
+    }
+    return profiles[profile]
 
+
+class IngestSettings(Recipe, Storage):
+    """All settings of an ingest: the recipe, how it is kept, the source, and what may be left out.
+
+    ``profile`` fills in what is not given: ``train`` (100 Hz, 0.5-40 Hz, notch), ``diagnostic`` (500 Hz,
+    0.05-150 Hz) or ``raw`` (the source's own counts).
+    """
+
+    profile: Literal["train", "diagnostic", "raw"] = "train"
+    #: Frequency of the mains where the records were made; the notch of the profile ``train``.
+    mains_hz: Literal[50, 60] = 50
     source: Source | None = None
+    #: Folder of the recorded noise (NSTDB), for ``noise`` of the kinds nstdb-….
+    noise_bank: Path | None = None
     #: The largest share of records that may be left out before the ingest reports failure.
     max_rejected: float = Field(0.01, ge=0, le=1)
     #: Patients are stored as keyed hashes. The same key gives the same hashes in every store, so that overlap
     #: between stores can be found; a secret key keeps others from testing whether somebody is in it.
     patient_key: str = Field("", exclude=True, repr=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_profile(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping) or content.get("profile", "train") not in ("train", "diagnostic", "raw"):
+            return content
+        return profile_settings(content.get("profile", "train"), content.get("mains_hz", 50)) | dict(content)
+
     @property
     def recipe(self) -> Recipe:
         """What is done to the signals, without where they come from."""
-        return Recipe(**{name: getattr(self, name) for name in Recipe.model_fields})
+        recipe = Recipe(**{name: getattr(self, name) for name in Recipe.model_fields})
+        if recipe.noise is None:
+            return recipe
+        bank = load_bank(self.noise_bank) if self.noise_bank is not None else None
+        check(recipe.noise, recipe.fs_hz or math.inf, bank)
+        return recipe.model_copy(update={"noise": with_bank(recipe.noise, bank)})
+
+    @property
+    def storage(self) -> Storage:
+        """How the store keeps what the recipe made."""
+        return Storage(codec=self.codec, quality=self.quality)
 
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What an ingest did."""
+    """What an ingest did. ``fingerprint`` is empty for a part, whose store is sealed later."""
 
     path: str
     records: int
@@ -82,6 +135,7 @@ class IngestReport:
     seconds: float
     fingerprint: str
     n_shards: int
+    #: Shards that were there already, from a run before or from the version before.
     n_shards_resumed: int
     warnings: int
 
@@ -111,28 +165,55 @@ def detect_source(root: Path) -> Settings:
     return _default_settings(occupant("ecgstore.sources", "wfdb_folder"))
 
 
-def plan(source_root: Path, settings: IngestSettings, *, progress: Progress | None = None) -> Plan:
-    """List the source, read every header and plan the store. Nothing is written.
-
-    Raises SourceError where the folder is absent or no record in it can be used.
-    """
+def list_source(source_root: Path, source: Settings | None) -> tuple[Path, Settings, Listing]:
+    """The folder's resolved path, its kind, and its records. Raises SourceError where nothing is there."""
     if not source_root.is_dir():
         kind = "a file" if source_root.exists() else "nothing"
         raise SourceError("the source folder is not there", where=source_root, got=kind, fix="check the path")
     source_root = source_root.resolve()
-    source = settings.source or detect_source(source_root)
-    name: str = source.name  # type: ignore[attr-defined]
-    listing = occupant("ecgstore.sources", name).list_records(source_root, source)
+    source = source or detect_source(source_root)
+    listing: Listing = _module(source).list_records(source_root, source)
     if not listing.records and not listing.rejected:
         raise SourceError("no WFDB record (*.hea) was found", where=source_root, fix="check the path")
+    return source_root, source, listing
+
+
+def plan(
+    source_root: Path,
+    settings: IngestSettings,
+    *,
+    verify_source: bool = False,
+    scan_table: Path | None = None,
+    occupied: Occupied | None = None,
+    progress: Progress | None = None,
+) -> Plan:
+    """List the source, read every header and plan the store. Nothing is written but ``scan_table``.
+
+    Raises SourceError where the folder is absent or no record in it can be used.
+    """
+    source_root, source, listing = list_source(source_root, settings.source)
+    if verify_source:
+        listing = _verified(source_root, listing, progress)
+    describe = getattr(_module(source), "describe", None)
+    bound = None if describe is None else functools.partial(_describe, describe, source)
     recipe = settings.recipe
     scanned: list[Scanned | Rejection] = []
-    # One thread: parsing holds the interpreter, and several threads only take it from each other.
-    for done, ref in enumerate(listing.records, start=1):
-        scanned.append(scan(ref, recipe))
-        if progress is not None and (done % 64 == 0 or done == len(listing.records)):
-            progress("scan", done, len(listing.records))
-    made = make_plan(listing, scanned, recipe, name, source_root, settings.patient_key)
+    for ref, header, comments in read_headers(listing.records, source_root, scan_table, progress):
+        if isinstance(header, Rejection):
+            scanned.append(header)
+        else:
+            scanned.append(scan(ref, header, comments, recipe, bound))
+    made = make_plan(
+        listing,
+        scanned,
+        recipe,
+        source,
+        source_root,
+        storage=settings.storage,
+        patient_key=settings.patient_key,
+        noise_bank=settings.noise_bank,
+        occupied=occupied,
+    )
     if made.n_records == 0:
         first = made.rejected[0]
         counts = ", ".join(f"{reason} × {count}" for reason, count in _count(made.rejected).items())
@@ -144,131 +225,229 @@ def plan(source_root: Path, settings: IngestSettings, *, progress: Progress | No
     return made
 
 
+def _describe(describe: Callable[..., Any], source: Settings, ref: Any, comments: Any, gains: Any) -> Any:
+    return describe(ref, comments, source, gains)
+
+
+def _verified(root: Path, listing: Listing, progress: Progress | None) -> Listing:
+    """The listing without the records one of whose files differs from the source's own list of checksums."""
+    checksums = importlib.import_module("ecgstore.checksums")
+    sums = checksums.load_sums(root)
+    by_stem: dict[str, list[str]] = {}
+    for name in sums:
+        by_stem.setdefault(name.rpartition(".")[0], []).append(name)
+    rejected: list[Rejection] = []
+    for done, ref in enumerate(listing.records, start=1):
+        stem = ref.path.relative_to(root).as_posix()
+        bad = checksums.bad_files(root, by_stem.get(stem) or [f"{stem}.hea"], sums)
+        rejected += [Rejection(ref.record_id, "bad_source_checksum", f"{name}: {why}") for name, why in bad.items()][:1]
+        if progress is not None and (done % 64 == 0 or done == len(listing.records)):
+            progress("verify", done, len(listing.records))
+    left_out = {one.record_id for one in rejected}
+    kept = tuple(ref for ref in listing.records if ref.record_id not in left_out)
+    return replace(listing, records=kept, rejected=(*listing.rejected, *rejected))
+
+
 def ingest_folder(
     source_root: str | Path,
     out: str | Path,
     settings: IngestSettings,
     *,
-    workers: int = 1,
+    workers: int | Workers = 1,
     resume: bool = False,
     overwrite: bool = False,
+    append: bool = False,
+    part: tuple[int, int] | None = None,
+    verify_source: bool = False,
+    scan_table: Path | None = None,
     progress: Progress | None = None,
 ) -> IngestReport:
     """Make the store ``out`` from the WFDB folder ``source_root``.
 
     An unfinished store of the same plan is finished; ``resume`` also accepts one that is already sealed.
-    ``overwrite`` replaces a sealed store once the new one is sealed. Records that can't be used are left out
-    and written down in ``rejected.parquet``; whether there are too many of them is for the caller to judge by
-    ``IngestReport.rejected_fraction``.
+    ``overwrite`` replaces a sealed store once the new one is sealed; ``append`` does so too, but re-uses the
+    shards of records that did not change. ``part`` (i, n) does the i-th of n equal shares of the tasks, counted
+    from 1, and leaves the seal to :func:`seal_store`. Headers are read from ``scan_table`` where they did not
+    change since it was written.
 
-    Raises SourceError, StoreExists, StoreError (the disk refuses), IntegrityError (it forgets), MissingExtra.
+    Records that can't be used are left out and written down in ``rejected.parquet``; whether there are too many
+    of them is for the caller to judge by ``IngestReport.rejected_fraction``.
+
+    Raises SourceError, StoreExists, StoreError (the disk refuses), IntegrityError (it forgets), MissingExtra,
+    ConfigError (options that contradict each other).
+    """
+    began = time.perf_counter()
+    out, source_root = Path(out), Path(source_root)
+    crew = workers if isinstance(workers, Workers) else Workers(n=workers)
+    _refuse_nested(source_root, out)
+    if sum((resume, overwrite, append)) > 1 or (part is not None and (overwrite or append)):
+        raise ConfigError("resume, overwrite and append exclude each other, and parts exclude the last two")
+    is_sealed = (out / layout.MANIFEST).exists()
+    before = _occupied(out, settings) if append else None
+    if scan_table is None and (out / layout.SCAN).exists():
+        scan_table = out / layout.SCAN
+    made = plan(
+        source_root,
+        settings,
+        verify_source=verify_source,
+        scan_table=scan_table,
+        occupied=before,
+        progress=progress,
+    )
+    resumed, fingerprint = len(made.tasks), ""
+    if is_sealed and not (overwrite or append):
+        fingerprint = _accept_sealed(out, made, resume)
+    else:
+        # The old store stays whole and readable until the new one is sealed.
+        root = building.beside(out) if is_sealed else out
+        with building.plain_disk_errors(root):
+            _begin(root, made, source_root, settings)
+            previous = out if append else None
+            resumed, fingerprint = _build(root, made, settings, crew, part, previous, progress)
+            if is_sealed:
+                building.swap(root, out)
+    return _report(out, made, fingerprint, resumed, began)
+
+
+def seal_store(out: str | Path, *, patient_key: str = "", progress: Progress | None = None) -> IngestReport:
+    """Seal a store whose parts were made by several ingests.
+
+    Raises StoreIncomplete where tasks are left, and whatever :func:`ingest_folder` raises.
     """
     began = time.perf_counter()
     out = Path(out)
-    _refuse_nested(Path(source_root), out)
-    made = plan(Path(source_root), settings, progress=progress)
-    if overwrite and (out / layout.MANIFEST).exists():
-        # The old store stays whole and readable until the new one is sealed.
-        aside = out.with_name(f"{out.name}{publish.ASIDE}")
-        sealed, resumed = _build(aside, made, settings, workers, progress)
-        _swap(aside, out)
-    elif (out / layout.MANIFEST).exists():
-        sealed = _accept_sealed(out, made, resume)
-        resumed = len(made.tasks)
-    else:
-        sealed, resumed = _build(out, made, settings, workers, progress)
-    outcome = _read_outcome(out)
-    return IngestReport(
-        path=str(out),
-        records=outcome["records"],
-        rejected=outcome["rejected"],
-        reasons=outcome["reasons"],
-        seconds=time.perf_counter() - began,
-        fingerprint=sealed.fingerprint,
-        n_shards=len(made.tasks),
-        n_shards_resumed=resumed,
-        warnings=outcome["warnings"],
-    )
-
-
-def _build(
-    root: Path, made: Plan, settings: IngestSettings, workers: int, progress: Progress | None
-) -> tuple[manifest.Manifest, int]:
-    try:
-        _begin(root, made)
-        with _locked(root):
-            commits = _existing_commits(root, made, workers)
-            resumed = len(commits)
-            commits |= _run(root, made, commits, workers, progress)
-            if progress is not None:
-                progress("seal", 0, 1)
-            sealed = _seal(root, made, [commits[task.first_shard] for task in made.tasks], settings)
-            if progress is not None:
-                progress("seal", 1, 1)
-        (root / layout.LOCK).unlink(missing_ok=True)
-        return sealed, resumed
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise StoreError(
-                "the disk is full",
-                where=root,
-                fix="make room and run the same command again: it goes on from here",
-            ) from error
-        raise StoreError("the store can't be written", where=root, got=error.strerror or str(error)) from error
+    about = building.read_about(out)
+    if "settings" not in about:
+        raise StoreIncomplete(
+            "this store comes from another one", where=out, fix="run the same `ecgstore augment` again"
+        )
+    settings = parse(IngestSettings, {**about["settings"], "patient_key": patient_key}, where=out / layout.BUILDING)
+    made = plan(Path(about["source_root"]), settings, scan_table=out / layout.SCAN, progress=progress)
+    if made.sha256 != about["plan_sha256"]:
+        raise StoreExists(
+            "the source is not what it was when this store was begun, or ECGSTORE_PATIENT_KEY is another",
+            where=out,
+            fix="delete that folder and begin again",
+        )
+    with building.plain_disk_errors(out), building.locked(out):
+        commits = schedule.load_commits(out, made.tasks, made.work, os.cpu_count() or 1)
+        missing = [task.first_shard for task in made.tasks if task.first_shard not in commits]
+        if missing:
+            raise StoreIncomplete(
+                f"{len(missing)} of {len(made.tasks)} tasks are not done",
+                where=out,
+                got=f"no commit of shard {', '.join(map(str, missing[:5]))}{' …' if len(missing) > 5 else ''}",
+                fix="run the parts that are left, or the same ingest without --parts",
+            )
+        sealed = _seal(out, made, [commits[task.first_shard] for task in made.tasks], settings)
+    building.release(out)
+    return _report(out, made, sealed.fingerprint, len(made.tasks), began)
 
 
 # --- beginning, or going on ---------------------------------------------------------------------------------
 
 
-def _begin(root: Path, made: Plan) -> None:
-    """Create the folder and its metadata, or check that what is there was begun by the same plan."""
-    building = root / layout.BUILDING
-    if building.exists():
-        begun = json.loads(building.read_bytes()).get("plan_sha256")
-        if begun != made.sha256:
-            raise StoreExists(
-                "an unfinished store stands here, begun from another source or with other settings",
-                where=root,
-                fix="delete that folder, or choose another output",
-            )
-    elif root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise StoreExists("the output is there already and is not a store", where=root, fix="choose another output")
-    else:
-        root.mkdir(parents=True, exist_ok=True)
-        publish.write_bytes(building, json.dumps({"plan_sha256": made.sha256}).encode() + b"\n")
-    if not (root / layout.SIGNAL / "zarr.json").exists():
-        shards.create_array(root, made.recipe, made.total_samples, made.shard_samples)
+def _begin(root: Path, made: Plan, source_root: Path, settings: IngestSettings) -> None:
+    """What :func:`seal_store` needs is noted down; it is gone once the store is sealed."""
+    content = settings.model_dump(mode="json")
+    name = getattr(made.source, "name", "")
+    name = name if name in occupants("ecgstore.sources") else _module(made.source).__file__
+    content["source"] = {**made.source.model_dump(mode="json"), "name": name}
+    about = {"source_root": str(source_root.resolve()), "settings": content}
+    work = made.work
+    create = functools.partial(
+        create_array, root, work.storage.codec, len(work.leads), made.total_samples, work.shard_samples
+    )
+    building.begin(root, made.sha256, about, create)
 
 
-@contextlib.contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    """Let one ingest at a time work on a store; the system frees the lock of a process that dies."""
-    with (root / layout.LOCK).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StoreExists("another ingest is writing this store right now", where=root, fix="wait for it") from None
-        yield
+def _build(
+    root: Path,
+    made: Plan,
+    settings: IngestSettings,
+    workers: Workers,
+    part: tuple[int, int] | None,
+    previous: Path | None,
+    progress: Progress | None,
+) -> tuple[int, str]:
+    """Do what is left of a plan, or of one part of it; returns tasks found done, and the fingerprint."""
+    tasks = made.tasks if part is None else made.tasks[part[0] - 1 :: part[1]]
+    with building.locked(root, None if part is None else f"part-{part[0]}-of-{part[1]}"):
+        if part is None:
+            building.remove_leftovers(root)
+        if previous is not None:
+            _reuse(previous, root, made)
+        commits = schedule.load_commits(root, tasks, made.work, workers.n)
+        left = [task for task in tasks if task.first_shard not in commits]
+        resumed = len(tasks) - len(left)
+        schedule.run(root, left, made.work, workers, _counter("shards", resumed, len(tasks), progress))
+        if part is not None:
+            return resumed, ""
+        commits |= schedule.load_commits(root, left, made.work, workers.n, hashed=False)
+        seal = _counter("seal", 0, 1, progress)
+        sealed = _seal(root, made, [commits[task.first_shard] for task in tasks], settings)
+        seal()
+    building.release(root)
+    return resumed, sealed.fingerprint
 
 
-def _existing_commits(root: Path, made: Plan, workers: int) -> dict[int, shards.Commit]:
-    for leftover in root.rglob("*.partial*"):
-        leftover.unlink(missing_ok=True)
-    firsts = [task.first_shard for task in made.tasks]
-    with ThreadPoolExecutor(max_workers=workers) as pool:
-        found = pool.map(lambda first: shards.load_commit(root, first, made.sha256), firsts)
-        return {first: commit for first, commit in zip(firsts, found, strict=True) if commit is not None}
+def _counter(phase: str, done: int, total: int, progress: Progress | None) -> Callable[[], None]:
+    """A function that reports one more done each time it is called."""
+    if progress is None:
+        return lambda: None
+    report, counted = progress, done
+    report(phase, done, total)
+
+    def one_more() -> None:
+        nonlocal counted
+        counted += 1
+        report(phase, counted, total)
+
+    return one_more
 
 
-def _accept_sealed(out: Path, made: Plan, resume: bool) -> manifest.Manifest:
+def _occupied(out: Path, settings: IngestSettings) -> Occupied:
+    """Where the records of the sealed store ``out`` stand. Raises ConfigError where it was made otherwise."""
+    from ecgstore.store import open_store
+
+    old = open_store(out)
+    same = (old.recipe_sha256, old.storage) == (settings.recipe.sha256, settings.storage.model_dump())
+    if old.format_version != layout.FORMAT_VERSION or not same:
+        raise ConfigError(
+            "a store grows only by the settings it was made with",
+            where=out,
+            expected=json.dumps({**old.recipe, **old.storage}),
+            got=json.dumps({**settings.recipe.model_dump(mode="json"), **settings.storage.model_dump()}),
+            fix="give the same settings, or make another store",
+        )
+    starts, lengths = old.column("start").tolist(), old.column("n_samples").tolist()
+    places = dict(zip(old.column("record_id").tolist(), zip(starts, lengths, strict=True), strict=True))
+    return Occupied(old.shard_samples, max(start + n for start, n in places.values()), places)
+
+
+def _reuse(previous: Path, root: Path, made: Plan) -> None:
+    """Let the new version share the shards of those tasks that the version before did just so."""
+    for task in made.tasks:
+        commit = layout.commit_object(task.first_shard)
+        if (root / commit).exists():
+            continue
+        committed = shards.load_commit(previous, task, made.work)
+        # A record that could not be read is tried again: its signal file may have been mended since.
+        if committed is None or committed.rejected:
+            continue
+        for name in (*committed.objects, commit):
+            building.link(previous / name, root / name)
+
+
+def _accept_sealed(out: Path, made: Plan, resume: bool) -> str:
     sealed = manifest.load(out)
     if resume and sealed.plan_sha256 == made.sha256:
-        return sealed
+        return sealed.fingerprint
     different = ", from another source or with other settings" if resume else ""
     raise StoreExists(
         f"a sealed store is there already{different}",
         where=out,
-        fix="choose another output, or replace it with --overwrite",
+        fix="choose another output, replace it with --overwrite, or add to it with --append",
     )
 
 
@@ -278,96 +457,37 @@ def _refuse_nested(source_root: Path, out: Path) -> None:
         raise ConfigError("the output must not contain the source folder", where=out)
 
 
-def _swap(aside: Path, out: Path) -> None:
-    old = out.with_name(f"{out.name}.old{publish.ASIDE}")
-    shutil.rmtree(old, ignore_errors=True)
-    out.rename(old)
-    aside.rename(out)
-    publish.flush_folder(out.parent)
-    shutil.rmtree(old)
-
-
-# --- the work -----------------------------------------------------------------------------------------------
-
-
-def _run(
-    root: Path, made: Plan, done: Mapping[int, shards.Commit], workers: int, progress: Progress | None
-) -> dict[int, shards.Commit]:
-    dask = need("dask", "ingest")
-    callbacks = need("dask.callbacks", "ingest")
-    # Threads that import at the same time can wait for each other; what the tasks need is imported once here.
-    need("scipy.fft", "ingest")
-    if not all(record.header.plain for task in made.tasks for record in task.records):
-        need("wfdb", "ingest")
-    keep_freed_memory()
-    todo = [task for task in made.tasks if task.first_shard not in done]
-    finished = len(made.tasks) - len(todo)
-    if progress is not None:
-        progress("shards", finished, len(made.tasks))
-
-    def after_task(*_: object) -> None:
-        nonlocal finished
-        finished += 1
-        if progress is not None:
-            progress("shards", min(finished, len(made.tasks)), len(made.tasks))
-
-    delayed = [
-        # Bound before Dask sees it: it would search every argument for its own objects, record by record.
-        dask.delayed(
-            functools.partial(shards.write, root, task, made.recipe, made.shard_samples, made.sha256), traverse=False
-        )(dask_key_name=f"shard-{task.first_shard:08d}")
-        for task in todo
-    ]
-    with callbacks.Callback(posttask=after_task), _quick_handover():
-        commits = dask.compute(*delayed, scheduler="threads", num_workers=workers)
-    return {commit.first_shard: commit for commit in commits}
-
-
-@contextlib.contextmanager
-def _quick_handover() -> Iterator[None]:
-    """Threads that come back from NumPy wait 1 ms for the interpreter instead of 5: three per cent faster."""
-    before_s = sys.getswitchinterval()
-    sys.setswitchinterval(0.001)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before_s)
-
-
 # --- the seal -----------------------------------------------------------------------------------------------
 
 
-def _seal(root: Path, made: Plan, commits: Sequence[shards.Commit], settings: IngestSettings) -> manifest.Manifest:
+def _seal(root: Path, made: Plan, commits: Sequence[shards.Committed], settings: IngestSettings) -> manifest.Manifest:
+    pa: Any = importlib.import_module("pyarrow")
     tables = importlib.import_module("ecgstore.tables")
-    written = {one.record_id: one for commit in commits for one in commit.written}
-    planned = [record for task in made.tasks for record in task.records if record.ref.record_id in written]
+    written = pa.concat_tables([commit.written for commit in commits])
+    there = set(written["record_id"].to_pylist())
+    planned = [record for task in made.tasks for record in task.records if record.ref.record_id in there]
     rejected = [*made.rejected, *(one for commit in commits for one in commit.rejected)]
     if not planned:
         raise SourceError(f"none of {len(rejected)} records could be read", where=root, got=rejected[0])
-    key = settings.patient_key or made.source
-    records = tables.records(
-        planned,
-        written,
-        made,
-        {pid: patient_hash(key, pid) for pid in {r.ref.patient_id for r in planned} if pid},
-    )
-    publish.write_bytes(root / layout.RECORDS, tables.to_parquet(records))
-    publish.write_bytes(root / layout.STATEMENTS, tables.to_parquet(tables.statements(planned)))
-    publish.write_bytes(root / layout.REJECTED, tables.to_parquet(tables.rejected(rejected)))
+    key = settings.patient_key or made.listing.terms.name
+    patients = {pid: patient_hash(key, pid) for pid in {r.ref.patient_id for r in planned} if pid}
     sums: dict[str, shards.Sums] = {}
     for commit in commits:
         for fold, part in commit.sums.items():
-            sums.setdefault(fold, shards.Sums.zero(len(made.recipe.leads))).add(part)
-    publish.write_bytes(root / layout.ROOT, _root_metadata(made, sums, bool(settings.patient_key)))
-    objects = {name: found for commit in commits for name, found in commit.objects.items()}
-    names = [layout.ROOT, f"{layout.SIGNAL}/zarr.json", layout.RECORDS, layout.STATEMENTS, layout.REJECTED]
-    names += [layout.commit_object(commit.first_shard) for commit in commits]
-    objects |= {name: manifest.hash_object(root / name) for name in names}
-    _remove_strangers(root, objects)
-    _flush_all(root, objects)
-    sealed = manifest.seal(root, objects, made.sha256)
-    (root / layout.BUILDING).unlink(missing_ok=True)
-    return sealed
+            sums.setdefault(fold, shards.Sums.zero(len(made.work.leads))).add(part)
+    small = {
+        layout.RECORDS: tables.to_parquet(tables.records(planned, written, made, patients)),
+        layout.LEADS: tables.to_parquet(tables.leads(written, len(made.work.leads))),
+        layout.STATEMENTS: tables.to_parquet(tables.statements(planned)),
+        layout.BEATS: tables.to_parquet(tables.beats(written)),
+        layout.REJECTED: tables.to_parquet(tables.rejected(rejected)),
+        layout.ROOT: root_metadata(_attributes(made, sums, bool(settings.patient_key))),
+    }
+    names = [f"{layout.SIGNAL}/zarr.json", *(layout.commit_object(task.first_shard) for task in made.tasks)]
+    objects = {name: manifest.hash_object(root / name) for name in names}
+    for commit in commits:
+        objects |= commit.objects
+    return building.seal(root, small, objects, made.sha256)
 
 
 def patient_hash(key: str, patient_id: str) -> str:
@@ -376,36 +496,48 @@ def patient_hash(key: str, patient_id: str) -> str:
     return keyed.hexdigest()
 
 
-def _root_metadata(made: Plan, sums: Mapping[str, shards.Sums], secret_key: bool) -> bytes:
+def root_metadata(attributes: Mapping[str, Any]) -> bytes:
     """The Zarr v3 root group with everything a reader must know before it touches a sample."""
-    attributes = {
+    return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}, indent=1).encode() + b"\n"
+
+
+def _attributes(made: Plan, sums: Mapping[str, shards.Sums], secret_key: bool) -> dict[str, Any]:
+    work = made.work
+    is_raw = work.recipe.encoding == "adc"
+    rates = {record.header.fs_hz for task in made.tasks for record in task.records}
+    return {
         "format": layout.FORMAT,
         "format_version": layout.FORMAT_VERSION,
-        "recipe": made.recipe.model_dump(mode="json"),
-        "recipe_sha256": made.recipe.sha256,
+        "recipe": work.recipe.model_dump(mode="json"),
+        "recipe_sha256": work.recipe.sha256,
+        "storage": work.storage.model_dump(mode="json"),
         "plan_sha256": made.sha256,
-        "leads": list(made.recipe.leads),
-        "fs_hz": made.recipe.fs_hz,
-        "counts_per_mv": layout.COUNTS_PER_MV,
+        "leads": list(work.leads),
+        "fs_hz": work.recipe.fs_hz or (rates.pop() if len(rates) == 1 else None),
+        "counts_per_mv": None if is_raw else layout.COUNTS_PER_MV,
         "not_recorded": int(layout.NOT_RECORDED),
-        "shard_samples": made.shard_samples,
+        "shard_samples": work.shard_samples,
         "sources": [_terms(made.listing.terms)],
-        "vocabulary": {system: sorted(codes) for system, codes in sorted(made.listing.vocabulary.items())},
+        "source_settings": public(made.source),
+        "vocabulary": {system: sorted(codes) for system, codes in made.vocabulary.items()},
         "patients": "hashed with a secret key" if secret_key else "hashed with the source's name as key",
-        "statistics": {
+        # Sums over counts of different gains would mean nothing.
+        "statistics": {}
+        if is_raw
+        else {
             fold: {"n": part.n, "sum_counts": part.total, "sum_squared_counts": part.squares}
             for fold, part in sorted(sums.items())
         },
-        "software": _software(),
+        "software": software(),
     }
-    return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}, indent=1).encode() + b"\n"
 
 
 def _terms(terms: Terms) -> dict[str, Any]:
     return {name: getattr(terms, name) for name in Terms.__dataclass_fields__}
 
 
-def _software() -> dict[str, str]:
+def software() -> dict[str, str]:
+    """Versions of what writes stores."""
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"python": platform.python_version()}
@@ -415,20 +547,24 @@ def _software() -> dict[str, str]:
     return found
 
 
-def _flush_all(root: Path, names: Iterable[str]) -> None:
-    """Have every object on the disk before the manifest says that it is; waiting for disks goes well in threads."""
-    paths = [root / name for name in names]
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        list(pool.map(publish.flush, paths))
-        list(pool.map(publish.flush_folder, {path.parent for path in paths}))
+# --- the report ---------------------------------------------------------------------------------------------
 
 
-def _remove_strangers(root: Path, objects: Mapping[str, manifest.ObjectHash]) -> None:
-    """A killed ingest may leave objects that no commit names; a sealed store holds nothing else than it lists."""
-    keep = objects.keys() | {layout.BUILDING, layout.LOCK}
-    for path in root.rglob("*"):
-        if path.is_file() and path.relative_to(root).as_posix() not in keep:
-            path.unlink()
+def _report(out: Path, made: Plan, fingerprint: str, resumed: int, began: float) -> IngestReport:
+    outcome: dict[str, Any] = {"records": made.n_records, "reasons": _count(made.rejected), "warnings": 0}
+    if fingerprint:
+        outcome = _read_outcome(out)
+    return IngestReport(
+        path=str(out),
+        records=outcome["records"],
+        rejected=sum(outcome["reasons"].values()),
+        reasons=outcome["reasons"],
+        seconds=time.perf_counter() - began,
+        fingerprint=fingerprint,
+        n_shards=len(made.tasks),
+        n_shards_resumed=resumed,
+        warnings=outcome["warnings"],
+    )
 
 
 def _read_outcome(out: Path) -> dict[str, Any]:
@@ -437,7 +573,6 @@ def _read_outcome(out: Path) -> dict[str, Any]:
     reasons = tables.from_parquet((out / layout.REJECTED).read_bytes())["reason"].to_pylist()
     return {
         "records": records.num_rows,
-        "rejected": len(reasons),
         "reasons": dict(sorted(Counter(reasons).items())),
         "warnings": sum(bool(text) for text in records["warnings"].to_pylist()),
     }

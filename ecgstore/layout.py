@@ -12,21 +12,24 @@ import numpy.typing as npt
 
 FORMAT = "ecgstore"
 #: Raised whenever anything in this file changes what is written. Readers accept the versions they know.
-FORMAT_VERSION = 1
-READABLE_VERSIONS = frozenset({1})
+FORMAT_VERSION = 2
+READABLE_VERSIONS = frozenset({1, 2})
 
 ROOT = "zarr.json"
 SIGNAL = "signal"
 RECORDS = "records.parquet"
+LEADS = "leads.parquet"
 STATEMENTS = "statements.parquet"
+BEATS = "beats.parquet"
 REJECTED = "rejected.parquet"
 COMMITS = "commits"
 MANIFEST = "manifest.json"
 #: Present only while a store is being built.
 BUILDING = "building.json"
 LOCK = "building.lock"
+SCAN = "building.scan.parquet"
 
-#: One count is one microvolt, in every store: the hot path needs no scale per record.
+#: One count is one microvolt, in every store but a raw one: the hot path needs no scale per record.
 COUNTS_PER_MV = 1000
 #: int16's lowest value never comes from a signal: it says "not recorded".
 NOT_RECORDED = np.int16(-32768)
@@ -71,6 +74,15 @@ def counts_to_mv(counts_lt: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
     return signal_mv_lt
 
 
+def adc_to_mv(
+    counts_lt: npt.NDArray[np.int16], gain_per_mv_l: npt.NDArray[np.float64], baseline_l: npt.NDArray[np.int32]
+) -> npt.NDArray[np.float32]:
+    """Millivolts of a raw store's counts: (count − baseline) / gain, NaN where nothing was recorded."""
+    signal_mv_lt = ((counts_lt - baseline_l[:, None].astype(np.float64)) / gain_per_mv_l[:, None]).astype(np.float32)
+    signal_mv_lt[counts_lt == NOT_RECORDED] = np.nan
+    return signal_mv_lt
+
+
 def shard_samples(total_samples: int, longest: int = 0) -> int:
     """Samples per shard for a store of ``total_samples`` whose longest record has ``longest``.
 
@@ -93,4 +105,4 @@ def shard_object(shard: int) -> str:
 
 def commit_object(shard: int) -> str:
     """Path of a shard's commit record inside the store."""
-    return f"{COMMITS}/{shard:06d}.json"
+    return f"{COMMITS}/{shard:06d}.arrow"

@@ -18,7 +18,8 @@ import numpy.typing as npt
 from ecgstore.errors import RecordError
 from ecgstore.record import LEADS_12, LeadState
 
-ExtraLeads = Literal["refuse", "drop"]
+#: What to do with a signal whose name is not known to be a lead: refuse the record, leave the signal out, or keep it.
+ExtraLeads = Literal["refuse", "drop", "keep"]
 
 #: Voltages of the heart that are none of the twelve: recognised, so that they can be left out by name.
 OTHER_LEADS = frozenset({"VX", "VY", "VZ", "X", "Y", "Z", "V3R", "V4R", "V5R", "V6R", "V7", "V8", "V9"})
@@ -69,12 +70,21 @@ def recognise(name: str) -> LeadName | None:
     return None
 
 
-def check_names(names: Sequence[str], wanted: Sequence[str], extra: ExtraLeads, record_id: str) -> None:
-    """Refuse, from the header alone, a record that :func:`harmonise` would refuse.
+def used_rows(names: Sequence[str], wanted: Sequence[str], extra: ExtraLeads, record_id: str) -> tuple[int, ...]:
+    """Numbers of the signals that :func:`harmonise` would use, from the header alone.
 
     Raises RecordError: unknown_lead, duplicate_lead, no_leads.
     """
-    _places(names, wanted, extra, record_id)
+    places = _places(names, wanted, extra, record_id).of
+    derived = any(lead in _FROM_I_II and lead not in places for lead in wanted)
+    needed = {lead for lead in places if lead in wanted or (derived and lead in ("I", "II"))}
+    return tuple(sorted(places[lead][0] for lead in needed))
+
+
+def canonical(name: str) -> str:
+    """The name under which a signal stands in a store: a recognised lead's own, any other as it is spelt."""
+    known = recognise(name)
+    return known.lead if known is not None else name.strip()
 
 
 def harmonise(
@@ -110,14 +120,25 @@ def harmonise(
             out_lt[j] = of_i * sign_i * signal_mv_lt[i] + of_ii * sign_ii * signal_mv_lt[ii]
             states[j] = LeadState.DERIVED
     warnings = [f"left out: {', '.join(found.left_out)}"] if found.left_out else []
-    inverted = [lead for lead, (_, sign) in places.items() if sign < 0]
+    inverted = [lead for lead in wanted if places.get(lead, (0, 1))[1] < 0]
     warnings += [f"sign turned: {', '.join(inverted)}"] if inverted else []
     return Harmonised(out_lt, tuple(states), tuple(warnings))
 
 
+def places_of(names: Sequence[str], wanted: Sequence[str], extra: ExtraLeads, record_id: str) -> list[tuple[int, int]]:
+    """Per wanted lead its signal number and sign, (-1, 1) where it is absent; nothing is derived.
+
+    Raises RecordError: unknown_lead, duplicate_lead, no_leads.
+    """
+    places = _places(names, wanted, extra, record_id).of
+    if not any(lead in places for lead in wanted):
+        raise RecordError(record_id, "no_leads", f"the record has {', '.join(names)}")
+    return [places.get(lead, (-1, 1)) for lead in wanted]
+
+
 @dataclass(frozen=True, slots=True)
 class _Places:
-    """Where each standard lead stands, (signal number, sign); signals that are none; or why not at all."""
+    """Where each lead stands, (signal number, sign); signals that are not used; or why the record isn't."""
 
     of: Mapping[str, tuple[int, int]]
     left_out: tuple[str, ...] = ()
@@ -140,12 +161,13 @@ def _find_places(names: tuple[str, ...], wanted: tuple[str, ...], extra: ExtraLe
         known = recognise(name)
         if known is None and extra == "refuse":
             return _Places({}, refusal=("unknown_lead", repr(name)))
-        if known is None or not known.standard:
+        lead = canonical(name)
+        if lead not in wanted and (known is None or not known.standard):
             left_out.append(name)
-        elif known.lead in places:
-            return _Places({}, refusal=("duplicate_lead", f"{known.lead} as {name!r} too"))
+        elif lead in places:
+            return _Places({}, refusal=("duplicate_lead", f"{lead} as {name!r} too"))
         else:
-            places[known.lead] = (row, known.sign)
+            places[lead] = (row, known.sign if known is not None else 1)
     derivable = places.keys() >= {"I", "II"}
     if not any(lead in places or (derivable and lead in _FROM_I_II) for lead in wanted):
         return _Places({}, refusal=("no_leads", f"the record has {', '.join(names)}"))

@@ -128,6 +128,6 @@ def _why_missing(root: Path) -> StoreNotFound | StoreIncomplete | StoreFormatErr
         return StoreIncomplete(
             "the store was never sealed",
             where=root,
-            fix="finish it by running the same `ecgstore ingest` again",
+            fix="finish it by running the command that began it again",
         )
     return StoreFormatError("the folder is not an ecgstore", where=root, expected=f"a {layout.MANIFEST} in it")

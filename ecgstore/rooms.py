@@ -1,12 +1,16 @@
 """A folder is a room, a file in it an occupant, and the file's name is its name in YAML and on the command line.
 
-So a new source, filter, backbone, method or task is one new file: nothing is registered anywhere.
+So a new source, filter, backbone, method or task is one new file: nothing is registered anywhere. An occupant
+that lives elsewhere, such as a hospital's own source, is named by the path of its file.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
+import sys
+from pathlib import Path
 from types import ModuleType
 
 from ecgstore.errors import ConfigError, nearest
@@ -19,7 +23,12 @@ def occupants(room: str) -> tuple[str, ...]:
 
 
 def occupant(room: str, name: str) -> ModuleType:
-    """Import the file ``name`` of ``room``; raise ConfigError naming the nearest match if there is none."""
+    """Import the file ``name`` of ``room``, or the Python file at the path ``name`` if it ends in ``.py``.
+
+    Raises ConfigError: naming the nearest match if there is none, or what keeps the file from being imported.
+    """
+    if name.endswith(".py"):
+        return _visitor(room, Path(name).expanduser())
     names = occupants(room)
     if name not in names:
         kind = room.rpartition(".")[2].removesuffix("s")
@@ -29,3 +38,22 @@ def occupant(room: str, name: str) -> ModuleType:
             fix=f"did you mean {near}?" if near else f"known: {', '.join(names)}",
         )
     return importlib.import_module(f"{room}.{name}")
+
+
+def _visitor(room: str, path: Path) -> ModuleType:
+    kind = room.rpartition(".")[2].removesuffix("s")
+    if not path.is_file():
+        raise ConfigError(f"the {kind} file is not there", where=path, fix="check the path")
+    name = f"{room}._file_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"the {kind} file can't be imported", where=path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # somebody else's code: whatever it raises is theirs to mend
+        del sys.modules[name]
+        got = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(f"the {kind} file can't be run", where=path, got=got) from error
+    return module

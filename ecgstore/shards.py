@@ -7,41 +7,32 @@ read back, compared and hashed; then its commit record is published, and only th
 
 from __future__ import annotations
 
+import functools
 import itertools
-import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec
+import pyarrow as pa
 
-from ecgstore import conditioning, layout, leads, publish, wfdb_io
+from ecgstore import conditioning, layout, leads, noise, publish, quality, tables, wfdb_io
+from ecgstore.array import open_array
 from ecgstore.errors import IntegrityError, RecordError, StoreError
 from ecgstore.manifest import ObjectHash, hash_object
-from ecgstore.plan import Planned, Recipe, Task
+from ecgstore.plan import Planned, Task, Work, task_sha256
 from ecgstore.record import LeadState, Rejection
+
+V = TypeVar("V")
 
 #: Records conditioned together, and the bound on their samples (15 MB of float32 for twelve leads).
 BATCH = 16
 BATCH_SAMPLES = 320_000
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What is known of a record once its samples stand in the store."""
-
-    record_id: str
-    lead_states: str
-    n_clipped: int
-    n_not_recorded: int
-    crc32: int
-    source_crc32: int
-    warnings: str
+#: A record with more values than this is read and conditioned piece by piece (80 MB of float32).
+LONG_VALUES = 20_000_000
 
 
 @dataclass(slots=True)
@@ -65,71 +56,112 @@ class Sums:
 
 @dataclass(slots=True)
 class Commit:
-    """The outcome of one task: objects written, records in them, records left out, sums by fold."""
+    """The outcome of one task: objects written, records in them, records left out, sums by fold.
 
-    plan_sha256: str
-    first_shard: int
+    ``rows`` are the columns of ``tables.commit_schema``, one value per record written.
+    """
+
+    task_sha256: str
+    n_leads: int
     objects: dict[str, ObjectHash] = field(default_factory=dict)
-    written: list[Written] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
     rejected: list[Rejection] = field(default_factory=list)
     sums: dict[str, Sums] = field(default_factory=dict)
 
 
-def create_array(root: Path, recipe: Recipe, total_samples: int, shard_samples: int) -> None:
-    """Write the metadata of the signal array; its samples come shard by shard."""
-    n_leads = len(recipe.leads)
-    zarr.create_array(
-        store=str(root / layout.SIGNAL),
-        shape=(n_leads, total_samples),
-        chunks=(n_leads, layout.CHUNK_SAMPLES),
-        shards=(n_leads, shard_samples),
-        dtype=np.int16,
-        compressors=(BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=2), Crc32cCodec()),
-        fill_value=int(layout.NOT_RECORDED),
-        dimension_names=("lead", "time"),
-        overwrite=False,
-    )
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A commit as it is read back: its records as one table of ``tables.commit_schema``."""
+
+    objects: Mapping[str, ObjectHash]
+    written: pa.Table
+    rejected: tuple[Rejection, ...]
+    sums: Mapping[str, Sums]
 
 
-def write(root: Path, task: Task, recipe: Recipe, shard_samples: int, plan_sha256: str) -> Commit:
+def write(root: Path, task: Task, work: Work) -> None:
     """Do one task from raw files to commit record. A bad record is left out with its reason; the rest goes on.
 
     Raises StoreError where the disk refuses, IntegrityError where what was read back is not what was written.
     """
-    commit = Commit(plan_sha256, task.first_shard)
-    start, n_samples = task.first_shard * shard_samples, task.n_shards * shard_samples
-    counts_lt = np.full((len(recipe.leads), n_samples), layout.NOT_RECORDED, dtype=np.int16)
-    for batch in _batches(task.records):
-        for record, counts_of_lt, written, sums in _batch_counts(batch, recipe, commit.rejected):
-            counts_lt[:, record.start - start : record.start - start + record.n_samples] = counts_of_lt
-            commit.written.append(written)
-            fold = "" if record.ref.fold is None else str(record.ref.fold)
-            commit.sums.setdefault(fold, Sums.zero(len(recipe.leads))).add(sums)
-    for shard in range(task.n_shards):
-        part_lt = counts_lt[:, shard * shard_samples : (shard + 1) * shard_samples]
-        _write_one(root, task.first_shard + shard, part_lt, shard_samples, commit)
+    commit = Commit(task_sha256(task, work), len(work.leads))
+    size = work.shard_samples
+    if task.n_shards > 1 and _is_long(task.records[0], work):
+        _write_long(root, task.records[0], work, commit)
+    else:
+        counts_lt = _task_counts(task, work, commit)
+        for i in range(task.n_shards):
+            part_lt = counts_lt[:, i * size : (i + 1) * size]
+            commit.objects |= write_counts(root, task.first_shard + i, part_lt, size)
     # Not flushed to the disk one by one: a commit names the hash of its shard, so after a power cut whatever
     # did not reach the disk is found out and done again. The seal flushes everything before it counts.
     publish.write_bytes(root / layout.commit_object(task.first_shard), _dump(commit), durable=False)
-    return commit
 
 
-def load_commit(root: Path, first_shard: int, plan_sha256: str) -> Commit | None:
-    """Return the commit of a task if it is of this plan and its objects are whole; None where work is left."""
+def _task_counts(task: Task, work: Work, commit: Commit) -> npt.NDArray[np.int16]:
+    """All shards of a task, (leads, samples), with every record that can be read in its place."""
+    start = task.first_shard * work.shard_samples
+    counts_lt = np.full((len(work.leads), task.n_shards * work.shard_samples), layout.NOT_RECORDED, dtype=np.int16)
+    for batch in _batches(task.records, work):
+        if _is_long(batch[0], work):
+            _long_counts(batch[0], work, commit, counts_lt[:, batch[0].start - start :][:, : batch[0].n_samples])
+            continue
+        for record, counts_of_lt in _batch_counts(batch, work, commit):
+            counts_lt[:, record.start - start : record.start - start + record.n_samples] = counts_of_lt
+    return counts_lt
+
+
+def load_commit(root: Path, task: Task, work: Work, *, hashed: bool = True) -> Committed | None:
+    """Return the commit of a task if it is of this very task and its objects are whole; None where work is left.
+
+    Without ``hashed`` the objects are trusted: only for those that were hashed a moment ago, when they were written.
+    """
     try:
-        commit = _parse((root / layout.commit_object(first_shard)).read_bytes())
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
-    if commit.plan_sha256 != plan_sha256 or commit.first_shard != first_shard:
-        return None
-    for name, stated in commit.objects.items():
-        if not (root / name).is_file() or hash_object(root / name) != stated:
+        written, about = tables.from_arrow((root / layout.commit_object(task.first_shard)).read_bytes())
+        if about["task_sha256"] != task_sha256(task, work):
             return None
-    return commit
+        committed = Committed(
+            objects={name: ObjectHash(*found) for name, found in about["objects"].items()},
+            written=written,
+            rejected=tuple(Rejection(*one) for one in about["rejected"]),
+            sums={fold: Sums(*lists) for fold, lists in about["sums"].items()},
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    for name, stated in committed.objects.items():
+        if not (root / name).is_file() or (hashed and hash_object(root / name) != stated):
+            return None
+    return committed
 
 
-def _batches(records: Sequence[Planned]) -> Iterator[list[Planned]]:
-    """Neighbours of one shape, up to BATCH together.
+def write_counts(root: Path, shard: int, counts_lt: npt.NDArray[np.int16], shard_samples: int) -> dict[str, ObjectHash]:
+    """Write one whole shard (leads, up to ``shard_samples``), read it back, and return its object's hash.
+
+    A shard without a single recorded sample has no object, and gives an empty dictionary.
+    Raises StoreError where the disk refuses, IntegrityError where what was read back is not what was written.
+    """
+    name = layout.shard_object(shard)
+    try:
+        # What a killed task left here is not to be merged with: zarr would read it, torn as it may be.
+        (root / name).unlink(missing_ok=True)
+        array = open_array(root, writable=True)
+        begin = shard * shard_samples
+        end = min(begin + shard_samples, array.shape[1])
+        array[:, begin:end] = counts_lt[:, : end - begin]
+        read_lt = np.asarray(array[:, begin:end])
+        objects = {name: hash_object(root / name)} if (root / name).exists() else {}
+    except OSError as error:
+        raise StoreError("a shard could not be written", where=root / name, got=error.strerror or str(error)) from error
+    if not np.array_equal(read_lt, counts_lt[:, : end - begin]):
+        raise IntegrityError("a shard read back differs from what was written: is the disk sound?", where=root / name)
+    return objects
+
+
+# --- records of ordinary length, several at once -------------------------------------------------------------
+
+
+def _batches(records: Sequence[Planned], work: Work) -> Iterator[list[Planned]]:
+    """Neighbours of one shape, up to BATCH together; a long record goes alone.
 
     Threads scale by it: each NumPy call lets go of the interpreter and must win it back, so what counts is how
     many calls there are, not how long they take.
@@ -140,76 +172,374 @@ def _batches(records: Sequence[Planned]) -> Iterator[list[Planned]]:
         yield from (alike[i : i + size] for i in range(0, len(alike), size))
 
 
-def _batch_counts(
-    records: Sequence[Planned], recipe: Recipe, rejected: list[Rejection]
-) -> Iterator[tuple[Planned, npt.NDArray[np.int16], Written, Sums]]:
-    """The way of some records of one shape: raw files → mV → leads → conditioning → counts."""
-    read = list(_read(records, recipe, rejected))
-    if not read:
-        return
-    n_leads, header = len(recipe.leads), read[0].record.header
-    signals_mv_lt = [one.harmonised.signal_mv_lt for one in read]
-    conditioned_mv_lt = conditioning.condition_alike(signals_mv_lt, header.fs_hz, recipe.fs_hz, recipe.filters)
-    # From here on "l" runs over the leads of all records of the batch.
-    counts_lt, n_clipped_l = layout.mv_to_counts(conditioned_mv_lt)
-    n_recorded_l, total_l, squares_l, is_flat_l = _lead_sums(counts_lt)
-    for i, one in enumerate(read):
-        its = slice(i * n_leads, (i + 1) * n_leads)
-        if not any(n_recorded_l[its]):
-            detail = "nothing was recorded in the wanted leads"
-            rejected.append(Rejection(one.record.ref.record_id, "no_samples", detail))
-            continue
-        states = [
-            LeadState.BAD if is_flat and state is not LeadState.ABSENT else state
-            for state, is_flat in zip(one.harmonised.states, is_flat_l[its], strict=True)
-        ]
-        warnings = [*one.raw.warnings, *one.harmonised.warnings]
-        n_clipped = int(n_clipped_l[its].sum())
-        if n_clipped:
-            limit_mv = layout.MAX_COUNT / layout.COUNTS_PER_MV
-            warnings.append(f"{n_clipped} samples beyond ±{limit_mv} mV were clipped")
-        n_present = sum(state is not LeadState.ABSENT for state in states)
-        written = Written(
-            record_id=one.record.ref.record_id,
-            lead_states="".join(states),
-            n_clipped=n_clipped,
-            # An absent lead is said by its state; only samples missing in leads that are there are counted.
-            n_not_recorded=n_present * one.record.n_samples - sum(n_recorded_l[its]),
-            crc32=zlib.crc32(counts_lt[its].data),
-            source_crc32=one.raw.source_crc32,
-            warnings="; ".join(warnings),
-        )
-        yield one.record, counts_lt[its], written, Sums(n_recorded_l[its], total_l[its], squares_l[its])
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Read:
+    """One record, read and harmonised; in a raw store ``native`` are its counts, in the order of the store."""
+
     record: Planned
-    raw: wfdb_io.RawSignal
-    harmonised: leads.Harmonised
+    signal_mv_lt: npt.NDArray[np.float32]
+    states: tuple[LeadState, ...]
+    source_crc32: int
+    warnings: tuple[str, ...]
+    native: wfdb_io.NativeCounts | None = None
 
 
-def _read(records: Sequence[Planned], recipe: Recipe, rejected: list[Rejection]) -> Iterator[_Read]:
+def _batch_counts(
+    records: Sequence[Planned], work: Work, commit: Commit
+) -> Iterator[tuple[Planned, npt.NDArray[np.int16]]]:
+    """The way of some records of one shape: raw files → mV → leads → conditioning → counts."""
+    read = list(_read_native(records, work, commit) if _is_raw(work) else _read(records, work, commit))
+    if not read:
+        return
+    n_leads, fs_hz = len(work.leads), read[0].record.header.fs_hz
+    store_hz = work.recipe.fs_hz or fs_hz
+    signals_mv_lt = [one.signal_mv_lt for one in read]
+    conditioned = conditioning.condition_alike(
+        signals_mv_lt, fs_hz, store_hz, work.recipe.filters, bands_hz=quality.BANDS_HZ
+    )
+    # From here on "l" runs over the leads of all records of the batch.
+    noises: list[noise.Noisy] | None = None
+    if _is_raw(work):
+        counts_lt = np.concatenate([one.native.counts_lt for one in read if one.native is not None])
+        n_clipped_l = np.zeros(len(counts_lt), dtype=np.int64)
+    elif work.recipe.noise is None:
+        counts_lt, n_clipped_l = layout.mv_to_counts(conditioned.signal_mv_lt)
+    else:
+        noises = _noisy(read, conditioned.signal_mv_lt, store_hz, work)
+        counts_lt, n_clipped_l = layout.mv_to_counts(np.concatenate([one.signal_mv_lt for one in noises]))
+    found_l = _lead_sums(counts_lt)
+    states = [_judged(one.states, found_l.is_flat[i * n_leads : (i + 1) * n_leads]) for i, one in enumerate(read)]
+    judged = quality.judge(signals_mv_lt, states, fs_hz, _given(conditioned.band_power_mv2_lb), work.leads)
+    signatures = quality.signatures(counts_lt.reshape(len(read), n_leads, -1), store_hz, work.leads)
+    for i, one in enumerate(read):
+        its = slice(i * n_leads, (i + 1) * n_leads)
+        sums = Sums(found_l.n[its], found_l.total[its], found_l.squares[its])
+        if not any(sums.n):
+            detail = "nothing was recorded in the wanted leads"
+            commit.rejected.append(Rejection(one.record.ref.record_id, "no_samples", detail))
+            continue
+        row: dict[str, Any] = {
+            "n_clipped": int(n_clipped_l[its].sum()),
+            "crc32": _crc32(counts_lt[its], work.shard_samples),
+            "signature": signatures[i],
+        }
+        if noises is not None:
+            row |= {"noise_rms_mv": noises[i].noise_rms_mv, "snr_db": noises[i].snr_db}
+            row["n_clipped"] = noises[i].n_clipped
+        _commit_one(commit, one, states[i], sums, judged[i], row, work)
+        yield one.record, counts_lt[its]
+
+
+def _noisy(read: Sequence[_Read], signal_mv_lt: npt.NDArray[np.float32], fs_hz: float, work: Work) -> list[noise.Noisy]:
+    settings = work.recipe.noise
+    if settings is None:
+        return []
+    bank = None if work.noise_bank is None else _bank(work.noise_bank)
+    return [
+        noise.add(of_one_mv_lt, fs_hz, one.record.ref.record_id, settings, bank, leads=work.leads)
+        for one, of_one_mv_lt in zip(read, np.split(signal_mv_lt, len(read)), strict=True)
+    ]
+
+
+#: Recorded noise is read once by each process.
+_bank = functools.lru_cache(maxsize=2)(noise.load_bank)
+
+
+def _commit_one(
+    commit: Commit,
+    read: _Read,
+    states: Sequence[LeadState],
+    sums: Sums,
+    judged: quality.Quality,
+    row: Mapping[str, Any],
+    work: Work,
+) -> None:
+    """Note down what became of a record."""
+    record, n_clipped = read.record, row["n_clipped"]
+    n_present = sum(state is not LeadState.ABSENT for state in states)
+    heart_rate_bpm, sqi = None, None
+    if work.storage.quality == "full":
+        heart_rate_bpm, sqi = quality.full(read.signal_mv_lt, work.leads, record.header.fs_hz)
+    beats, beat_warnings = _beats(record, work)
+    warnings = [*read.warnings, *beat_warnings]
+    if n_clipped:
+        limit_mv = layout.MAX_COUNT / layout.COUNTS_PER_MV
+        warnings.append(f"{n_clipped} samples beyond ±{limit_mv} mV were clipped")
+    native = read.native
+    commit.rows.append(
+        {
+            "record_id": record.ref.record_id,
+            "lead_states": "".join(states),
+            # An absent lead is said by its state; only samples missing in leads that are there are counted.
+            "n_not_recorded": n_present * record.n_samples - sum(sums.n),
+            "einthoven_mv": judged.einthoven_mv,
+            "suspects": "; ".join(judged.suspects),
+            "heart_rate_bpm": heart_rate_bpm,
+            "sqi": sqi,
+            "source_crc32": read.source_crc32,
+            "warnings": "; ".join(warnings),
+            **row,
+            **quality.worst(judged, states),
+            **{f"leads.{name}": values for name, values in judged.per_lead.items()},
+            "leads.gain_per_mv": None if native is None else native.gain_per_mv_l.tolist(),
+            "leads.baseline": None if native is None else native.baseline_l.tolist(),
+            "beats.sample": [sample for sample, _ in beats],
+            "beats.symbol": [symbol for _, symbol in beats],
+        }
+    )
+    fold = "" if record.ref.fold is None else str(record.ref.fold)
+    commit.sums.setdefault(fold, Sums.zero(commit.n_leads)).add(sums)
+
+
+def _judged(states: Sequence[LeadState], is_flat: Sequence[bool]) -> tuple[LeadState, ...]:
+    """A lead that never changes is bad, however it came to be."""
+    return tuple(
+        LeadState.BAD if flat and state is not LeadState.ABSENT else state
+        for state, flat in zip(states, is_flat, strict=True)
+    )
+
+
+def _beats(record: Planned, work: Work) -> tuple[list[tuple[int, str]], tuple[str, ...]]:
+    """The record's annotations as (sample in the store, symbol); those outside the record are left out."""
+    if record.ref.annotator is None:
+        return [], ()
+    beats, warnings = wfdb_io.read_beats(record.ref.path, record.ref.annotator, record.ref.record_id)
+    header, fs_hz, last = record.header, work.recipe.fs_hz or record.header.fs_hz, record.n_samples - 1
+    inside = [beat for beat in beats if 0 <= beat.time_s < header.n_samples / header.fs_hz]
+    return [(min(round(beat.time_s * fs_hz), last), beat.symbol) for beat in inside], warnings
+
+
+def _read(records: Sequence[Planned], work: Work, commit: Commit) -> Iterator[_Read]:
     outcomes = wfdb_io.read_signals([(one.ref.path, one.header, one.ref.record_id) for one in records])
     for record, raw in zip(records, outcomes, strict=True):
         record_id, header = record.ref.record_id, record.header
         try:
             if isinstance(raw, RecordError):
                 raise raw
-            harmonised = leads.harmonise(
-                raw.signal_mv_lt, header.lead_names, record_id=record_id, wanted=recipe.leads, extra=recipe.extra_leads
-            )
-            if harmonised.signal_mv_lt.shape[1] != header.n_samples:
-                detail = f"{harmonised.signal_mv_lt.shape[1]} of {header.n_samples} samples"
-                raise RecordError(record_id, "truncated", detail)
+            if raw.signal_mv_lt.shape[1] != header.n_samples:
+                raise RecordError(record_id, "truncated", f"{raw.signal_mv_lt.shape[1]} of {header.n_samples} samples")
+            harmonised = _harmonise(raw.signal_mv_lt, record, work)
         except RecordError as error:
-            rejected.append(Rejection(record_id, error.reason, error.detail))
+            commit.rejected.append(Rejection(record_id, error.reason, error.detail))
         else:
-            yield _Read(record, raw, harmonised)
+            warnings = (*raw.warnings, *harmonised.warnings, *_corrected(record))
+            yield _Read(record, harmonised.signal_mv_lt, harmonised.states, raw.source_crc32, warnings)
 
 
-def _lead_sums(counts_lt: npt.NDArray[np.int16]) -> tuple[list[int], list[int], list[int], list[bool]]:
+def _harmonise(signal_mv_lt: npt.NDArray[np.float32], record: Planned, work: Work) -> leads.Harmonised:
+    if record.ref.mv_factor != 1.0:
+        signal_mv_lt = signal_mv_lt * np.float32(record.ref.mv_factor)
+    return leads.harmonise(
+        signal_mv_lt,
+        record.header.lead_names,
+        record_id=record.ref.record_id,
+        wanted=work.leads,
+        extra=work.recipe.extra_leads,
+    )
+
+
+def _corrected(record: Planned) -> tuple[str, ...]:
+    factor = record.ref.mv_factor
+    return () if factor == 1.0 else (f"millivolts multiplied by {factor:g}, as the source's settings say",)
+
+
+# --- records too long for the memory, piece by piece ---------------------------------------------------------
+
+
+def _is_long(record: Planned, work: Work) -> bool:
+    values = record.header.n_samples * max(len(record.header.lead_names), len(work.leads))
+    # Raw counts are small, and noise is drawn for a whole record.
+    return values > LONG_VALUES and not _is_raw(work) and work.recipe.noise is None
+
+
+def _long_counts(record: Planned, work: Work, commit: Commit, counts_lt: npt.NDArray[np.int16]) -> None:
+    """Fill ``counts_lt`` (leads, samples of the record) with a record that shares its shard with others."""
+    try:
+        reader = _LongReader(record, work)
+        for first, piece_lt in reader.pieces():
+            counts_lt[:, first : first + piece_lt.shape[1]] = piece_lt
+        reader.crc32 = zlib.crc32(np.ascontiguousarray(counts_lt).data)
+        reader.finish(commit)
+    except RecordError as error:
+        counts_lt[:] = layout.NOT_RECORDED
+        commit.rejected.append(Rejection(record.ref.record_id, error.reason, error.detail))
+
+
+def _write_long(root: Path, record: Planned, work: Work, commit: Commit) -> None:
+    """One record of several shards; each shard is written as soon as its last sample is known."""
+    try:
+        reader = _LongReader(record, work)
+        for shard, counts_lt in _by_shard(reader.pieces(), record, work):
+            commit.objects |= write_counts(root, shard, counts_lt, work.shard_samples)
+            reader.crc32 = zlib.crc32(
+                np.ascontiguousarray(_recorded(counts_lt, shard, record, work)).data, reader.crc32
+            )
+        reader.finish(commit)
+    except RecordError as error:
+        # What was written of it belongs to nobody now, and the seal removes it.
+        commit.objects.clear()
+        commit.rejected.append(Rejection(record.ref.record_id, error.reason, error.detail))
+
+
+class _LongReader:
+    """Reads a record in pieces and keeps account of what must be known of all of it."""
+
+    def __init__(self, record: Planned, work: Work) -> None:
+        self.record, self.work = record, work
+        self.reader = wfdb_io.PieceReader(record.ref.path, record.header, record.ref.record_id)
+        self.harmonised: leads.Harmonised | None = None
+        self.judged: list[tuple[int, quality.Quality]] = []
+        self.sums = Sums.zero(len(work.leads))
+        self.n_clipped = 0
+        self.crc32 = 0
+        self.signature: int | None = None
+        self.lowest_l = np.full(len(work.leads), layout.MAX_COUNT)
+        self.highest_l = np.full(len(work.leads), -layout.MAX_COUNT)
+        self.first_mv_lt: npt.NDArray[np.float32] | None = None
+
+    def read(self, start: int, stop: int) -> npt.NDArray[np.float32]:
+        """Samples ``start`` to ``stop`` of the source, harmonised; pieces overlap by their halo."""
+        fs_hz = self.record.header.fs_hz
+        harmonised = _harmonise(self.reader.read(start, stop), self.record, self.work)
+        signal_mv_lt = harmonised.signal_mv_lt
+        bands = conditioning.condition_alike([signal_mv_lt], fs_hz, fs_hz, (), bands_hz=quality.BANDS_HZ)
+        (judged,) = quality.judge(
+            [signal_mv_lt], [harmonised.states], fs_hz, _given(bands.band_power_mv2_lb), self.work.leads
+        )
+        self.judged.append((stop - start, judged))
+        if self.harmonised is None:
+            self.harmonised, self.first_mv_lt = harmonised, signal_mv_lt
+        return signal_mv_lt
+
+    def pieces(self) -> Iterator[tuple[int, npt.NDArray[np.int16]]]:
+        """Counts of the conditioned record with the first sample of each piece."""
+        header, recipe = self.record.header, self.work.recipe
+        piece_s = LONG_VALUES / header.fs_hz / max(len(header.lead_names), len(self.work.leads))
+        store_hz = recipe.fs_hz or header.fs_hz
+        conditioned = conditioning.condition_pieces(
+            self.read, header.n_samples, header.fs_hz, store_hz, recipe.filters, piece_s
+        )
+        for first, signal_mv_lt in conditioned:
+            counts_lt, n_clipped_l = layout.mv_to_counts(signal_mv_lt)
+            found_l = _lead_sums(counts_lt)
+            self.sums.add(Sums(found_l.n, found_l.total, found_l.squares))
+            self.n_clipped += int(n_clipped_l.sum())
+            recorded_lt = counts_lt != layout.NOT_RECORDED
+            self.lowest_l = np.minimum(self.lowest_l, np.where(recorded_lt, counts_lt, layout.MAX_COUNT).min(axis=1))
+            self.highest_l = np.maximum(self.highest_l, np.where(recorded_lt, counts_lt, -layout.MAX_COUNT).max(axis=1))
+            if self.signature is None:
+                self.signature = quality.signature(counts_lt, store_hz, self.work.leads)
+            yield first, counts_lt
+
+    def finish(self, commit: Commit) -> None:
+        """Verify what was read and note the record down. Raises RecordError where a checksum is wrong."""
+        source_crc32, warnings = self.reader.finish()
+        harmonised, first_mv_lt = _given(self.harmonised), _given(self.first_mv_lt)
+        if not any(self.sums.n):
+            raise RecordError(self.record.ref.record_id, "no_samples", "nothing was recorded in the wanted leads")
+        states = _judged(harmonised.states, (self.lowest_l >= self.highest_l).tolist())
+        warnings = (*warnings, *harmonised.warnings, *_corrected(self.record))
+        read = _Read(self.record, first_mv_lt, states, source_crc32, warnings)
+        row = {"n_clipped": self.n_clipped, "crc32": self.crc32, "signature": self.signature}
+        _commit_one(commit, read, states, self.sums, quality.combine(self.judged), row, self.work)
+
+
+def _given(value: V | None) -> V:
+    if value is None:
+        raise RuntimeError("a record of no pieces")  # condition_pieces yields at least one
+    return value
+
+
+def _by_shard(
+    pieces: Iterator[tuple[int, npt.NDArray[np.int16]]], record: Planned, work: Work
+) -> Iterator[tuple[int, npt.NDArray[np.int16]]]:
+    """Put pieces together to whole shards; a long record begins at the beginning of one."""
+    size = work.shard_samples
+    empty = functools.partial(np.full, (len(work.leads), size), layout.NOT_RECORDED, dtype=np.int16)
+    buffer_lt, filled, shard = empty(), 0, record.start // size
+    for _, counts_lt in pieces:
+        done = 0
+        while done < counts_lt.shape[1]:
+            n = min(size - filled, counts_lt.shape[1] - done)
+            buffer_lt[:, filled : filled + n] = counts_lt[:, done : done + n]
+            done, filled = done + n, filled + n
+            if filled == size:
+                yield shard, buffer_lt
+                buffer_lt, filled, shard = empty(), 0, shard + 1
+    if filled:
+        yield shard, buffer_lt
+
+
+def _recorded(counts_lt: npt.NDArray[np.int16], shard: int, record: Planned, work: Work) -> npt.NDArray[np.int16]:
+    """The part of a shard that is the record's."""
+    begin = shard * work.shard_samples
+    return counts_lt[:, : min(work.shard_samples, record.start + record.n_samples - begin)]
+
+
+def _crc32(counts_lt: npt.NDArray[np.int16], shard_samples: int) -> int:
+    """Of the record's counts, lead after lead within each shard, shard after shard."""
+    if counts_lt.shape[1] <= shard_samples:
+        return zlib.crc32(counts_lt.data)
+    crc32 = 0
+    for begin in range(0, counts_lt.shape[1], shard_samples):
+        crc32 = zlib.crc32(np.ascontiguousarray(counts_lt[:, begin : begin + shard_samples]).data, crc32)
+    return crc32
+
+
+# --- raw stores: the source's own counts ---------------------------------------------------------------------
+
+
+def _is_raw(work: Work) -> bool:
+    return work.recipe.encoding == "adc"
+
+
+def _read_native(records: Sequence[Planned], work: Work, commit: Commit) -> Iterator[_Read]:
+    """Counts as they stand in the files, put into the store's order; millivolts are made of them to be judged."""
+    for record in records:
+        record_id, header = record.ref.record_id, record.header
+        try:
+            native = wfdb_io.read_native_counts(record.ref.path, header, record_id)
+            if native.counts_lt.shape[1] != header.n_samples:
+                raise RecordError(record_id, "truncated", f"{native.counts_lt.shape[1]} of {header.n_samples} samples")
+            places = leads.places_of(header.lead_names, work.leads, work.recipe.extra_leads, record_id)
+        except RecordError as error:
+            commit.rejected.append(Rejection(record_id, error.reason, error.detail))
+            continue
+        ordered = _in_order(native, places, record.ref.mv_factor)
+        states = tuple(LeadState.ABSENT if row < 0 else LeadState.MEASURED for row, _ in places)
+        signal_mv_lt = layout.adc_to_mv(ordered.counts_lt, ordered.gain_per_mv_l, ordered.baseline_l)
+        warnings = (*native.warnings, *_corrected(record))
+        yield _Read(record, signal_mv_lt, states, native.source_crc32, warnings, ordered)
+
+
+def _in_order(
+    native: wfdb_io.NativeCounts, places: Sequence[tuple[int, int]], mv_factor: float
+) -> wfdb_io.NativeCounts:
+    """The leads of ``native`` in the store's order; an inverted lead gets a negative gain, an absent one gain 1."""
+    counts_lt = np.full((len(places), native.counts_lt.shape[1]), layout.NOT_RECORDED, dtype=np.int16)
+    gain_per_mv_l, baseline_l = np.ones(len(places)), np.zeros(len(places), dtype=np.int32)
+    for j, (row, sign) in enumerate(places):
+        if row >= 0:
+            counts_lt[j] = native.counts_lt[row]
+            gain_per_mv_l[j] = sign * native.gain_per_mv_l[row] / mv_factor
+            baseline_l[j] = native.baseline_l[row]
+    return wfdb_io.NativeCounts(counts_lt, gain_per_mv_l, baseline_l, native.source_crc32, native.warnings)
+
+
+# --- sums ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _LeadSums:
     """Per lead: recorded samples, their exact sum and sum of squares, and whether they never change."""
+
+    n: list[int]
+    total: list[int]
+    squares: list[int]
+    is_flat: list[bool]
+
+
+def _lead_sums(counts_lt: npt.NDArray[np.int16]) -> _LeadSums:
     lowest_l, highest_l = counts_lt.min(axis=1), counts_lt.max(axis=1)
     wide_lt = counts_lt.astype(np.int64)
     n_l = np.full(len(counts_lt), counts_lt.shape[1])
@@ -219,53 +549,20 @@ def _lead_sums(counts_lt: npt.NDArray[np.int16]) -> tuple[list[int], list[int], 
         lowest_l = np.where(recorded_lt, counts_lt, layout.MAX_COUNT).min(axis=1)
         wide_lt *= recorded_lt
     squares_l = np.einsum("lt,lt->l", wide_lt, wide_lt)
-    return n_l.tolist(), wide_lt.sum(axis=1).tolist(), squares_l.tolist(), (lowest_l >= highest_l).tolist()
-
-
-def _write_one(root: Path, shard: int, part_lt: npt.NDArray[np.int16], shard_samples: int, commit: Commit) -> None:
-    name = layout.shard_object(shard)
-    try:
-        # What a killed task left here is not to be merged with: zarr would read it, torn as it may be.
-        (root / name).unlink(missing_ok=True)
-        array = zarr.open_array(str(root / layout.SIGNAL), mode="r+")
-        begin = shard * shard_samples
-        end = min(begin + shard_samples, array.shape[1])
-        array[:, begin:end] = part_lt[:, : end - begin]
-        read_lt = np.asarray(array[:, begin:end])
-        if (root / name).exists():  # a shard without a single recorded sample has no object
-            commit.objects[name] = hash_object(root / name)
-    except OSError as error:
-        raise StoreError("a shard could not be written", where=root / name, got=error.strerror or str(error)) from error
-    if not np.array_equal(read_lt, part_lt[:, : end - begin]):
-        raise IntegrityError("a shard read back differs from what was written: is the disk sound?", where=root / name)
+    return _LeadSums(n_l.tolist(), wide_lt.sum(axis=1).tolist(), squares_l.tolist(), (lowest_l >= highest_l).tolist())
 
 
 def _dump(commit: Commit) -> bytes:
-    columns = Written.__dataclass_fields__
-    content = {
-        "plan_sha256": commit.plan_sha256,
-        "first_shard": commit.first_shard,
+    schema = tables.commit_schema(commit.n_leads)
+    # From pandas: a number that isn't one is written as not stated.
+    columns = {
+        field.name: pa.array([row.get(field.name) for row in commit.rows], type=field.type, from_pandas=True)
+        for field in schema
+    }
+    about = {
+        "task_sha256": commit.task_sha256,
         "objects": {name: [found.size, found.sha256] for name, found in sorted(commit.objects.items())},
-        "written": {column: [getattr(one, column) for one in commit.written] for column in columns},
         "rejected": [[one.record_id, one.reason, one.detail] for one in commit.rejected],
         "sums": {fold: [sums.n, sums.total, sums.squares] for fold, sums in sorted(commit.sums.items())},
     }
-    return json.dumps(content, separators=(",", ":")).encode() + b"\n"
-
-
-def _parse(content: bytes) -> Commit:
-    parts: dict[str, Any] = json.loads(content)
-    return Commit(
-        plan_sha256=parts["plan_sha256"],
-        first_shard=parts["first_shard"],
-        objects={name: ObjectHash(*found) for name, found in parts["objects"].items()},
-        written=list(_rows(parts["written"])),
-        rejected=[Rejection(*one) for one in parts["rejected"]],
-        sums={fold: Sums(*lists) for fold, lists in parts["sums"].items()},
-    )
-
-
-def _rows(columns: dict[str, list[Any]]) -> Iterator[Written]:
-    names = list(Written.__dataclass_fields__)
-    for values in zip(*(columns[name] for name in names), strict=True):
-        yield Written(**dict(zip(names, values, strict=True)))
+    return tables.to_arrow(pa.table(columns, schema=schema), about)

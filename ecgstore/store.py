@@ -1,7 +1,4 @@
-"""The reading API: a sealed store, its tables, its shards, one record for people.
-
-Only this file and ``shards.py`` import zarr.
-"""
+"""The reading API: a sealed store, its tables, its shards, one record for people."""
 
 from __future__ import annotations
 
@@ -18,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import zarr
 
 from ecgstore import layout, manifest, tables
+from ecgstore.array import open_array
 from ecgstore.errors import ConfigError, IntegrityError, StoreError, StoreFormatError, nearest
-from ecgstore.record import LeadState, Record, Statement, Terms
+from ecgstore.record import Beat, LeadState, Record, Statement, Terms
+from ecgstore.where import rows_where
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,7 +71,8 @@ class Store:
         """One row per record; the row number is the record's number. Columns: docs/format.md."""
 
     def __repr__(self) -> str:
-        return f"<Store {self.path}: {self.n_records} records, {len(self.leads)} leads, {self.fs_hz:g} Hz>"
+        rate = f"{self._attributes['fs_hz']:g} Hz" if self._attributes["fs_hz"] else "several rates"
+        return f"<Store {self.path}: {self.n_records} records, {len(self.leads)} leads, {rate}>"
 
     @property
     def path(self) -> str:
@@ -87,8 +86,36 @@ class Store:
 
     @property
     def fs_hz(self) -> float:
-        """Samples per second, the same for all records."""
+        """Samples per second, the same for all records; raises StoreError for a raw store of several rates."""
+        if self._attributes["fs_hz"] is None:
+            rates = ", ".join(f"{rate:g}" for rate in sorted(set(self.column("source_fs_hz"))))
+            raise StoreError(
+                "the records of this raw store have different sampling rates",
+                where=self.path,
+                got=f"{rates} Hz",
+                fix="see the column source_fs_hz, or ingest again with one rate (--fs)",
+            )
         return float(self._attributes["fs_hz"])
+
+    @property
+    def encoding(self) -> str:
+        """``microvolt``: one count is 1 µV. ``adc``: the source's own counts, with gain and baseline per lead."""
+        return str(self._attributes["recipe"].get("encoding", "microvolt"))
+
+    @property
+    def format_version(self) -> int:
+        """Version of the format that the store was written in."""
+        return int(self._attributes["format_version"])
+
+    @property
+    def storage(self) -> dict[str, Any]:
+        """How the store keeps what the recipe made: codec, and how thoroughly quality was judged."""
+        return dict(self._attributes.get("storage", {"codec": "blosc", "quality": "basic"}))
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Everything that the root of the store says, as docs/format.md lists it."""
+        return dict(self._attributes)
 
     @property
     def fingerprint(self) -> str:
@@ -129,10 +156,11 @@ class Store:
     def n_shards(self) -> int:
         """Number of shards."""
         end = int(pc.max(pc.add(self.records["start"], self.records["n_samples"])).as_py())
-        return -(-end // self._shard_samples)
+        return -(-end // self.shard_samples)
 
     @property
-    def _shard_samples(self) -> int:
+    def shard_samples(self) -> int:
+        """Samples of a shard along time."""
         return int(self._attributes["shard_samples"])
 
     @functools.cached_property
@@ -141,25 +169,40 @@ class Store:
         return _table(self._root, self._manifest, layout.STATEMENTS)
 
     @functools.cached_property
+    def lead_quality(self) -> pa.Table:
+        """What was measured of each lead: one row per record, lists of one number per lead. Empty in format 1."""
+        return self._optional_table(layout.LEADS)
+
+    @functools.cached_property
+    def beats(self) -> pa.Table:
+        """One row per beat or other annotation: row, sample in the record, symbol. Empty in format 1."""
+        return self._optional_table(layout.BEATS)
+
+    def _optional_table(self, name: str) -> pa.Table:
+        return _table(self._root, self._manifest, name) if name in self._manifest.objects else pa.table({})
+
+    @functools.cached_property
     def rejected(self) -> pa.Table:
         """One row per record that was left out: record_id, reason, detail."""
         return _table(self._root, self._manifest, layout.REJECTED)
 
     @functools.cached_property
-    def _array(self) -> zarr.Array[Any]:
-        return zarr.open_array(str(self._root / layout.SIGNAL), mode="r")
+    def _array(self) -> Any:
+        return open_array(self._root)
 
     @functools.cached_property
     def _row_of(self) -> dict[str, int]:
         return {record_id: row for row, record_id in enumerate(self.records["record_id"].to_pylist())}
 
     def column(self, name: str) -> npt.NDArray[Any]:
-        """One column as NumPy: null is NaN in a float column, -1 in an integer column, "" in a text column."""
+        """One column as NumPy: null is NaN in a float column, -1 in an integer column (0 in an unsigned one), "" in a text column."""
         if name not in self.records.column_names:
             near = nearest(name, self.records.column_names)
             known = f"did you mean {near}?" if near else f"there are {', '.join(self.records.column_names)}"
             raise ConfigError(f"no column {name!r} in the table of records", where=self.path, fix=known)
         column = self.records[name]
+        if pa.types.is_unsigned_integer(column.type):
+            return np.asarray(pc.fill_null(column, 0).to_numpy())
         if pa.types.is_integer(column.type):
             return np.asarray(pc.fill_null(column, -1).to_numpy())
         if pa.types.is_string(column.type):
@@ -181,21 +224,36 @@ class Store:
                 matrix[row, column[code]] = True
         return matrix
 
-    def select(self, folds: Iterable[int] | None = None, sources: Iterable[str] | None = None) -> npt.NDArray[np.int64]:
-        """Row numbers of the records in any of ``folds`` and any of ``sources``, ascending; None means all."""
+    def select(
+        self,
+        folds: Iterable[int] | None = None,
+        sources: Iterable[str] | None = None,
+        sites: Iterable[str] | None = None,
+        where: str = "",
+    ) -> npt.NDArray[np.int64]:
+        """Row numbers of the records in any of ``folds``, ``sources`` and ``sites``, ascending; None means all.
+
+        ``where`` is a condition on the columns of :attr:`records`, such as
+        ``"mains_mv < 0.05 and age_years >= 18 and sex == 'female'"``; a record that doesn't state what is asked
+        for doesn't match. Raises ConfigError naming what in it is not understood.
+        """
         wanted = np.ones(self.n_records, dtype=np.bool_)
-        if folds is not None:
-            wanted &= np.isin(self.column("fold"), list(folds))
-        if sources is not None:
-            wanted &= np.isin(self.column("source"), list(sources))
+        asked: dict[str, Iterable[Any] | None] = {"fold": folds, "source": sources, "site": sites}
+        for name, values in asked.items():
+            if values is not None:
+                wanted &= np.isin(self.column(name), list(values))
+        if where:
+            wanted &= rows_where(self.records, where)
         return np.flatnonzero(wanted)
 
     def statistics(self, folds: Iterable[int] | None = None) -> LeadStatistics:
         """Mean and standard deviation per lead over all recorded samples of the records in ``folds`` (None: all).
 
         Computed from exact integer sums that the store carries, so no sample is read. A lead without a
-        single sample has NaN.
+        single sample has NaN. Raises StoreError for a raw store, whose counts have gains of their own.
         """
+        if self.encoding == "adc":
+            raise StoreError("a raw store has no statistics: its counts have gains of their own", where=self.path)
         by_fold: Mapping[str, Mapping[str, list[int]]] = self._attributes["statistics"]
         keys = list(by_fold) if folds is None else [str(fold) for fold in folds if str(fold) in by_fold]
         n, total, squares = (
@@ -219,7 +277,7 @@ class Store:
         """
         if not 0 <= shard < self.n_shards:
             raise ConfigError(f"no shard {shard}", where=self.path, expected=f"0 to {self.n_shards - 1}")
-        size = self._shard_samples
+        size = self.shard_samples
         begin, end = shard * size, min((shard + 1) * size, self._array.shape[1])
         starts, lengths = self.column("start"), self.column("n_samples")
         rows = np.flatnonzero((starts < end) & (starts + lengths > begin))
@@ -230,21 +288,17 @@ class Store:
 
     def read(self, record_id: str) -> Record:
         """Read one record: float32 mV of shape (leads, samples), NaN where nothing was recorded."""
-        row = self._row_of.get(record_id)
-        if row is None:
-            near = nearest(record_id, self._row_of)
-            fix = f"did you mean {near}?" if near else "list them with `ecgstore records`"
-            raise ConfigError(f"no record {record_id!r}", where=self.path, fix=fix)
+        row = self._row(record_id)
         about = self.records.slice(row, 1).to_pylist()[0]
         counts_lt = self._decode(about["start"], about["start"] + about["n_samples"], np.array([row]))
-        if zlib.crc32(np.ascontiguousarray(counts_lt).tobytes()) != about["crc32"]:
+        if self._crc32(counts_lt) != about["crc32"]:
             raise IntegrityError(f"record {record_id} is not what was written", where=self.path)
         stated = self.statements.filter(pc.equal(self.statements["row"], row)).to_pylist()
         return Record(
             record_id=record_id,
             leads=self.leads,
-            fs_hz=self.fs_hz,
-            signal_mv_lt=layout.counts_to_mv(counts_lt),
+            fs_hz=self._fs_of(about),
+            signal_mv_lt=self._to_mv(counts_lt, row),
             lead_states=tuple(LeadState(letter) for letter in about["lead_states"]),
             patient_key=about["patient_key"],
             fold=about["fold"],
@@ -253,6 +307,41 @@ class Store:
             statements=tuple(Statement(one["code"], one["system"], one["likelihood"]) for one in stated),
             warnings=tuple(filter(None, about["warnings"].split("; "))),
         )
+
+    def read_beats(self, record_id: str) -> tuple[Beat, ...]:
+        """The beats and other annotations of one record, in time; empty where its source states none."""
+        row = self._row(record_id)
+        if self.beats.num_rows == 0:
+            return ()
+        fs_hz = self._fs_of(self.records.slice(row, 1).to_pylist()[0])
+        its = self.beats.filter(pc.equal(self.beats["row"], row)).to_pylist()
+        return tuple(Beat(one["sample"] / fs_hz, one["symbol"]) for one in its)
+
+    def _row(self, record_id: str) -> int:
+        row = self._row_of.get(record_id)
+        if row is None:
+            near = nearest(record_id, self._row_of)
+            fix = f"did you mean {near}?" if near else "list them with `ecgstore records`"
+            raise ConfigError(f"no record {record_id!r}", where=self.path, fix=fix)
+        return row
+
+    def _fs_of(self, about: Mapping[str, Any]) -> float:
+        return float(self._attributes["fs_hz"] or about["source_fs_hz"])
+
+    def _to_mv(self, counts_lt: npt.NDArray[np.int16], row: int) -> npt.NDArray[np.float32]:
+        if self.encoding != "adc":
+            return layout.counts_to_mv(counts_lt)
+        its = self.lead_quality.slice(row, 1).to_pylist()[0]
+        return layout.adc_to_mv(counts_lt, np.array(its["gain_per_mv"]), np.array(its["baseline"], dtype=np.int32))
+
+    def _crc32(self, counts_lt: npt.NDArray[np.int16]) -> int:
+        """As format 2 defines it: lead after lead within each shard, shard after shard."""
+        # A record of several shards begins at the beginning of one. Format 1 took it as one piece.
+        size = self.shard_samples if self.format_version > 1 else counts_lt.shape[1]
+        crc32 = 0
+        for begin in range(0, counts_lt.shape[1], size):
+            crc32 = zlib.crc32(np.ascontiguousarray(counts_lt[:, begin : begin + size]).data, crc32)
+        return crc32
 
     def verify(self, *, deep: bool = False, progress: Callable[[int, int], None] | None = None) -> list[str]:
         """Check the store; returns one line per problem, none if all is well.
@@ -278,7 +367,7 @@ class Store:
                 counts_lt = self._decode(*self._span(int(row)), np.array([row]))
             else:
                 counts_lt = signal.counts_lt[:, start : start + length]
-            if zlib.crc32(np.ascontiguousarray(counts_lt).tobytes()) != crc32[row]:
+            if self._crc32(counts_lt) != crc32[row]:
                 problems.append(f"record {ids[row]}: its samples are not those that were written")
         return problems
 
@@ -287,7 +376,7 @@ class Store:
         return start, start + int(self.column("n_samples")[row])
 
     def _decode(self, begin: int, end: int, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int16]:
-        for shard in range(begin // self._shard_samples, -(-end // self._shard_samples)):
+        for shard in range(begin // self.shard_samples, -(-end // self.shard_samples)):
             self._refuse_missing(shard)
         try:
             return np.asarray(self._array[:, begin:end], dtype=np.int16)

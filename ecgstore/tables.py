@@ -1,69 +1,102 @@
-"""The tables of a store as Arrow, and their bytes as Parquet. Pure; column names are docs/format.md's."""
+"""The tables of a store as Arrow, and their bytes. Pure; column names are docs/format.md's."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ecgstore import quality
 from ecgstore.record import Rejection
 
 if TYPE_CHECKING:
     from ecgstore.plan import Plan, Planned
-    from ecgstore.shards import Written
 
+#: Columns of quality, one number per record: the worst of its leads.
+WORST = [(name, pa.float32()) for name in quality.MEASURES]
+#: What is known of a record once its samples stand in the store.
+WRITTEN = [
+    ("lead_states", pa.string()),
+    ("n_clipped", pa.int64()),
+    ("n_not_recorded", pa.int64()),
+    *WORST,
+    ("einthoven_mv", pa.float32()),
+    ("suspects", pa.string()),
+    ("signature", pa.uint64()),
+    ("heart_rate_bpm", pa.float32()),
+    ("sqi", pa.float32()),
+    ("noise_rms_mv", pa.float32()),
+    ("snr_db", pa.float32()),
+    ("source_crc32", pa.int64()),
+    ("crc32", pa.int64()),
+    ("warnings", pa.string()),
+]
 RECORDS_SCHEMA = pa.schema(
     [
         ("record_id", pa.string()),
         ("patient_key", pa.string()),
         ("source", pa.string()),
+        ("site", pa.string()),
         ("start", pa.int64()),
         ("n_samples", pa.int64()),
         ("shard", pa.int32()),
         ("fold", pa.int16()),
         ("age_years", pa.float32()),
         ("sex", pa.string()),
-        ("lead_states", pa.string()),
-        ("n_clipped", pa.int64()),
-        ("n_not_recorded", pa.int64()),
         ("source_fs_hz", pa.float64()),
-        ("source_crc32", pa.int64()),
-        ("crc32", pa.int64()),
-        ("warnings", pa.string()),
+        *WRITTEN,
     ]
 )
 STATEMENTS_SCHEMA = pa.schema(
     [("row", pa.int64()), ("code", pa.string()), ("system", pa.string()), ("likelihood", pa.float32())]
 )
+BEATS_SCHEMA = pa.schema([("row", pa.int64()), ("sample", pa.int64()), ("symbol", pa.string())])
 REJECTED_SCHEMA = pa.schema([("record_id", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 
 
-def records(
-    planned: Sequence[Planned], written: Mapping[str, Written], made: Plan, patient_keys: Mapping[str, str]
-) -> pa.Table:
-    """One row per record, in the plan's order; the row number is the record's number in the store."""
-    outcomes = [written[record.ref.record_id] for record in planned]
+def leads_schema(n_leads: int) -> pa.Schema:
+    """One list of ``n_leads`` numbers per record and column; gain and baseline are null but in a raw store."""
+    return pa.schema(
+        [(name, pa.list_(pa.float32(), n_leads)) for name in quality.MEASURES]
+        + [("gain_per_mv", pa.list_(pa.float64(), n_leads)), ("baseline", pa.list_(pa.int32(), n_leads))]
+    )
+
+
+def commit_schema(n_leads: int) -> pa.Schema:
+    """What a task says of its records. Columns of :func:`leads_schema` are prefixed with ``leads.``."""
+    per_lead = [(f"leads.{field.name}", field.type) for field in leads_schema(n_leads)]
+    beats = [("beats.sample", pa.list_(pa.int64())), ("beats.symbol", pa.list_(pa.string()))]
+    return pa.schema([("record_id", pa.string()), *WRITTEN, *per_lead, *beats])
+
+
+def records(planned: Sequence[Planned], written: pa.Table, made: Plan, patient_keys: Mapping[str, str]) -> pa.Table:
+    """One row per record, in the plan's order; the row number is the record's number in the store.
+
+    ``written`` has one row per record, in the same order.
+    """
     columns = {
         "record_id": [record.ref.record_id for record in planned],
         "patient_key": [patient_keys.get(record.ref.patient_id or "") for record in planned],
         "source": [made.listing.terms.name] * len(planned),
+        "site": [record.ref.site for record in planned],
         "start": [record.start for record in planned],
         "n_samples": [record.n_samples for record in planned],
-        "shard": [record.start // made.shard_samples for record in planned],
+        "shard": [record.start // made.work.shard_samples for record in planned],
         "fold": [record.ref.fold for record in planned],
         "age_years": [record.ref.age_years for record in planned],
         "sex": [record.ref.sex for record in planned],
-        "lead_states": [one.lead_states for one in outcomes],
-        "n_clipped": [one.n_clipped for one in outcomes],
-        "n_not_recorded": [one.n_not_recorded for one in outcomes],
         "source_fs_hz": [record.header.fs_hz for record in planned],
-        "source_crc32": [one.source_crc32 for one in outcomes],
-        "crc32": [one.crc32 for one in outcomes],
-        "warnings": [one.warnings for one in outcomes],
     }
-    return pa.table(columns, schema=RECORDS_SCHEMA)
+    return pa.table({**columns, **{name: written[name] for name, _ in WRITTEN}}, schema=RECORDS_SCHEMA)
+
+
+def leads(written: pa.Table, n_leads: int) -> pa.Table:
+    """What was measured of each lead, one row per record."""
+    schema = leads_schema(n_leads)
+    return pa.table({name: written[f"leads.{name}"] for name in schema.names}, schema=schema)
 
 
 def statements(planned: Sequence[Planned]) -> pa.Table:
@@ -76,6 +109,13 @@ def statements(planned: Sequence[Planned]) -> pa.Table:
         "likelihood": [statement.likelihood for _, statement in stated],
     }
     return pa.table(columns, schema=STATEMENTS_SCHEMA)
+
+
+def beats(written: pa.Table) -> pa.Table:
+    """One row per beat or other annotation: the record's row, the sample in it, the symbol."""
+    samples, symbols = (written[f"beats.{name}"].combine_chunks() for name in ("sample", "symbol"))
+    columns = {"row": samples.value_parent_indices(), "sample": samples.flatten(), "symbol": symbols.flatten()}
+    return pa.table(columns).cast(BEATS_SCHEMA)
 
 
 def rejected(rejections: Sequence[Rejection]) -> pa.Table:
@@ -99,3 +139,19 @@ def from_parquet(content: bytes) -> pa.Table:
     of the times, where torch was imported first (apache/arrow#34314).
     """
     return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+
+
+def to_arrow(table: pa.Table, about: Mapping[str, Any]) -> bytes:
+    """The table and a JSON text beside it as one Arrow IPC file."""
+    sink = pa.BufferOutputStream()
+    table = table.replace_schema_metadata({"about": json.dumps(about, separators=(",", ":"), sort_keys=True)})
+    with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as file:
+        file.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def from_arrow(content: bytes) -> tuple[pa.Table, dict[str, Any]]:
+    """Read such bytes back; raises ValueError or KeyError where they are not whole."""
+    with pa.ipc.open_file(pa.BufferReader(content)) as file:
+        table = file.read_all()
+    return table.replace_schema_metadata(None), json.loads(table.schema.metadata[b"about"])

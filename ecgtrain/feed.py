@@ -177,6 +177,12 @@ def open_feed(
     rows_n = np.asarray(rows, dtype=np.int64)
     if len(rows_n) == 0:
         raise ProtocolError("no record is selected", where=store.path, fix="choose other folds or another store")
+    if store.encoding != "microvolt":
+        raise ProtocolError(
+            "a raw store can't be trained on: its counts have gains and rates of their own",
+            where=store.path,
+            fix="ingest the recordings with --profile train",
+        )
     lengths_n = store.column("n_samples")[rows_n].astype(np.int64)
     _refuse_short(store, rows_n, lengths_n, window_samples, short_records)
     lead_index = _lead_index(store, store.leads if leads is None else leads)

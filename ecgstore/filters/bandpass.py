@@ -9,6 +9,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from ecgstore import settings
+from ecgstore.filters import SETTLED
 
 
 class Settings(settings.Settings):
@@ -45,3 +46,14 @@ def gain(freqs_hz: npt.NDArray[np.float64], fs_hz: float, settings: Settings) ->
             prototype = (omega**2 - low * high) / (omega * (high - low))
     # The prototype frequency is infinite at 0 Hz, where nothing passes.
     return np.asarray(1.0 / (1.0 + np.abs(prototype) ** (2 * settings.order)))
+
+
+def reach_s(settings: Settings) -> float:
+    """Seconds until the slowest pole of the analogue prototype has died out; forwards and backwards are the same."""
+    low, high = 2 * np.pi * settings.low_hz, 2 * np.pi * settings.high_hz
+    angles = np.pi * (2 * np.arange(1, settings.order + 1) + settings.order - 1) / (2 * settings.order)
+    # Low-pass to band-pass: each pole p of the prototype becomes the two roots of s² - p (high - low) s + low high.
+    middle = np.exp(1j * angles) * (high - low) / 2
+    spread = np.sqrt(middle**2 - low * high)
+    decay_per_s = -np.concatenate([middle + spread, middle - spread]).real.max()
+    return float(SETTLED / decay_per_s)

@@ -68,7 +68,7 @@ def room(tmp_path_factory):
     for name, seed in (("a", 1), ("b", 2)):
         synthetic.simulate(root / name, synthetic.Simulation(n_records=150, seed=seed))
         # One key for both would say that patient 1 of one cohort is patient 1 of the other.
-        ingest_folder(root / name, root / f"{name}.ecg", IngestSettings(fs_hz=100, patient_key=name), workers=2)
+        ingest_folder(root / name, root / f"{name}.ecg", IngestSettings(fs_hz=100, filters=(), patient_key=name), workers=2)
     (root / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
     return root
 
@@ -166,7 +166,7 @@ def test_patients_seen_in_training_are_refused_unless_told_otherwise(finished, r
 
 def test_a_store_prepared_otherwise_is_refused(finished, room, tmp_path):
     out, _ = finished
-    ingest_folder(room / "b", tmp_path / "fast.ecg", IngestSettings(fs_hz=250))
+    ingest_folder(room / "b", tmp_path / "fast.ecg", IngestSettings(fs_hz=250, filters=()))
     says(ecgtrain("evaluate", out, "--store", tmp_path / "fast.ecg"), "another sampling rate", "100 Hz", "250 Hz")
     notched = IngestSettings(fs_hz=100, filters=({"name": "notch", "freq_hz": 50.0},))
     ingest_folder(room / "b", tmp_path / "notched.ecg", notched)
@@ -175,7 +175,7 @@ def test_a_store_prepared_otherwise_is_refused(finished, room, tmp_path):
 
 def test_a_store_that_kept_other_records_is_not_prepared_otherwise(finished, room, tmp_path):
     out, _ = finished
-    ingest_folder(room / "b", tmp_path / "lenient.ecg", IngestSettings(fs_hz=100, extra_leads="drop", patient_key="b"))
+    ingest_folder(room / "b", tmp_path / "lenient.ecg", IngestSettings(fs_hz=100, filters=(), extra_leads="drop", patient_key="b"))
     done = ecgtrain("evaluate", out, "--store", tmp_path / "lenient.ecg")
     assert done.returncode == 0, done.stderr
 

@@ -4,6 +4,10 @@
 
     ecgstore ingest THREE tests/golden/v1.ecg --fs 100 --bandpass 0.5 40 --notch 50
 
+and `v2.ecg` from the same three by the first release of format 2:
+
+    ecgstore ingest THREE tests/golden/v2.ecg
+
 The records are of PTB-XL (CC BY 4.0), see tests/data/ptbxl_mini.
 """
 
@@ -12,6 +16,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import ecgstore
@@ -21,7 +26,11 @@ GOLDEN = {
     "v1.ecg": (
         "e3751d67815656f469f1dde6e5ce64cc97d75b8cbd9a26acd314d866a7ec7e01",
         "1483c1963a55dd4b2d043931af2795e128d1538724eabaead3fd96af35442fd5",
-    )
+    ),
+    "v2.ecg": (
+        "401032008a267a9c3bc219d66cc1e211f82cda709afe509ccb5cf60dbf08a22d",
+        "2a8adac627d768d770159cfd14d0b1bf64978237741bfce04afbe443577f7860",
+    ),
 }
 
 
@@ -46,7 +55,7 @@ def test_an_old_store_opens_and_says_the_same(name):
 
 def test_today_the_same_files_give_the_same_millivolts(mini, tmp_path):
     """A refactor leaves every count as it was; a change of numerics is said in the changelog."""
-    old = ecgstore.open_store(Path(__file__).parent / "v1.ecg")
+    old = ecgstore.open_store(Path(__file__).parent / "v2.ecg")
     settings = ecgstore.IngestSettings(**old.recipe)
     ecgstore.ingest_folder(mini, tmp_path / "now.ecg", settings)
     now = ecgstore.open_store(tmp_path / "now.ecg")
@@ -55,3 +64,17 @@ def test_today_the_same_files_give_the_same_millivolts(mini, tmp_path):
         # Another machine's FFT may round a sample that lies between two counts the other way.
         assert abs(difference_mv).max() <= 0.00101
         assert (abs(difference_mv) > 1e-6).mean() < 0.001
+    rows = [now.column("record_id").tolist().index(record_id) for record_id in old.column("record_id")]
+    for column in ("hf_noise_mv", "mains_mv", "baseline_mv", "range_mv", "einthoven_mv"):
+        np.testing.assert_allclose(now.column(column)[rows], old.column(column), rtol=0.01)
+    assert now.column("signature")[rows].tolist() == old.column("signature").tolist()
+    assert now.column("source_crc32")[rows].tolist() == old.column("source_crc32").tolist()
+
+
+def test_format_1_lacks_what_came_later_and_says_so():
+    old = ecgstore.open_store(Path(__file__).parent / "v1.ecg")
+    assert (old.format_version, old.encoding, old.storage["codec"]) == (1, "microvolt", "blosc")
+    assert old.lead_quality.num_rows == old.beats.num_rows == 0
+    assert old.read_beats("50") == ()
+    with pytest.raises(ecgstore.ConfigError, match="no column 'mains_mv'"):
+        old.select(where="mains_mv < 1")

@@ -32,7 +32,7 @@ def ragged(tmp_path, write_record):
     for i, n_samples in enumerate([300, 450, 700, 300, 1_300_000]):
         counts_tl = rng.integers(-999, 1000, (n_samples, 2)).astype("<i2")
         write_record(tmp_path / "wfdb", f"r{i}", counts_tl, ("I", "II"), fs="100")
-    settings = IngestSettings(fs_hz=100, leads=("I", "II"))
+    settings = IngestSettings(fs_hz=100, leads=("I", "II"), filters=())
     ingest_folder(tmp_path / "wfdb", tmp_path / "ragged.ecg", settings, workers=1)
     return open_store(tmp_path / "ragged.ecg")
 
@@ -188,3 +188,10 @@ def test_batches_travel_to_the_gpu(store):
     for batch, there in zip(feed.batches(plans(feed)), on_gpu.batches(plans(feed)), strict=True):
         assert there.counts_blt.device.type == "cuda"
         assert torch.equal(there.counts_blt.cpu(), batch.counts_blt)
+
+
+def test_a_raw_store_is_refused(mini, tmp_path):
+    ingest_folder(mini, tmp_path / "raw.ecg", IngestSettings(profile="raw"))
+    store = open_store(tmp_path / "raw.ecg")
+    with pytest.raises(ProtocolError, match="raw store can't be trained on.*--profile train"):
+        open_feed(store, store.select(), window_samples=250)

@@ -5,10 +5,12 @@ from pathlib import Path
 from ecgstore import layout
 from ecgstore.plan import Recipe, Scanned, make_plan
 from ecgstore.record import Listing, RecordRef, Rejection, Terms
+from ecgstore.sources import synthetic
 from ecgstore.wfdb_io import Header
 
 TERMS = Terms(name="test", version="1", licence="CC0-1.0", redistributable=True)
 ROOT = Path("/somewhere")
+SOURCE = synthetic.Settings()
 
 
 def planned(lengths, recipe=None, **changes):
@@ -18,7 +20,7 @@ def planned(lengths, recipe=None, **changes):
         Scanned(ref, Header(fs_hz=100, n_samples=n, lead_names=("I",), plain=True))
         for ref, n in zip(refs, lengths, strict=True)
     ]
-    return make_plan(Listing(refs, (), TERMS), scanned, recipe, "test", ROOT)
+    return make_plan(Listing(refs, (), TERMS), scanned, recipe, SOURCE, ROOT)
 
 
 def test_no_record_straddles_a_shard():
@@ -26,17 +28,20 @@ def test_no_record_straddles_a_shard():
     for task in plan.tasks:
         assert task.n_shards == 1
         for record in task.records:
-            assert record.start // plan.shard_samples == (record.start + record.n_samples - 1) // plan.shard_samples
+            assert (
+                record.start // plan.work.shard_samples
+                == (record.start + record.n_samples - 1) // plan.work.shard_samples
+            )
     assert plan.n_records == 10
-    assert plan.shard_samples == layout.CHUNK_SAMPLES
+    assert plan.work.shard_samples == layout.CHUNK_SAMPLES
 
 
 def test_a_record_longer_than_a_shard_has_its_shards_for_itself():
     longest = 3_000_000
     plan = planned([1000, longest, 1000])
-    assert plan.shard_samples == 1_280_000
+    assert plan.work.shard_samples == 1_280_000
     assert [(task.first_shard, task.n_shards) for task in plan.tasks] == [(0, 1), (1, 3), (4, 1)]
-    assert plan.tasks[1].records[0].start == plan.shard_samples
+    assert plan.tasks[1].records[0].start == plan.work.shard_samples
 
 
 def test_places_do_not_overlap_and_keep_the_order():
@@ -63,6 +68,6 @@ def test_the_hash_is_of_all_that_the_store_will_say():
 def test_the_second_record_of_the_same_name_is_rejected():
     ref = RecordRef("r0", ROOT / "r0")
     one = Scanned(ref, Header(fs_hz=100, n_samples=10, lead_names=("I",), plain=True))
-    plan = make_plan(Listing((ref, ref), (), TERMS), [one, one], Recipe(), "test", ROOT)
+    plan = make_plan(Listing((ref, ref), (), TERMS), [one, one], Recipe(), SOURCE, ROOT)
     assert plan.rejected == (Rejection("r0", "duplicate_id", "kept the first"),)
     assert plan.n_records == 1

@@ -200,7 +200,7 @@ def test_features_come_by_window_seven_to_a_record(run_dir, mini_store):
 
 def test_features_of_signals_prepared_otherwise_are_refused(run_dir, mini, tmp_path):
     backbone, passport = load_backbone(run_dir)
-    ingest_folder(mini, tmp_path / "raw.ecg", IngestSettings(fs_hz=100))
+    ingest_folder(mini, tmp_path / "raw.ecg", IngestSettings(fs_hz=100, filters=()))
     with pytest.raises(PassportError, match="filters differs"):
         window_features(
             backbone,
@@ -219,7 +219,7 @@ def test_a_patient_on_both_sides_is_refused(tmp_path, write_record):
         labels.append(f"r{i},p{i % 10},{1 + i // 10}")
     (tmp_path / "wfdb" / "labels.csv").write_text("\n".join(labels) + "\n")
     source = {"name": "wfdb_folder", "labels": "labels.csv"}
-    ingest_folder(tmp_path / "wfdb", tmp_path / "shared.ecg", IngestSettings(fs_hz=100, source=source))
+    ingest_folder(tmp_path / "wfdb", tmp_path / "shared.ecg", IngestSettings(fs_hz=100, source=source, filters=()))
     with pytest.raises(LeakageError, match="10 patients are in the training and in the validation folds"):
         pretrain(recipe(tmp_path / "shared.ecg", folds=[1], validation_folds=[2]), tmp_path / "run")
 

@@ -55,7 +55,7 @@ def test_a_record_of_several_shards_comes_back_whole(tmp_path, write_record, mon
     rng = np.random.default_rng(0)
     for name, n in (("a", 900), ("b", 7300), ("c", 1500)):
         write_record(tmp_path / "src", name, rng.integers(-999, 999, (n, 12)).astype("<i2"), fs="100")
-    ingest_folder(tmp_path / "src", tmp_path / "out.ecg", IngestSettings(fs_hz=100))
+    ingest_folder(tmp_path / "src", tmp_path / "out.ecg", IngestSettings(fs_hz=100, filters=()))
     store = ecgstore.open_store(tmp_path / "out.ecg")
     assert store.verify(deep=True) == []
     expected = np.fromfile(tmp_path / "src" / "b.dat", "<i2").reshape(-1, 12).T
@@ -141,7 +141,8 @@ def test_verify_finds_nothing_in_a_whole_store(mini_store):
 
 
 @pytest.mark.parametrize(
-    "name", ["records.parquet", "signal/c/0/0", "commits/000000.json", "zarr.json", "rejected.parquet"]
+    "name",
+    ["records.parquet", "signal/c/0/0", "commits/000000.arrow", "leads.parquet", "zarr.json", "rejected.parquet"],
 )
 def test_one_flipped_bit_anywhere_is_found(copy, name):
     store = ecgstore.open_store(copy)
@@ -209,5 +210,5 @@ def test_a_newer_format_is_refused_with_both_versions(copy):
     path = copy / "manifest.json"
     content = json.loads(path.read_bytes()) | {"format_version": 99}
     path.write_text(json.dumps(content))
-    with pytest.raises(StoreFormatError, match="expected 1, got 99; install a newer"):
+    with pytest.raises(StoreFormatError, match="expected 1, 2, got 99; install a newer"):
         manifest.load(copy)

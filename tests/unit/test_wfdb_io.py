@@ -71,9 +71,6 @@ def test_a_date_before_the_time_does_not_matter(tmp_path, write_record):
 @pytest.mark.parametrize(
     ("bend", "reason"),
     [
-        ({"gain": "0/mV"}, "bad_gain"),
-        ({"gain": "0(0)/mV"}, "bad_gain"),
-        ({"gain": "200/mmHg"}, "unknown_unit"),
         ({"checksum": 1}, "bad_checksum"),
         ({"initial": 12345}, "bad_initial_value"),
         ({"n_samples": 5001}, "truncated"),
@@ -83,6 +80,9 @@ def test_a_date_before_the_time_does_not_matter(tmp_path, write_record):
         ({"record_line": "r1 1000000 500 5000"}, "too_large"),
         ({"record_line": "r1"}, "bad_header"),
         ({"fs": "nonsense"}, "bad_header"),
+        ({"fs": "0"}, "bad_header"),
+        ({"fs": "1e300"}, "bad_header"),
+        ({"n_samples": 0}, "no_samples"),
     ],
 )
 def test_what_cannot_be_trusted_is_refused_with_its_reason(tmp_path, write_record, bend, reason):
@@ -143,9 +143,9 @@ def test_other_formats_go_through_wfdb_and_are_verified(tmp_path):
         "",
         "# only a comment",
         "r/2 12 500 10000\nr_1 5000\nr_2 5000",
-        "r 1 500\nr.dat 16 200 16 0 0 0 0 I",
         "r 1 500 100\nr.dat 212 200 12 0 0 0 0 I",
-        "r 1 500 100\nr.dat 16 200 16 0 0 0 0",
+        "r 1 500 100\nr.dat 16 200 lead II",
+        "r 1 500\nr.dat 16 200 16 0 0 0 0 I",
         "r 2 500 100\na.dat 16 200 16 0 0 0 0 I\nb.dat 16 200 16 0 0 0 0 II",
         "r 1 500 100\nr.dat 16x2 200 16 0 0 0 0 I",
         "r 1 500 100\nr.dat 16:3 200 16 0 0 0 0 I",

@@ -1,0 +1,122 @@
+"""A condition on the columns of a table, written as Python writes conditions: ``sqi > 0.8 and fold in (1, 2)``.
+
+Read by Python's own parser, but never run by it: each part of the condition is looked at, and only comparisons,
+``and``, ``or``, ``not``, ``in``, arithmetic, numbers, texts and names of columns are understood.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ecgstore.errors import ConfigError, nearest
+
+_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+}
+_ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+
+
+def rows_where(table: pa.Table, condition: str) -> npt.NDArray[np.bool_]:
+    """Which rows of ``table`` meet the ``condition``, bool (rows,); a null meets nothing.
+
+    Raises ConfigError naming the part that is not understood, and the nearest column for one that is not there.
+    """
+    try:
+        tree = ast.parse(condition.strip(), mode="eval").body
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+        raise ConfigError("the condition can't be read", where=repr(condition), got=str(error)) from None
+    try:
+        matched = table.append_column("_where", _column(table, _expression(table, tree, condition)))["_where"]
+    except (pa.ArrowException, TypeError, RecursionError) as error:
+        detail = str(error).splitlines()[0]
+        raise ConfigError("the condition can't be worked out", where=repr(condition), got=detail) from None
+    if not pa.types.is_boolean(matched.type):
+        raise ConfigError("the condition is not one", where=repr(condition), expected="true or false", got=matched.type)
+    return np.asarray(pc.fill_null(matched, False).to_numpy())
+
+
+def _column(table: pa.Table, expression: Any) -> Any:
+    """The values of an expression, one per row."""
+    from pyarrow.acero import Declaration, ProjectNodeOptions, TableSourceNodeOptions
+
+    source = Declaration("table_source", TableSourceNodeOptions(table))
+    project = Declaration("project", ProjectNodeOptions([expression], ["_where"]), inputs=[source])
+    return project.to_table(use_threads=False)["_where"]
+
+
+def _expression(table: pa.Table, node: ast.expr, condition: str) -> Any:
+    match node:
+        case ast.BoolOp(op, values):
+            first, *others = (_expression(table, value, condition) for value in values)
+            for other in others:
+                first = (first & other) if isinstance(op, ast.And) else (first | other)
+            return first
+        case ast.UnaryOp(ast.Not(), operand):
+            return ~_expression(table, operand, condition)
+        case ast.UnaryOp(ast.USub(), ast.Constant(int() | float() as value)):
+            return pc.scalar(-value)
+        case ast.Compare(left, ops, comparators):
+            return _comparison(table, [left, *comparators], ops, condition)
+        case ast.BinOp(left, op, right) if type(op) in _ARITHMETIC:
+            return _ARITHMETIC[type(op)](_expression(table, left, condition), _expression(table, right, condition))
+        case ast.Constant(bool() | int() | float() | str() as value):
+            return pc.scalar(value)
+        case ast.Name(name):
+            return _field(table, name, condition)
+    raise ConfigError(
+        "a part of the condition is not understood",
+        where=repr(condition),
+        got=ast.unparse(node),
+        expected="comparisons of columns with numbers or texts, and, or, not, in, + - * /",
+    )
+
+
+def _comparison(table: pa.Table, terms: list[ast.expr], ops: list[ast.cmpop], condition: str) -> Any:
+    whole = None
+    for left, op, right in zip(terms[:-1], ops, terms[1:], strict=True):
+        if isinstance(op, ast.In | ast.NotIn) and isinstance(right, ast.Tuple | ast.List | ast.Set):
+            values = [_constant(item, condition) for item in right.elts]
+            value = _expression(table, left, condition)
+            part = ~value.isin(values) if isinstance(op, ast.NotIn) else value.isin(values)
+            part = part & pc.if_else(value.is_valid(), pc.scalar(True), pc.scalar(None))
+        elif type(op) in _COMPARE:
+            part = _COMPARE[type(op)](_expression(table, left, condition), _expression(table, right, condition))
+        else:
+            raise ConfigError("a part of the condition is not understood", where=repr(condition), got=type(op).__name__)
+        whole = part if whole is None else whole & part
+    return whole
+
+
+def _constant(node: ast.expr, condition: str) -> Any:
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        raise ConfigError(
+            "only plain values can stand in a list", where=repr(condition), got=ast.unparse(node)
+        ) from None
+
+
+def _field(table: pa.Table, name: str, condition: str) -> Any:
+    if name not in table.column_names:
+        near = nearest(name, table.column_names)
+        fix = f"did you mean {near}?" if near else f"there are {', '.join(table.column_names)}"
+        raise ConfigError(f"no column {name!r} in the table of records", where=repr(condition), fix=fix)
+    return pc.field(name)
