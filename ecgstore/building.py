@@ -24,25 +24,32 @@ from ecgstore.errors import StoreError, StoreExists, StoreIncomplete
 def begin(root: Path, plan_sha256: str, about: Mapping[str, Any], create_array: Callable[[], None]) -> None:
     """Create the folder and its metadata, or check that what is there was begun by the same plan.
 
-    ``about`` is kept beside the plan's hash, for whoever finishes the store. Raises StoreExists.
+    ``about`` is kept beside the plan's hash, for whoever finishes the store. Parts may begin at the same moment.
+    Raises StoreExists.
     """
-    building = root / layout.BUILDING
-    if building.exists():
-        if read_about(root).get("plan_sha256") != plan_sha256:
+    refuse_foreign(root)
+    root.mkdir(parents=True, exist_ok=True)
+    with locked(root, "begin", wait=True):
+        refuse_foreign(root)
+        if not (root / layout.BUILDING).exists():
+            content = json.dumps({"plan_sha256": plan_sha256, **about}, indent=1)
+            publish.write_bytes(root / layout.BUILDING, content.encode() + b"\n")
+        elif read_about(root).get("plan_sha256") != plan_sha256:
             raise StoreExists(
                 "an unfinished store stands here, begun from another source or with other settings",
                 where=root,
                 fix="delete that folder, or choose another output",
             )
-    elif root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise StoreExists("the output is there already and is not a store", where=root, fix="choose another output")
-    else:
-        root.mkdir(parents=True, exist_ok=True)
-        content = json.dumps({"plan_sha256": plan_sha256, **about}, indent=1)
-        publish.write_bytes(building, content.encode() + b"\n")
-    with locked(root, "array", wait=True):
         if not (root / layout.SIGNAL / "zarr.json").exists():
             create_array()
+
+
+def refuse_foreign(root: Path) -> None:
+    """Raise StoreExists where something stands that is neither a store nor one being built."""
+    if not root.exists() or (root / layout.BUILDING).exists() or (root / layout.MANIFEST).exists():
+        return
+    if not root.is_dir() or any(not path.name.startswith(layout.SCAFFOLD) for path in root.iterdir()):
+        raise StoreExists("the output is there already and is not a store", where=root, fix="choose another output")
 
 
 def read_about(root: Path) -> dict[str, Any]:
@@ -75,8 +82,15 @@ def _lock(file: Any, root: Path, *, shared: bool, wait: bool) -> None:
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
         fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         raise StoreExists("another ingest is writing this store right now", where=root, fix="wait for it") from None
+    except OSError as error:
+        raise StoreError(
+            "the file system knows no locks, and without them two ingests could write one store",
+            where=root,
+            got=error.strerror or str(error),
+            fix="build the store on another file system, and copy it",
+        ) from None
 
 
 def remove_leftovers(root: Path) -> None:
@@ -124,6 +138,13 @@ def release(root: Path) -> None:
         lock.unlink(missing_ok=True)
 
 
+def recover(out: Path) -> None:
+    """Finish a :func:`swap` that was killed between its two renames."""
+    if not out.exists() and (beside(out) / layout.MANIFEST).exists() and _old(out).exists():
+        beside(out).rename(out)
+        shutil.rmtree(_old(out))
+
+
 def _remove_strangers(root: Path, objects: Mapping[str, manifest.ObjectHash]) -> None:
     """A killed ingest may leave objects that no commit names; a sealed store holds nothing else than it lists."""
     keep = objects.keys() | {layout.BUILDING, layout.SCAN}
@@ -148,12 +169,16 @@ def beside(out: Path) -> Path:
 
 def swap(aside: Path, out: Path) -> None:
     """Put the store ``aside`` in the place of ``out``, which is removed."""
-    old = out.with_name(f"{out.name}.old{publish.ASIDE}")
+    old = _old(out)
     shutil.rmtree(old, ignore_errors=True)
     out.rename(old)
     aside.rename(out)
     publish.flush_folder(out.parent)
     shutil.rmtree(old)
+
+
+def _old(out: Path) -> Path:
+    return out.with_name(f"{out.name}.old{publish.ASIDE}")
 
 
 def link(source: Path, target: Path) -> None:

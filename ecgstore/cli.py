@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 import os
 import sys
 import time
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 
 from ecgstore import __version__
-from ecgstore.errors import EcgError
+from ecgstore.errors import ConfigError, EcgError
 
 if TYPE_CHECKING:
     from ecgstore.ingest import IngestReport, IngestSettings
@@ -35,6 +36,8 @@ LINE_EVERY_S = 5.0
 STORE = click.argument("store", type=click.Path(path_type=Path))
 #: Columns that `ecgstore records` lists unless told otherwise.
 MOST_USED = "record_id patient_key source n_samples fold age_years sex lead_states suspects warnings".split()
+#: What `ecgstore fetch --dry-run --json` says of the plan, besides the number of files.
+FETCH_PLAN = ("url", "dest", "version", "n_records", "n_here", "about_bytes", "free_bytes")
 PHASES = {
     "verify": "checking files",
     "scan": "reading headers",
@@ -59,11 +62,34 @@ def plain_errors(command: F) -> F:
             sys.exit(EXIT_INTERRUPTED)
         except BrokenPipeError:  # the reader, such as `head`, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:  # a file or folder that can't be read or written, not a bug
+            where = f"; in {error.filename}" if error.filename is not None else ""
+            click.echo(f"error: the file system refuses: {error.strerror or error}{where}", err=True)
+            sys.exit(EXIT_ERROR)
 
     return cast(F, wrapped)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "ECGSTORE"})
+class PlainUsage(click.Group):
+    """Wrong usage is one line on stderr as well, and says where the right one is described."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **{**kwargs, "standalone_mode": False})
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except click.UsageError as error:
+            text = " ".join(error.format_message().split()).rstrip(".")
+            command = error.ctx.command_path if error.ctx is not None else "ecgstore"
+            click.echo(f"error: {text[:1].lower()}{text[1:]}; see `{command} --help`", err=True)
+            sys.exit(error.exit_code)
+        except click.Abort:
+            click.echo("interrupted", err=True)
+            sys.exit(EXIT_INTERRUPTED)
+
+
+@click.group(cls=PlainUsage, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "ECGSTORE"})
 @click.version_option(__version__, prog_name="ecgstore")
 def main() -> None:
     """Raw WFDB folders to a sealed, verified, shareable Zarr store of ECGs."""
@@ -86,10 +112,26 @@ def source_options(command: F) -> F:
                 help="train: 100 Hz, 0.5-40 Hz, notch. diagnostic: 500 Hz, 0.05-150 Hz. raw: the source's own counts, "
                 "lossless. Default: train.",
             ),
-            click.option("--mains", "mains_hz", type=click.Choice(["50", "60"]), help="Mains where it was recorded, Hz."),
+            click.option(
+                "--mains",
+                "mains_hz",
+                type=click.Choice(["50", "60"]),
+                help="Mains where it was recorded, Hz: the notch of the profile train. Default: 50.",
+            ),
             click.option("--fs", "fs_hz", type=float, metavar="HZ", help="Sampling rate of the store. Default: 100."),
-            click.option("--bandpass", nargs=2, type=float, metavar="LO HI", help="Butterworth band-pass, zero phase, Hz."),
-            click.option("--notch", type=float, metavar="HZ", help="Notch filter at the mains frequency, zero phase."),
+            click.option(
+                "--bandpass",
+                nargs=2,
+                type=float,
+                metavar="LO HI",
+                help="Butterworth band-pass, zero phase, Hz. With --notch it replaces the filters of the profile.",
+            ),
+            click.option(
+                "--notch",
+                type=float,
+                metavar="HZ",
+                help="Notch filter at the mains frequency, zero phase. With --bandpass it replaces the profile's.",
+            ),
             click.option("--unfiltered", is_flag=True, help="No filter at all."),
             click.option("--leads", metavar="I,II,V2", help="Leads of the store, in this order. Default: the twelve."),
             click.option(
@@ -157,7 +199,7 @@ WORKERS = click.option("--workers", type=click.IntRange(1), default=None, help="
     help="Also accept a store that is finished already. (An unfinished one always goes on.)",
 )
 @click.option("--overwrite", is_flag=True, help="Replace a sealed store, once the new one is sealed.")
-@click.option("--append", is_flag=True, help="Make a sealed store's next version; unchanged shards are re-used.")
+@click.option("--append", is_flag=True, help="Make a sealed store's next version; unchanged shards are used again.")
 @click.option("--verify-source", is_flag=True, help="Check every file against the folder's SHA256SUMS.txt first.")
 @click.option(
     "--max-rejected",
@@ -189,11 +231,13 @@ def ingest(
     """
     if sum((resume, overwrite, append)) > 1:
         raise click.UsageError("--resume, --overwrite and --append exclude each other")
+    if parts is not None and (overwrite or append):
+        raise click.UsageError("--parts makes a new store: it excludes --overwrite and --append")
     part = _part(parts)
     from ecgstore.ingest import ingest_folder
     from ecgstore.schedule import Workers
 
-    settings = _ingest_settings(flags)
+    settings = _ingest_settings(flags, src)
     with _progress(PHASES) as progress:
         report = ingest_folder(
             src,
@@ -212,7 +256,7 @@ def ingest(
         _say_part(report, parts, as_json)
     else:
         _say_ingested(report, as_json)
-    _exit_if_too_few(report, settings.max_rejected)
+    _exit_if_too_few(report)
 
 
 def _part(text: str | None) -> tuple[int, int] | None:
@@ -235,6 +279,7 @@ def seal(out: Path, as_json: bool) -> None:
     with _progress(PHASES) as progress:
         report = seal_store(out, patient_key=os.environ.get("ECGSTORE_PATIENT_KEY", ""), progress=progress)
     _say_ingested(report, as_json)
+    _exit_if_too_few(report)
 
 
 @main.command()
@@ -247,13 +292,13 @@ def scan(src: Path, workers: int | None, scan_table: Path | None, as_json: bool,
     """Say what is in the WFDB folder SRC before any work: records, leads, rates, what is broken, size and time."""
     from ecgstore.survey import survey
 
-    settings = _ingest_settings({**flags, "max_rejected": None})
+    settings = _ingest_settings({**flags, "max_rejected": None}, src)
     with _progress(PHASES) as progress:
         found = survey(
             src, settings, workers=workers or os.cpu_count() or 1, scan_table=scan_table, progress=progress
         ).to_dict()
     if as_json:
-        click.echo(json.dumps(found))
+        _say_json(found)
     else:
         _print_survey(found)
 
@@ -293,7 +338,7 @@ def augment(
     with _progress({"shards": "adding noise", "seal": "sealing"}) as progress:
         report = augment_store(open_store(store), out, settings, bank=bank, overwrite=overwrite, progress=progress)
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(report)))
+        _say_json(dataclasses.asdict(report))
         return
     click.echo(
         f"{out}: {report.records} records in {report.seconds:.1f} s, median noise {report.noise_rms_mv:.3f} mV, "
@@ -351,7 +396,10 @@ def fetch(name: str, dest: Path, workers: int, recheck: bool, dry_run: bool, as_
     which["only"] = which["only"] or None
     if dry_run:
         plan = fetching.plan_fetch(name, dest, **which)
-        click.echo(_fetch_words(plan))
+        if as_json:
+            _say_json({field: getattr(plan, field) for field in FETCH_PLAN} | {"files": len(plan.files)})
+        else:
+            click.echo(_fetch_words(plan))
         return
     with _progress({"fetch": "fetching"}) as progress:
         report = fetching.fetch(
@@ -366,7 +414,7 @@ def fetch(name: str, dest: Path, workers: int, recheck: bool, dry_run: bool, as_
     for path, why in report.failed.items():
         click.echo(f"error: {path}: {why}", err=True)
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(report), default=str))
+        _say_json(dataclasses.asdict(report))
     else:
         click.echo(
             f"{dest}: {report.fetched} files fetched ({report.bytes_fetched / 1e6:.1f} MB in {report.seconds:.0f} s), "
@@ -410,20 +458,21 @@ def overlap(
     from ecgstore import overlap as overlaps
     from ecgstore.store import open_store
 
+    if other is None and (folds is None) != (with_folds is None):
+        raise click.UsageError("without OTHER, --folds and --with-folds go together: which folds, and with which")
     a = open_store(store)
     b = a if other is None else open_store(other)
     if other is None and with_folds is None:
         found = overlaps.duplicates(a, max_bits=max_bits, min_correlation=min_correlation)
     else:
-        rows_a = None if folds is None else a.select(folds=_numbers(folds, "--folds"))
-        rows_b = None if with_folds is None else b.select(folds=_numbers(with_folds, "--with-folds"))
+        rows_a, rows_b = _rows(a, folds, "--folds"), _rows(b, with_folds, "--with-folds")
         found = overlaps.find_overlap(a, rows_a, b, rows_b, max_bits=max_bits, min_correlation=min_correlation)
     ids_a, ids_b = a.column("record_id"), b.column("record_id")
     near = [(ids_a[one], ids_b[two], round(alike, 4)) for one, two, alike in found.near]
     exact = [(ids_a[one], ids_b[two]) for one, two in found.exact]
     if as_json:
         patients = None if found.patients is None else list(found.patients)
-        click.echo(json.dumps({"patients": patients, "exact": exact, "near": near, "note": found.note}))
+        _say_json({"patients": patients, "exact": exact, "near": near, "note": found.note})
         return
     if found.note:
         click.echo(f"note: {found.note}")
@@ -435,6 +484,17 @@ def overlap(
         click.echo(f"nearly the same, correlation {alike:.4f}\t{one}\t{two}")
     if not found:
         click.echo("nothing in common")
+
+
+def _rows(store: Store, folds: str | None, option: str) -> Any:
+    """The rows of the folds that were asked for; None where all are meant."""
+    if folds is None:
+        return None
+    rows = store.select(folds=_numbers(folds, option))
+    if not len(rows):
+        there = ", ".join(str(fold) for fold in sorted(set(store.column("fold").tolist()) - {-1})) or "none"
+        raise ConfigError(f"no record is in the folds of {option}", where=store.path, expected=there, got=folds)
+    return rows
 
 
 def _numbers(text: str, option: str) -> list[int]:
@@ -454,7 +514,7 @@ def info(store: Path, as_json: bool) -> None:
 
     about = _about(open_store(store))
     if as_json:
-        click.echo(json.dumps(about))
+        _say_json(about)
     else:
         _print_about(about)
 
@@ -478,7 +538,7 @@ def verify(store: Path, deep: bool, as_json: bool) -> None:
     kind = "deep" if deep else "quick"
     if as_json:
         answer = {"path": str(store), "ok": not problems, "check": kind, "problems": problems}
-        click.echo(json.dumps(answer | {"fingerprint": opened.fingerprint, "seconds": round(seconds, 3)}))
+        _say_json(answer | {"fingerprint": opened.fingerprint, "seconds": round(seconds, 3)})
     elif not problems:
         click.echo(
             f"{store}: {opened.n_records} records, {kind} check passed in {seconds:.1f} s, {opened.fingerprint[:16]}…"
@@ -494,7 +554,7 @@ def verify(store: Path, deep: bool, as_json: bool) -> None:
 @click.option("--where", default="", metavar="CONDITION", help="Only records such as: mains_mv < 0.05 and fold in (1, 2)")
 @click.option("--columns", metavar="A,B", help="Columns to list. Default: the most used.")
 @click.option("--head", type=click.IntRange(1), default=None, metavar="N", help="Only the first N.")
-@AS_JSON
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array of objects.")
 @plain_errors
 def records(
     store: Path, rejected: bool, where: str, columns: str | None, head: int | None, as_json: bool
@@ -513,9 +573,12 @@ def records(
         for column in wanted:
             opened.column(column)  # names the nearest if there is none
         table = table.select(wanted)
-    rows = (table if head is None else table.slice(0, head)).to_pylist()
+    rows = [
+        {name: _short(value) for name, value in row.items()}
+        for row in (table if head is None else table.slice(0, head)).to_pylist()
+    ]
     if as_json:
-        click.echo(json.dumps(rows))
+        _say_json(rows)
         return
     click.echo("\t".join(table.column_names))
     for row in rows:
@@ -589,30 +652,29 @@ def simulate(out: Path, n_records: int, seed: int, fs_hz: float, duration_s: flo
     click.echo(f"{n_records} records in {out}; next: ecgstore ingest {out} {out}.ecg")
 
 
+def _short(value: Any) -> Any:
+    """A number as float32 holds it, without the digits that only float64 would."""
+    return float(f"{value:.7g}") if isinstance(value, float) else value
+
+
 # --- what is behind the verbs -------------------------------------------------------------------------------
 
 
-def _ingest_settings(flags: dict[str, Any]) -> IngestSettings:
+def _ingest_settings(flags: dict[str, Any], src: Path) -> IngestSettings:
     """Defaults, then the --config file, then --set, then the flags that were given."""
     from ecgstore.ingest import IngestSettings
     from ecgstore.settings import override, parse, read_yaml
 
     config = flags["config"]
     content = override(read_yaml(config) if config else {}, flags["overrides"])
-    for name in ("source", "profile", "fs_hz", "extra_leads", "codec", "quality", "noise_bank", "max_rejected"):
+    content["source"] = _source(content.get("source"), flags, src)
+    for name in ("profile", "fs_hz", "extra_leads", "codec", "quality", "noise_bank", "max_rejected"):
         if flags[name] is not None:
             content[name] = flags[name]
     if flags["mains_hz"] is not None:
         content["mains_hz"] = int(flags["mains_hz"])
     if flags["leads"] is not None:
         content["leads"] = [lead.strip() for lead in flags["leads"].split(",")]
-    if flags["labels"] is not None:
-        source = content.get("source") or "wfdb_folder"
-        content["source"] = (source if isinstance(source, dict) else {"name": source}) | {
-            "labels": str(flags["labels"])
-        }
-    elif isinstance(content.get("source"), dict) and "name" not in content["source"]:
-        raise click.UsageError("name the source too: --source ptbxl or --set source.name=ptbxl")
     filters = _filters(flags)
     if filters is not None:
         content["filters"] = filters
@@ -622,6 +684,25 @@ def _ingest_settings(flags: dict[str, Any]) -> IngestSettings:
     if "ECGSTORE_PATIENT_KEY" in os.environ:
         content["patient_key"] = os.environ["ECGSTORE_PATIENT_KEY"]
     return parse(IngestSettings, content, where=config or "the command line")
+
+
+def _source(given: Any, flags: dict[str, Any], src: Path) -> Any:
+    """The source's name, or a mapping of its settings: from --source, --labels and what was set otherwise."""
+    wants_labels = flags["labels"] is not None
+    if not isinstance(given, dict) and not wants_labels:
+        return flags["source"] or given
+    settings = dict(given) if isinstance(given, dict) else {"name": given} if given else {}
+    if flags["source"] is not None:
+        if settings.get("name", flags["source"]) != flags["source"]:
+            settings = {}  # settings of another source, from a file, mean nothing to this one
+        settings["name"] = flags["source"]
+    if wants_labels:
+        settings = {"name": "wfdb_folder"} | settings | {"labels": str(flags["labels"])}
+    if "name" not in settings and src.is_dir():
+        from ecgstore.ingest import detect_source
+
+        settings["name"] = getattr(detect_source(src.resolve()), "name", None)
+    return settings if "name" in settings else None
 
 
 def _filters(flags: dict[str, Any]) -> list[dict[str, Any]] | None:
@@ -648,18 +729,31 @@ def _noise(flags: dict[str, Any]) -> dict[str, Any] | None:
     return {"kind": flags["noise"], **strength}
 
 
+def _say_json(answer: Any) -> None:
+    """One line of JSON; what JSON has no word for (nan, infinity) becomes null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: plain(item) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    click.echo(json.dumps(plain(answer), default=str, allow_nan=False))
+
+
 def _say_part(report: IngestReport, parts: str | None, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps({"path": report.path, "part": parts, "shards": report.n_shards}))
+        _say_json({"path": report.path, "part": parts, "shards": report.n_shards})
     else:
         click.echo(f"{report.path}: part {parts} is done; when all are: ecgstore seal {report.path}")
 
 
-def _exit_if_too_few(report: IngestReport, max_rejected: float) -> None:
-    if report.rejected_fraction > max_rejected:
+def _exit_if_too_few(report: IngestReport) -> None:
+    if report.rejected_fraction > report.max_rejected:
         click.echo(
             f"error: {report.rejected} of {report.records + report.rejected} records were left out, more than "
-            f"--max-rejected {max_rejected:g} allows; the other {report.records} are in {report.path}; "
+            f"--max-rejected {report.max_rejected:g} allows; the other {report.records} are in {report.path}; "
             f"reasons: {_counts(report.reasons)} (see `ecgstore info {report.path}`)",
             err=True,
         )
@@ -693,21 +787,19 @@ def _print_survey(found: dict[str, Any]) -> None:
 
 def _say_ingested(report: IngestReport, as_json: bool) -> None:
     if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "records": report.records,
-                    "rejected": report.rejected,
-                    "seconds": round(report.seconds, 3),
-                    "records_per_s": round(report.records_per_s, 1),
-                    "fingerprint": report.fingerprint,
-                    "path": report.path,
-                    "reasons": dict(report.reasons),
-                    "shards": report.n_shards,
-                    "shards_resumed": report.n_shards_resumed,
-                    "records_with_warnings": report.warnings,
-                }
-            )
+        _say_json(
+            {
+                "records": report.records,
+                "rejected": report.rejected,
+                "seconds": round(report.seconds, 3),
+                "records_per_s": round(report.records_per_s, 1),
+                "fingerprint": report.fingerprint,
+                "path": report.path,
+                "reasons": dict(report.reasons),
+                "shards": report.n_shards,
+                "shards_resumed": report.n_shards_resumed,
+                "records_with_warnings": report.warnings,
+            }
         )
         return
     click.echo(f"{report.path}: {report.records} records in {report.seconds:.1f} s ({report.records_per_s:.0f}/s)")
@@ -780,7 +872,8 @@ def _print_about(about: dict[str, Any]) -> None:
         "rate": f"{about['fs_hz']:g} Hz" if about["fs_hz"] else "each record's own",
         "kept as": f"{about['encoding']} counts, {about['storage']['codec']}",
         "filters": ", ".join(filters) or "none",
-        "std (mV)": "  ".join(f"{lead} {std:.3f}" for lead, std in about["std_mv"].items()) or "raw counts",
+        "std (mV)": "  ".join(f"{lead} {std:.3f}" for lead, std in about["std_mv"].items() if std == std)
+        or ("raw counts" if about["encoding"] == "adc" else "none"),
         "folds": ", ".join(f"{fold}: {count}" for fold, count in about["folds"].items()),
         "statements": shown + (f" and {len(statements) - 20} more" if len(statements) > 20 else "") or "none",
         "left out": _counts(about["rejected"]) or "none",

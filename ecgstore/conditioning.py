@@ -68,6 +68,8 @@ class Conditioned(NamedTuple):
     band_power_mv2_lb: Signal | None
 
 
+# Thousands of records share a handful of lengths and rates.
+@lru_cache(maxsize=4096)
 def n_resampled(n_samples: int, fs_hz: float, target_hz: float) -> int:
     """Number of samples after resampling ``n_samples`` from ``fs_hz`` to ``target_hz``: rounded, at least 1."""
     return max(1, round(n_samples * Fraction(target_hz) / Fraction(fs_hz)))

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import sys
 import time
 from collections import Counter
@@ -28,7 +29,7 @@ from ecgstore.noise import check, load_bank, with_bank
 from ecgstore.plan import Occupied, Plan, Recipe, Scanned, Storage, make_plan, public, scan
 from ecgstore.record import Listing, Rejection, Terms
 from ecgstore.rooms import occupant, occupants
-from ecgstore.scan import read_headers
+from ecgstore.scan import read_headers, without_segments
 from ecgstore.schedule import Workers
 from ecgstore.settings import Settings, parse
 
@@ -138,6 +139,8 @@ class IngestReport:
     #: Shards that were there already, from a run before or from the version before.
     n_shards_resumed: int
     warnings: int
+    #: The largest share of records that the settings allow to be left out.
+    max_rejected: float = 1.0
 
     @property
     def records_per_s(self) -> float:
@@ -205,7 +208,7 @@ def plan(
             scanned.append(scan(ref, header, comments, recipe, bound))
     made = make_plan(
         listing,
-        scanned,
+        without_segments(listing.records, scanned),
         recipe,
         source,
         source_root,
@@ -282,9 +285,12 @@ def ingest_folder(
     _refuse_nested(source_root, out)
     if sum((resume, overwrite, append)) > 1 or (part is not None and (overwrite or append)):
         raise ConfigError("resume, overwrite and append exclude each other, and parts exclude the last two")
+    building.recover(out)
+    building.refuse_foreign(out)
     is_sealed = (out / layout.MANIFEST).exists()
-    before = _occupied(out, settings) if append else None
-    if scan_table is None and (out / layout.SCAN).exists():
+    before = _occupied(out, settings) if append and is_sealed else None
+    if scan_table is None and (part is not None or (out / layout.SCAN).exists()) and not is_sealed:
+        # Parts share what the first of them read.
         scan_table = out / layout.SCAN
     made = plan(
         source_root,
@@ -301,12 +307,17 @@ def ingest_folder(
         # The old store stays whole and readable until the new one is sealed.
         root = building.beside(out) if is_sealed else out
         with building.plain_disk_errors(root):
-            _begin(root, made, source_root, settings)
-            previous = out if append else None
-            resumed, fingerprint = _build(root, made, settings, crew, part, previous, progress)
+            if is_sealed and (root / layout.MANIFEST).exists() and manifest.load(root).plan_sha256 != made.sha256:
+                shutil.rmtree(root)  # sealed by a run that was killed before the swap, and not what is wanted now
+            if is_sealed and (root / layout.MANIFEST).exists():
+                fingerprint = manifest.load(root).fingerprint
+            else:
+                _begin(root, made, source_root, settings, verify_source)
+                previous = out if append and is_sealed else None
+                resumed, fingerprint = _build(root, made, settings, crew, part, previous, progress)
             if is_sealed:
                 building.swap(root, out)
-    return _report(out, made, fingerprint, resumed, began)
+    return _report(out, made, fingerprint, resumed, began, settings)
 
 
 def seal_store(out: str | Path, *, patient_key: str = "", progress: Progress | None = None) -> IngestReport:
@@ -322,7 +333,13 @@ def seal_store(out: str | Path, *, patient_key: str = "", progress: Progress | N
             "this store comes from another one", where=out, fix="run the same `ecgstore augment` again"
         )
     settings = parse(IngestSettings, {**about["settings"], "patient_key": patient_key}, where=out / layout.BUILDING)
-    made = plan(Path(about["source_root"]), settings, scan_table=out / layout.SCAN, progress=progress)
+    made = plan(
+        Path(about["source_root"]),
+        settings,
+        verify_source=about["verify_source"],
+        scan_table=out / layout.SCAN,
+        progress=progress,
+    )
     if made.sha256 != about["plan_sha256"]:
         raise StoreExists(
             "the source is not what it was when this store was begun, or ECGSTORE_PATIENT_KEY is another",
@@ -341,19 +358,19 @@ def seal_store(out: str | Path, *, patient_key: str = "", progress: Progress | N
             )
         sealed = _seal(out, made, [commits[task.first_shard] for task in made.tasks], settings)
     building.release(out)
-    return _report(out, made, sealed.fingerprint, len(made.tasks), began)
+    return _report(out, made, sealed.fingerprint, len(made.tasks), began, settings)
 
 
 # --- beginning, or going on ---------------------------------------------------------------------------------
 
 
-def _begin(root: Path, made: Plan, source_root: Path, settings: IngestSettings) -> None:
+def _begin(root: Path, made: Plan, source_root: Path, settings: IngestSettings, verify_source: bool) -> None:
     """What :func:`seal_store` needs is noted down; it is gone once the store is sealed."""
     content = settings.model_dump(mode="json")
     name = getattr(made.source, "name", "")
     name = name if name in occupants("ecgstore.sources") else _module(made.source).__file__
     content["source"] = {**made.source.model_dump(mode="json"), "name": name}
-    about = {"source_root": str(source_root.resolve()), "settings": content}
+    about = {"source_root": str(source_root.resolve()), "settings": content, "verify_source": verify_source}
     work = made.work
     create = functools.partial(
         create_array, root, work.storage.codec, len(work.leads), made.total_samples, work.shard_samples
@@ -550,7 +567,9 @@ def software() -> dict[str, str]:
 # --- the report ---------------------------------------------------------------------------------------------
 
 
-def _report(out: Path, made: Plan, fingerprint: str, resumed: int, began: float) -> IngestReport:
+def _report(
+    out: Path, made: Plan, fingerprint: str, resumed: int, began: float, settings: IngestSettings
+) -> IngestReport:
     outcome: dict[str, Any] = {"records": made.n_records, "reasons": _count(made.rejected), "warnings": 0}
     if fingerprint:
         outcome = _read_outcome(out)
@@ -564,6 +583,7 @@ def _report(out: Path, made: Plan, fingerprint: str, resumed: int, began: float)
         n_shards=len(made.tasks),
         n_shards_resumed=resumed,
         warnings=outcome["warnings"],
+        max_rejected=settings.max_rejected,
     )
 
 

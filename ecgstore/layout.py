@@ -24,10 +24,11 @@ BEATS = "beats.parquet"
 REJECTED = "rejected.parquet"
 COMMITS = "commits"
 MANIFEST = "manifest.json"
-#: Present only while a store is being built.
-BUILDING = "building.json"
-LOCK = "building.lock"
-SCAN = "building.scan.parquet"
+#: Present only while a store is being built; after a kill in the last moment they can stay behind.
+SCAFFOLD = "building."
+BUILDING = f"{SCAFFOLD}json"
+LOCK = f"{SCAFFOLD}lock"
+SCAN = f"{SCAFFOLD}scan.parquet"
 
 #: One count is one microvolt, in every store but a raw one: the hot path needs no scale per record.
 COUNTS_PER_MV = 1000

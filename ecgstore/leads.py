@@ -75,10 +75,7 @@ def used_rows(names: Sequence[str], wanted: Sequence[str], extra: ExtraLeads, re
 
     Raises RecordError: unknown_lead, duplicate_lead, no_leads.
     """
-    places = _places(names, wanted, extra, record_id).of
-    derived = any(lead in _FROM_I_II and lead not in places for lead in wanted)
-    needed = {lead for lead in places if lead in wanted or (derived and lead in ("I", "II"))}
-    return tuple(sorted(places[lead][0] for lead in needed))
+    return _places(names, wanted, extra, record_id).used
 
 
 def canonical(name: str) -> str:
@@ -141,6 +138,8 @@ class _Places:
     """Where each lead stands, (signal number, sign); signals that are not used; or why the record isn't."""
 
     of: Mapping[str, tuple[int, int]]
+    #: Numbers of the signals that are used, those that others are derived from among them.
+    used: tuple[int, ...] = ()
     left_out: tuple[str, ...] = ()
     refusal: tuple[str, str] | None = None
 
@@ -171,4 +170,6 @@ def _find_places(names: tuple[str, ...], wanted: tuple[str, ...], extra: ExtraLe
     derivable = places.keys() >= {"I", "II"}
     if not any(lead in places or (derivable and lead in _FROM_I_II) for lead in wanted):
         return _Places({}, refusal=("no_leads", f"the record has {', '.join(names)}"))
-    return _Places(places, tuple(left_out))
+    derived = any(lead in _FROM_I_II and lead not in places for lead in wanted)
+    needed = (lead for lead in places if lead in wanted or (derived and lead in ("I", "II")))
+    return _Places(places, tuple(sorted(places[lead][0] for lead in needed)), tuple(left_out))

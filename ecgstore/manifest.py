@@ -116,7 +116,7 @@ def verify(
         if progress is not None:
             progress(done, len(expected))
     present = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
-    strangers = present - expected.keys() - {layout.MANIFEST, layout.BUILDING, layout.LOCK}
+    strangers = {name for name in present if not name.startswith(layout.SCAFFOLD)} - expected.keys() - {layout.MANIFEST}
     problems += [f"{name}: does not belong to the store" for name in sorted(strangers)]
     return problems
 

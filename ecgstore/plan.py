@@ -84,6 +84,8 @@ class Planned:
     header: wfdb_io.Header
     start: int
     n_samples: int
+    #: CRC-32 of the file that its beats come from; 0 without one.
+    annotation_crc32: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +201,10 @@ def make_plan(
         shard_samples = occupied.shard_samples
         starts = _place_behind([item.ref.record_id for item in usable], lengths, occupied)
     planned = sorted(
-        (Planned(item.ref, item.header, start, n) for item, start, n in zip(usable, starts, lengths, strict=True)),
+        (
+            Planned(item.ref, item.header, start, n, wfdb_io.annotation_crc32(item.ref.path, item.ref.annotator))
+            for item, start, n in zip(usable, starts, lengths, strict=True)
+        ),
         key=lambda record: record.start,
     )
     vocabulary = _vocabulary(listing, planned)
@@ -227,8 +232,8 @@ def task_sha256(task: Task, work: Work) -> str:
     digest = hashlib.sha256(_sha256([*about, task.first_shard, task.n_shards]).encode())
     for record in task.records:
         ref, header = record.ref, record.header
-        parts = (ref.record_id, ref.fold, ref.annotator, ref.mv_factor, header.sha256, record.start, record.n_samples)
-        digest.update(repr(parts).encode())
+        parts = (ref.record_id, ref.fold, ref.annotator, record.annotation_crc32, ref.mv_factor)
+        digest.update(repr((*parts, header.sha256, record.start, record.n_samples)).encode())
     return digest.hexdigest()
 
 
@@ -326,6 +331,7 @@ def _identity(record: Planned, root: Path) -> bytes:
         ref.sex,
         ref.site,
         ref.annotator,
+        record.annotation_crc32,
         ref.mv_factor,
         [(s.code, s.system, s.likelihood) for s in ref.statements],
         record.header.sha256,

@@ -117,15 +117,22 @@ Signal = npt.NDArray[np.float32]
 
 
 class Quality(NamedTuple):
-    """What is known of one record: a tuple per measure with one number per lead, NaN where the lead is absent.
+    """What is known of one record.
 
-    ``einthoven_mv`` is the root mean square of II − I − III, NaN unless all three are measured. ``suspects`` are
-    sentences about what looks wrong.
+    ``measured_ml`` has a row per measure (:data:`MEASURES`) and a column per lead, NaN where the lead is absent;
+    ``worst_m`` is the largest over the leads, NaN where none has one. ``einthoven_mv`` is the root mean square of
+    II − I − III, NaN unless all three are measured. ``suspects`` are sentences about what looks wrong.
     """
 
-    per_lead: dict[str, tuple[float, ...]]
+    measured_ml: npt.NDArray[np.float64]
+    worst_m: npt.NDArray[np.float64]
     einthoven_mv: float
     suspects: tuple[str, ...]
+
+    @property
+    def per_lead(self) -> dict[str, tuple[float, ...]]:
+        """The measures by name."""
+        return {name: tuple(values_l) for name, values_l in zip(MEASURES, self.measured_ml.tolist(), strict=True)}
 
 
 def judge(
@@ -163,23 +170,14 @@ def judge(
         measured_ml[:, is_empty_l] = np.nan
         measured_ml[MEASURES.index("missing_fraction"), is_empty_l] = 1.0
         measured_ml[:, [state is LeadState.ABSENT for of_record in states for state in of_record]] = np.nan
-    per_lead = _rounded(measured_ml).reshape(len(MEASURES), n_records, n_leads).tolist()
+    measured_mrl = _rounded(measured_ml).reshape(len(MEASURES), n_records, n_leads)
+    worst_mr = np.fmax.reduce(measured_mrl, axis=2)
     einthoven_mv = _rounded(np.array(seen.einthoven_mv)).tolist()
     gram_rll = _gram(seen.grid_lg.reshape(n_records, n_leads, -1), fs_hz / seen.step)
     suspects = _suspects(gram_rll, range_l.reshape(n_records, n_leads), states, tuple(leads))
     return [
-        Quality({name: tuple(per_lead[m][r]) for m, name in enumerate(MEASURES)}, einthoven_mv[r], suspects[r])
-        for r in range(n_records)
+        Quality(measured_mrl[:, r], worst_mr[:, r], einthoven_mv[r], suspects[r]) for r in range(n_records)
     ]
-
-
-def worst(quality: Quality, states: Sequence[LeadState]) -> dict[str, float]:
-    """Return each measure's largest value over the leads that are not absent; NaN where none has one."""
-    present = [i for i, state in enumerate(states) if state is not LeadState.ABSENT]
-    return {
-        name: max((values[i] for i in present if not math.isnan(values[i])), default=math.nan)
-        for name, values in quality.per_lead.items()
-    }
 
 
 def combine(pieces: Sequence[tuple[int, Quality]]) -> Quality:
@@ -189,23 +187,25 @@ def combine(pieces: Sequence[tuple[int, Quality]]) -> Quality:
     holds in at least half of the record.
     """
     weights = np.array([n for n, _ in pieces], dtype=np.float64)
-    per_lead = {}
-    for name in MEASURES:
-        values_pl = np.array([quality.per_lead[name] for _, quality in pieces], dtype=np.float64)
+    measured = []
+    for m, name in enumerate(MEASURES):
+        values_pl = np.array([quality.measured_ml[m] for _, quality in pieces])
         if name == "range_mv":
             combined_l = np.fmax.reduce(values_pl, axis=0)
         elif name.endswith("_mv"):
             combined_l = np.sqrt(_mean(values_pl**2, weights))
         else:
             combined_l = _mean(values_pl, weights)
-        per_lead[name] = tuple(_rounded(combined_l).tolist())
+        measured.append(_rounded(combined_l))
     einthoven_mv2 = np.array([[quality.einthoven_mv**2] for _, quality in pieces])
     held: dict[str, float] = {}
     for n, quality in pieces:
         for text in quality.suspects:
             held[text] = held.get(text, 0.0) + n
+    measured_ml = np.stack(measured)
     return Quality(
-        per_lead,
+        measured_ml,
+        np.fmax.reduce(measured_ml, axis=1),
         float(_rounded(np.sqrt(_mean(einthoven_mv2, weights)))[0]),
         tuple(text for text, n in held.items() if n >= weights.sum() / 2),
     )

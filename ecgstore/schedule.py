@@ -24,6 +24,8 @@ from ecgstore.settings import Settings
 AHEAD = 3
 #: How long a scheduler may take to answer.
 CONNECT_S = 20
+#: How long its first worker may take to join.
+WORKER_S = 120
 #: How many workers a task may see die before it is thought to be the killer.
 DEATHS = 5
 
@@ -62,7 +64,7 @@ def _run_threads(root: Path, tasks: Sequence[Task], work: Work, n: int, done: Ca
         )
         for task in tasks
     ]
-    with callbacks.Callback(posttask=lambda *_: done()), _quick_handover():
+    with callbacks.Callback(posttask=lambda *_: done()), _quick_handover(), one_thread_each():
         dask.compute(*delayed, scheduler="threads", num_workers=n)
 
 
@@ -73,6 +75,11 @@ def prepare(with_wfdb: bool) -> None:
     if with_wfdb:
         need("wfdb", "ingest")
     keep_freed_memory()
+
+
+def one_thread_each() -> Any:
+    """While the context lasts, linear algebra starts no threads of its own: beside workers they only spin."""
+    return need("threadpoolctl", "ingest").threadpool_limits(limits=1, user_api="blas")
 
 
 @contextlib.contextmanager
@@ -89,10 +96,17 @@ def _quick_handover() -> Iterator[None]:
 def _run_distributed(root: Path, tasks: Sequence[Task], work: Work, workers: Workers, done: Callable[[], None]) -> None:
     distributed = need("distributed", "ingest")
     with _client(distributed, workers) as client:
-        n_workers = max(1, sum(client.nthreads().values()))
+        try:
+            client.wait_for_workers(1, timeout=WORKER_S)
+        except TimeoutError:
+            raise ConfigError(
+                "the Dask scheduler has no workers",
+                where=workers.scheduler,
+                fix="start some with `dask worker ADDRESS`",
+            ) from None
         waiting = iter(tasks)
         submit = functools.partial(_submit, client, root.resolve(), work)
-        first = [submit(task) for task in _take(waiting, AHEAD * n_workers)]
+        first = [submit(task) for task in _take(waiting, AHEAD * sum(client.nthreads().values()))]
         running = distributed.as_completed(first, loop=client.loop)
         for future in running:
             try:
@@ -113,7 +127,9 @@ def _run_distributed(root: Path, tasks: Sequence[Task], work: Work, workers: Wor
                     fix="start scheduler and workers from the environment of this command",
                 ) from None
             done()
-            for task in _take(waiting, 1):
+            # Workers come and go.
+            ahead = AHEAD * sum(client.nthreads().values()) - running.count()
+            for task in _take(waiting, max(1, ahead)):
                 running.add(submit(task))
 
 
@@ -124,7 +140,8 @@ def _submit(client: Any, root: Path, work: Work, task: Task) -> Any:
 def _write(root: Path, task: Task, work: Work) -> None:
     """A task in another process."""
     prepare(any(not record.header.plain for record in task.records))
-    shards.write(root, task, work)
+    with one_thread_each():
+        shards.write(root, task, work)
 
 
 def _take(tasks: Iterator[Task], n: int) -> list[Task]:

@@ -58,13 +58,15 @@ class Sums:
 class Commit:
     """The outcome of one task: objects written, records in them, records left out, sums by fold.
 
-    ``rows`` are the columns of ``tables.commit_schema``, one value per record written.
+    ``rows`` are the columns of ``tables.commit_schema``, one value per record written, but for the measures of
+    quality, which stand in ``judged``.
     """
 
     task_sha256: str
     n_leads: int
     objects: dict[str, ObjectHash] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
+    judged: list[quality.Quality] = field(default_factory=list)
     rejected: list[Rejection] = field(default_factory=list)
     sums: dict[str, Sums] = field(default_factory=dict)
 
@@ -266,6 +268,7 @@ def _commit_one(
         limit_mv = layout.MAX_COUNT / layout.COUNTS_PER_MV
         warnings.append(f"{n_clipped} samples beyond ±{limit_mv} mV were clipped")
     native = read.native
+    commit.judged.append(judged)
     commit.rows.append(
         {
             "record_id": record.ref.record_id,
@@ -279,8 +282,6 @@ def _commit_one(
             "source_crc32": read.source_crc32,
             "warnings": "; ".join(warnings),
             **row,
-            **quality.worst(judged, states),
-            **{f"leads.{name}": values for name, values in judged.per_lead.items()},
             "leads.gain_per_mv": None if native is None else native.gain_per_mv_l.tolist(),
             "leads.baseline": None if native is None else native.baseline_l.tolist(),
             "beats.sample": [sample for sample, _ in beats],
@@ -554,15 +555,23 @@ def _lead_sums(counts_lt: npt.NDArray[np.int16]) -> _LeadSums:
 
 def _dump(commit: Commit) -> bytes:
     schema = tables.commit_schema(commit.n_leads)
-    # From pandas: a number that isn't one is written as not stated.
-    columns = {
-        field.name: pa.array([row.get(field.name) for row in commit.rows], type=field.type, from_pandas=True)
-        for field in schema
-    }
+    # Per measure (records,) and (records, leads). From pandas: a number that isn't one is written as not stated.
+    shape = (len(commit.judged), len(quality.MEASURES), commit.n_leads)
+    measured_rml = np.array([one.measured_ml for one in commit.judged], dtype=np.float32).reshape(shape)
+    worst_rm = np.array([one.worst_m for one in commit.judged], dtype=np.float32).reshape(shape[:2])
+    columns: dict[str, pa.Array] = {}
+    for m, name in enumerate(quality.MEASURES):
+        columns[name] = pa.array(worst_rm[:, m], from_pandas=True)
+        flat = pa.array(measured_rml[:, m].reshape(-1), from_pandas=True)
+        columns[f"leads.{name}"] = pa.FixedSizeListArray.from_arrays(flat, commit.n_leads)
+    for column in schema:
+        if column.name not in columns:
+            values = [row.get(column.name) for row in commit.rows]
+            columns[column.name] = pa.array(values, type=column.type, from_pandas=True)
     about = {
         "task_sha256": commit.task_sha256,
         "objects": {name: [found.size, found.sha256] for name, found in sorted(commit.objects.items())},
         "rejected": [[one.record_id, one.reason, one.detail] for one in commit.rejected],
         "sums": {fold: [sums.n, sums.total, sums.squares] for fold, sums in sorted(commit.sums.items())},
     }
-    return tables.to_arrow(pa.table(columns, schema=schema), about)
+    return tables.to_arrow(pa.table([columns[name] for name in schema.names], schema=schema), about)

@@ -16,13 +16,14 @@ from typing import Any
 
 from ecgstore import schedule
 from ecgstore.array import create_array
-from ecgstore.ingest import IngestSettings, Progress, list_source, plan
+from ecgstore.ingest import IngestSettings, Progress, plan
 from ecgstore.plan import Plan, Planned, Scanned, make_plan
 from ecgstore.record import Listing
 from ecgstore.schedule import Workers
 
-#: Records of the trial.
+#: Records of the trial, and how many samples of the store (of all leads together) they may have; one record at least.
 TRIAL = 64
+TRIAL_SAMPLES = 20_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +66,11 @@ def survey(
 
     Raises SourceError where the folder is absent or no record in it can be used.
     """
-    root, _, _ = list_source(Path(source_root), settings.source)
-    made = plan(root, settings, scan_table=scan_table, progress=progress)
+    made = plan(Path(source_root), settings, scan_table=scan_table, progress=progress)
     planned = [record for task in made.tasks for record in task.records]
     headers = [record.header for record in planned]
     lengths_s = [header.n_samples / header.fs_hz for header in headers]
-    megabytes, seconds = _try(made, planned, settings, root, workers)
+    megabytes, seconds = _try(made, planned, settings, Path(source_root).resolve(), workers)
     return Survey(
         path=str(source_root),
         source=made.listing.terms.name,
@@ -106,10 +106,11 @@ def _try(
     made: Plan, planned: Sequence[Planned], settings: IngestSettings, root: Path, workers: int
 ) -> tuple[float | None, float | None]:
     """Megabytes and seconds that all records would take, from what some of them take."""
-    step = max(1, len(planned) // TRIAL)
-    some = [Scanned(record.ref, record.header) for record in planned[::step][:TRIAL]]
+    some = [Scanned(record.ref, record.header) for record in _some(planned, len(made.work.leads))]
     listing = Listing(tuple(one.ref for one in some), (), made.listing.terms, made.listing.vocabulary)
-    trial = make_plan(listing, some, settings.recipe, made.source, root, storage=settings.storage)
+    trial = make_plan(
+        listing, some, made.work.recipe, made.source, root, storage=settings.storage, noise_bank=settings.noise_bank
+    )
     work = trial.work
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder)
@@ -121,3 +122,15 @@ def _try(
         size = sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
     share = sum(one.header.n_samples for one in some) / sum(record.header.n_samples for record in planned)
     return round(size / share / 1e6, 2), round(seconds / share, 2)
+
+
+def _some(planned: Sequence[Planned], n_leads: int) -> list[Planned]:
+    """Records for the trial, spread over the folder: few where they are long."""
+    step = max(1, len(planned) // TRIAL)
+    some: list[Planned] = []
+    n_samples = 0
+    for record in planned[::step][:TRIAL]:
+        n_samples += record.n_samples * n_leads
+        if not some or n_samples <= TRIAL_SAMPLES:
+            some.append(record)
+    return some

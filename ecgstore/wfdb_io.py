@@ -226,6 +226,8 @@ def refuse_unusable(header: Header, rows: Iterable[int], record_id: str) -> None
     Raises RecordError: unknown_unit, bad_gain.
     """
     layout = header.layout
+    if not header.segments and not _unusable(layout).intersection(rows):
+        return
     # A segment may state another unit or gain than the record; it is the segment's that counts.
     parts = [(segment.header.layout, segment.rows) for segment in header.segments if segment.header is not None]
     for row in rows:
@@ -256,14 +258,15 @@ def header_to_row(header: Header) -> dict[str, Any]:
         "plain": int(header.plain),
         "layout": _layout_text(header.layout),
         "files": list(header.files),
-        "stated": np.frombuffer(header.stated, dtype=np.int32).tolist(),
+        "stated": header.stated,
         "sha256": header.sha256,
         "samples_per_frame": header.samples_per_frame,
         "segments": json.dumps(
             [
                 [name, n_frames, None if part is None else header_to_row(part), rows]
                 for name, n_frames, part, rows in header.segments
-            ]
+            ],
+            default=bytes.hex,
         )
         if header.segments
         else "",
@@ -272,7 +275,7 @@ def header_to_row(header: Header) -> dict[str, Any]:
 
 def header_from_row(row: Mapping[str, Any]) -> Header:
     """The header that :func:`header_to_row` made ``row`` of."""
-    layout = _layout_from_text(row["layout"])
+    layout, stated = _layout_from_text(row["layout"]), row["stated"]
     segments = (
         Segment(name, n_frames, None if part is None else header_from_row(part), tuple(rows))
         for name, n_frames, part, rows in json.loads(row["segments"] or "[]")
@@ -284,7 +287,7 @@ def header_from_row(row: Mapping[str, Any]) -> Header:
         plain=bool(row["plain"]),
         layout=layout,
         files=tuple(row["files"]),
-        stated=array("i", row["stated"]).tobytes(),
+        stated=stated if isinstance(stated, bytes) else bytes.fromhex(stated),
         sha256=row["sha256"],
         samples_per_frame=row["samples_per_frame"],
         segments=tuple(segments),
@@ -699,6 +702,17 @@ def _segments_header(base: str, lines: list[str], sha256: str, record_id: str) -
     )
 
 
+def segment_names(path: Path) -> tuple[str, ...]:
+    """The segments, layout included, that the header ``path.hea`` names; none if it isn't a record of several."""
+    try:
+        lines = _lines(_decode(_header_content(f"{path}.hea", path.name)))
+    except RecordError:
+        return ()
+    if not lines or "/" not in lines[0].split(maxsplit=1)[0]:
+        return ()
+    return tuple(line.split(maxsplit=1)[0] for line in lines[1:])
+
+
 def _segment_line(line: str, record_id: str) -> tuple[str, int]:
     name, count = (*line.split(), "")[:2]
     if not _DIGITS.fullmatch(count):
@@ -935,6 +949,11 @@ def _scale(layout: SignalLayout) -> _Scale:
         for its_mv, unit, gain in zip(mv_per_count, layout.units, layout.gains, strict=True)
     )
     return _Scale(mv_per_count, gain_per_mv, layout.baselines)
+
+
+@lru_cache(maxsize=4096)
+def _unusable(layout: SignalLayout) -> frozenset[int]:
+    return frozenset(row for row, its_mv in enumerate(_scale(layout).mv_per_count) if math.isnan(its_mv))
 
 
 def _mv_per_count(unit: str, gain: float) -> float:
@@ -1250,6 +1269,16 @@ def _crc32_of_files(base: str, names: Iterable[str], record_id: str) -> int:
 
 
 # --- annotations --------------------------------------------------------------------------------------------------
+
+
+def annotation_crc32(path: Path, annotator: str | None) -> int:
+    """CRC-32 of the record's annotation file, 0 where there is none that may be read."""
+    if annotator is None:
+        return 0
+    try:
+        return _crc32_of_files(os.fspath(path), [f"{path.name}.{annotator}"], path.name)
+    except RecordError:
+        return 0
 
 
 def read_beats(path: Path, annotator: str, record_id: str) -> tuple[tuple[Beat, ...], tuple[str, ...]]:

@@ -63,8 +63,8 @@ class Settings(settings.Settings):
 
 def list_records(root: Path, settings: Settings) -> Listing:
     """List every ``.hea`` below ``root`` that is not a segment of another; raises SourceError for bad labels."""
-    paths = sorted(_headers(root), key=lambda path: path.relative_to(root).as_posix())
-    ids = [path.relative_to(root).as_posix() for path in paths]
+    ids = sorted(_headers(root))
+    paths = [root / record_id for record_id in ids]
     if settings.labels is None:
         return Listing(tuple(map(RecordRef, ids, paths)), (), TERMS)
     rows, systems = read_labels(_labels_path(root, settings.labels), settings)
@@ -206,22 +206,13 @@ def _number(row: Mapping[str, str], column: str, record_id: str, kind: Callable[
         raise SourceError(f"column {column} of record {record_id} is not a number", got=repr(text)) from None
 
 
-def _headers(root: Path) -> Iterable[Path]:
-    """Every record's path without suffix; segments that a multi-segment header names are parts, not records."""
+def _headers(root: Path) -> Iterable[str]:
+    """Every record's path below ``root``, without suffix. Which of them are segments of others, their headers say."""
     for folder, subfolders, files in os.walk(root):
         subfolders.sort()
-        names = sorted(name[:-4] for name in files if name.endswith(".hea"))
-        parts = {part for name in names for part in _segments(Path(folder, name + ".hea"))}
-        yield from (Path(folder, name) for name in names if name not in parts)
-
-
-def _segments(hea: Path) -> set[str]:
-    with hea.open("rb") as file:
-        lines = [line.split() for line in file.read(1 << 20).decode("latin-1").splitlines()]
-    lines = [fields for fields in lines if fields and not fields[0].startswith("#")]
-    if not lines or "/" not in lines[0][0]:
-        return set()
-    return {fields[0] for fields in lines[1:]}
+        below = os.path.relpath(folder, root)
+        prefix = "" if below == "." else f"{below}/"
+        yield from (f"{prefix}{name[:-4]}" for name in files if name.endswith(".hea"))
 
 
 def _labels_path(root: Path, labels: Path) -> Path:

@@ -11,12 +11,14 @@ from types import ModuleType
 from typing import NamedTuple
 
 import click
+import pyarrow as pa
 import pytest
 
 import ecgstore.cli
 import ecgtrain.cli
-from ecgstore import tables
+from ecgstore import layout, tables
 from ecgstore.errors import REASONS
+from ecgstore.plan import Recipe, Storage
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -96,12 +98,15 @@ def test_every_command_and_option_has_a_help_text(program: str) -> None:
 
 
 def commands_in(page: Path) -> list[tuple[int, str]]:
-    """The lines of console blocks behind a prompt, with ``\\`` continuations joined."""
+    """The lines of console blocks behind a prompt, and those of scripts, with ``\\`` continuations joined."""
     found = []
     for block in blocks(page):
-        if block.language in ("console", "sh", "bash"):
-            text = block.text.replace("\\\n", " ")
-            found += [(block.line, line[2:]) for line in text.splitlines() if line.startswith("$ ")]
+        lines = block.text.replace("\\\n", " ").splitlines()
+        if block.language == "console":
+            found += [(block.line, line[2:]) for line in lines if line.startswith("$ ")]
+        elif block.language == "bash":
+            # A variable of a script may be a number.
+            found += [(block.line, re.sub(r"\$\{\w+\}", "1", line)) for line in lines]
     return found
 
 
@@ -130,6 +135,8 @@ def _parse(words: list[str], where: str) -> None:
         return
     try:
         command.make_context(words[1], words[2:])
+    except click.exceptions.Exit:  # an option that answers at once, such as `fetch --list`
+        return
     except click.ClickException as error:
         pytest.fail(f"{where}: {error.format_message()}")
 
@@ -159,30 +166,41 @@ def test_the_index_names_every_page() -> None:
             assert f"]({page.relative_to(DOCS).as_posix()})" in index, name_of(page)
 
 
-def rows(page: Path, heading: str) -> set[str]:
-    """First cells, in code style, of the tables below a heading."""
+def section(page: Path, heading: str) -> str:
+    """The text below a heading, up to the next one of the second level."""
     text = page.read_text()
     begin = text.index(f"\n{heading}")
     end = text.find("\n## ", begin + 1)
-    return set(re.findall(r"^\| `([^`]+)` \|", text[begin : end if end > 0 else None], re.M))
+    return text[begin : end if end > 0 else None]
+
+
+def rows(page: Path, heading: str) -> set[str]:
+    """Words in code style in the first cells of the tables below a heading."""
+    cells = re.findall(r"^\| (`[^|]+`) \|", section(page, heading), re.M)
+    return {word for cell in cells for word in re.findall(r"`([^`]+)`", cell)}
 
 
 @pytest.mark.parametrize(
     ("heading", "schema"),
     [
         ("## `records.parquet`", tables.RECORDS_SCHEMA),
+        ("## `leads.parquet`", tables.leads_schema(12)),
         ("## `statements.parquet`", tables.STATEMENTS_SCHEMA),
+        ("## `beats.parquet`", tables.BEATS_SCHEMA),
         ("## `rejected.parquet`", tables.REJECTED_SCHEMA),
     ],
 )
-def test_the_format_names_every_column_with_its_type(heading: str, schema) -> None:
-    page = DOCS / "format.md"
-    said = rows(page, heading) - set(REASONS)
-    assert said == set(schema.names)
-    kinds = {"float": "float32", "double": "float64"}
-    for field in schema:
-        kind = kinds.get(str(field.type), str(field.type))
-        assert f"| `{field.name}` | {kind} |" in page.read_text(), field.name
+def test_the_format_names_every_column_with_its_type_in_order(heading: str, schema: pa.Schema) -> None:
+    text = section(DOCS / "format.md", heading)
+    stated = re.findall(r"^\| `([^`]+)` \| ([^|]+) \|", text, re.M)
+    assert [row for row in stated if row[0] not in REASONS] == [(field.name, kind(field.type)) for field in schema]
+
+
+def kind(type_: pa.DataType) -> str:
+    """What a type is called in the documents."""
+    if pa.types.is_fixed_size_list(type_):
+        return f"list of {kind(type_.value_type)}"
+    return {"float": "float32", "double": "float64"}.get(str(type_), str(type_))
 
 
 @pytest.mark.parametrize("page", [DOCS / "format.md", DOCS / "start.md"], ids=name_of)
@@ -191,23 +209,73 @@ def test_every_reason_stands_in_the_tables_with_its_meaning(page: Path) -> None:
         assert f"| `{reason}` | {meaning} |" in page.read_text(), reason
 
 
-def test_the_format_names_every_attribute_and_object(mini_store: Path) -> None:
+@pytest.fixture(scope="module")
+def noisy_store(mini_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from ecgstore import NoiseSettings, augment_store, open_store
+
+    out = tmp_path_factory.mktemp("noisy") / "noisy.ecg"
+    augment_store(open_store(mini_store), out, NoiseSettings(kind="muscle", snr_db=6))
+    return out
+
+
+def test_the_format_names_every_attribute(mini_store: Path, noisy_store: Path) -> None:
     page = DOCS / "format.md"
-    root = json.loads((mini_store / "zarr.json").read_text())
-    assert rows(page, "## `zarr.json`") == set(root["attributes"])
+    of_both = [json.loads((store / "zarr.json").read_text())["attributes"] for store in (mini_store, noisy_store)]
+    assert set(of_both[1]) - set(of_both[0]) == {"noise", "parent"}
+    assert rows(page, "## `zarr.json`") == set(of_both[1])
     assert rows(page, "## `manifest.json`") == set(json.loads((mini_store / "manifest.json").read_text()))
-    commit = json.loads(next((mini_store / "commits").iterdir()).read_text())
-    assert rows(page, "## `commits/`") == set(commit)
-    assert f"`{'`, `'.join(commit['written'])}`" in page.read_text()
+    for name in (*Recipe.model_fields, *Storage.model_fields):
+        assert f"`{name}`" in section(page, "## `zarr.json`"), name
+
+
+def test_the_format_names_every_object(mini_store: Path) -> None:
     for path in mini_store.iterdir():
-        assert f"── {path.name}" in page.read_text()
+        assert f"── {path.name}" in (DOCS / "format.md").read_text()
+
+
+def test_the_format_says_its_version() -> None:
+    text = (DOCS / "format.md").read_text()
+    assert f"an ecgstore, format version {layout.FORMAT_VERSION}." in text
+    assert f"| `format_version` | integer | {layout.FORMAT_VERSION};" in text
+
+
+def test_the_format_names_what_a_commit_holds(mini_store: Path, noisy_store: Path) -> None:
+    text = section(DOCS / "format.md", "## `commits/`")
+    for store in (mini_store, noisy_store):
+        commit, about = tables.from_arrow(next((store / "commits").iterdir()).read_bytes())
+        assert rows(DOCS / "format.md", "## `commits/`") == set(about)
+        names = [name for name in commit.column_names if not name.startswith(("leads.", "beats."))]
+        assert "`, `".join(names) in re.sub(r"\s+", " ", text)
+        assert all(f"`{name}`" in text for name in commit.column_names if name.startswith("beats."))
+
+
+def test_the_format_says_how_a_chunk_is_packed(mini_store: Path) -> None:
+    codecs = json.loads((mini_store / "signal" / "zarr.json").read_text())["codecs"][0]["configuration"]["codecs"]
+    blosc = codecs[1]["configuration"]
+    packed = f"`blosc` ({blosc['cname']}, level {blosc['clevel']}, {blosc['shuffle']}, typesize {blosc['typesize']})"
+    assert packed in section(DOCS / "format.md", "## `signal/`")
+
+
+def test_the_format_names_what_a_store_holds_while_it_is_built(mini: Path, tmp_path: Path) -> None:
+    from ecgstore import IngestSettings, StoreIncomplete, ingest_folder, seal_store
+
+    out = tmp_path / "out.ecg"
+    ingest_folder(mini, out, IngestSettings(), part=(2, 8))
+    with pytest.raises(StoreIncomplete):
+        seal_store(out)
+    stated = rows(DOCS / "format.md", "## From building to sealed")
+    there = {path.name for path in out.iterdir() if path.name.startswith("building.")}
+    assert there <= stated
+    assert there == {name for name in stated if name.startswith("building.")}
+    assert set(json.loads((out / layout.BUILDING).read_text())) <= stated
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_code_says_whether_it_runs(page: Path) -> None:
     for block in blocks(page):
         where = f"{name_of(page)}, line {block.line}"
-        assert block.language in {"python", "console", "text", "yaml", "json"}, f"{where}: say what language it is"
+        known = {"python", "console", "bash", "text", "yaml", "json"}
+        assert block.language in known, f"{where}: say what language it is"
         if block.language == "python" and block.note:
             assert re.fullmatch(r"no-run: .+", block.note), f"{where}: `python` runs, `python no-run: why` does not"
         if block.language == "python":

@@ -215,3 +215,16 @@ def test_beats_come_with_their_record(tmp_path, write_record):
     store = ecgstore.open_store(tmp_path / "out.ecg")
     assert store.beats["sample"].to_pylist() == [10, 500, 1388]
     assert store.read_beats("100")[1] == Beat(5.0, "V")
+
+
+def test_segments_of_a_longer_record_are_not_records(tmp_path, write_record):
+    folder = tmp_path / "src"
+    for name in ("long_1", "long_2", "broken_1", "alone"):
+        write_record(folder, name)
+    (folder / "long.hea").write_text("long/2 12 500 10000\nlong_1 5000\nlong_2 5000\n")
+    (folder / "broken.hea").write_text("broken/2 12 500 10000\nbroken_1 5000\nbroken_2 5000\n")
+    report = ingest_folder(folder, tmp_path / "out.ecg", IngestSettings())
+    store = ecgstore.open_store(tmp_path / "out.ecg")
+    assert store.column("record_id").tolist() == ["alone", "long"]
+    assert report.reasons == {"missing_header": 1}
+    assert store.read("long").duration_s == 20

@@ -178,3 +178,68 @@ def test_a_store_grows_only_by_its_own_settings(source, by_threads, tmp_path):
     with pytest.raises(ConfigError, match="a store grows only by the settings it was made with"):
         ingest_folder(source, out, IngestSettings(fs_hz=250), append=True)
     assert ingest_folder(source, out, IngestSettings(), append=True).fingerprint == by_threads[1]
+
+
+def test_parts_may_begin_at_the_same_moment(source, by_threads, tmp_path):
+    out = tmp_path / "out.ecg"
+    code = (
+        "import sys\nfrom ecgstore.ingest import IngestSettings, ingest_folder\n"
+        "ingest_folder(sys.argv[1], sys.argv[2], IngestSettings(), part=(int(sys.argv[3]), 3))\n"
+    )
+    where = {"cwd": Path(ecgstore.__file__).parents[1], "stderr": subprocess.PIPE, "text": True}
+    started = [
+        subprocess.Popen([sys.executable, "-c", code, str(source), str(out), str(part)], **where) for part in (1, 2, 3)
+    ]
+    for process in started:
+        assert process.communicate(timeout=60)[1] == ""
+    assert seal_store(out).fingerprint == by_threads[1]
+
+
+@pytest.mark.parametrize("moment", ["before both renames", "between them"])
+def test_a_kill_between_the_seal_and_the_swap_is_made_good(source, by_threads, tmp_path, monkeypatch, moment):
+    from ecgstore import building
+
+    out = shutil.copytree(by_threads[0], tmp_path / "out.ecg")
+    other = IngestSettings(fs_hz=50)
+    rename = Path.rename
+
+    def killed(path, to):
+        if moment == "between them" and ".old" in to.name:
+            return rename(path, to)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            ingest_folder(source, out, other, overwrite=True)
+    assert (out.exists(), building.beside(out).exists()) == (moment == "before both renames", True)
+    report = ingest_folder(source, out, other, overwrite=True)
+    assert ecgstore.open_store(out).fs_hz == 50
+    assert report.fingerprint == ecgstore.open_store(out).fingerprint
+    assert [path.name for path in tmp_path.glob("out.ecg*")] == ["out.ecg"]
+
+
+def test_scaffolding_that_a_kill_left_is_no_damage(by_threads, tmp_path):
+    out = shutil.copytree(by_threads[0], tmp_path / "out.ecg")
+    for name in ("building.json", "building.lock", "building.lock.part-1-of-3", "building.scan.parquet"):
+        (out / name).write_bytes(b"")
+    assert ecgstore.open_store(out).verify(deep=True) == []
+    (out / "stranger").write_bytes(b"")
+    assert ecgstore.open_store(out).verify() == ["stranger: does not belong to the store"]
+
+
+def test_a_changed_annotation_is_taken_up_when_a_store_grows(tmp_path, write_record):
+    wfdb = pytest.importorskip("wfdb")
+    from ecgstore import Listing, RecordRef, Terms
+    from ecgstore.sources import wfdb_folder
+
+    folder = tmp_path / "src"
+    path = write_record(folder, "r")
+    terms = Terms("t", "", "", False)
+    listed = Listing((RecordRef("r", path, annotator="atr"),), (), terms)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(wfdb_folder, "list_records", lambda root, settings: listed)
+        for time, options in ((500, {}), (1000, {"append": True})):
+            wfdb.wrann("r", "atr", np.array([time]), symbol=["N"], write_dir=str(folder))
+            ingest_folder(folder, tmp_path / "out.ecg", IngestSettings(), **options)
+            assert ecgstore.open_store(tmp_path / "out.ecg").beats["sample"].to_pylist() == [time // 5]

@@ -134,10 +134,12 @@ def test_einthoven_residual_is_the_planted_one_and_unknown_where_a_lead_is_deriv
 
 
 def test_the_worst_is_the_largest_of_the_leads_that_are_there() -> None:
-    found = quality.Quality({"range_mv": (1.0, math.nan, 9.0), "mains_mv": (math.nan,) * 3}, math.nan, ())
-    worst = quality.worst(found, (M, M, A))
-    assert worst["range_mv"] == 1.0
-    assert math.isnan(worst["mains_mv"])
+    signal_lt = np.stack([beats(), 2 * beats(), np.full(5000, np.nan, np.float32)])
+    found = judge(signal_lt, (M, M, A), leads=("I", "V1", "V2"))
+    worst = dict(zip(quality.MEASURES, found.worst_m, strict=True))
+    assert worst["range_mv"] == found.per_lead["range_mv"][1] > found.per_lead["range_mv"][0]
+    nothing = judge(np.full((3, 5000), np.nan, np.float32), (A, A, A), leads=("I", "V1", "V2"))
+    assert np.isnan(nothing.worst_m).all()
 
 
 def test_a_batch_is_judged_like_its_records_one_by_one(real: list[np.ndarray]) -> None:
@@ -160,9 +162,9 @@ def test_very_short_records_are_judged_without_a_word(n: int) -> None:
 
 def test_pieces_are_combined_by_their_length() -> None:
     def piece(noise_mv: float, missing: float, span_mv: float, *suspects: str) -> quality.Quality:
-        values = dict.fromkeys(quality.MEASURES, (0.0,))
-        values |= {"hf_noise_mv": (noise_mv,), "missing_fraction": (missing,), "range_mv": (span_mv,)}
-        return quality.Quality(values, math.nan, suspects)
+        values = {"hf_noise_mv": noise_mv, "missing_fraction": missing, "range_mv": span_mv}
+        measured_m = np.array([values.get(name, 0.0) for name in quality.MEASURES])
+        return quality.Quality(measured_m[:, None], measured_m, math.nan, suspects)
 
     found = quality.combine([(300, piece(0.1, 0.0, 1.0, "often")), (100, piece(math.nan, 1.0, 4.0, "rarely"))])
     assert found.per_lead["hf_noise_mv"] == (0.1,)

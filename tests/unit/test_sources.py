@@ -83,14 +83,6 @@ def test_a_folder_is_searched_through_and_labelled_by_path_or_name(tmp_path, wri
     assert listing.vocabulary == {"scp_ecg": ("NORM", "SR"), "snomed_ct": ("426783006",)}
 
 
-def test_segments_of_a_longer_record_are_not_records(tmp_path, write_record):
-    write_record(tmp_path, "long_1")
-    write_record(tmp_path, "long_2")
-    (tmp_path / "long.hea").write_text("long/2 12 500 10000\nlong_1 5000\nlong_2 5000\n")
-    listing = wfdb_folder.list_records(tmp_path, wfdb_folder.Settings())
-    assert [ref.record_id for ref in listing.records] == ["long"]
-
-
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
