@@ -56,7 +56,9 @@ def read_about(root: Path) -> dict[str, Any]:
     """What :func:`begin` wrote. Raises StoreIncomplete where nothing is being built."""
     try:
         about = json.loads((root / layout.BUILDING).read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
+        if (root / layout.MANIFEST).exists():
+            raise StoreExists("this store is sealed already", where=root, fix="there is nothing left to do") from None
         raise StoreIncomplete("no store is being built here", where=root, fix="begin with `ecgstore ingest`") from None
     except ValueError as error:
         raise StoreIncomplete("the note of what is being built is torn", where=root, got=str(error)) from None

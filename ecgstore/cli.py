@@ -35,7 +35,8 @@ LINE_EVERY_S = 5.0
 
 STORE = click.argument("store", type=click.Path(path_type=Path))
 #: Columns that `ecgstore records` lists unless told otherwise.
-MOST_USED = "record_id patient_key source n_samples fold age_years sex lead_states suspects warnings".split()
+MOST_USED = ["record_id", "patient_key", "source", "n_samples", "fold", "age_years", "sex", "lead_states"]
+MOST_USED += ["suspects", "warnings"]
 #: What `ecgstore fetch --dry-run --json` says of the plan, besides the number of files.
 FETCH_PLAN = ("url", "dest", "version", "n_records", "n_here", "about_bytes", "free_bytes")
 PHASES = {
@@ -102,8 +103,8 @@ def source_options(command: F) -> F:
             click.option(
                 "--source",
                 metavar="NAME",
-                help="Kind of folder: ptbxl, cinc2021, mitdb, wfdb_folder …, or the path of your own source's .py file. "
-                "Default: what it looks like.",
+                help="Kind of folder: ptbxl, cinc2021, mitdb, wfdb_folder …, or the path of your own source's .py "
+                "file. Default: what it looks like.",
             ),
             click.option("--labels", type=click.Path(path_type=Path), help="Table of labels for a plain WFDB folder."),
             click.option(
@@ -137,14 +138,16 @@ def source_options(command: F) -> F:
             click.option(
                 "--extra-leads",
                 type=click.Choice(["refuse", "drop", "keep"]),
-                help="What to do with a signal that is not a known lead: refuse the record, leave the signal out, or keep "
-                "it as a lead. Default: refuse.",
+                help="What to do with a signal that is not a known lead: refuse the record, leave the signal out, or "
+                "keep it as a lead. Default: refuse.",
             ),
             click.option("--codec", type=click.Choice(["blosc", "pcodec"]), help="Default: blosc. pcodec is smaller."),
             click.option(
                 "--quality", type=click.Choice(["basic", "full"]), help="full: heart rate and signal quality too; slow."
             ),
-            click.option("--noise", metavar="KIND", help="Add noise, as `ecgstore augment` does; with --snr or --level."),
+            click.option(
+                "--noise", metavar="KIND", help="Add noise, as `ecgstore augment` does; with --snr or --level."
+            ),
             click.option("--snr", "snr_db", type=float, metavar="DB", help="Signal-to-noise ratio of --noise."),
             click.option("--level", type=click.IntRange(1, 6), help="Level of --noise."),
             click.option("--noise-bank", type=click.Path(path_type=Path), help="Folder of the recorded noise (NSTDB)."),
@@ -306,13 +309,23 @@ def scan(src: Path, workers: int | None, scan_table: Path | None, as_json: bool,
 @main.command()
 @STORE
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--noise", "kind", required=True, metavar="KIND", help="wander, powerline, muscle, shift, motion, "
-    "physiological (the first four), nstdb-bw, nstdb-ma or nstdb-em (recorded).")
+@click.option(
+    "--noise",
+    "kind",
+    required=True,
+    metavar="KIND",
+    help="wander, powerline, muscle, shift, motion, "
+    "physiological (the first four), nstdb-bw, nstdb-ma or nstdb-em (recorded).",
+)
 @click.option("--snr", "snr_db", type=float, metavar="DB", help="Signal-to-noise ratio asked for.")
 @click.option("--level", type=click.IntRange(1, 6), help="Or one of six levels of the drawn noises.")
-@click.option("--noise-bank", type=click.Path(path_type=Path), metavar="FOLDER", help="Recorded noise: the folder of NSTDB.")
+@click.option(
+    "--noise-bank", type=click.Path(path_type=Path), metavar="FOLDER", help="Recorded noise: the folder of NSTDB."
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another seed, other draws.")
-@click.option("--power", type=click.Choice(["record", "lead", "qrs"]), help="What the SNR is a ratio of. Default: record.")
+@click.option(
+    "--power", type=click.Choice(["record", "lead", "qrs"]), help="What the SNR is a ratio of. Default: record."
+)
 @click.option(
     "--origin", type=click.Choice(["electrodes", "leads", "published"]), help="Where noise arises. Default: electrodes."
 )
@@ -320,9 +333,7 @@ def scan(src: Path, workers: int | None, scan_table: Path | None, as_json: bool,
 @click.option("--overwrite", is_flag=True, help="Replace a sealed store, once the new one is sealed.")
 @AS_JSON
 @plain_errors
-def augment(
-    store: Path, out: Path, noise_bank: Path | None, overwrite: bool, as_json: bool, **flags: Any
-) -> None:
+def augment(store: Path, out: Path, noise_bank: Path | None, overwrite: bool, as_json: bool, **flags: Any) -> None:
     """Make OUT from STORE: the same records with noise, to see how robust a model is.
 
     The noise of a record depends on its id and the seed alone. RMS and SNR obtained stand in records.parquet.
@@ -377,7 +388,9 @@ def _list_open_sets(context: click.Context, _: click.Parameter, wanted: bool) ->
     metavar="GLOB",
     help="Only files whose path fits, such as 'records500/*'. Tables and terms of use always come along.",
 )
-@click.option("--max-records", type=click.IntRange(1), metavar="N", help="At most so many records, spread over the set.")
+@click.option(
+    "--max-records", type=click.IntRange(1), metavar="N", help="At most so many records, spread over the set."
+)
 @click.option("--version", metavar="VERSION", help="Another version of a named set than the stated one.")
 @click.option("--base-url", metavar="URL", help="A mirror, in the place of https://physionet.org/files/.")
 @click.option("--workers", type=click.IntRange(1, 8), default=2, show_default=True, help="Connections at once.")
@@ -477,7 +490,9 @@ def overlap(
     if found.note:
         click.echo(f"note: {found.note}")
     if found.patients:
-        click.echo(f"{len(found.patients)} patients in both: {' '.join(found.patients[:5])}{' …' * (len(found.patients) > 5)}")
+        click.echo(
+            f"{len(found.patients)} patients in both: {' '.join(found.patients[:5])}{' …' * (len(found.patients) > 5)}"
+        )
     for one, two in exact:
         click.echo(f"the same samples\t{one}\t{two}")
     for one, two, alike in near:
@@ -551,14 +566,14 @@ def verify(store: Path, deep: bool, as_json: bool) -> None:
 @main.command()
 @STORE
 @click.option("--rejected", is_flag=True, help="List the records that were left out, with their reasons.")
-@click.option("--where", default="", metavar="CONDITION", help="Only records such as: mains_mv < 0.05 and fold in (1, 2)")
+@click.option(
+    "--where", default="", metavar="CONDITION", help="Only records such as: mains_mv < 0.05 and fold in (1, 2)"
+)
 @click.option("--columns", metavar="A,B", help="Columns to list. Default: the most used.")
 @click.option("--head", type=click.IntRange(1), default=None, metavar="N", help="Only the first N.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array of objects.")
 @plain_errors
-def records(
-    store: Path, rejected: bool, where: str, columns: str | None, head: int | None, as_json: bool
-) -> None:
+def records(store: Path, rejected: bool, where: str, columns: str | None, head: int | None, as_json: bool) -> None:
     """List the records of a store, one per line, tab-separated; with --json one JSON array."""
     from ecgstore.store import open_store
 
@@ -834,6 +849,9 @@ def _about(store: Store) -> dict[str, Any]:
         "fs_hz": store.attributes["fs_hz"],
         "recipe": store.recipe,
         "recipe_sha256": store.recipe_sha256,
+        # What `ecgstore augment` added, and the fingerprint of the store that it was added to.
+        "noise": store.attributes.get("noise") or store.recipe.get("noise"),
+        "parent": store.attributes.get("parent"),
         "folds": {str(fold) if fold >= 0 else "none": count for fold, count in sorted(folds.items())},
         "statements": {f"{system}:{code}": count for (system, code), count in stated.most_common()},
         "encoding": store.encoding,
@@ -872,6 +890,7 @@ def _print_about(about: dict[str, Any]) -> None:
         "rate": f"{about['fs_hz']:g} Hz" if about["fs_hz"] else "each record's own",
         "kept as": f"{about['encoding']} counts, {about['storage']['codec']}",
         "filters": ", ".join(filters) or "none",
+        **_noise_row(about),
         "std (mV)": "  ".join(f"{lead} {std:.3f}" for lead, std in about["std_mv"].items() if std == std)
         or ("raw counts" if about["encoding"] == "adc" else "none"),
         "folds": ", ".join(f"{fold}: {count}" for fold, count in about["folds"].items()),
@@ -886,6 +905,15 @@ def _print_about(about: dict[str, Any]) -> None:
         rows["cite"] = " ".join(filter(None, (source["citation"], source["doi"] and f"doi:{source['doi']}"))) or "–"
     for name, value in rows.items():
         click.echo(f"{click.style(f'{name:<12}', bold=True)} {value}")
+
+
+def _noise_row(about: dict[str, Any]) -> dict[str, str]:
+    noise = about["noise"]
+    if noise is None:
+        return {}
+    strength = f"level {noise['level']}" if noise["snr_db"] is None else f"{noise['snr_db']:g} dB"
+    onto = f", on {about['parent'][:16]}…" if about["parent"] else ""
+    return {"noise": f"{noise['kind']} at {strength}, seed {noise['seed']}{onto}"}
 
 
 def _filter_words(settings: dict[str, Any]) -> str:

@@ -471,7 +471,7 @@ def _accept_sealed(out: Path, made: Plan, resume: bool) -> str:
 def _refuse_nested(source_root: Path, out: Path) -> None:
     source_root, out = source_root.resolve(), out.resolve()
     if out == source_root or source_root.is_relative_to(out):
-        raise ConfigError("the output must not contain the source folder", where=out)
+        raise ConfigError("the output must not contain the source folder", where=out, fix="choose another output")
 
 
 # --- the seal -----------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -11,6 +12,8 @@ ASIDE = ".partial"
 
 def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Make ``path`` hold ``content``, wholly or not at all; ``durable``: also after a power cut."""
+    if path.exists() and not path.is_file():  # a rename would replace even a device
+        raise FileExistsError(errno.EEXIST, "something that is no plain file stands there", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{path.name}.{os.getpid()}{ASIDE}")
     try:

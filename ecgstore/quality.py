@@ -175,9 +175,7 @@ def judge(
     einthoven_mv = _rounded(np.array(seen.einthoven_mv)).tolist()
     gram_rll = _gram(seen.grid_lg.reshape(n_records, n_leads, -1), fs_hz / seen.step)
     suspects = _suspects(gram_rll, range_l.reshape(n_records, n_leads), states, tuple(leads))
-    return [
-        Quality(measured_mrl[:, r], worst_mr[:, r], einthoven_mv[r], suspects[r]) for r in range(n_records)
-    ]
+    return [Quality(measured_mrl[:, r], worst_mr[:, r], einthoven_mv[r], suspects[r]) for r in range(n_records)]
 
 
 def combine(pieces: Sequence[tuple[int, Quality]]) -> Quality:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -149,6 +151,23 @@ def _take(tasks: Iterator[Task], n: int) -> list[Task]:
 
 
 @contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Ctrl-C goes to every process of a terminal; those that start here leave it to this one, which then ends them.
+
+    The setting is inherited. While they start, a second or two, this one doesn't hear it either: a cluster that is
+    half there can't be closed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
 def _client(distributed: Any, workers: Workers) -> Iterator[Any]:
     """A connection to the cluster that runs, or to one of this machine that ends with it."""
     dask = need("dask", "ingest")
@@ -161,15 +180,15 @@ def _client(distributed: Any, workers: Workers) -> Iterator[Any]:
     with dask.config.set(quiet), contextlib.ExitStack() as stack:
         address: Any = workers.scheduler
         if not address:
-            address = stack.enter_context(
-                distributed.LocalCluster(
+            with _without_interrupts():
+                cluster = distributed.LocalCluster(
                     n_workers=workers.n,
                     threads_per_worker=1,
                     processes=True,
                     dashboard_address=":0",
                     silence_logs="ERROR",
                 )
-            )
+            address = stack.enter_context(cluster)
         try:
             client = distributed.Client(address, set_as_default=False)
         except (OSError, ValueError) as error:

@@ -45,7 +45,7 @@ def rows_where(table: pa.Table, condition: str) -> npt.NDArray[np.bool_]:
         raise ConfigError("the condition can't be read", where=repr(condition), got=str(error)) from None
     try:
         matched = table.append_column("_where", _column(table, _expression(table, tree, condition)))["_where"]
-    except (pa.ArrowException, TypeError, RecursionError) as error:
+    except (pa.ArrowException, TypeError, RecursionError, OverflowError) as error:
         detail = str(error).splitlines()[0]
         raise ConfigError("the condition can't be worked out", where=repr(condition), got=detail) from None
     if not pa.types.is_boolean(matched.type):
