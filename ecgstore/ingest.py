@@ -13,8 +13,9 @@ import platform
 import shutil
 import sys
 import time
+import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +25,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from ecgstore import building, layout, manifest, schedule, shards
 from ecgstore.array import create_array
-from ecgstore.errors import ConfigError, SourceError, StoreExists, StoreIncomplete
+from ecgstore.errors import ConfigError, EcgError, SourceError, StoreExists, StoreIncomplete
 from ecgstore.noise import check, load_bank, with_bank
 from ecgstore.plan import Occupied, Plan, Recipe, Scanned, Storage, make_plan, public, scan
 from ecgstore.record import Listing, Rejection, Terms
@@ -175,10 +176,27 @@ def list_source(source_root: Path, source: Settings | None) -> tuple[Path, Setti
         raise SourceError("the source folder is not there", where=source_root, got=kind, fix="check the path")
     source_root = source_root.resolve()
     source = source or detect_source(source_root)
-    listing: Listing = _module(source).list_records(source_root, source)
+    with _plain_source_errors(_module(source)):
+        listing: Listing = _module(source).list_records(source_root, source)
     if not listing.records and not listing.rejected:
         raise SourceError("no WFDB record (*.hea) was found", where=source_root, fix="check the path")
     return source_root, source, listing
+
+
+@contextlib.contextmanager
+def _plain_source_errors(module: ModuleType) -> Iterator[None]:
+    """What a source of somebody else's raises is said in one line, with the place in it."""
+    try:
+        yield
+    except EcgError:
+        raise
+    except Exception as error:
+        if module.__name__.rpartition(".")[2] in occupants("ecgstore.sources"):
+            raise  # one of ours: a bug, and its traceback is wanted
+        places = [entry for entry in traceback.extract_tb(error.__traceback__) if entry.filename == module.__file__]
+        where = f"{module.__file__}:{places[-1].lineno}" if places else module.__file__
+        got = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise SourceError("the source file failed", where=where, got=got, fix="mend it") from error
 
 
 def plan(
@@ -201,11 +219,12 @@ def plan(
     bound = None if describe is None else functools.partial(_describe, describe, source)
     recipe = settings.recipe
     scanned: list[Scanned | Rejection] = []
-    for ref, header, comments in read_headers(listing.records, source_root, scan_table, progress):
-        if isinstance(header, Rejection):
-            scanned.append(header)
-        else:
-            scanned.append(scan(ref, header, comments, recipe, bound))
+    with _plain_source_errors(_module(source)):
+        for ref, header, comments in read_headers(listing.records, source_root, scan_table, progress):
+            if isinstance(header, Rejection):
+                scanned.append(header)
+            else:
+                scanned.append(scan(ref, header, comments, recipe, bound))
     made = make_plan(
         listing,
         without_segments(listing.records, scanned),

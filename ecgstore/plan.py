@@ -36,7 +36,7 @@ class Recipe(Settings):
     """What is done to every record on its way into a store. Its hash travels with store and model."""
 
     #: The rate of the store, for all records; they are resampled to it. None keeps each record's own.
-    fs_hz: float | None = Field(100.0, gt=0, le=100_000)
+    fs_hz: float | None = Field(100.0, ge=1, le=20_000)
     #: The order of the leads in the store.
     leads: tuple[str, ...] = LEADS_12
     #: What to do with a record that has a signal that is not a known lead.

@@ -54,8 +54,8 @@ def read_headers(
 ) -> Iterator[Read]:
     """Read the header of every record, in order.
 
-    ``table``, if given, holds headers read before, which are valid as long as their files have the same size and
-    time of change; it is written anew where it lacked some. It holds what the headers' comments say, too.
+    ``table``, if given, holds plain headers read before, which are valid as long as their files have the same size
+    and time of change; it is written anew where it lacked some. It holds what the headers' comments say, too.
     """
     known = _Known(table)
     new: list[pa.RecordBatch] = []
@@ -100,7 +100,8 @@ def _read_unless_known(
         return (ref, wfdb_io.header_from_row(row), tuple(row["comments"])), None
     read = _read(ref)
     _, header, comments = read
-    if isinstance(header, Rejection):
+    # What a header without a length or of several segments says hangs on other files too: it is read every time.
+    if isinstance(header, Rejection) or not header.plain:
         return read, None
     file = {"path": name, "size": status.st_size, "mtime_ns": status.st_mtime_ns, "comments": list(comments)}
     return read, file | wfdb_io.header_to_row(header)

@@ -506,6 +506,8 @@ def _read_native(records: Sequence[Planned], work: Work, commit: Commit) -> Iter
         except RecordError as error:
             commit.rejected.append(Rejection(record_id, error.reason, error.detail))
             continue
+        # A signal that no millivolts can be made from is as good as not there.
+        places = [(row if row >= 0 and native.gain_per_mv_l[row] > 0 else -1, sign) for row, sign in places]
         ordered = _in_order(native, places, record.ref.mv_factor)
         states = tuple(LeadState.ABSENT if row < 0 else LeadState.MEASURED for row, _ in places)
         signal_mv_lt = layout.adc_to_mv(ordered.counts_lt, ordered.gain_per_mv_l, ordered.baseline_l)

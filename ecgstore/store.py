@@ -195,7 +195,7 @@ class Store:
         return {record_id: row for row, record_id in enumerate(self.records["record_id"].to_pylist())}
 
     def column(self, name: str) -> npt.NDArray[Any]:
-        """One column as NumPy: null is NaN in a float column, -1 in an integer column (0 in an unsigned one), "" in a text column."""
+        """One column as NumPy: null is NaN in a float, -1 in an integer, 0 in an unsigned and "" in a text column."""
         if name not in self.records.column_names:
             near = nearest(name, self.records.column_names)
             known = f"did you mean {near}?" if near else f"there are {', '.join(self.records.column_names)}"

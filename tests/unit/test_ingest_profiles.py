@@ -228,3 +228,25 @@ def test_segments_of_a_longer_record_are_not_records(tmp_path, write_record):
     assert store.column("record_id").tolist() == ["alone", "long"]
     assert report.reasons == {"missing_header": 1}
     assert store.read("long").duration_s == 20
+
+
+def test_a_source_that_fails_is_said_with_its_line(tmp_path, write_record):
+    write_record(tmp_path / "src", "a1")
+    for broken in ("    return {}['no such key']\n", "    raise ValueError('two\\nlines')\n"):
+        mine = tmp_path / "mine.py"
+        head, _, tail = SOURCE.partition("def list_records(root, settings):\n")
+        mine.write_text(f"{head}def list_records(root, settings):\n{broken}{tail}")
+        with pytest.raises(ecgstore.SourceError, match=r"file failed; in .*mine.py:\d+; got \w+Error: ") as raised:
+            ingest_folder(tmp_path / "src", tmp_path / "out.ecg", IngestSettings(source=str(mine)))
+        assert "\n" not in str(raised.value)
+
+
+def test_a_kept_lead_without_a_gain_is_absent_from_a_raw_record(tmp_path, write_record):
+    for name, unit in (("one", "mV"), ("two", "NU")):
+        path = write_record(tmp_path / "src", name, leads=("II", "extra"))
+        hea = path.with_suffix(".hea")
+        first, ii, extra = hea.read_text().splitlines()
+        hea.write_text("\n".join([first, ii, extra.replace("/mV", f"/{unit}")]) + "\n")
+    ingest_folder(tmp_path / "src", tmp_path / "out.ecg", IngestSettings(profile="raw", extra_leads="keep"))
+    store = ecgstore.open_store(tmp_path / "out.ecg")
+    assert [store.read(name).lead_states[12] for name in ("one", "two")] == [LeadState.MEASURED, LeadState.ABSENT]
