@@ -106,7 +106,7 @@ BAD_SETTINGS = (
     ("--set fs=100", "unknown setting fs", "did you mean fs_hz"),
     ("--set max_rejected=7", "max_rejected", "less than or equal to 1", "got 7"),
     ("--set nothing", "key=value", "'nothing'"),
-    ("--fs 0", "fs_hz", "greater than 0"),
+    ("--fs 0", "fs_hz", "greater than or equal to 1"),
     ("--fs nan", "fs_hz", "got nan"),
     ("--bandpass 40 0.5", "low_hz must be below high_hz"),
     ("--notch -1", "freq_hz", "greater than 0"),
