@@ -133,6 +133,13 @@ def source_options(command: F) -> F:
                 metavar="HZ",
                 help="Notch filter at the mains frequency, zero phase. With --bandpass it replaces the profile's.",
             ),
+            click.option(
+                "--filter",
+                "more_filters",
+                multiple=True,
+                metavar="NAME[:KEY=VALUE,…]",
+                help="Any filter, such as median or highpass:freq_hz=0.05; behind the two above, in the order given.",
+            ),
             click.option("--unfiltered", is_flag=True, help="No filter at all."),
             click.option("--leads", metavar="I,II,V2", help="Leads of the store, in this order. Default: the twelve."),
             click.option(
@@ -722,9 +729,10 @@ def _source(given: Any, flags: dict[str, Any], src: Path) -> Any:
 
 def _filters(flags: dict[str, Any]) -> list[dict[str, Any]] | None:
     """The filters that flags ask for, which then are all; None where they ask for none."""
-    if flags["unfiltered"] and (flags["bandpass"] or flags["notch"]):
-        raise click.UsageError("--unfiltered excludes --bandpass and --notch")
-    if not (flags["unfiltered"] or flags["bandpass"] or flags["notch"]):
+    asked = flags["bandpass"] or flags["notch"] or flags["more_filters"]
+    if flags["unfiltered"] and asked:
+        raise click.UsageError("--unfiltered excludes --bandpass, --notch and --filter")
+    if not (flags["unfiltered"] or asked):
         return None
     filters = []
     if flags["bandpass"]:
@@ -732,7 +740,15 @@ def _filters(flags: dict[str, Any]) -> list[dict[str, Any]] | None:
         filters.append({"name": "bandpass", "low_hz": low_hz, "high_hz": high_hz})
     if flags["notch"]:
         filters.append({"name": "notch", "freq_hz": flags["notch"]})
-    return filters
+    return [*filters, *map(_filter, flags["more_filters"])]
+
+
+def _filter(text: str) -> dict[str, Any]:
+    """``highpass:freq_hz=0.05,order=2`` as the settings of a filter; values are read as YAML."""
+    from ecgstore.settings import override
+
+    name, colon, rest = text.partition(":")
+    return override({"name": name}, rest.split(",") if colon else [])
 
 
 def _noise(flags: dict[str, Any]) -> dict[str, Any] | None:

@@ -405,3 +405,24 @@ def test_what_can_not_be_fetched_is_said(served, tmp_path):
     (dest / "thesis.txt").write_text("three years of work")
     says(here("fetch", url, dest), 1, str(dest))
     assert [path.name for path in dest.iterdir()] == ["thesis.txt"]
+
+
+def test_any_filter_stands_on_the_command_line(mini, tmp_path):
+    out = tmp_path / "out.ecg"
+    flags = ("--notch", "60", "--filter", "median:first_s=0.3", "--filter", "highpass:freq_hz=0.05,order=1")
+    done = ecgstore("ingest", mini, out, *flags)
+    assert done.returncode == 0, done.stderr
+    notch, median, highpass = open_store(out).recipe["filters"]
+    assert (notch["freq_hz"], median["first_s"], highpass) == (
+        60,
+        0.3,
+        {"name": "highpass", "freq_hz": 0.05, "order": 1},
+    )
+    for bad, message in (
+        ("medain", "did you mean median"),
+        ("median:first=1", "first_s"),
+        ("highpass:order", "key=value"),
+    ):
+        done = ecgstore("ingest", mini, tmp_path / "bad.ecg", "--filter", bad)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert message in done.stderr
