@@ -197,6 +197,27 @@ def test_a_file_that_vanishes_between_scan_and_read_is_left_out(mini, tmp_path, 
     assert ecgstore.open_store(tmp_path / "out.ecg").verify(deep=True) == []
 
 
+def test_a_file_that_changes_between_scan_and_read_is_left_out_and_comes_back(mini, mini_store, tmp_path):
+    source = shutil.copytree(mini, tmp_path / "source")
+    dat = sorted(source.rglob("*_hr.dat"))[3]
+    whole = dat.read_bytes()
+
+    def change(phase: str, done: int, total: int) -> None:
+        if phase == "scan" and done == total:
+            dat.write_bytes(whole[:60_000] + bytes(60_000))
+
+    out = tmp_path / "out.ecg"
+    report = ingest_folder(source, out, SETTINGS, progress=change)
+    assert (report.records, report.reasons) == (52, {"bad_checksum": 1})
+    assert ecgstore.open_store(out).verify(deep=True) == []
+    dat.write_bytes(whole)
+    assert ingest_folder(source, out, SETTINGS, append=True).records == 53
+    grown, undisturbed = ecgstore.open_store(out), ecgstore.open_store(mini_store)
+    assert grown.verify(deep=True) == []
+    record_id = ecgstore.open_store(out).column("record_id")[-1]
+    np.testing.assert_array_equal(grown.read(record_id).signal_mv_lt, undisturbed.read(record_id).signal_mv_lt)
+
+
 def test_folders_without_a_usable_record(tmp_path, write_record):
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceError, match=r"no WFDB record \(\*\.hea\) was found"):
