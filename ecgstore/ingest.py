@@ -468,10 +468,8 @@ def _reuse(previous: Path, root: Path, made: Plan) -> None:
         if (root / commit).exists():
             continue
         committed = shards.load_commit(previous, task, made.work)
-        # A record that could not be read is tried again: its signal file may have been mended since.
-        if committed is None or committed.rejected:
-            continue
-        for name in (*committed.objects, commit):
+        # A record that could not be read has no place in the version before: its task is another now, and is done.
+        for name in (*committed.objects, commit) if committed is not None else ():
             building.link(previous / name, root / name)
 
 

@@ -195,6 +195,24 @@ def test_parts_may_begin_at_the_same_moment(source, by_threads, tmp_path):
     assert seal_store(out).fingerprint == by_threads[1]
 
 
+def test_of_many_that_begin_one_creates_the_array(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from ecgstore import building
+
+    created = []
+
+    def create():
+        created.append(1)
+        time.sleep(0.1)
+        (tmp_path / "out.ecg/signal").mkdir(parents=True)
+        (tmp_path / "out.ecg/signal/zarr.json").write_text("{}")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: building.begin(tmp_path / "out.ecg", "a plan", {}, create), range(4)))
+    assert created == [1]
+
+
 @pytest.mark.parametrize("moment", ["before both renames", "between them"])
 def test_a_kill_between_the_seal_and_the_swap_is_made_good(source, by_threads, tmp_path, monkeypatch, moment):
     from ecgstore import building
