@@ -287,7 +287,7 @@ def ingest_folder(
     """Make the store ``out`` from the WFDB folder ``source_root``.
 
     An unfinished store of the same plan is finished; ``resume`` also accepts one that is already sealed.
-    ``overwrite`` replaces a sealed store once the new one is sealed; ``append`` does so too, but re-uses the
+    ``overwrite`` replaces a sealed store once the new one is sealed; ``append`` does so too, but uses again the
     shards of records that did not change. ``part`` (i, n) does the i-th of n equal shares of the tasks, counted
     from 1, and leaves the seal to :func:`seal_store`. Headers are read from ``scan_table`` where they did not
     change since it was written.
