@@ -250,3 +250,22 @@ def test_a_kept_lead_without_a_gain_is_absent_from_a_raw_record(tmp_path, write_
     ingest_folder(tmp_path / "src", tmp_path / "out.ecg", IngestSettings(profile="raw", extra_leads="keep"))
     store = ecgstore.open_store(tmp_path / "out.ecg")
     assert [store.read(name).lead_states[12] for name in ("one", "two")] == [LeadState.MEASURED, LeadState.ABSENT]
+
+
+def test_lower_case_leads_with_a_gain_and_a_baseline_each(tmp_path, write_record):
+    """As in LUDB."""
+    rng = np.random.default_rng(8)
+    counts_tl = rng.integers(-900, 900, (1000, 12)).astype("<i2")
+    path = write_record(tmp_path / "src", "1", counts_tl, [lead.lower() for lead in LEADS_12])
+    first, *lines = path.with_suffix(".hea").read_text().splitlines()
+    gains, baselines = [100 + 37 * j for j in range(12)], [5 * j - 30 for j in range(12)]
+    bent = [
+        line.replace("1000.0(0)/mV", f"{gain}.0({baseline})/mV")
+        for line, gain, baseline in zip(lines, gains, baselines, strict=True)
+    ]
+    path.with_suffix(".hea").write_text("\n".join([first, *bent]) + "\n")
+    ingest_folder(tmp_path / "src", tmp_path / "out.ecg", IngestSettings(fs_hz=500, filters=()))
+    record = ecgstore.open_store(tmp_path / "out.ecg").read("1")
+    expected = (counts_tl - np.array(baselines)) / np.array(gains)
+    np.testing.assert_allclose(record.signal_mv_lt.T, expected, atol=0.00051)
+    assert set(record.lead_states) == {LeadState.MEASURED}
