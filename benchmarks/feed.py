@@ -7,7 +7,10 @@ with; ``feed_float32`` does the same arithmetic on this processor, batch by batc
 several times; medians are reported.
 
     python benchmarks/feed.py              synthetic counts in memory
-    python benchmarks/feed.py --store S    the records of a store
+    python benchmarks/feed.py --store S    the records of a store, by every way of feeding that needs no GPU
+
+With a store, each way is also timed from opening the feed to the first batch, with the store's files in the
+page cache: ``memmap`` fills its file first, ``memmap_again`` finds it.
 
 The last line on stdout is one JSON object.
 """
@@ -23,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 # OpenMP threads that spin for long while they wait would fight the feed's own thread for the cores. Before torch.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -34,7 +38,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ecgstore import keep_freed_memory, open_store
+from ecgstore import Store, keep_freed_memory, open_store
+from ecgtrain.config import Feeding
 from ecgtrain.feed import Feed, WindowCache, open_feed
 from ecgtrain.plan import BatchPlan, batch_plan
 from ecgtrain.views import normalise, to_mv
@@ -112,7 +117,7 @@ def contenders(feed: Feed, memmap: Path) -> dict[str, Contender]:
         for _ in range(n):
             normalise(to_mv(next(in_floats).counts_blt), "lead", statistics_l)
 
-    length = int(feed.lengths_n.min())
+    length = int(feed.cache.lengths_n.min())
     crops = Crops(memmap, feed.n_records, length, feed.window_samples)
     made: dict[str, Contender] = {"copy": copy, "feed": pull, "feed_float32": pull_float32}
     for workers in (0, 2):
@@ -142,7 +147,7 @@ def windows_per_s(contender: Contender, batch_size: int, seconds: float) -> floa
     return n * batch_size / elapsed_s
 
 
-def measure(feed: Feed, memmap: Path, repeats: int, seconds: float) -> dict[str, object]:
+def measure(feed: Feed, memmap: Path, repeats: int, seconds: float) -> dict[str, Any]:
     """All contenders in turns on one shape; medians, and the ratios that are claimed."""
     batch_size = min(BATCH, feed.n_records)
     runs: dict[str, list[float]] = {}
@@ -161,6 +166,54 @@ def measure(feed: Feed, memmap: Path, repeats: int, seconds: float) -> dict[str,
         "ratio_to_dataloader": round(speed["feed"] / loader, 1),
         "float32_ratio_to_dataloader": round(speed["feed_float32"] / loader, 1),
     }
+
+
+def ways(store: Store, window_samples: int, folder: Path, repeats: int, seconds: float) -> dict[str, object]:
+    """Windows per second by way of feeding, seconds to the first batch, and how fast a cache is filled."""
+    starts: dict[str, list[float]] = {}
+    fills: list[float] = []
+    feeds: dict[str, Feed] = {}
+    for turn in range(repeats):
+        for name in ("resident", "device", "memmap", "memmap_again", "stream"):
+            way = name.removesuffix("_again")
+            place = folder / f"cache-{turn}"
+            began_s = time.perf_counter()
+            feed = open_feed(
+                store,
+                np.arange(store.n_records),
+                window_samples=window_samples,
+                feeding=Feeding.model_validate({"feed": way, "cache_dir": str(place)}),
+            )
+            opened_s = time.perf_counter() - began_s
+            batches = feed.batches(forever(feed))
+            next(batches)
+            starts.setdefault(name, []).append(time.perf_counter() - began_s)
+            batches.close()
+            if name == "memmap":
+                fills.append(feed.cache.n_bytes / 1e6 / opened_s)
+            feeds[way] = feed
+    speeds: dict[str, list[float]] = {}
+    for _ in range(repeats):
+        for name, feed in feeds.items():
+            speeds.setdefault(name, []).append(_pulled_per_s(feed, seconds))
+    return {
+        "windows_per_s": {name: round(statistics.median(values)) for name, values in speeds.items()},
+        "first_batch_s": {name: round(statistics.median(values), 4) for name, values in starts.items()},
+        "fill_mb_per_s": round(statistics.median(fills)),
+    }
+
+
+def _pulled_per_s(feed: Feed, seconds: float) -> float:
+    batches = feed.batches(forever(feed))
+
+    def pull(n: int) -> None:
+        for _ in range(n):
+            next(batches)
+
+    try:
+        return windows_per_s(pull, min(BATCH, feed.n_records), seconds)
+    finally:
+        batches.close()
 
 
 def machine() -> dict[str, object]:
@@ -190,7 +243,7 @@ def _read(path: str) -> str:
 def main(store: str | None, records: int, repeats: int, seconds: float, only_json: bool) -> None:
     """Measure windows per second of the feed, of a memory copy, and of a Dataset under a DataLoader."""
     keep_freed_memory()  # as the command line does
-    results = []
+    results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for window_samples, record_samples in SHAPES:
             if store is None:
@@ -207,12 +260,20 @@ def main(store: str | None, records: int, repeats: int, seconds: float, only_jso
             size = feed.n_records * record_samples
             np.random.default_rng(1).integers(-2000, 2000, (size, N_LEADS), dtype=np.int16).tofile(memmap)
             results.append(measure(feed, memmap, repeats, seconds))
+            if store is not None:
+                results[-1]["ways"] = ways(opened, window_samples, Path(folder), repeats, seconds)
     if not only_json:
         for result in results:
             click.echo(f"{result['shape']} windows, {result['records']:,} records, batch {result['batch']}")
             for name, value in result["windows_per_s"].items():
                 click.echo(f"  {name:24}{value:12,} windows/s")
             click.echo(f"  feed / copy {result['ratio_to_copy']}, feed / DataLoader {result['ratio_to_dataloader']}")
+            if its := result.get("ways"):
+                for way, value in its["windows_per_s"].items():
+                    click.echo(f"  way {way:20}{value:12,} windows/s")
+                for way, value in its["first_batch_s"].items():
+                    click.echo(f"  first batch, {way:11}{value:12.3f} s")
+                click.echo(f"  cache filled at {its['fill_mb_per_s']} MB/s")
     click.echo(json.dumps({"benchmark": "feed", "machine": machine(), "results": results}))
 
 

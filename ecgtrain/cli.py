@@ -167,6 +167,39 @@ def methods(as_json: bool) -> None:
             click.echo(f"  {name:<12} {description}")
 
 
+@main.command()
+@click.argument("action", type=click.Choice(["list", "clear"]), default="list")
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="Folder of caches. Default: $ECGTRAIN_CACHE_DIR, or /dev/shm and $TMPDIR or ~/.cache/ecgtrain.",
+)
+@AS_JSON
+def cache(action: str, folder: Path | None, as_json: bool) -> None:
+    """List the decoded records that this node keeps, or clear what nobody uses."""
+    from datetime import datetime
+
+    from ecgtrain import cache as caches
+
+    found = [entry for place in caches.folders(folder) for entry in caches.entries(place)]
+    removed = [action == "clear" and caches.remove(entry) for entry in found]
+    if as_json:
+        rows = [
+            {"folder": str(entry.folder), "bytes": entry.n_bytes, "state": entry.state, "removed": gone}
+            for entry, gone in zip(found, removed, strict=True)
+        ]
+        click.echo(json.dumps({"entries": rows}))
+        return
+    for entry, gone in zip(found, removed, strict=True):
+        stores = ", ".join(f"{one['n_records']:,} of {one['path']}" for one in entry.about.get("stores", ()))
+        used = datetime.fromtimestamp(entry.used_s).strftime("%Y-%m-%d %H:%M")
+        state = "removed" if gone else entry.state
+        click.echo(f"{entry.n_bytes / 1e6:10,.1f} MB  {state:<9}  {used}  {entry.folder}  {stores}")
+    if not found:
+        click.echo(f"no caches in {', '.join(str(place) for place in caches.folders(folder))}")
+
+
 # --- what is behind the verbs -------------------------------------------------------------------------------
 
 

@@ -1,38 +1,76 @@
-"""The only reader of stores in this house: decoded once to int16 in memory, then windows by the million.
+"""The only reader of stores in this house: decoded to int16, then windows by the million.
 
-A shard is decoded once, whole. Its records are laid one after the other in one int16 buffer, and a batch is a
-single fancy index into a view of all its windows: about the speed of a plain memory copy, on one thread, with
-nothing but int16 crossing to the device. One thread of this process prepares the next two batches meanwhile.
+There are four ways, behind one :class:`Feed`; ``auto`` takes the first that the selection fits into, and says so:
+
+    device     in the device's memory, windows gathered there
+    resident   in this process' memory
+    memmap     in a file that all processes of the node share, and that the next run finds again
+    stream     a pool of decoded shards, each used for several windows per record
+
+The first three give the same windows at the same steps. A shard is decoded once, whole. Its records are laid one
+after the other in one int16 buffer, and a batch is a single fancy index into a view of all its windows: about the
+speed of a plain memory copy, on one thread, with nothing but int16 crossing to the device. One thread of this
+process prepares the next two batches meanwhile.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import queue
 import threading
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ecgstore import NOT_RECORDED, ConfigError, ShardSignal, Store
+from ecgstore import NOT_RECORDED, ConfigError, IntegrityError, Store
+from ecgtrain import cache as caches
+from ecgtrain.cache import NoRoom, Part, Piece, Source, WindowCache, machine_memory_bytes
+from ecgtrain.config import Feeding
 from ecgtrain.errors import ProtocolError
-from ecgtrain.plan import BatchPlan, Int64
+from ecgtrain.plan import BatchPlan, Int64, Records, Stream, rarity_weights, whole_weights
+from ecgtrain.stream import ShardPool, units_of
+
+__all__ = [
+    "Batch",
+    "DeviceCache",
+    "Feed",
+    "Part",
+    "WindowCache",
+    "Windows",
+    "machine_memory_bytes",
+    "open_feed",
+    "open_feed_of",
+]
 
 #: Batches prepared ahead of the one in use.
 _AHEAD = 2
-#: The largest share of the machine's memory that windows may take.
-MEMORY_SHARE = 0.6
+#: The largest share of the machine's memory that windows may take, and of the device's that is free.
+MEMORY_SHARE, DEVICE_SHARE = 0.6, 0.7
+#: Below this, all processes of the node together, decoding again costs a second or two: no file is kept.
+RESIDENT_BYTES = 2**30
+#: Bytes that cross to the device at a time while its cache is filled.
+_CROSS_BYTES = 2**26
+
+log = logging.getLogger(__name__)
+
+#: Everything at its default.
+PLAIN = Feeding()
+
+Way = Literal["resident", "device", "memmap", "stream"]
 
 
 class Batch(NamedTuple):
     """``counts_blt``: int16 on the feed's device, of 1 µV, -32768 where not recorded; time-major in memory.
 
-    ``sample_numbers_b`` (int64, same device) are the plan's; ``rows_b`` are the *store's* row numbers.
+    ``sample_numbers_b`` (int64, same device) are the plan's; ``rows_b`` are the *store's* row numbers. Of
+    several stores, the rows of each follow on those of the one before.
     """
 
     counts_blt: Tensor
@@ -40,85 +78,154 @@ class Batch(NamedTuple):
     rows_b: Int64
 
 
-class WindowCache:
-    """Records of any lengths in one int16 buffer of shape (time, leads), record after record.
+class Windows(Protocol):
+    """Where windows come from: what the four ways have in common."""
 
-    Time-major, so that a window is one piece of memory: copying windows out then runs at the speed of any
-    copy, twice that of the same windows lead by lead. A record shorter than ``window_samples`` is laid out as
-    long as one window, its end "not recorded".
-    """
+    lengths_n: Int64
+    window_samples: int
 
-    def __init__(self, n_leads: int, lengths_n: Int64, window_samples: int) -> None:
+    @property
+    def n_bytes(self) -> int:
+        """Memory that the counts take."""
+
+    def windows(self, rows: Int64, offsets: Int64) -> npt.NDArray[np.int16] | Tensor:
+        """Int16 (batch, window, leads): that of record ``rows[i]`` from its sample ``offsets[i]`` on."""
+
+    def ready(self, plans: Iterable[BatchPlan]) -> Iterable[BatchPlan]:
+        """The plans, each when its windows can be had."""
+
+    def mend(self, plan: BatchPlan) -> BatchPlan:
+        """The plan without records that can't be read."""
+
+
+class DeviceCache:
+    """Like :class:`WindowCache`, in the memory of ``device``: windows are gathered there, and never cross."""
+
+    def __init__(self, n_leads: int, lengths_n: Int64, window_samples: int, device: torch.device | str) -> None:
         self.lengths_n = np.asarray(lengths_n, dtype=np.int64)
         self.window_samples = window_samples
         pitch_n = np.maximum(self.lengths_n, window_samples)
         self._start_n = np.cumsum(pitch_n) - pitch_n
-        # Allocated, not filled: only what no record covers needs "not recorded".
-        self._counts_tl = np.empty((int(pitch_n.sum()), n_leads), dtype=np.int16)
-        for row in np.flatnonzero(pitch_n > self.lengths_n):
-            start = self._start_n[row]
-            self._counts_tl[start + self.lengths_n[row] : start + window_samples] = NOT_RECORDED
-        # Every window of the buffer as one opaque item, which NumPy copies whole.
-        sample_bytes = n_leads * self._counts_tl.itemsize
-        self._windows: npt.NDArray[np.void] = np.ndarray(
-            (len(self._counts_tl) - window_samples + 1,),
-            dtype=np.dtype((np.void, window_samples * sample_bytes)),
-            buffer=self._counts_tl,
-            strides=(sample_bytes,),
-        )
+        self._device = torch.device(device)
+        shape = (int(pitch_n.sum()), n_leads)
+        self._counts_tl = torch.full(shape, int(NOT_RECORDED), dtype=torch.int16, device=self._device)
+        # Every window of the buffer as one row.
+        n_windows = shape[0] - window_samples + 1
+        self._windows = self._counts_tl.as_strided((n_windows, window_samples * n_leads), (n_leads, 1))
+        self._lock = threading.Lock()
 
     @property
     def n_bytes(self) -> int:
         """Size of the buffer."""
-        return self._counts_tl.nbytes
+        return self._counts_tl.numel() * self._counts_tl.element_size()
 
-    def put(self, row: int, offset: int, counts_lt: npt.NDArray[np.int16]) -> None:
-        """Write a piece of record ``row`` that begins at its sample ``offset``."""
-        start = self._start_n[row] + offset
-        self._counts_tl[start : start + counts_lt.shape[1]] = counts_lt.T
+    def put_all(self, pieces: Iterable[Piece]) -> None:
+        """Write all pieces of a shard: those that lie side by side cross together."""
+        run: list[npt.NDArray[np.int16]] = []
+        begin = end = 0
 
-    def windows(self, rows: Int64, offsets: Int64) -> npt.NDArray[np.int16]:
-        """Copy windows out: int16 (batch, window, leads), that of ``rows[i]`` from ``offsets[i]`` on."""
-        counts: npt.NDArray[np.int16] = self._windows[self._start_n[rows] + offsets].view(np.int16)
-        return counts.reshape(len(rows), self.window_samples, self._counts_tl.shape[1])
+        def cross() -> None:
+            counts_tl = np.ascontiguousarray(np.concatenate(run, axis=1).T)
+            with self._lock:
+                self._counts_tl[begin:end] = torch.from_numpy(counts_tl).to(self._device)
+            run.clear()
+
+        for row, offset, counts_lt in sorted(pieces, key=lambda piece: piece[:2]):
+            start = int(self._start_n[row]) + offset
+            if run and (start != end or 2 * (end - begin) * self._counts_tl.shape[1] > _CROSS_BYTES):
+                cross()
+            begin = begin if run else start
+            run.append(counts_lt)
+            end = start + counts_lt.shape[1]
+        if run:
+            cross()
+
+    def leave_out(self, places: Int64) -> None:
+        """Forget the records at ``places``: those after them move up."""
+        self.lengths_n, self._start_n = np.delete(self.lengths_n, places), np.delete(self._start_n, places)
+
+    def windows(self, rows: Int64, offsets: Int64) -> Tensor:
+        """Gather windows on the device: int16 (batch, window, leads)."""
+        starts_b = torch.from_numpy(self._start_n[rows] + offsets).to(self._device, non_blocking=True)
+        return self._windows[starts_b].view(len(rows), self.window_samples, -1)
+
+    def ready(self, plans: Iterable[BatchPlan]) -> Iterable[BatchPlan]:
+        """The plans, each when its windows can be had: here, at once."""
+        return plans
+
+    def mend(self, plan: BatchPlan) -> BatchPlan:
+        """The plan without records that can't be read: here, as it is."""
+        return plan
 
 
 class Feed:
-    """Batches of int16 windows on ``device``, from the selected records of one store.
+    """Batches of int16 windows on ``device``, from the selected records of one store or several.
 
-    ``rows_n`` are the store's row numbers of the records in ``cache``; ``description`` says which way of
-    feeding was picked, and why.
+    ``rows_n`` are the row numbers of the records in ``cache``, those of a second store counted on from the first;
+    ``description`` says which way of feeding was picked, and why. ``way`` is its name. ``left_out``: ids of
+    records that were selected but can't be read.
     """
 
-    def __init__(self, cache: WindowCache, rows_n: Int64, *, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        cache: Windows,
+        rows_n: Int64,
+        *,
+        device: torch.device | str = "cpu",
+        records: Records | None = None,
+        way: Way = "resident",
+        where: str = "in memory",
+        because: str = "",
+        left_out: Sequence[str] = (),
+    ) -> None:
         self.cache = cache
         self.rows_n = rows_n
         self.device = torch.device(device)
-        self.description = f"feed: resident, {cache.n_bytes / 1e6:,.0f} MB int16 in memory for {len(rows_n):,} records"
+        self.records = Records(cache.lengths_n) if records is None else records
+        self.way, self.left_out = way, tuple(left_out)
+        size = f"{cache.n_bytes / 1e9:.1f} GB" if cache.n_bytes >= 1e9 else f"{cache.n_bytes / 1e6:,.0f} MB"
+        self.description = f"feed: {way} ({size} int16 {where} for {len(rows_n):,} records)"
+        self.description += f", because {because}" if because else ""
 
     @property
     def n_records(self) -> int:
-        """Number of selected records."""
-        return len(self.rows_n)
+        """Windows of one epoch: as many as there are records, unless the settings say ``windows: length``."""
+        return self.records.windows_per_epoch
 
     @property
-    def lengths_n(self) -> Int64:
-        """Samples of each selected record: what a plan needs to know."""
-        return self.cache.lengths_n
+    def lengths_n(self) -> Records:
+        """What plans take, by the name it had when that was only the samples of each record."""
+        return self.records
 
     @property
     def window_samples(self) -> int:
         """Samples of a window."""
         return self.cache.window_samples
 
+    def identity(self) -> dict[str, Any]:
+        """What the plan hangs on besides settings and store; empty in the plainest case.
+
+        Equal on all ranks of a run, and in a run and its resumption.
+        """
+        found: dict[str, Any] = {}
+        if (stream := self.records.stream) is not None:
+            found["feed"] = f"stream, {stream.pool_units} shards at a time, {stream.draws} draws of each"
+        if self.left_out:
+            found["feed.records_left_out"] = len(self.left_out)
+        return found
+
     def batch(self, plan: BatchPlan) -> Batch:
         """The batch that ``plan`` asks for. On a GPU it travels from pinned memory, without waiting."""
-        counts_btl = torch.from_numpy(self.cache.windows(plan.rows, plan.offsets))
-        sample_numbers_b = torch.from_numpy(plan.sample_numbers)
-        if self.device.type == "cuda":
-            counts_btl = counts_btl.pin_memory().to(self.device, non_blocking=True)
-            sample_numbers_b = sample_numbers_b.pin_memory().to(self.device, non_blocking=True)
+        plan = self.cache.mend(plan)
+        counts = self.cache.windows(plan.rows, plan.offsets)
+        counts_btl = counts if isinstance(counts, Tensor) else self._travel(torch.from_numpy(counts))
+        sample_numbers_b = self._travel(torch.from_numpy(plan.sample_numbers))
         return Batch(counts_btl.transpose(1, 2), sample_numbers_b, self.rows_n[plan.rows])
+
+    def _travel(self, tensor: Tensor) -> Tensor:
+        if self.device.type != "cuda":
+            return tensor
+        return tensor.pin_memory().to(self.device, non_blocking=True)
 
     def batches(self, plans: Iterable[BatchPlan]) -> Generator[Batch, None, None]:
         """The batches of ``plans`` in order, prepared ahead by one thread.
@@ -131,7 +238,7 @@ class Feed:
 
         def prepare() -> None:
             try:
-                for plan in plans:
+                for plan in self.cache.ready(plans):
                     batch = self.batch(plan)
                     room.get()
                     if closed.is_set():
@@ -166,62 +273,147 @@ def open_feed(
     short_records: Literal["pad", "refuse"] = "refuse",
     device: torch.device | str = "cpu",
     memory_bytes: int | None = None,
+    feeding: Feeding = PLAIN,
 ) -> Feed:
-    """Decode the records at ``rows`` of ``store`` once and feed windows of ``window_samples`` from memory.
+    """Feed windows of ``window_samples`` from the records at ``rows`` of ``store``; see :func:`open_feed_of`."""
+    return open_feed_of(
+        [Part(store, rows)],
+        window_samples=window_samples,
+        leads=leads,
+        short_records=short_records,
+        device=device,
+        memory_bytes=memory_bytes,
+        feeding=feeding,
+    )
 
-    ``leads`` (default: the store's) are taken by name, in this order. ``memory_bytes`` bounds the buffer; by
-    default :data:`MEMORY_SHARE` of this machine's memory. Raises ProtocolError if no record is selected;
-    ConfigError if a lead is unknown, if windows are longer than the longest record, if some record is shorter
-    than a window and ``short_records`` is ``refuse``, or if the selection doesn't fit.
+
+def open_feed_of(
+    parts: Sequence[Part],
+    *,
+    window_samples: int,
+    leads: Sequence[str] | None = None,
+    short_records: Literal["pad", "refuse"] = "refuse",
+    device: torch.device | str = "cpu",
+    memory_bytes: int | None = None,
+    feeding: Feeding = PLAIN,
+) -> Feed:
+    """Feed windows of ``window_samples`` from the selected records of one store or several.
+
+    ``leads`` (default: the first store's) are taken by name, in this order, from every store. ``memory_bytes``
+    bounds what is held in memory; by default :data:`MEMORY_SHARE` of this machine's. ``feeding`` says which way to
+    take, which windows to draw, and what to do about records that can't be read.
+
+    Raises ProtocolError if no record is selected or a store is raw; ConfigError if a lead is unknown, if windows
+    are longer than the longest record, if some record is shorter than a window and ``short_records`` is
+    ``refuse``, or if the selection doesn't fit the way that was asked for; IntegrityError if nothing can be read,
+    or, with ``feeding.strict``, anything can't.
     """
-    rows_n = np.asarray(rows, dtype=np.int64)
-    if len(rows_n) == 0:
-        raise ProtocolError("no record is selected", where=store.path, fix="choose other folds or another store")
-    if store.encoding != "microvolt":
-        raise ProtocolError(
-            "a raw store can't be trained on: its counts have gains and rates of their own",
-            where=store.path,
-            fix="ingest the recordings with --profile train",
-        )
-    lengths_n = store.column("n_samples")[rows_n].astype(np.int64)
-    _refuse_short(store, rows_n, lengths_n, window_samples, short_records)
-    lead_index = _lead_index(store, store.leads if leads is None else leads)
-    n_bytes = 2 * len(lead_index) * int(np.maximum(lengths_n, window_samples).sum())
-    allowed = int(MEMORY_SHARE * machine_memory_bytes()) if memory_bytes is None else memory_bytes
-    if n_bytes > allowed:
-        raise ConfigError(
-            "the selected records don't fit in memory",
-            where=store.path,
-            expected=f"{allowed / 1e9:.1f} GB at most",
-            got=f"{n_bytes / 1e9:.1f} GB",
-            fix="select fewer folds or leads, or a store of a lower rate",
-        )
-    cache = WindowCache(len(lead_index), lengths_n, window_samples)
-    _fill(cache, store, rows_n, lead_index)
-    feed = Feed(cache, rows_n, device=device)
-    feed.description += f", because that is under {allowed / 1e9:.1f} GB"
+    kept = [part for part in parts if len(part.rows)]
+    for part in parts:
+        if part.store.encoding != "microvolt":
+            raise ProtocolError(
+                "a raw store can't be trained on: its counts have gains and rates of their own",
+                where=part.store.path,
+                fix="ingest the recordings with --profile train",
+            )
+    if not kept:
+        where = ", ".join(part.store.path for part in parts)
+        raise ProtocolError("no record is selected", where=where, fix="choose other folds or another store")
+    for part in parts:
+        if not len(part.rows):
+            log.warning("no record of %s is selected", part.store.path)
+    sources, lengths_n = _sources(kept, leads, feeding.edge_s, window_samples, short_records)
+    opening = _Opening(sources, lengths_n, window_samples, torch.device(device), memory_bytes, feeding)
+    cache, way, where, because, lost = opening.open()
+
+    rows_n = np.concatenate([base + np.asarray(part.rows, np.int64) for base, part in _bases(parts) if len(part.rows)])
+    weights = _weights(kept, lengths_n, window_samples, feeding)
+    n_windows = int(_tiles(lengths_n, window_samples).sum()) if feeding.windows == "length" else None
+    if len(lost):
+        rows_n, lengths_n = np.delete(rows_n, lost), np.delete(lengths_n, lost)
+        weights = None if weights is None else np.delete(weights, lost)
+        n_windows = None if n_windows is None else int(_tiles(lengths_n, window_samples).sum())
+    records = Records(
+        lengths_n,
+        None if weights is None else whole_weights(weights, n_windows or len(lengths_n)),
+        n_windows,
+        Stream(opening.unit_n, feeding.pool_shards, feeding.draws) if way == "stream" else None,
+    )
+    feed = Feed(
+        cache,
+        rows_n,
+        device=device,
+        records=records,
+        way=way,
+        where=where,
+        because=because,
+        left_out=caches.ids_of(sources, lost.tolist()),
+    )
+    log.info("%s", feed.description)
     return feed
 
 
-def _refuse_short(store: Store, rows_n: Int64, lengths_n: Int64, window_samples: int, policy: str) -> None:
-    if window_samples > lengths_n.max():
+# --- what is selected ---------------------------------------------------------------------------------------
+
+
+def _bases(parts: Sequence[Part]) -> list[tuple[int, Part]]:
+    """Where the row numbers of each part's store begin."""
+    ends = np.cumsum([0, *(part.store.n_records for part in parts)])
+    return [(int(base), part) for base, part in zip(ends, parts, strict=False)]
+
+
+def _sources(
+    parts: Sequence[Part], leads: Sequence[str] | None, edge_s: float, window_samples: int, short_records: str
+) -> tuple[list[Source], Int64]:
+    """The parts as they are decoded, and the usable samples of each record: all but its edges."""
+    first = parts[0].store
+    sources, lengths, n_before = [], [], 0
+    for store, rows, _ in parts:
+        if store.fs_hz != first.fs_hz:
+            raise ConfigError(
+                "stores of different rates can't be mixed",
+                where=store.path,
+                expected=f"{first.fs_hz:g} Hz, as {first.path} has",
+                got=f"{store.fs_hz:g} Hz",
+                fix="ingest them at one rate",
+            )
+        rows = np.asarray(rows, dtype=np.int64)
+        edge = round(edge_s * store.fs_hz)
+        usable = store.column("n_samples")[rows].astype(np.int64) - 2 * edge
+        if usable.min() < 1:
+            raise ConfigError(
+                f"edge_s leaves nothing of {np.count_nonzero(usable < 1)} records",
+                where=f"{store.path}, the first is {store.column('record_id')[rows[np.argmax(usable < 1)]]}",
+                fix="lower edge_s, or leave short records out with where",
+            )
+        sources.append(Source(store, rows, _lead_index(store, first.leads if leads is None else leads), edge, n_before))
+        lengths.append(usable)
+        n_before += len(rows)
+    _refuse_short(sources, lengths, window_samples, short_records)
+    return sources, np.concatenate(lengths)
+
+
+def _refuse_short(sources: Sequence[Source], lengths: Sequence[Int64], window_samples: int, policy: str) -> None:
+    longest = max(int(its.max()) for its in lengths)
+    if window_samples > longest:
         raise ConfigError(
             "windows are longer than the longest record",
-            where=store.path,
-            expected=f"{lengths_n.max()} samples at most",
+            where=", ".join(source.store.path for source in sources),
+            expected=f"{longest} samples at most",
             got=window_samples,
             fix="lower window_samples",
         )
-    short = np.flatnonzero(lengths_n < window_samples)
-    if len(short) and policy == "refuse":
-        first = store.column("record_id")[rows_n[short[0]]]
-        raise ConfigError(
-            f"{len(short)} of {len(lengths_n)} records are shorter than a window",
-            where=f"{store.path}, the first is {first}",
-            expected=f"{window_samples} samples or more",
-            got=int(lengths_n[short[0]]),
-            fix="set short_records: pad, or lower window_samples",
-        )
+    for source, lengths_n in zip(sources, lengths, strict=True):
+        short = np.flatnonzero(lengths_n < window_samples)
+        if len(short) and policy == "refuse":
+            first = source.store.column("record_id")[source.rows[short[0]]]
+            raise ConfigError(
+                f"{len(short)} of {len(lengths_n)} records are shorter than a window",
+                where=f"{source.store.path}, the first is {first}",
+                expected=f"{window_samples} samples or more",
+                got=int(lengths_n[short[0]]),
+                fix="set short_records: pad, or lower window_samples",
+            )
 
 
 def _lead_index(store: Store, leads: Sequence[str]) -> list[int]:
@@ -235,32 +427,232 @@ def _lead_index(store: Store, leads: Sequence[str]) -> list[int]:
     return [store.leads.index(lead) for lead in leads]
 
 
-def _fill(cache: WindowCache, store: Store, rows_n: Int64, lead_index: list[int]) -> None:
-    """Decode each shard that holds a selected record once, and lay its pieces into the cache."""
-    place = np.full(store.n_records, -1, dtype=np.int64)
-    place[rows_n] = np.arange(len(rows_n))
-    all_leads = lead_index == list(range(len(store.leads)))
-    for shard in range(store.n_shards):
-        signal: ShardSignal = store.read_shard(shard)
-        for row, start, length, offset in zip(
-            place[signal.rows].tolist(),
-            signal.starts.tolist(),
-            signal.lengths.tolist(),
-            signal.offsets.tolist(),
-            strict=True,
-        ):
-            if row >= 0:
-                piece = signal.counts_lt[:, start : start + length]
-                cache.put(row, offset, piece if all_leads else piece[lead_index])
+def _tiles(lengths_n: Int64, window_samples: int) -> Int64:
+    """Windows that lie side by side in each record, one at least."""
+    return np.maximum(lengths_n // window_samples, 1)
 
 
-def machine_memory_bytes() -> int:
-    """Memory that this process may use: the machine's, or its container's limit where that is lower."""
-    import os
+def _weights(
+    parts: Sequence[Part], lengths_n: Int64, window_samples: int, feeding: Feeding
+) -> npt.NDArray[np.float64] | None:
+    """How often each record comes, relative to the others; None for all alike."""
+    shares = [part.weight for part in parts]
+    if any(share is None for share in shares) != all(share is None for share in shares):
+        raise ConfigError(
+            "some stores have a weight and some have none",
+            where=", ".join(part.store.path for part in parts if part.weight is None),
+            fix="give every store a weight (data.weight for data.store), or none of them",
+        )
+    if feeding.windows == "record" and feeding.balance == "none" and shares[0] is None:
+        return None
+    weights_n = np.ones(len(lengths_n))
+    if feeding.windows == "length":
+        weights_n *= _tiles(lengths_n, window_samples)
+    if feeding.balance != "none":
+        weights_n *= rarity_weights(_groups(parts, feeding.balance), feeding.balance_strength)
+    begin = 0
+    for part in parts:
+        its = slice(begin, begin + len(part.rows))
+        if part.weight is not None:
+            weights_n[its] *= part.weight / weights_n[its].sum()
+        begin = its.stop
+    return weights_n
 
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limits = [total]
-    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with suppress(OSError, ValueError):
-            limits.append(int(Path(name).read_text(encoding="ascii")))
-    return min(limits)
+
+def _groups(parts: Sequence[Part], by: str) -> Int64:
+    """The group of each record: its source, or the rarest of its statements (those without are one group)."""
+    if by == "source":
+        names = np.concatenate([part.store.column("source")[part.rows] for part in parts])
+        return np.unique(names.astype(str), return_inverse=True)[1].astype(np.int64)
+    stated: list[set[str]] = []
+    for part in parts:
+        of_row: dict[int, set[str]] = {int(row): set() for row in part.rows}
+        table = part.store.statements
+        for row, code, system in zip(*(table[name].to_pylist() for name in ("row", "code", "system")), strict=True):
+            if row in of_row:
+                of_row[row].add(f"{system} {code}")
+        stated += [of_row[int(row)] for row in part.rows]
+    names, counts = np.unique([name for its in stated for name in its] or [""], return_counts=True)
+    commonness = dict(zip(names.tolist(), counts.tolist(), strict=True))
+    rarest = [min(its, key=lambda name: (commonness[name], name), default="") for its in stated]
+    return np.unique(rarest, return_inverse=True)[1].astype(np.int64)
+
+
+# --- which way ----------------------------------------------------------------------------------------------
+
+
+class _Opened(NamedTuple):
+    cache: Windows
+    way: Way
+    where: str
+    because: str
+    lost: Int64
+
+
+class _Opening:
+    """One selection, and the ways that it could be fed."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        lengths_n: Int64,
+        window_samples: int,
+        device: torch.device,
+        memory_bytes: int | None,
+        feeding: Feeding,
+    ) -> None:
+        self.sources, self.lengths_n, self.window_samples = sources, lengths_n, window_samples
+        self.device, self.feeding = device, feeding
+        self.n_leads = len(sources[0].lead_index)
+        self.samples = int(np.maximum(lengths_n, window_samples).sum())
+        self.n_bytes = 2 * self.n_leads * self.samples
+        self.allowed = int(MEMORY_SHARE * machine_memory_bytes()) if memory_bytes is None else memory_bytes
+        self.unit_n = np.empty(0, dtype=np.int64)
+
+    def open(self) -> _Opened:
+        """Take the way that was asked for, or the first that the selection fits."""
+        asked = self.feeding.feed
+        if asked == "device":
+            return self._on_device(f"data.feed asks for it; {_gb(self._device_room())} are allowed")
+        if asked == "resident":
+            self._refuse_large()
+            return self._resident(f"data.feed asks for it; {_gb(self.allowed)} are allowed")
+        if asked == "stream":
+            return self._stream("data.feed asks for it")
+        reasons: list[str] = []
+        if asked == "auto":
+            if self.device.type == "cuda":
+                if self.n_bytes <= self._device_room():
+                    return self._on_device(f"that is under {DEVICE_SHARE:.0%} of what is free there")
+                reasons.append(f"the device has room for {_gb(self._device_room())}")
+            processes = _processes_of_node()
+            if self.n_bytes <= self.allowed and self.n_bytes * processes <= RESIDENT_BYTES:
+                return self._resident(f"that is under {_gb(RESIDENT_BYTES)}, which is soon decoded again")
+            reasons.append(f"{processes} x {_gb(self.n_bytes)} in every process are too much to decode each time")
+        for folder in caches.folders(self.feeding.cache_dir):
+            try:
+                return self._mapped(folder, "data.feed asks for it" if asked == "memmap" else "; ".join(reasons))
+            except NoRoom as full:
+                log.warning("no cache is kept: %s", full)
+                reasons.append(str(full))
+        if self.n_bytes <= self.allowed:
+            return self._resident("; ".join(reasons))
+        reasons.append(f"{_gb(self.n_bytes)} are over the {_gb(self.allowed)} of memory that windows may take")
+        return self._stream("; ".join(reasons))
+
+    def _refuse_large(self) -> None:
+        if self.n_bytes > self.allowed:
+            raise ConfigError(
+                "the selected records don't fit in memory",
+                where=self.sources[0].store.path,
+                expected=f"{self.allowed / 1e9:.1f} GB at most",
+                got=f"{self.n_bytes / 1e9:.1f} GB",
+                fix="set data.feed: auto, or select fewer folds or leads",
+            )
+
+    def _device_room(self) -> int:
+        if self.device.type == "cuda":
+            return int(DEVICE_SHARE * torch.cuda.mem_get_info(self.device)[0])
+        return self.allowed
+
+    def _on_device(self, because: str) -> _Opened:
+        if self.n_bytes > self._device_room():
+            raise ConfigError(
+                "the selected records don't fit on the device",
+                where=self.sources[0].store.path,
+                expected=f"{self._device_room() / 1e9:.1f} GB at most",
+                got=f"{self.n_bytes / 1e9:.1f} GB",
+                fix="set data.feed: auto, or select fewer folds or leads",
+            )
+        cache = DeviceCache(self.n_leads, self.lengths_n, self.window_samples, self.device)
+        lost = caches.fill(cache.put_all, self.sources, strict=self.feeding.strict)
+        cache.leave_out(lost)
+        return _Opened(cache, "device", f"on {self.device}", because, lost)
+
+    def _resident(self, because: str) -> _Opened:
+        cache = WindowCache(self.n_leads, self.lengths_n, self.window_samples)
+        lost = caches.fill(cache.put_all, self.sources, strict=self.feeding.strict)
+        cache.leave_out(lost)
+        return _Opened(cache, "resident", "in memory", because, lost)
+
+    def _mapped(self, folder: Path, because: str) -> _Opened:
+        about, shape = self._entry(), (self.samples, self.n_leads)
+        made = False
+
+        def make(counts_tl: npt.NDArray[np.int16], filled: caches.Filled) -> Mapping[str, Any]:
+            nonlocal made
+            made = True
+            log.info("filling the cache in %s: %s", folder, _gb(self.n_bytes))
+            cache = WindowCache(self.n_leads, self.lengths_n, self.window_samples, counts_tl)
+            lost = caches.fill(cache.put_all, self.sources, strict=self.feeding.strict, filled=filled)
+            return {"left_out": lost.tolist()}
+
+        opened = caches.open_entry(folder, caches.key_of(about), shape, self._shown(), make)
+        lost = np.array(opened.about["left_out"], dtype=np.int64)
+        if len(lost) and not made:
+            self._say_left_out(lost, opened.folder)
+        cache = WindowCache(self.n_leads, self.lengths_n, self.window_samples, opened.counts_tl, filled=True)
+        cache.leave_out(lost)
+        where = f"at {opened.folder}, {'just filled' if made else 'filled before'},"
+        return _Opened(cache, "memmap", where, because, lost)
+
+    def _entry(self) -> dict[str, Any]:
+        """What the bytes of a cache hang on: the key of its entry."""
+        return {
+            "parts": [
+                {
+                    "fingerprint": source.store.fingerprint,
+                    "rows_sha256": caches.rows_sha256(source.rows),
+                    "leads": [source.store.leads[lead] for lead in source.lead_index],
+                    "edge_samples": source.edge_samples,
+                }
+                for source in self.sources
+            ],
+            # Windows shape the layout only where a record is shorter than one.
+            "pitch": self.window_samples if self.lengths_n.min() < self.window_samples else 0,
+        }
+
+    def _shown(self) -> dict[str, Any]:
+        """What is written into an entry for people."""
+        stores = [{"path": source.store.path, "n_records": len(source.rows)} for source in self.sources]
+        return {"stores": stores, **self._entry()}
+
+    def _say_left_out(self, lost: Int64, entry: Path) -> None:
+        """An entry was filled from a store with bad shards: what was said then is said again."""
+        fix = f"once the store is whole again, remove {entry} with `ecgtrain cache clear`"
+        if self.feeding.strict:
+            raise IntegrityError(f"{len(lost)} records of the cache could not be read", where=entry, fix=fix)
+        caches.warn_lost(self.sources, lost.tolist(), f"they could not be read when {entry} was filled; {fix}")
+
+    def _stream(self, because: str) -> _Opened:
+        self.unit_n = units_of(self.sources)
+        pool = ShardPool(
+            self.sources,
+            self.lengths_n,
+            self.window_samples,
+            unit_n=self.unit_n,
+            pool_units=self.feeding.pool_shards,
+            strict=self.feeding.strict,
+        )
+        if pool.n_bytes > self.allowed:
+            raise ConfigError(
+                "the pool of decoded shards doesn't fit in memory",
+                where=self.sources[0].store.path,
+                expected=f"{self.allowed / 1e9:.1f} GB at most",
+                got=f"{pool.n_bytes / 1e9:.1f} GB for twice {self.feeding.pool_shards} shards",
+                fix="lower data.pool_shards",
+            )
+        where = f"in a pool of twice {self.feeding.pool_shards} shards, {self.feeding.draws} draws of each,"
+        return _Opened(pool, "stream", where, because, np.empty(0, dtype=np.int64))
+
+
+def _processes_of_node() -> int:
+    """Processes of this run on this node, as torchrun or SLURM says."""
+    for name in ("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE"):
+        with suppress(KeyError, ValueError):
+            return max(int(os.environ[name]), 1)
+    return 1
+
+
+def _gb(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:.0f} MB"

@@ -30,9 +30,9 @@ from ecgstore import COUNTS_PER_MV, ConfigError, Settings, Store, occupant, open
 from ecgtrain import checkpoint, loop, views
 from ecgtrain.backbones import Backbone
 from ecgtrain.checkpoint import Passport
-from ecgtrain.config import Pretrain, RunConfig, dump
+from ecgtrain.config import Data, Feeding, Pretrain, RunConfig, dump
 from ecgtrain.errors import CheckpointError, LeakageError
-from ecgtrain.feed import Batch, Feed, open_feed
+from ecgtrain.feed import Batch, Feed, Part, open_feed, open_feed_of
 from ecgtrain.methods import Objective
 from ecgtrain.plan import Int64, batch_plan, evaluation_plans
 from ecgtrain.views import Draw, Normalisation
@@ -82,25 +82,19 @@ def pretrain(
     if (run_dir / loop.METRICS).exists() and not resume:
         raise ConfigError("there is already a run", where=run_dir, fix="resume it, or choose another directory")
     store = open_store(config.data.store)
-    rows, validation_rows = store.select(folds=settings.folds), store.select(folds=settings.validation_folds)
-    _refuse_shared_patients(store, rows, validation_rows)
     passport = _passport(store, config.data.leads or store.leads, settings)
-    open_windows = partial(
-        open_feed,
-        store,
-        window_samples=settings.window_samples,
-        leads=passport.leads,
-        short_records=settings.short_records,
-        device=device,
-    )
-    feed = open_windows(rows)
-    validation = open_windows(validation_rows) if settings.validation_folds else None
+    parts = select_parts(config.data, store, settings.folds, passport)
+    validation_parts = select_parts(config.data, store, settings.validation_folds, passport)
+    _refuse_shared_patients(parts, validation_parts)
+    feed = _open_windows(config, parts, passport, device)
+    validation = _open_windows(config, validation_parts, passport, device) if settings.validation_folds else None
 
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / CONFIG).write_text(dump(config), encoding="utf-8")
-    _write_json(run_dir / ENVIRONMENT, {**environment(device), "feed": feed.description})
+    fed = {"feed": feed.description, **({"records_left_out": feed.left_out} if feed.left_out else {})}
+    _write_json(run_dir / ENVIRONMENT, {**environment(device), **fed})
     _write_json(run_dir / checkpoint.PASSPORT, passport.model_dump(mode="json"))
-    _write_seen(run_dir / SEEN, store, {"train": rows, "validation": validation_rows})
+    _write_seen(run_dir / SEEN, {"train": parts, "validation": validation_parts})
 
     objective = build_objective(settings.method, settings.backbone, len(passport.leads), config.seed)
     loop.train(
@@ -110,7 +104,7 @@ def pretrain(
         settings,
         seed=config.seed,
         run_dir=run_dir,
-        config=_identity(config, store),
+        config=_identity(config, parts, feed),
         passport=passport,
         validation=validation,
         keep_best=settings.keep == "best",
@@ -119,6 +113,32 @@ def pretrain(
     )
     _export(run_dir, objective, settings, passport)
     return load_backbone(run_dir, device=device)
+
+
+def select_parts(data: Data, store: Store, folds: Sequence[int], passport: Passport) -> list[Part]:
+    """The records of ``folds`` that ``data`` selects, in ``store`` and in the stores mixed in.
+
+    Raises PassportError if a store was prepared otherwise than ``store``.
+    """
+    rows = store.select(folds=folds, sources=data.sources, sites=data.sites, where=data.where)
+    parts = [Part(store, rows, data.weight)]
+    for other in data.stores:
+        mixed = open_store(other.path)
+        passport.refuse_other(mixed)
+        parts.append(Part(mixed, mixed.select(folds=folds, where=other.where), other.weight))
+    return parts
+
+
+def _open_windows(config: RunConfig, parts: Sequence[Part], passport: Passport, device: torch.device | str) -> Feed:
+    settings = _pretrain_of(config)
+    return open_feed_of(
+        parts,
+        window_samples=settings.window_samples,
+        leads=passport.leads,
+        short_records=settings.short_records,
+        device=device,
+        feeding=config.data,
+    )
 
 
 def build_backbone(settings: Settings, n_leads: int, seed: int) -> Backbone:
@@ -170,14 +190,7 @@ def random_backbone(config: RunConfig, seed: int, *, device: torch.device | str 
     store = open_store(config.data.store)
     passport = _passport(store, config.data.leads or store.leads, settings)
     backbone = build_backbone(settings.backbone, len(passport.leads), seed).to(device)
-    feed = open_feed(
-        store,
-        store.select(folds=settings.folds),
-        window_samples=settings.window_samples,
-        leads=passport.leads,
-        short_records=settings.short_records,
-        device=device,
-    )
+    feed = _open_windows(config, select_parts(config.data, store, settings.folds, passport), passport, device)
     batch_size = min(settings.batch_size, feed.n_records)
     calibrate_batchnorm(backbone, feed, passport, batch_size=batch_size, seed=seed)
     return Trained(backbone.eval(), passport)
@@ -235,11 +248,19 @@ def window_features(
 
     Windows come in the order of ``rows``, then of time: 7 for a record of 1,000 samples in windows of 250
     every 125. A record shorter than a window gives one, padded. Raises PassportError if ``store`` was
-    prepared otherwise than the backbone's signals, and what :func:`ecgtrain.feed.open_feed` raises.
+    prepared otherwise than the backbone's signals, IntegrityError if a record can't be read, and what
+    :func:`ecgtrain.feed.open_feed` raises.
     """
     passport.refuse_other(store)
+    # Strict: features of fewer records than were asked for would be another test than the one that is reported.
     feed = open_feed(
-        store, rows, window_samples=window_samples, leads=passport.leads, short_records="pad", device=device
+        store,
+        rows,
+        window_samples=window_samples,
+        leads=passport.leads,
+        short_records="pad",
+        device=device,
+        feeding=Feeding(strict=True),
     )
     plans = evaluation_plans(
         feed.lengths_n, window_samples=window_samples, stride_samples=stride_samples, batch_size=batch_size
@@ -285,15 +306,30 @@ def _pretrain_of(config: RunConfig) -> Pretrain:
     return config.pretrain
 
 
-def _identity(config: RunConfig, store: Store) -> dict[str, Any]:
-    """What a run and its resumption must share; the place of the store may change."""
+def _identity(config: RunConfig, parts: Sequence[Part], feed: Feed) -> dict[str, Any]:
+    """What a run and its resumption must share; the place of the stores may change."""
     content = config.model_dump(mode="json", include={"seed", "data", "pretrain"})
     cadence = {"log_every_steps", "validate_every_steps", "checkpoint_every_steps"}
+    store = parts[0].store
+    # Settings of the data count where they are not the default, so that older checkpoints can be resumed.
+    plain = Data(store="").model_dump(mode="json")
+    elsewhere = {"store", "stores", "leads", "feed", "draws", "pool_shards", "cache_dir", "strict"}
+    mixed = [
+        {**other.model_dump(mode="json", exclude={"path"}), "fingerprint": part.store.fingerprint}
+        for other, part in zip(config.data.stores, parts[1:], strict=True)
+    ]
     return {
         "seed": content["seed"],
         "leads": list(config.data.leads or store.leads),
         "store_fingerprint": store.fingerprint,
         **{f"pretrain.{name}": value for name, value in content["pretrain"].items() if name not in cadence},
+        **{
+            f"data.{name}": value
+            for name, value in content["data"].items()
+            if name not in elsewhere and value != plain[name]
+        },
+        **({"data.stores": mixed} if mixed else {}),
+        **feed.identity(),
     }
 
 
@@ -341,24 +377,31 @@ def _make_views(method: Settings, passport: Passport, seed: int, device: torch.d
     return make_views
 
 
-def _refuse_shared_patients(store: Store, rows: Int64, validation_rows: Int64) -> None:
-    patients = store.column("patient_key")
-    shared = (set(patients[rows]) & set(patients[validation_rows])) - {""}
+def _refuse_shared_patients(parts: Sequence[Part], validation_parts: Sequence[Part]) -> None:
+    seen, held_out = (
+        {str(key) for part in some for key in part.store.column("patient_key")[part.rows]}
+        for some in (parts, validation_parts)
+    )
+    shared = (seen & held_out) - {""}
     if shared:
         raise LeakageError(
             f"{len(shared)} patients are in the training and in the validation folds",
-            where=store.path,
+            where=", ".join(part.store.path for part in parts),
             fix="ingest again with patient-disjoint folds",
         )
 
 
-def _write_seen(path: Path, store: Store, roles: dict[str, Int64]) -> None:
+def _write_seen(path: Path, roles: dict[str, Sequence[Part]]) -> None:
     """Who was seen: the evaluation's guard against leaks reads this."""
-    rows = np.concatenate(list(roles.values()))
-    table = store.records.select(["record_id", "patient_key", "source", "fold"]).take(pa.array(rows))
-    role = np.repeat(list(roles), [len(part) for part in roles.values()])
-    table = table.append_column("role", pa.array(role.tolist(), type=pa.string()))
-    pq.write_table(table.replace_schema_metadata({"store_fingerprint": store.fingerprint}), path)
+    tables = []
+    for role, parts in roles.items():
+        for store, rows, _ in parts:
+            table = store.records.select(["record_id", "patient_key", "source", "fold"]).take(pa.array(rows))
+            table = table.append_column("role", pa.array([role] * len(rows), type=pa.string()))
+            tables.append(table.replace_schema_metadata(None))
+    fingerprint = next(iter(roles.values()))[0].store.fingerprint
+    together = pa.concat_tables(tables).replace_schema_metadata({"store_fingerprint": fingerprint})
+    pq.write_table(together, path)
 
 
 def _export(run_dir: Path, objective: Objective, settings: Pretrain, passport: Passport) -> None:

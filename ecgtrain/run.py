@@ -12,7 +12,7 @@ import torch
 from ecgstore import ConfigError, open_store
 from ecgtrain import evaluate, loop, report
 from ecgtrain.config import RunConfig, dump
-from ecgtrain.pretrain import ENVIRONMENT, Trained, pretrain, random_backbone
+from ecgtrain.pretrain import ENVIRONMENT, Trained, pretrain, random_backbone, select_parts
 
 #: Called with one line about what is being done.
 Say = Callable[[str], None]
@@ -104,6 +104,7 @@ def _about_run(config: RunConfig, run_dir: Path, trained: Trained, device: torch
     settings = config.pretrain
     assert settings is not None
     store = open_store(config.data.store)
+    parts = select_parts(config.data, store, settings.folds, trained.passport)
     curves = report.loss_curves(run_dir / loop.METRICS)
     environment = json.loads((run_dir / ENVIRONMENT).read_text(encoding="utf-8"))
     return {
@@ -112,7 +113,7 @@ def _about_run(config: RunConfig, run_dir: Path, trained: Trained, device: torch
             "method": settings.method.model_dump()["name"],
             "backbone": settings.backbone.model_dump()["name"],
             "n_parameters": sum(parameter.numel() for parameter in trained.backbone.parameters()),
-            "n_records": len(store.select(folds=settings.folds)),
+            "n_records": sum(len(part.rows) for part in parts),
             "folds": settings.folds,
             "steps": max(map(int, curves.get("train", {}).get("step", [0]))),
             "batch_size": settings.batch_size,

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from ecgstore import NOT_RECORDED, ConfigError, IngestSettings, ingest_folder, open_store
+from ecgtrain.config import Feeding
 from ecgtrain.errors import ProtocolError
 from ecgtrain.feed import Feed, WindowCache, open_feed
 from ecgtrain.plan import batch_plan, evaluation_plans
@@ -98,14 +99,15 @@ def test_impossible_selections_are_refused(store):
         open_feed(store, np.array([], dtype=np.int64), window_samples=250)
     with pytest.raises(ConfigError, match="longer than the longest record.*expected 1000 samples"):
         open_feed(store, np.arange(3), window_samples=1001, short_records="pad")
+    resident = Feeding(feed="resident")
     with pytest.raises(ConfigError, match="don't fit in memory"):
-        open_feed(store, np.arange(3), window_samples=250, memory_bytes=3 * 12 * 1000 * 2 - 1)
-    open_feed(store, np.arange(3), window_samples=250, memory_bytes=3 * 12 * 1000 * 2)
+        open_feed(store, np.arange(3), window_samples=250, memory_bytes=3 * 12 * 1000 * 2 - 1, feeding=resident)
+    open_feed(store, np.arange(3), window_samples=250, memory_bytes=3 * 12 * 1000 * 2, feeding=resident)
 
 
 def test_the_feed_says_what_it_picked(store):
     feed = open_feed(store, np.arange(3), window_samples=250)
-    assert feed.description.startswith("feed: resident, 0 MB int16 in memory for 3 records, because")
+    assert feed.description.startswith("feed: resident (0 MB int16 in memory for 3 records), because")
 
 
 def test_prefetched_batches_are_the_planned_ones_in_order(store):
