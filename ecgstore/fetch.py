@@ -287,7 +287,7 @@ def _where(name_or_url: str, version: str | None, base_url: str | None) -> tuple
         near = nearest(name_or_url, names)
         known = ", ".join(name for name, entry in sets.items() if not entry.not_fetched)
         hint = f"did you mean {near}?" if near else f"known: {known}"
-        raise ConfigError(f"unknown set {name_or_url!r}", fix=f"{hint} Any other set is fetched by its address")
+        raise ConfigError(f"unknown set {name_or_url!r}", fix=f"{hint}; any other set is fetched by its address")
     terms = sets[names[name_or_url]]
     if terms.not_fetched:
         raise SourceError(f"{name_or_url} is not fetched", where=terms.page, fix=terms.not_fetched)
