@@ -67,7 +67,7 @@ def parse(model: type[M], content: Mapping[str, Any], *, where: object = None) -
         return model.model_validate(dict(content))
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "settings"
+        key = ".".join(str(part) for part in first["loc"])
         more = "" if error.error_count() == 1 else f" (and {error.error_count() - 1} more)"
         if first["type"] == "extra_forbidden":
             known = _fields_at(model, first["loc"][:-1])
@@ -75,10 +75,17 @@ def parse(model: type[M], content: Mapping[str, Any], *, where: object = None) -
             hint = f"did you mean {near}?" if near else f"known here: {', '.join(sorted(known))}"
             raise ConfigError(f"unknown setting {key}{more}", where=where, fix=hint) from None
         message = first["msg"].removeprefix("Value error, ")
-        given = None if first["type"] == "missing" else repr(first["input"])
+        message = f"{message[:1].lower()}{message[1:]}{more}"
+        given = None if first["type"] == "missing" or _may_be_secret(model, first) else repr(first["input"])
         if given is not None and len(given) > 120:
             given = given[:117] + "..."
-        raise ConfigError(f"setting {key}: {message[:1].lower()}{message[1:]}{more}", where=where, got=given) from None
+        raise ConfigError(f"setting {key}: {message}" if key else message, where=where, got=given) from None
+
+
+def _may_be_secret(model: type[BaseModel], error: Any) -> bool:
+    """A whole section may hold a secret, and a field that is not shown is one: neither is told to a terminal."""
+    field = model.model_fields.get(str(error["loc"][0])) if error["loc"] else None
+    return isinstance(error["input"], Mapping | BaseModel) or (field is not None and not field.repr)
 
 
 def _copy(value: Any) -> Any:

@@ -73,3 +73,14 @@ def test_the_patient_key_is_never_written_down():
     settings = IngestSettings(patient_key="secret")
     assert "secret" not in repr(settings)
     assert "patient_key" not in settings.model_dump()
+
+
+@pytest.mark.parametrize("wrong", [{"leads": ["II", "V9x"]}, {"fs_hz": 0}, {"profile": "raw", "fs_hz": 100}])
+def test_a_secret_key_stands_in_no_message(wrong):
+    with pytest.raises(ConfigError) as raised:
+        parse(IngestSettings, {**wrong, "patient_key": "my secret"})
+    assert "my secret" not in str(raised.value)
+    assert "setting settings" not in str(raised.value)
+    with pytest.raises(ConfigError, match="setting patient_key: ") as raised:
+        parse(IngestSettings, {"patient_key": 271828})
+    assert "271828" not in str(raised.value)
