@@ -26,7 +26,7 @@ from ecgtrain.checkpoint import Passport
 from ecgtrain.config import Training
 from ecgtrain.errors import CheckpointError, DivergedError
 from ecgtrain.feed import Batch, Feed
-from ecgtrain.methods import LossTerms, Objective
+from ecgtrain.methods import LossTerms, Moment, Objective
 from ecgtrain.plan import batch_plan, evaluation_plans, steps_per_epoch
 
 #: Turns a batch into what the objective looks at; ``validating`` keeps those draws apart from training's.
@@ -67,7 +67,8 @@ def train(
     CheckpointError if a checkpoint can't be written, or belongs to a run with other settings.
     """
     device = feed.device
-    n_steps = training.n_steps(steps_per_epoch(feed.n_records, training.batch_size))
+    per_epoch = steps_per_epoch(feed.n_records, training.batch_size)
+    n_steps = training.n_steps(per_epoch)
     plan = partial(
         batch_plan,
         feed.lengths_n,
@@ -104,6 +105,8 @@ def train(
                     terms: LossTerms = objective(make_views(batch, False))
                 optimiser.zero_grad(set_to_none=True)
                 terms.total.backward()  # type: ignore[no-untyped-call]
+                moment = Moment(step, n_steps, per_epoch)
+                objective.before_step(moment)
                 gradient_norm = optim.clip(objective.parameters(), training.optimiser.clip_norm)
 
                 values = _values({"loss": terms.total, **terms.parts, "gradient_norm": gradient_norm})
@@ -111,7 +114,7 @@ def train(
                     raise DivergedError(step, values, batch.rows_b.tolist())
                 optimiser.step()
                 done = step + 1
-                objective.after_step(done / n_steps)
+                objective.after_step(moment)
 
                 clock.tick(values)
                 if progress is not None:

@@ -33,7 +33,7 @@ from ecgtrain.checkpoint import Passport
 from ecgtrain.config import Data, Feeding, Pretrain, RunConfig, dump
 from ecgtrain.errors import CheckpointError, LeakageError
 from ecgtrain.feed import Batch, Feed, Part, open_feed, open_feed_of
-from ecgtrain.methods import Objective
+from ecgtrain.methods import Objective, WindowBatch
 from ecgtrain.plan import Int64, batch_plan, evaluation_plans
 from ecgtrain.views import Draw, Normalisation
 
@@ -86,6 +86,8 @@ def pretrain(
     parts = select_parts(config.data, store, settings.folds, passport)
     validation_parts = select_parts(config.data, store, settings.validation_folds, passport)
     _refuse_shared_patients(parts, validation_parts)
+    objective = build_objective(settings.method, settings.backbone, len(passport.leads), config.seed)
+    objective.check(settings.window_samples, settings.batch_size, passport.fs_hz)
     feed = _open_windows(config, parts, passport, device)
     validation = _open_windows(config, validation_parts, passport, device) if settings.validation_folds else None
 
@@ -96,7 +98,6 @@ def pretrain(
     _write_json(run_dir / checkpoint.PASSPORT, passport.model_dump(mode="json"))
     _write_seen(run_dir / SEEN, {"train": parts, "validation": validation_parts})
 
-    objective = build_objective(settings.method, settings.backbone, len(passport.leads), config.seed)
     loop.train(
         objective,
         feed,
@@ -372,7 +373,8 @@ def _make_views(method: Settings, passport: Passport, seed: int, device: torch.d
 
     def make_views(batch: Batch, validating: bool) -> Any:
         draw = Draw(seed).fork(_VALIDATION if validating else _TRAINING)
-        return cut(method, views.to_mv(batch.counts_blt), normalise, batch.sample_numbers_b, draw)
+        mv = views.to_mv(batch.counts_blt)
+        return cut(method, WindowBatch(mv, batch.sample_numbers_b, passport.fs_hz, normalise, draw))
 
     return make_views
 

@@ -27,3 +27,10 @@ class Backbone(nn.Module):
     @abstractmethod
     def forward(self, x_blt: Tensor) -> Features:
         """Turn normalised windows (batch, leads, samples) into features."""
+
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        """All parameters, from the layers next to the output down to those next to the input.
+
+        Fine-tuning gives each group a learning rate of its own. One group by default.
+        """
+        return [list(self.parameters())]

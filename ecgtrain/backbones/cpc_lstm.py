@@ -109,6 +109,10 @@ class CpcLstm(Backbone):
         tokens_bsd = self.context(self.encode(x_blt))
         return Features(tokens_bsd, pool(tokens_bsd, "mean_max_last"))
 
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        """The LSTM, then the encoder, as the paper's second stage of fine-tuning has them."""
+        return [list(self.lstm.parameters()), list(self.encoder.parameters())]
+
 
 def build(settings: Settings, n_leads: int) -> CpcLstm:
     """Make the network with fresh weights from torch's generator."""

@@ -3,18 +3,69 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
+from ecgtrain.augmentations import Augmentation, Banks, chain
 from ecgtrain.backbones import Backbone
+from ecgtrain.views import Draw, Millivolts
+
+
+class WindowBatch(NamedTuple):
+    """Windows of a batch as they come from the feed, and all that views are made of them with.
+
+    ``mv``: millivolts, so that noise can be added in mV; ``normalise`` turns them into what the network eats, and
+    is called where the paper calls it. Random parameters come from ``draw`` by ``sample_numbers_b``, so that it
+    does not matter which rank makes the views. ``targets_bc``: float32, 1 where a record has the statement, 0
+    where it hasn't; only for methods whose settings name a ``task``. ``banks``: recorded noise, for augmentations
+    that add it.
+    """
+
+    mv: Millivolts
+    sample_numbers_b: Tensor
+    fs_hz: float
+    normalise: Callable[[Millivolts], Tensor]
+    draw: Draw
+    targets_bc: Tensor | None = None
+    banks: Banks | None = None
+
+    def augmented(self, augmentations: Sequence[Augmentation], view: int) -> Tensor:
+        """View number ``view``: augmented in mV by draws of its own, then normalised; (batch, leads, samples)."""
+        numbers_b = self.sample_numbers_b
+        draw = self.draw.fork(view)
+        return self.normalise(chain(*self.mv, draw, numbers_b, augmentations, self.fs_hz, self.banks))
 
 
 class LossTerms(NamedTuple):
-    """``total`` is what is minimised; ``parts`` are detached scalars for the log, by name."""
+    """``total`` is what is minimised; ``parts`` are detached scalars for the log, by name.
+
+    ``features_vbd``: the backbone's pooled features of each view, detached, for the watch over collapse
+    (:mod:`ecgtrain.diagnostics`): (views, batch, features), or None where there is nothing to watch.
+    """
 
     total: Tensor
     parts: dict[str, Tensor]
+    features_vbd: Tensor | None = None
+
+
+class Moment(NamedTuple):
+    """Where a run stands: ``step`` (from 0) of ``n_steps``, of which ``steps_per_epoch`` are one epoch."""
+
+    step: int
+    n_steps: int
+    steps_per_epoch: int
+
+    @property
+    def epoch(self) -> float:
+        """Epochs done before this step."""
+        return self.step / self.steps_per_epoch
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done after this step."""
+        return (self.step + 1) / self.n_steps
 
 
 class Objective(nn.Module):
@@ -22,23 +73,34 @@ class Objective(nn.Module):
 
     - ``DESCRIPTION``: one line;
     - ``Settings``: frozen settings, whose ``name`` is the file's name;
-    - ``views(settings, mv, normalise, sample_numbers_b, draw) -> Views``: what the objective looks at.
-      Millivolts come in, so that noise can be added in mV, and ``normalise`` is applied where the paper does;
-      random parameters come from ``draw`` by sample number;
-    - ``build(settings, backbone) -> Objective``, which draws its weights from torch's generator.
+    - ``views(settings, batch: WindowBatch) -> Views``: what the objective looks at;
+    - ``build(settings, backbone) -> Objective``, which draws its weights from torch's generator and raises
+      ConfigError if the backbone can't do what the method asks of it. A method whose settings have a ``task`` is
+      built with a third argument, the number of its targets.
     """
 
     backbone: Backbone
+    #: Whether the loss compares the windows of a batch with each other, so that a batch can't be taken in parts.
+    #: Such a loss gathers the batch from all ranks (:func:`ecgtrain.distributed.gather`).
+    compares_windows: ClassVar[bool] = False
 
     @property
     def chance(self) -> dict[str, float]:
         """What the parts of the loss are if nothing is learned, where that is known."""
         return {}
 
+    def check(self, window_samples: int, batch_size: int, fs_hz: float) -> None:
+        """Raise ConfigError for windows or batches that the method can't learn from; before any data is read."""
+        return
+
     @abstractmethod
     def forward(self, views: Any) -> LossTerms:
         """The loss of a batch of views; ``forward``, so that hooks of distributed training run."""
 
-    def after_step(self, progress: float) -> None:
-        """Called after each optimiser step with the done share of the run: moving averages, prototypes."""
+    def before_step(self, moment: Moment) -> None:
+        """Called when the gradients are there and before they are used: to freeze something for a while."""
+        return
+
+    def after_step(self, moment: Moment) -> None:
+        """Called after each step of the optimiser: moving averages, unit-length prototypes."""
         return

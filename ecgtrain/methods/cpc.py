@@ -15,7 +15,6 @@ A network that has learned nothing scores ln(n_negatives + 1) nats per term.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol, cast
 
 import torch
@@ -25,8 +24,8 @@ from torch import Tensor, nn
 import ecgstore
 from ecgstore import ConfigError
 from ecgtrain.backbones import Backbone
-from ecgtrain.methods import LossTerms, Objective
-from ecgtrain.views import Draw, Millivolts, shuffle_time
+from ecgtrain.methods import LossTerms, Objective, WindowBatch
+from ecgtrain.views import Draw, shuffle_time
 
 DESCRIPTION = "contrastive predictive coding: tell the latent 120 ms ahead from 128 others of the same record"
 
@@ -66,22 +65,17 @@ class Predictable(Protocol):
     width: int
     latent_width: int
 
+    def n_tokens(self, n_samples: int) -> int: ...
     def encode(self, x_blt: Tensor) -> Tensor: ...
     def context(self, latents_bsd: Tensor) -> Tensor: ...
 
 
-def views(
-    settings: Settings,
-    mv: Millivolts,
-    normalise: Callable[[Millivolts], Tensor],
-    sample_numbers_b: Tensor,
-    draw: Draw,
-) -> Views:
+def views(settings: Settings, batch: WindowBatch) -> Views:
     """The normalised windows themselves: CPC augments nothing."""
-    x_blt = normalise(mv)
+    x_blt = batch.normalise(batch.mv)
     if settings.control == "time_shuffle":
-        x_blt = shuffle_time(x_blt, draw.fork(_SHUFFLE), sample_numbers_b)
-    return Views(x_blt, sample_numbers_b, draw.fork(_NEGATIVES))
+        x_blt = shuffle_time(x_blt, batch.draw.fork(_SHUFFLE), batch.sample_numbers_b)
+    return Views(x_blt, batch.sample_numbers_b, batch.draw.fork(_NEGATIVES))
 
 
 def draw_negatives(draw: Draw, sample_numbers_b: Tensor, n_latents: int, ahead: int, n_negatives: int) -> Tensor:
@@ -130,18 +124,22 @@ class Cpc(Objective):
         n_candidates = self._settings.n_negatives + 1
         return {"per_term_nats": math.log(n_candidates), "accuracy": 1 / n_candidates}
 
+    def check(self, window_samples: int, batch_size: int, fs_hz: float) -> None:
+        """Refuse windows that have no latent as far ahead as is predicted."""
+        n_latents = self._network.n_tokens(window_samples)
+        if n_latents <= self._horizons[-1]:
+            raise ConfigError(
+                "the window has no latent as far ahead as CPC predicts",
+                expected=f"more than {self._horizons[-1]} latents",
+                got=max(n_latents, 0),
+                fix="raise window_samples or lower steps_ahead",
+            )
+
     def forward(self, views: Views) -> LossTerms:
         """Sum (or mean) of the terms; parts: nats per term, and how often the positive scored highest."""
         latents_bsd = self._network.encode(views.x_blt)
         contexts_bsd = self._network.context(latents_bsd)
         n_latents = latents_bsd.shape[1]
-        if n_latents <= self._horizons[-1]:
-            raise ConfigError(
-                "the window has no latent as far ahead as CPC predicts",
-                expected=f"more than {self._horizons[-1]} latents",
-                got=n_latents,
-                fix="raise window_samples or lower steps_ahead",
-            )
         totals, losses, hits = [], [], []
         for ahead, project in zip(self._horizons, self.projections, strict=True):
             negatives_bsn = draw_negatives(
@@ -155,7 +153,7 @@ class Cpc(Objective):
             losses.append(loss_bs.detach().mean())
             hits.append(hit_bs.float().mean())
         parts = {"per_term_nats": torch.stack(losses).mean(), "accuracy": torch.stack(hits).mean()}
-        return LossTerms(torch.stack(totals).mean(), parts)
+        return LossTerms(torch.stack(totals).mean(), parts, contexts_bsd.detach().mean(dim=1)[None])
 
 
 def build(settings: Settings, backbone: Backbone) -> Cpc:

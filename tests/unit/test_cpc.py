@@ -11,7 +11,7 @@ from torch import nn
 from ecgstore import ConfigError
 from ecgtrain import views
 from ecgtrain.backbones import cpc_lstm
-from ecgtrain.methods import cpc
+from ecgtrain.methods import WindowBatch, cpc
 from ecgtrain.pretrain import build_objective
 from ecgtrain.views import Draw, Millivolts
 
@@ -44,7 +44,7 @@ def windows(n, seed=0, n_samples=100):
 def make_views(method, x_blt, first_number=0):
     mv = Millivolts(x_blt, torch.ones_like(x_blt, dtype=torch.bool))
     numbers = torch.arange(first_number, first_number + len(x_blt))
-    return cpc.views(method, mv, partial(views.normalise, mode="none"), numbers, Draw(1))
+    return cpc.views(method, WindowBatch(mv, numbers, 100.0, partial(views.normalise, mode="none"), Draw(1)))
 
 
 @pytest.mark.parametrize("ahead", [1, 5])

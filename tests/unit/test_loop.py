@@ -15,7 +15,7 @@ from ecgtrain.checkpoint import Passport
 from ecgtrain.config import Training
 from ecgtrain.errors import CheckpointError, DivergedError
 from ecgtrain.feed import open_feed
-from ecgtrain.methods import LossTerms, Objective, cpc
+from ecgtrain.methods import LossTerms, Objective, WindowBatch, cpc
 from ecgtrain.pretrain import build_objective
 from ecgtrain.views import Draw, Normalisation
 
@@ -45,9 +45,9 @@ def store(mini_store):
 
 def make_views(batch, validating):
     mv = views.to_mv(batch.counts_blt)
-    return cpc.views(
-        METHOD, mv, partial(views.normalise, mode="record"), batch.sample_numbers_b, Draw(1).fork(int(validating))
-    )
+    normalise = partial(views.normalise, mode="record")
+    draw = Draw(1).fork(int(validating))
+    return cpc.views(METHOD, WindowBatch(mv, batch.sample_numbers_b, 100.0, normalise, draw))
 
 
 def run(store, run_dir, *, objective=None, device="cpu", make_views=make_views, config=None, **others):
@@ -265,17 +265,23 @@ def test_torch_s_own_generator_is_given_back(store, tmp_path):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_after_step_hears_the_progress(store, tmp_path):
+def test_the_hooks_around_a_step_hear_where_the_run_stands(store, tmp_path):
     heard = []
 
     class Listening(cpc.Cpc):
-        def after_step(self, progress):
-            heard.append(progress)
+        def before_step(self, moment):
+            assert all(parameter.grad is not None for parameter in self.parameters())
+            heard.append(("before", moment.step, moment.epoch))
+
+        def after_step(self, moment):
+            heard.append(("after", moment.step, moment.progress))
 
     objective = build_objective(METHOD, NETWORK, 12, seed=1)
     objective.__class__ = Listening
     run(store, tmp_path, objective=objective, training={"steps": 4})
-    assert heard == [0.25, 0.5, 0.75, 1.0]
+    per_epoch = len(store.select(folds=range(1, 7))) // TRAINING["batch_size"]
+    assert heard[::2] == [("before", step, step / per_epoch) for step in range(4)]
+    assert heard[1::2] == [("after", step, (step + 1) / 4) for step in range(4)]
 
 
 def test_bfloat16_trains_float32_weights(store, straight, tmp_path):
