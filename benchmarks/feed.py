@@ -90,7 +90,7 @@ def forever(feed: Feed) -> Iterator[BatchPlan]:
     step = 0
     while True:
         yield batch_plan(
-            feed.lengths_n, window_samples=feed.window_samples, seed=0, step=step, batch_size=min(BATCH, feed.n_records)
+            feed.records, window_samples=feed.window_samples, seed=0, step=step, batch_size=min(BATCH, feed.n_records)
         )
         step += 1
 

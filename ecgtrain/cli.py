@@ -1,6 +1,7 @@
 """The command line of the training house. The only file here that prints.
 
-Exit status: 0 done, 1 an error that the message explains, 2 wrong usage, 130 interrupted.
+Exit status: 0 done, 1 an error that the message explains, 2 wrong usage, 75 stopped before the end and to be resumed
+(a signal, or the time limit), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from ecgstore import EcgError, __version__, keep_freed_memory
+from ecgtrain.errors import StoppedError
 
 if TYPE_CHECKING:
     import torch
 
-EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
+EXIT_ERROR, EXIT_STOPPED, EXIT_INTERRUPTED = 1, 75, 130
 #: Seconds between two lines of progress where there is no terminal to draw on.
 LINE_EVERY_S = 5.0
 
@@ -42,8 +44,9 @@ class PlainErrors(click.Group):
         try:
             return super().invoke(ctx)
         except EcgError as error:
-            click.echo(f"error: {error}", err=True)
-            sys.exit(EXIT_ERROR)
+            stopped = isinstance(error, StoppedError)
+            click.echo(f"{'stopped' if stopped else 'error'}: {error}", err=True)
+            sys.exit(EXIT_STOPPED if stopped else EXIT_ERROR)
         except KeyboardInterrupt:
             click.echo("interrupted; run the same command with --resume to go on from the last checkpoint", err=True)
             sys.exit(EXIT_INTERRUPTED)
@@ -67,17 +70,42 @@ def main() -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory. Default: runs/NAME, by the recipe's name.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set any setting: data.store=ptbxl.ecg.")
 @click.option("--resume", is_flag=True, help="Go on from the last whole checkpoint, or start if there is none.")
+@click.option(
+    "--time-limit",
+    metavar="TIME",
+    help="Stop pretraining before this time is over (3h, 90m, 1-12:00:00), with a checkpoint and exit status 75.",
+)
+@click.option("--strict", is_flag=True, help="Stop at a record that can't be read, instead of going on without it.")
 @DEVICE
 @AS_JSON
-def run(recipe: Path, out: Path | None, overrides: tuple[str, ...], resume: bool, device: str, as_json: bool) -> None:
-    """Do all that RECIPE says: pretrain, probe, write report.json and report.html into the run directory."""
+def run(
+    recipe: Path,
+    out: Path | None,
+    overrides: tuple[str, ...],
+    resume: bool,
+    time_limit: str | None,
+    strict: bool,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Do all that RECIPE says: pretrain, probe, write report.json and report.html into the run directory.
+
+    SIGTERM, SIGUSR1 and the time limit end pretraining after a checkpoint, with exit status 75: run the same command
+    with --resume to go on. Under torchrun, all processes pretrain together and the first one probes.
+    """
     from ecgtrain import config
     from ecgtrain.run import run as run_recipe
+    from ecgtrain.stopping import seconds, told_to_stop
 
-    settings = config.load(recipe, overrides)
+    settings = config.load(recipe, (*overrides, *(["data.strict=true"] if strict else [])))
     run_dir = out or Path("runs") / settings.name
+    until = told_to_stop(None if time_limit is None else seconds(time_limit))
     with _progress() as (progress, say):
-        report = run_recipe(settings, run_dir, device=_device(device), resume=resume, progress=progress, say=say)
+        report = run_recipe(
+            settings, run_dir, device=_device(device), resume=resume, progress=progress, say=say, until=until
+        )
+    if report is None:  # another rank says it
+        return
     if as_json:
         answer = {"path": str(run_dir), "report": str(run_dir / "report.html"), "results": _brief(report["results"])}
         click.echo(json.dumps(answer))
@@ -287,14 +315,26 @@ def _progress() -> Iterator[tuple[Callable[[int, int, Mapping[str, float]], None
 
 def _lines() -> Callable[[int, int, Mapping[str, float]], None]:
     last = time.monotonic()
+    first: tuple[int, float] | None = None
 
     def update(done: int, total: int, values: Mapping[str, float]) -> None:
-        nonlocal last
-        if time.monotonic() - last >= LINE_EVERY_S or done == total:
-            last = time.monotonic()
-            click.echo(f"pretraining: step {done} of {total}  {_shown(values)}", err=True)
+        nonlocal last, first
+        now = time.monotonic()
+        first = first or (done, now)
+        if now - last >= LINE_EVERY_S or done == total:
+            last = now
+            left = _left(first, done, total, now) if done < total else ""
+            click.echo(f"pretraining: step {done} of {total}  {_shown(values)}{left}", err=True)
 
     return update
+
+
+def _left(first: tuple[int, float], done: int, total: int, now: float) -> str:
+    """How long it will take, by the steps taken since ``first`` (step, time)."""
+    if done == first[0]:
+        return ""
+    left_s = (now - first[1]) / (done - first[0]) * (total - done)
+    return f"  {left_s:.0f} s left" if left_s < 120 else f"  {left_s / 60:.0f} min left"
 
 
 def _shown(values: Mapping[str, float]) -> str:

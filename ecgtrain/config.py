@@ -102,15 +102,22 @@ class Data(Feeding):
 class Training(Settings):
     """A budget and how it is spent; training counts steps, of ``batch_size`` windows over all ranks.
 
-    Exactly one of ``steps`` and ``epochs`` is given. ``precision`` bfloat16 runs the networks under autocast,
-    with weights and losses in float32.
+    Exactly one of ``steps`` and ``epochs`` is given. ``accumulate``: each rank takes its slice of a batch in so many
+    parts and adds up their gradients, for batches that don't fit into memory. ``precision`` bfloat16 and float16 run
+    the networks under autocast, with weights and losses in float32; float16 scales the loss. ``compile`` lets
+    ``torch.compile`` fuse the network, and goes on without where that fails. ``sync_batchnorm``: statistics over all
+    ranks; by default where the method needs them. ``patience``: stop after so many validations without a lower loss.
     """
 
     batch_size: PositiveInt
     steps: PositiveInt | None = None
     epochs: PositiveInt | None = None
     optimiser: optim.Settings = optim.Settings()
-    precision: Literal["float32", "bfloat16"] = "float32"
+    accumulate: PositiveInt = 1
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    compile: bool = False
+    sync_batchnorm: bool | None = None
+    patience: PositiveInt | None = None
     log_every_steps: PositiveInt = 20
     validate_every_steps: PositiveInt = 200
     checkpoint_every_steps: PositiveInt = 200
@@ -149,8 +156,9 @@ class Pretrain(Training):
     @model_validator(mode="after")
     def _held_out(self) -> Self:
         _disjoint(folds=self.folds, validation_folds=self.validation_folds)
-        if self.keep == "best" and not self.validation_folds:
-            raise ValueError("keep: best needs validation_folds to choose by")
+        for asked, what in ((self.keep == "best", "keep: best"), (self.patience is not None, "patience")):
+            if asked and not self.validation_folds:
+                raise ValueError(f"{what} needs validation_folds to choose by")
         return self
 
 

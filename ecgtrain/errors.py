@@ -2,10 +2,12 @@
 
     EcgError                     what happened · where · expected · got · what to do
     ├── CheckpointError          a checkpoint can't be written or read, or belongs to another run
-    ├── DivergedError            the loss or its gradient is no longer a number; .step, .parts, .rows
+    ├── DivergedError            the loss or its gradient is no longer a number; .step, .parts, .record_ids
     ├── LeakageError             a patient or record would be seen by both sides of a split
+    ├── PassportError            signals were prepared differently from those the model was trained on
     ├── ProtocolError            a protocol can't be followed with the records at hand
-    └── PassportError            signals were prepared differently from those the model was trained on
+    ├── RankLostError            another process of a distributed run has ended
+    └── StoppedError             training was told to stop, and can be resumed
 
 Every error is one readable line, and pickles.
 """
@@ -22,17 +24,18 @@ class CheckpointError(EcgError):
 
 
 class DivergedError(EcgError):
-    """The loss or its gradient is no longer a number.
+    """The loss or its gradient is no longer a number; the weights of the step before are still good.
 
-    ``parts`` are the loss's parts at ``step``, ``rows`` the store's row numbers of the records in that batch.
+    ``parts`` are the loss and its parts at ``step``, ``record_ids`` name the records in that batch (of a
+    distributed run: in the slices that gave no number).
     """
 
-    def __init__(self, step: int, parts: Mapping[str, float], rows: Sequence[int]) -> None:
-        self.step, self.parts, self.rows = step, dict(parts), tuple(int(row) for row in rows)
-        shown = ", ".join(str(row) for row in self.rows[:8]) + (", …" if len(self.rows) > 8 else "")
+    def __init__(self, step: int, parts: Mapping[str, float], record_ids: Sequence[str]) -> None:
+        self.step, self.parts, self.record_ids = step, dict(parts), tuple(record_ids)
+        shown = ", ".join(self.record_ids[:8]) + (", …" if len(self.record_ids) > 8 else "")
         super().__init__(
             "training diverged: loss or gradient is not finite",
-            where=f"step {step}, records at rows {shown}",
+            where=f"step {step}, records {shown}",
             got=", ".join(f"{name} {value:.6g}" for name, value in self.parts.items()),
             fix="lower the learning rate, set optimiser.clip_norm, or look at these records",
         )
@@ -48,3 +51,11 @@ class ProtocolError(EcgError):
 
 class PassportError(EcgError):
     """Signals were prepared differently from those the model was trained on."""
+
+
+class RankLostError(EcgError):
+    """Another process of a distributed run has ended, or is no longer heard of."""
+
+
+class StoppedError(EcgError):
+    """Training was told to stop before its end; a checkpoint was written first."""

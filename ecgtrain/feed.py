@@ -70,12 +70,13 @@ class Batch(NamedTuple):
     """``counts_blt``: int16 on the feed's device, of 1 µV, -32768 where not recorded; time-major in memory.
 
     ``sample_numbers_b`` (int64, same device) are the plan's; ``rows_b`` are the *store's* row numbers. Of
-    several stores, the rows of each follow on those of the one before.
+    several stores, the rows of each follow on those of the one before. ``step`` is the plan's.
     """
 
     counts_blt: Tensor
     sample_numbers_b: Tensor
     rows_b: Int64
+    step: int = 0
 
 
 class Windows(Protocol):
@@ -177,12 +178,14 @@ class Feed:
         where: str = "in memory",
         because: str = "",
         left_out: Sequence[str] = (),
+        parts: Sequence[Part] = (),
     ) -> None:
         self.cache = cache
         self.rows_n = rows_n
         self.device = torch.device(device)
         self.records = Records(cache.lengths_n) if records is None else records
         self.way, self.left_out = way, tuple(left_out)
+        self._parts = parts
         size = f"{cache.n_bytes / 1e9:.1f} GB" if cache.n_bytes >= 1e9 else f"{cache.n_bytes / 1e6:,.0f} MB"
         self.description = f"feed: {way} ({size} int16 {where} for {len(rows_n):,} records)"
         self.description += f", because {because}" if because else ""
@@ -192,10 +195,14 @@ class Feed:
         """Windows of one epoch: as many as there are records, unless the settings say ``windows: length``."""
         return self.records.windows_per_epoch
 
-    @property
-    def lengths_n(self) -> Records:
-        """What plans take, by the name it had when that was only the samples of each record."""
-        return self.records
+    def record_ids(self, rows: Iterable[int]) -> list[str]:
+        """Names of the records at a batch's ``rows``; empty if the feed wasn't opened from stores."""
+        found = np.asarray(list(rows), dtype=np.int64)
+        names = np.empty(len(found), dtype=object)
+        for base, part in _bases(self._parts):
+            its = (base <= found) & (found < base + part.store.n_records)
+            names[its] = part.store.column("record_id")[found[its] - base]
+        return [str(name) for name in names if name is not None]
 
     @property
     def window_samples(self) -> int:
@@ -220,7 +227,7 @@ class Feed:
         counts = self.cache.windows(plan.rows, plan.offsets)
         counts_btl = counts if isinstance(counts, Tensor) else self._travel(torch.from_numpy(counts))
         sample_numbers_b = self._travel(torch.from_numpy(plan.sample_numbers))
-        return Batch(counts_btl.transpose(1, 2), sample_numbers_b, self.rows_n[plan.rows])
+        return Batch(counts_btl.transpose(1, 2), sample_numbers_b, self.rows_n[plan.rows], plan.step)
 
     def _travel(self, tensor: Tensor) -> Tensor:
         if self.device.type != "cuda":
@@ -348,6 +355,7 @@ def open_feed_of(
         where=where,
         because=because,
         left_out=caches.ids_of(sources, lost.tolist()),
+        parts=parts,
     )
     log.info("%s", feed.description)
     return feed

@@ -1,8 +1,8 @@
 """One visible training loop, read top to bottom; no callbacks.
 
 Training counts steps. What step s sees is planned (:mod:`ecgtrain.plan`), what is drawn in it hangs on
-sample numbers (:class:`ecgtrain.views.Draw`), so a run that was killed goes on to the same weights, bit for
-bit on a CPU.
+sample numbers (:class:`ecgtrain.views.Draw`) or on the step, so a run that was killed goes on to the same weights,
+bit for bit on a CPU; and one that was moved to fewer ranks, to the same global batches.
 """
 
 from __future__ import annotations
@@ -11,20 +11,22 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ecgtrain import checkpoint, optim
+from ecgstore import ConfigError
+from ecgtrain import checkpoint, distributed, optim
 from ecgtrain.checkpoint import Passport
 from ecgtrain.config import Training
-from ecgtrain.errors import CheckpointError, DivergedError
+from ecgtrain.errors import CheckpointError, DivergedError, StoppedError
 from ecgtrain.feed import Batch, Feed
 from ecgtrain.methods import LossTerms, Moment, Objective
 from ecgtrain.plan import batch_plan, evaluation_plans, steps_per_epoch
@@ -33,10 +35,16 @@ from ecgtrain.plan import batch_plan, evaluation_plans, steps_per_epoch
 MakeViews = Callable[[Batch, bool], Any]
 #: Called after every step with (steps done, steps in all, what to show).
 Progress = Callable[[int, int, Mapping[str, float]], None]
+#: Asked at every step: why training should stop now, or None.
+ShouldStop = Callable[[], str | None]
 
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 BEST = "checkpoints/best"
+
+_AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+#: Not a part of the loss, and read together with it: whether any rank was told to stop.
+_STOP = "stop"
 
 log = logging.getLogger(__name__)
 
@@ -55,110 +63,174 @@ def train(
     keep_best: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
+    should_stop: ShouldStop = lambda: None,
 ) -> None:
     """Train ``objective`` on ``feed``, as long and as often checked as ``training`` says.
 
     Metrics and checkpoints go to ``run_dir``; every checkpoint holds ``config`` and ``passport``. The loss on
     ``validation`` is computed without gradient, in evaluation mode, on windows side by side over whole
     records; ``keep_best`` keeps the weights with the lowest such loss in ``checkpoints/best``. With
-    ``resume``, training goes on from the newest whole checkpoint, if there is one.
+    ``resume``, training goes on from the newest whole checkpoint, if there is one. On several ranks
+    (:mod:`ecgtrain.distributed`) each takes its slice of every batch, and the first writes.
 
-    Raises DivergedError naming step, loss and records as soon as loss or gradient is not finite, and
-    CheckpointError if a checkpoint can't be written, or belongs to a run with other settings.
+    Raises DivergedError naming step, loss and records as soon as loss or gradient is not finite; no step is taken
+    from there on. StoppedError if ``should_stop`` gives a reason, after a checkpoint. CheckpointError if a
+    checkpoint can't be written, or belongs to a run with other settings. ConfigError if the batch can't be divided
+    as the method needs it.
     """
     device = feed.device
     per_epoch = steps_per_epoch(feed.n_records, training.batch_size)
     n_steps = training.n_steps(per_epoch)
+    n_parts, world = training.accumulate, distributed.world()
+    _refuse_division(objective, training.batch_size, n_parts, world)
     plan = partial(
         batch_plan,
-        feed.lengths_n,
+        feed.records,
         window_samples=feed.window_samples,
         seed=seed,
         batch_size=training.batch_size,
+        world=world * n_parts,
     )
     objective.to(device).train()
-    optimiser = optim.build(training.optimiser, objective.parameters())
-    autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=training.precision == "bfloat16")
+    if objective.wants_sync_batchnorm if training.sync_batchnorm is None else training.sync_batchnorm:
+        distributed.synchronise_batchnorm(objective)
+    optimiser = optim.build(training.optimiser, _layers(objective))
+    scaler = torch.amp.GradScaler(device.type, enabled=training.precision == "float16")
+    autocast = _autocast(training, device)
 
-    with _own_torch_generator(seed, device):
-        first_step, best_loss = 0, math.inf
-        if resume and (path := checkpoint.last(run_dir / CHECKPOINTS)) is not None:
-            first_step, best_loss = _restore(path, objective, optimiser, config, device)
+    with _own_torch_generator(device):
+        state = _State()
+        if resume and (path := _newest(run_dir)) is not None:
+            state = _restore(path, objective, optimiser, scaler, config)
+        first_step = n_steps if _ran_out(state, training) else state.step
+        network = distributed.replicate(
+            _compiled(objective) if training.compile else objective,
+            unused_parameters=objective.leaves_parameters_out,
+        )
 
         def save(folder: Path, done: int, keep: int) -> None:
-            trainer = _trainer_state(done, best_loss, optimiser, device)
-            checkpoint.save(folder, done, model=objective, trainer=trainer, config=config, passport=passport, keep=keep)
+            if distributed.rank() == 0:
+                trainer = {**state._replace(step=done)._asdict(), "optimiser": optimiser.state_dict()}
+                trainer |= {"scaler": scaler.state_dict()} if scaler.is_enabled() else {}
+                checkpoint.save(
+                    folder, done, model=objective, trainer=trainer, config=config, passport=passport, keep=keep
+                )
 
-        plans = (plan(step=step) for step in range(first_step, n_steps))
-        with Metrics(run_dir, first_step) as metrics, closing(feed.batches(plans)) as batches:
+        mine = range(distributed.rank() * n_parts, (distributed.rank() + 1) * n_parts)
+        plans = (plan(step=step, rank=part) for step in range(first_step, n_steps) for part in mine)
+        with (
+            Metrics(run_dir, state.step, writes=distributed.rank() == 0) as metrics,
+            closing(feed.batches(plans)) as batches,
+        ):
             if first_step == 0 and objective.chance:
                 metrics.write(0, "chance", objective.chance)
             clock = _Clock(training.batch_size)
+            readings = _Readings(optimiser, lag=1 if device.type == "cuda" else 0)
             for step in range(first_step, n_steps):
+                moment = Moment(step, n_steps, per_epoch)
+                done = step + 1
                 lr = optim.learning_rate(training.optimiser, step, n_steps)
                 optim.set_learning_rate(optimiser, lr)
-
-                with clock.waiting():
-                    batch = next(batches)
-
-                with autocast():
-                    terms: LossTerms = objective(make_views(batch, False))
                 optimiser.zero_grad(set_to_none=True)
-                terms.total.backward()  # type: ignore[no-untyped-call]
-                moment = Moment(step, n_steps, per_epoch)
-                objective.before_step(moment)
-                gradient_norm = optim.clip(objective.parameters(), training.optimiser.clip_norm)
+                shares: list[tuple[LossTerms, float]] = []
+                rows: list[int] = []
 
-                values = _values({"loss": terms.total, **terms.parts, "gradient_norm": gradient_norm})
-                if not (math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])):
-                    raise DivergedError(step, values, batch.rows_b.tolist())
-                optimiser.step()
-                done = step + 1
+                for part in mine:
+                    with clock.waiting():
+                        batch = next(batches)
+                    torch.manual_seed(_step_seed(seed, step, part))
+                    share = len(batch.rows_b) / training.batch_size
+                    with distributed.averaging(network, now=part == mine[-1]):
+                        with autocast():
+                            terms: LossTerms = network(make_views(batch, False))
+                        # The average over ranks divides by their number, whatever their shares.
+                        scaler.scale(terms.total * (share * world)).backward()  # type: ignore[no-untyped-call]
+                    shares.append((terms, share))
+                    rows += batch.rows_b.tolist()
+
+                objective.before_step(moment)
+                scaler.unscale_(optimiser)
+                gradient_norm = optim.clip(objective.parameters(), training.optimiser.clip_norm)
+                stop = should_stop()
+                readings.put(step, shares, gradient_norm, stop is not None, rows)
+                if not scaler.is_enabled():
+                    readings.hold_back_if_broken()
+                scaler.step(optimiser)
+                scaler.update()
                 objective.after_step(moment)
 
-                clock.tick(values)
-                if progress is not None:
-                    progress(done, n_steps, values | clock.rates())
-                if done % training.log_every_steps == 0 or done == n_steps:
-                    state = {"epoch": done * training.batch_size / feed.n_records, "learning_rate": lr}
-                    metrics.write(done, "train", clock.means() | state | clock.rates())
+                last = done == n_steps
+                logs = last or done % training.log_every_steps == 0
+                validates = validation is not None and (last or done % training.validate_every_steps == 0)
+                saves = last or done % training.checkpoint_every_steps == 0
+                stops = False
+                for reading in readings.due(everything=logs or validates or saves):
+                    stops |= reading.values.pop(_STOP) > 0
+                    _refuse_broken(reading, feed, loss_only=scaler.is_enabled())
+                    clock.tick(reading.values)
+                    if progress is not None:
+                        progress(reading.step + 1, n_steps, reading.values | clock.rates())
+                if logs:
+                    where = {"epoch": done * training.batch_size / feed.n_records, "learning_rate": lr}
+                    watched = _watched(shares)
+                    metrics.write(done, "train", clock.means() | watched | where | clock.rates())
                     clock.reset()
 
-                if validation is not None and (done % training.validate_every_steps == 0 or done == n_steps):
+                if validation is not None and validates:
                     held_out = validate(objective, validation, make_views, training)
                     metrics.write(done, "validation", held_out)
-                    if held_out["loss"] < best_loss:
-                        best_loss = held_out["loss"]
-                        if keep_best:
-                            save(run_dir / BEST, done, keep=1)
+                    state = _judged(state, held_out["loss"])
+                    if keep_best and state.stale == 0:
+                        save(run_dir / BEST, done, keep=1)
+                    clock.pause_over()
 
-                if done % training.checkpoint_every_steps == 0 or done == n_steps:
+                if saves or stops or _ran_out(state, training):
                     save(run_dir / CHECKPOINTS, done, keep=2)
+                    clock.pause_over()
+                if _ran_out(state, training):
+                    log.info("no lower validation loss in %d validations: stopped at step %d", state.stale, done)
+                    break
+                if stops and not last:
+                    raise StoppedError(
+                        f"training was stopped: {stop or 'another rank was told to'}",
+                        where=f"{run_dir}, after step {done} of {n_steps}",
+                        fix="run the same command with --resume to go on",
+                    )
 
 
 def validate(objective: Objective, feed: Feed, make_views: MakeViews, training: Training) -> dict[str, float]:
-    """Loss and its parts on ``feed``, averaged over windows; no gradient, the same draws every time."""
-    plans = evaluation_plans(
-        feed.lengths_n,
-        window_samples=feed.window_samples,
-        stride_samples=feed.window_samples,
-        batch_size=training.batch_size,
+    """Loss and its parts on ``feed``, averaged over windows; no gradient, the same draws every time.
+
+    Ranks take whole batches in turn, so that each batch is judged as one rank would judge it.
+    """
+    plans = list(
+        evaluation_plans(
+            feed.records,
+            window_samples=feed.window_samples,
+            stride_samples=feed.window_samples,
+            batch_size=training.batch_size,
+        )
     )
-    sums: dict[str, float] = {}
-    n_windows = 0
+    mine = range(distributed.rank(), len(plans), distributed.world())
+    autocast = _autocast(training, feed.device)
+    measured: list[tuple[int, int, dict[str, float]]] = []
     was_training = objective.training
     objective.eval()
     try:
-        with torch.no_grad():
-            for batch in feed.batches(plans):
-                with torch.autocast(feed.device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
+        with torch.no_grad(), distributed.alone():
+            for number, batch in zip(mine, feed.batches([plans[i] for i in mine]), strict=True):
+                with autocast():
                     terms: LossTerms = objective(make_views(batch, True))
-                n = len(batch.rows_b)
-                n_windows += n
-                for name, value in _values({"loss": terms.total, **terms.parts}).items():
-                    sums[name] = sums.get(name, 0.0) + n * value
+                measured.append((number, len(batch.rows_b), _values({"loss": terms.total, **terms.parts})))
     finally:
         objective.train(was_training)
+    sums: dict[str, float] = {}
+    n_windows = 0
+    # In the order of batches, so that any number of ranks comes to the same sum.
+    for _, n, values in sorted((one for its in distributed.told_by_all(measured) for one in its), key=lambda m: m[0]):
+        n_windows += n
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + n * value
     return {name: total / n_windows for name, total in sums.items()}
 
 
@@ -166,15 +238,18 @@ class Metrics:
     """``metrics.jsonl``, one line per event, and TensorBoard beside it where that is installed.
 
     Lines after ``first_step`` are dropped: a resumed run writes them again. A tracker's failure is logged and
-    never stops a run.
+    never stops a run. Unless it ``writes``, as only one rank does, nothing happens.
     """
 
-    def __init__(self, run_dir: Path, first_step: int) -> None:
+    def __init__(self, run_dir: Path, first_step: int, *, writes: bool = True) -> None:
+        self._board: Any = None
+        self._file: Any = None
+        if not writes:
+            return
         self._path = run_dir / METRICS
         kept = [line for line in _lines(self._path) if first_step and line["step"] <= first_step]
         self._path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         self._file = self._path.open("a", encoding="utf-8")
-        self._board: Any = None
         try:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -190,11 +265,14 @@ class Metrics:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         self._tell_board(lambda board: board.close())
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Write one line: what was measured after ``step`` steps on ``split``."""
+        if self._file is None:
+            return
         rounded = {name: float(f"{value:.7g}") for name, value in values.items()}
         self._file.write(json.dumps({"step": step, "split": split, **rounded}) + "\n")
         self._file.flush()
@@ -219,7 +297,7 @@ class _Clock:
         self.reset()
 
     def reset(self) -> None:
-        self._began_s = time.perf_counter()
+        self._began_s = self._ticked_s = time.perf_counter()
         self._waited_s = 0.0
         self._n = 0
         self._sums: dict[str, float] = {}
@@ -230,7 +308,14 @@ class _Clock:
         yield
         self._waited_s += time.perf_counter() - began_s
 
+    def pause_over(self) -> None:
+        """Leave out what was done since the last tick: it was not training."""
+        now_s = time.perf_counter()
+        self._began_s += now_s - self._ticked_s
+        self._ticked_s = now_s
+
     def tick(self, values: Mapping[str, float]) -> None:
+        self._ticked_s = time.perf_counter()
         self._n += 1
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
@@ -246,6 +331,174 @@ class _Clock:
         }
 
 
+class _Reading(NamedTuple):
+    """What one step came to. ``own_loss`` is this rank's, ``rows`` its records."""
+
+    step: int
+    values: dict[str, float]
+    own_loss: float
+    rows: list[int]
+
+
+class _Readings:
+    """The scalars of the last steps, on their way from the device.
+
+    On a GPU they are read ``lag`` steps late, so that it never waits to be told what to do next. What must not
+    wait is decided there: :meth:`hold_back_if_broken`.
+    """
+
+    def __init__(self, optimiser: torch.optim.Optimizer, lag: int) -> None:
+        self._optimiser, self._lag = optimiser, lag
+        self._pending: deque[tuple[int, list[str], Tensor, Any, list[int]]] = deque()
+        self._broken: Tensor | None = None
+
+    def put(
+        self,
+        step: int,
+        shares: Sequence[tuple[LossTerms, float]],
+        gradient_norm: Tensor,
+        stop: bool,
+        rows: list[int],
+    ) -> None:
+        """Take the scalars of a step: those of the loss are averaged over parts and ranks, by their shares."""
+        names = ["loss", *shares[0][0].parts]
+        scalars = [(share, [terms.total, *terms.parts.values()]) for terms, share in shares]
+        own = sum(share * torch.stack([one.detach().float() for one in its]) for share, its in scalars)
+        assert isinstance(own, Tensor)
+        whole = distributed.total(torch.cat([own, own.new_tensor([float(stop)])]))
+        measured = torch.cat([whole, gradient_norm.detach().float().reshape(1), own[:1]])
+        self._now = measured[[0, -2]]
+        arrived = None
+        if measured.is_cuda:
+            measured = measured.to("cpu", non_blocking=True)
+            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            arrived.record()
+        self._pending.append((step, [*names, _STOP, "gradient_norm"], measured, arrived, rows))
+
+    def hold_back_if_broken(self) -> None:
+        """Let the optimiser take no step from the first on whose loss or gradient is not finite."""
+        broken = (~torch.isfinite(self._now)).any().float()
+        self._broken = broken if self._broken is None else torch.maximum(self._broken, broken)
+        self._optimiser.found_inf = self._broken  # type: ignore[attr-defined]
+
+    def due(self, *, everything: bool) -> Iterator[_Reading]:
+        """What should have arrived by now, in order."""
+        while len(self._pending) > (0 if everything else self._lag):
+            step, names, measured, arrived, rows = self._pending.popleft()
+            if arrived is not None:
+                arrived.synchronize()
+            *values, own_loss = measured.tolist()
+            yield _Reading(step, dict(zip(names, values, strict=True)), own_loss, rows)
+
+
+class _State(NamedTuple):
+    """Where a run stands besides its weights: steps done, lowest validation loss, validations since then."""
+
+    step: int = 0
+    best_loss: float = math.inf
+    stale: int = 0
+
+
+def _judged(state: _State, loss: float) -> _State:
+    if loss < state.best_loss:
+        return state._replace(best_loss=loss, stale=0)
+    return state._replace(stale=state.stale + 1)
+
+
+def _ran_out(state: _State, training: Training) -> bool:
+    """Whether validation has not become better for too long."""
+    return training.patience is not None and state.stale >= training.patience
+
+
+def _layers(objective: Objective) -> list[list[nn.Parameter]]:
+    """All parameters, from the output of the network down: what only the objective has stands at the top."""
+    layers = objective.backbone.layer_groups()
+    of_backbone = {id(parameter) for layer in layers for parameter in layer}
+    return [[one for one in objective.parameters() if id(one) not in of_backbone], *layers]
+
+
+def _refuse_division(objective: Objective, batch_size: int, n_parts: int, world: int) -> None:
+    """Raise ConfigError where a loss that compares windows would see only some of them, or slices of two sizes."""
+    if not objective.compares_windows:
+        if batch_size < n_parts * world:
+            raise ConfigError(
+                "a batch has fewer windows than there are parts to divide it into",
+                expected=f"pretrain.batch_size of {n_parts * world} or more",
+                got=batch_size,
+            )
+        return
+    if n_parts > 1:
+        raise ConfigError(
+            f"{type(objective).__name__} compares the windows of a batch: it can't be taken in parts",
+            expected="pretrain.accumulate: 1",
+            got=n_parts,
+            fix="use more ranks, a smaller batch, or precision: bfloat16",
+        )
+    if batch_size % world:
+        raise ConfigError(
+            "the batch can't be divided evenly among the ranks",
+            expected=f"pretrain.batch_size divisible by {world}",
+            got=batch_size,
+            fix="change the number of ranks",
+        )
+
+
+def _refuse_broken(reading: _Reading, feed: Feed, *, loss_only: bool) -> None:
+    """Raise DivergedError, on all ranks alike, if a step's loss or gradient is not finite.
+
+    Where the loss is scaled (float16), a gradient that overflows is expected now and then, and the step is skipped.
+    """
+    if math.isfinite(reading.values["loss"]) and (loss_only or math.isfinite(reading.values["gradient_norm"])):
+        return
+    told = distributed.told_by_all((math.isfinite(reading.own_loss), feed.record_ids(reading.rows)))
+    unfit = [name for finite, names in told if not finite for name in names]
+    raise DivergedError(reading.step, reading.values, unfit or [name for _, names in told for name in names])
+
+
+def _watched(shares: Sequence[tuple[LossTerms, float]]) -> dict[str, float]:
+    """How the features of the last batch lie: of this rank's slice."""
+    try:
+        from ecgtrain import diagnostics
+    except ImportError:
+        return {}
+    features_vbd = shares[-1][0].features_vbd
+    return {} if features_vbd is None else _values(diagnostics.watch(features_vbd))
+
+
+def _compiled(objective: Objective) -> nn.Module:
+    """``objective`` with its forward compiled; where the first call fails, it goes on without, and says so."""
+    try:
+        compiled = torch.compile(objective)
+    except Exception as error:
+        log.warning("torch.compile isn't to be had here: %s", " ".join(str(error).split())[:200])
+        return objective
+    return _CompiledOrNot(objective, compiled)
+
+
+class _CompiledOrNot(nn.Module):
+    """Compiled, until that is found not to work."""
+
+    def __init__(self, objective: Objective, compiled: Any) -> None:
+        super().__init__()
+        self.objective = objective
+        self._compiled = [compiled]  # in a list: the weights are the objective's, and are named once
+
+    def forward(self, views: Any) -> LossTerms:
+        if self._compiled:
+            try:
+                terms: LossTerms = self._compiled[0](views)
+                return terms
+            except Exception as error:  # the compiler's errors have no common ancestor
+                self._compiled.clear()
+                log.warning("torch.compile failed, training goes on without: %s", " ".join(str(error).split())[:200])
+        return self.objective(views)  # type: ignore[no-any-return]
+
+
+def _autocast(training: Training, device: torch.device) -> Callable[[], torch.autocast]:
+    dtype = _AUTOCAST.get(training.precision)
+    return partial(torch.autocast, device.type, dtype, enabled=dtype is not None)
+
+
 def _values(scalars: Mapping[str, Tensor]) -> dict[str, float]:
     """Scalars as plain numbers, in one transfer."""
     return dict(zip(scalars, torch.stack([value.detach().float() for value in scalars.values()]).tolist(), strict=True))
@@ -255,36 +508,31 @@ def _add_scalar(board: Any, name: str, value: float, step: int) -> None:
     board.add_scalar(name, value, step)
 
 
+def _step_seed(seed: int, step: int, part: int) -> int:
+    """What torch's own generator (dropout) starts a step with: nothing has to be remembered for it."""
+    return (seed * 1_000_003 + step) * 1_000_003 + part & (2**63 - 1)
+
+
 @contextmanager
-def _own_torch_generator(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's generators for the run, and give them back as they were."""
+def _own_torch_generator(device: torch.device) -> Iterator[None]:
+    """Give torch's generators back as they were."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
         yield
 
 
-def _trainer_state(
-    step: int, best_loss: float, optimiser: torch.optim.Optimizer, device: torch.device
-) -> dict[str, Any]:
-    state = {
-        "step": step,
-        "best_loss": best_loss,
-        "optimiser": optimiser.state_dict(),
-        "torch_generator": torch.random.get_rng_state(),
-    }
-    if device.type == "cuda":
-        state["cuda_generator"] = torch.cuda.get_rng_state(device)
-    return state
+def _newest(run_dir: Path) -> Path | None:
+    """The newest whole checkpoint as the first rank finds it: not all nodes need to see the same at once."""
+    return distributed.told_by_first(checkpoint.last(run_dir / CHECKPOINTS) if distributed.rank() == 0 else None)
 
 
 def _restore(
     path: Path,
     objective: Objective,
     optimiser: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
     config: Mapping[str, Any],
-    device: torch.device,
-) -> tuple[int, float]:
-    """Put weights, optimiser and generators back as they were at ``path``; returns its step and best loss."""
+) -> _State:
+    """Put weights and optimiser back as they were at ``path``; returns where the run stood."""
     written = checkpoint.load_config(path)
     for key in sorted({*config, *written}):
         if config.get(key) != written.get(key):
@@ -295,14 +543,13 @@ def _restore(
                 got=json.dumps(written.get(key)),
                 fix="resume with the settings of the run, or start another one",
             )
-    state = checkpoint.load_trainer(path)
+    trainer = checkpoint.load_trainer(path)
     try:
         objective.load_state_dict(checkpoint.load_weights(path))
-        optimiser.load_state_dict(state["optimiser"])
-        torch.random.set_rng_state(state["torch_generator"])
-        if device.type == "cuda" and "cuda_generator" in state:
-            torch.cuda.set_rng_state(state["cuda_generator"], device)
-        return int(state["step"]), float(state["best_loss"])
+        optimiser.load_state_dict(trainer["optimiser"])
+        if scaler.is_enabled():
+            scaler.load_state_dict(trainer["scaler"])
+        return _State(int(trainer["step"]), float(trainer["best_loss"]), int(trainer.get("stale", 0)))
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
         raise CheckpointError(
             "the checkpoint doesn't fit this run", where=path, got=" ".join(str(error).split())[:200]

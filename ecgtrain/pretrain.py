@@ -11,9 +11,10 @@ A run directory explains itself::
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,7 +28,7 @@ import torch
 from torch import nn
 
 from ecgstore import COUNTS_PER_MV, ConfigError, Settings, Store, occupant, open_store, parse
-from ecgtrain import checkpoint, loop, views
+from ecgtrain import checkpoint, distributed, loop, views
 from ecgtrain.backbones import Backbone
 from ecgtrain.checkpoint import Passport
 from ecgtrain.config import Data, Feeding, Pretrain, RunConfig, dump
@@ -41,6 +42,8 @@ CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"
 SEEN = "seen.parquet"
 EXPORT = "export"
+
+log = logging.getLogger(__name__)
 
 #: Streams of the run's draw.
 _TRAINING, _VALIDATION = 0, 1
@@ -69,17 +72,23 @@ def pretrain(
     device: torch.device | str = "cpu",
     resume: bool = False,
     progress: loop.Progress | None = None,
+    say: Callable[[str], None] = log.info,
+    should_stop: loop.ShouldStop = lambda: None,
 ) -> Trained:
     """Pretrain as ``config`` says, into ``run_dir``; returns the exported backbone and its passport.
 
     With ``resume``, goes on from the newest whole checkpoint in ``run_dir``, and returns at once if the run
-    was finished. Raises ConfigError (no pretraining in the recipe; ``run_dir`` holds a run and ``resume`` is
-    not set; folds, leads or windows that the store hasn't), LeakageError (a patient in training and in
-    validation folds), the store's errors, DivergedError and CheckpointError.
+    was finished. ``should_stop`` is asked at every step for a reason to stop. Within :func:`distributed.ranks` all
+    ranks call this alike; the first writes the run directory, and the others return the last weights.
+
+    Raises ConfigError (no pretraining in the recipe; ``run_dir`` holds a run and ``resume`` is not set; folds, leads
+    or windows that the store hasn't), LeakageError (a patient in training and in validation folds), the store's
+    errors, and what :func:`ecgtrain.loop.train` raises.
     """
     run_dir = Path(run_dir)
     settings = _pretrain_of(config)
-    if (run_dir / loop.METRICS).exists() and not resume:
+    first = distributed.rank() == 0
+    if distributed.told_by_first((run_dir / loop.METRICS).exists()) and not resume:
         raise ConfigError("there is already a run", where=run_dir, fix="resume it, or choose another directory")
     store = open_store(config.data.store)
     passport = _passport(store, config.data.leads or store.leads, settings)
@@ -90,13 +99,16 @@ def pretrain(
     objective.check(settings.window_samples, settings.batch_size, passport.fs_hz)
     feed = _open_windows(config, parts, passport, device)
     validation = _open_windows(config, validation_parts, passport, device) if settings.validation_folds else None
-
-    run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / CONFIG).write_text(dump(config), encoding="utf-8")
-    fed = {"feed": feed.description, **({"records_left_out": feed.left_out} if feed.left_out else {})}
-    _write_json(run_dir / ENVIRONMENT, {**environment(device), **fed})
-    _write_json(run_dir / checkpoint.PASSPORT, passport.model_dump(mode="json"))
-    _write_seen(run_dir / SEEN, {"train": parts, "validation": validation_parts})
+    identity = _identity(config, parts, feed)
+    distributed.refuse_different(identity, "what they train on")
+    if first:
+        say(feed.description)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / CONFIG).write_text(dump(config), encoding="utf-8")
+        fed = {"feed": feed.description, **({"records_left_out": feed.left_out} if feed.left_out else {})}
+        _write_json(run_dir / ENVIRONMENT, {**environment(device), "ranks": distributed.world(), **fed})
+        _write_json(run_dir / checkpoint.PASSPORT, passport.model_dump(mode="json"))
+        _write_seen(run_dir / SEEN, {"train": parts, "validation": validation_parts})
 
     loop.train(
         objective,
@@ -105,13 +117,16 @@ def pretrain(
         settings,
         seed=config.seed,
         run_dir=run_dir,
-        config=_identity(config, parts, feed),
+        config=identity,
         passport=passport,
         validation=validation,
         keep_best=settings.keep == "best",
         resume=resume,
-        progress=progress,
+        progress=progress if first else None,
+        should_stop=should_stop,
     )
+    if not first:
+        return Trained(objective.backbone.eval(), passport)
     _export(run_dir, objective, settings, passport)
     return load_backbone(run_dir, device=device)
 
@@ -221,7 +236,7 @@ def calibrate_batchnorm(
         with torch.no_grad():
             for step in range(n_batches if norms else 0):
                 plan = batch_plan(
-                    feed.lengths_n,
+                    feed.records,
                     window_samples=feed.window_samples,
                     seed=seed,
                     step=step,
@@ -264,7 +279,7 @@ def window_features(
         feeding=Feeding(strict=True),
     )
     plans = evaluation_plans(
-        feed.lengths_n, window_samples=window_samples, stride_samples=stride_samples, batch_size=batch_size
+        feed.records, window_samples=window_samples, stride_samples=stride_samples, batch_size=batch_size
     )
     normalise = _normaliser(passport, feed.device)
     features, record_rows = [], []
@@ -310,7 +325,8 @@ def _pretrain_of(config: RunConfig) -> Pretrain:
 def _identity(config: RunConfig, parts: Sequence[Part], feed: Feed) -> dict[str, Any]:
     """What a run and its resumption must share; the place of the stores may change."""
     content = config.model_dump(mode="json", include={"seed", "data", "pretrain"})
-    cadence = {"log_every_steps", "validate_every_steps", "checkpoint_every_steps"}
+    # How the work is done, not what is learned; a network that is compiled differs by rounding only.
+    manner = {"log_every_steps", "validate_every_steps", "checkpoint_every_steps", "accumulate", "compile"}
     store = parts[0].store
     # Settings of the data count where they are not the default, so that older checkpoints can be resumed.
     plain = Data(store="").model_dump(mode="json")
@@ -323,7 +339,7 @@ def _identity(config: RunConfig, parts: Sequence[Part], feed: Feed) -> dict[str,
         "seed": content["seed"],
         "leads": list(config.data.leads or store.leads),
         "store_fingerprint": store.fingerprint,
-        **{f"pretrain.{name}": value for name, value in content["pretrain"].items() if name not in cadence},
+        **{f"pretrain.{name}": value for name, value in content["pretrain"].items() if name not in manner},
         **{
             f"data.{name}": value
             for name, value in content["data"].items()
@@ -374,7 +390,7 @@ def _make_views(method: Settings, passport: Passport, seed: int, device: torch.d
     def make_views(batch: Batch, validating: bool) -> Any:
         draw = Draw(seed).fork(_VALIDATION if validating else _TRAINING)
         mv = views.to_mv(batch.counts_blt)
-        return cut(method, WindowBatch(mv, batch.sample_numbers_b, passport.fs_hz, normalise, draw))
+        return cut(method, WindowBatch(mv, batch.sample_numbers_b, passport.fs_hz, normalise, draw, batch.step))
 
     return make_views
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from ecgstore import ConfigError, open_store
-from ecgtrain import evaluate, loop, report
+from ecgtrain import distributed, evaluate, loop, report
 from ecgtrain.config import RunConfig, dump
 from ecgtrain.pretrain import ENVIRONMENT, Trained, pretrain, random_backbone, select_parts
 
@@ -26,8 +27,12 @@ def run(
     resume: bool = False,
     progress: loop.Progress | None = None,
     say: Say = lambda _: None,
-) -> dict[str, Any]:
+    until: AbstractContextManager[loop.ShouldStop] | None = None,
+) -> dict[str, Any] | None:
     """Do all that a recipe says, into ``run_dir``; returns the report that was written there.
+
+    Under ``torchrun`` all ranks pretrain; the first goes on to judge, the others return None. ``until`` is entered
+    while pretraining, and gives the function that says when to stop (:func:`ecgtrain.stopping.told_to_stop`).
 
     What can be known to be wrong is refused before any training: tasks that don't exist, stores that can't be
     opened. Raises what :func:`ecgtrain.pretrain.pretrain` and :func:`ecgtrain.evaluate.judge` raise.
@@ -40,8 +45,16 @@ def run(
         evaluate.check(question, open_store(question.store or config.data.store))
     method = str(settings.method.model_dump()["name"])
     store = open_store(config.data.store)
-    say(f"{config.name}: {method} on {store.path} ({store.n_records} records), into {run_dir}")
-    trained = pretrain(config, run_dir, device=device, resume=resume, progress=progress)
+    with distributed.ranks(device) as own_device, until or nullcontext(lambda: None) as should_stop:
+        first = distributed.rank() == 0
+        if first:
+            ranks = f" on {distributed.world()} ranks" if distributed.world() > 1 else ""
+            say(f"{config.name}: {method} on {store.path} ({store.n_records} records), into {run_dir}{ranks}")
+        trained = pretrain(
+            config, run_dir, device=own_device, resume=resume, progress=progress, say=say, should_stop=should_stop
+        )
+    if not first:
+        return None
     results: list[dict[str, Any]] = []
     for question in config.downstream:
         answers: dict[str, evaluate.Judged] = {}
@@ -58,8 +71,8 @@ def run(
                 device=device,
             )
             results.append(result)
-        first = results[-1 - len(question.nulls)]
-        first["difference_to"] = {
+        asked = results[-1 - len(question.nulls)]
+        asked["difference_to"] = {
             null: evaluate.difference(answers[method], answers[null], config.seed) for null in question.nulls
         }
     made = {

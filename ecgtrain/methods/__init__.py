@@ -18,9 +18,10 @@ class WindowBatch(NamedTuple):
 
     ``mv``: millivolts, so that noise can be added in mV; ``normalise`` turns them into what the network eats, and
     is called where the paper calls it. Random parameters come from ``draw`` by ``sample_numbers_b``, so that it
-    does not matter which rank makes the views. ``targets_bc``: float32, 1 where a record has the statement, 0
-    where it hasn't; only for methods whose settings name a ``task``. ``banks``: recorded noise, for augmentations
-    that add it.
+    does not matter which rank makes the views; what is drawn once for a whole batch, by ``step``.
+
+    ``targets_bc``: float32, 1 where a record has the statement, 0 where it hasn't; only for methods whose settings
+    name a ``task``. ``banks``: recorded noise, for augmentations that add it.
     """
 
     mv: Millivolts
@@ -28,6 +29,7 @@ class WindowBatch(NamedTuple):
     fs_hz: float
     normalise: Callable[[Millivolts], Tensor]
     draw: Draw
+    step: int = 0
     targets_bc: Tensor | None = None
     banks: Banks | None = None
 
@@ -83,6 +85,10 @@ class Objective(nn.Module):
     #: Whether the loss compares the windows of a batch with each other, so that a batch can't be taken in parts.
     #: Such a loss gathers the batch from all ranks (:func:`ecgtrain.distributed.gather`).
     compares_windows: ClassVar[bool] = False
+    #: Whether BatchNorm must see the whole global batch, because windows could be told apart by their rank.
+    wants_sync_batchnorm: ClassVar[bool] = False
+    #: Whether some parameters that are trained may get no gradient in a step.
+    leaves_parameters_out: ClassVar[bool] = False
 
     @property
     def chance(self) -> dict[str, float]:

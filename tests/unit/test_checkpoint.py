@@ -160,8 +160,8 @@ def test_a_passport_is_good_for_stores_of_the_same_recipe(mini, mini_store, tmp_
 
 
 def test_errors_pickle():
-    error = DivergedError(7, {"loss": float("nan"), "accuracy": 0.5}, range(20))
+    error = DivergedError(7, {"loss": float("nan"), "accuracy": 0.5}, [f"r{i}" for i in range(20)])
     again = pickle.loads(pickle.dumps(error))
-    assert (again.step, again.parts["accuracy"], again.rows) == (7, 0.5, tuple(range(20)))
+    assert (again.step, again.parts["accuracy"], again.record_ids[3]) == (7, 0.5, "r3")
     assert str(again) == str(error)
-    assert "step 7, records at rows 0, 1, 2, 3, 4, 5, 6, 7, …; got loss nan, accuracy 0.5" in str(error)
+    assert "step 7, records r0, r1, r2, r3, r4, r5, r6, r7, …; got loss nan, accuracy 0.5" in str(error)

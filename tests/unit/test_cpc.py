@@ -66,7 +66,7 @@ def test_the_loss_is_the_published_one(ahead):
 def test_the_sum_over_terms_of_the_batch_mean_is_minimised():
     x_blt = windows(4)
     summed, averaged = objective(reduction="sum"), objective(reduction="mean")
-    total, parts = summed(make_views(cpc.Settings(), x_blt))
+    total, parts, features_vbd = summed(make_views(cpc.Settings(), x_blt))
     mean = averaged(make_views(cpc.Settings(), x_blt)).total
     assert total.item() == pytest.approx((100 - 12) * mean.item(), rel=1e-5)
     assert parts["per_term_nats"].item() == pytest.approx(mean.item(), rel=1e-6)
@@ -184,6 +184,7 @@ def test_bfloat16_networks_keep_scores_in_float32():
 
 def test_unfit_windows_and_backbones_are_refused():
     with pytest.raises(ConfigError, match="expected more than 12 latents, got 12"):
-        objective()(make_views(cpc.Settings(), windows(2, n_samples=12)))
+        objective().check(window_samples=12, batch_size=2, fs_hz=100.0)
+    objective().check(window_samples=13, batch_size=2, fs_hz=100.0)
     with pytest.raises(ConfigError, match="cpc needs a backbone with latents.*got Identity"):
         cpc.build(cpc.Settings(), nn.Identity())

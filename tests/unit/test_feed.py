@@ -45,7 +45,7 @@ def whole(store, row):
 
 def plans(feed, n=12, batch_size=8):
     return [
-        batch_plan(feed.lengths_n, window_samples=feed.window_samples, seed=1, step=step, batch_size=batch_size)
+        batch_plan(feed.records, window_samples=feed.window_samples, seed=1, step=step, batch_size=batch_size)
         for step in range(n)
     ]
 
@@ -67,7 +67,7 @@ def test_ragged_records_and_records_over_several_shards(ragged):
     feed = open_feed(ragged, np.arange(5), window_samples=300)
     assert ragged.n_shards > 1
     signals = [whole(ragged, row) for row in range(5)]
-    for plan in evaluation_plans(feed.lengths_n, window_samples=300, stride_samples=300, batch_size=256):
+    for plan in evaluation_plans(feed.records, window_samples=300, stride_samples=300, batch_size=256):
         batch = feed.batch(plan)
         for window_lt, row, offset in zip(batch.counts_blt.numpy(), batch.rows_b, plan.offsets, strict=True):
             assert (window_lt == signals[row][:, offset : offset + 300]).all()
@@ -77,7 +77,7 @@ def test_a_short_record_is_refused_or_padded(ragged):
     with pytest.raises(ConfigError, match="2 of 5 records are shorter than a window.*the first is r0.*got 300"):
         open_feed(ragged, np.arange(5), window_samples=400)
     feed = open_feed(ragged, np.arange(5), window_samples=400, short_records="pad")
-    plan = batch_plan(feed.lengths_n, window_samples=400, seed=0, step=0, batch_size=5)
+    plan = batch_plan(feed.records, window_samples=400, seed=0, step=0, batch_size=5)
     counts_blt = feed.batch(plan).counts_blt[plan.rows.tolist().index(3)].numpy()
     assert (counts_blt[:, :300] == whole(ragged, 3)).all()
     assert (counts_blt[:, 300:] == NOT_RECORDED).all()
@@ -86,7 +86,7 @@ def test_a_short_record_is_refused_or_padded(ragged):
 def test_leads_are_taken_by_name_in_the_order_asked_for(store):
     rows = np.array([5, 3])
     both = open_feed(store, rows, window_samples=1000), open_feed(store, rows, window_samples=1000, leads=("V5", "II"))
-    plan = next(evaluation_plans(both[0].lengths_n, window_samples=1000, stride_samples=1000, batch_size=2))
+    plan = next(evaluation_plans(both[0].records, window_samples=1000, stride_samples=1000, batch_size=2))
     everything, two = (feed.batch(plan).counts_blt for feed in both)
     assert (two[:, 0] == everything[:, store.leads.index("V5")]).all()
     assert (two[:, 1] == everything[:, store.leads.index("II")]).all()

@@ -180,7 +180,7 @@ def test_calibrated_statistics_are_those_of_the_data(mini_store, run_dir):
 def _whole(feed):
     from ecgtrain.plan import evaluation_plans
 
-    return evaluation_plans(feed.lengths_n, window_samples=1000, stride_samples=1000, batch_size=64)
+    return evaluation_plans(feed.records, window_samples=1000, stride_samples=1000, batch_size=64)
 
 
 def test_features_come_by_window_seven_to_a_record(run_dir, mini_store):
