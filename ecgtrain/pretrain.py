@@ -28,7 +28,7 @@ import torch
 from torch import nn
 
 from ecgstore import COUNTS_PER_MV, ConfigError, Settings, Store, occupant, open_store, parse
-from ecgtrain import checkpoint, distributed, loop, views
+from ecgtrain import checkpoint, distributed, loop, tasks, views
 from ecgtrain.backbones import Backbone
 from ecgtrain.checkpoint import Passport
 from ecgtrain.config import Data, Feeding, Pretrain, RunConfig, dump
@@ -36,6 +36,7 @@ from ecgtrain.errors import CheckpointError, LeakageError
 from ecgtrain.feed import Batch, Feed, Part, open_feed, open_feed_of
 from ecgtrain.methods import Objective, WindowBatch
 from ecgtrain.plan import Int64, batch_plan, evaluation_plans
+from ecgtrain.tasks import Targets
 from ecgtrain.views import Draw, Normalisation
 
 CONFIG = "config.yaml"
@@ -95,7 +96,9 @@ def pretrain(
     parts = select_parts(config.data, store, settings.folds, passport)
     validation_parts = select_parts(config.data, store, settings.validation_folds, passport)
     _refuse_shared_patients(parts, validation_parts)
-    objective = build_objective(settings.method, settings.backbone, len(passport.leads), config.seed)
+    targets = _targets(config, store, parts)
+    parts, validation_parts = (_labelled(some, targets) for some in (parts, validation_parts))
+    objective = build_objective(settings.method, settings.backbone, len(passport.leads), config.seed, targets)
     objective.check(settings.window_samples, settings.batch_size, passport.fs_hz)
     feed = _open_windows(config, parts, passport, device)
     validation = _open_windows(config, validation_parts, passport, device) if settings.validation_folds else None
@@ -113,7 +116,7 @@ def pretrain(
     loop.train(
         objective,
         feed,
-        _make_views(settings.method, passport, config.seed, device),
+        _make_views(settings.method, passport, config.seed, device, targets),
         settings,
         seed=config.seed,
         run_dir=run_dir,
@@ -165,12 +168,18 @@ def build_backbone(settings: Settings, n_leads: int, seed: int) -> Backbone:
         return cast(Backbone, room.build(settings, n_leads))
 
 
-def build_objective(method: Settings, backbone: Settings, n_leads: int, seed: int) -> Objective:
-    """The objective of ``method`` over a fresh backbone (:func:`build_backbone` with the same seed)."""
+def build_objective(
+    method: Settings, backbone: Settings, n_leads: int, seed: int, targets: Targets | None = None
+) -> Objective:
+    """The objective of ``method`` over a fresh backbone (:func:`build_backbone` with the same seed).
+
+    ``targets`` for a method that learns them.
+    """
     network = build_backbone(backbone, n_leads, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return cast(Objective, occupant("ecgtrain.methods", cast(Any, method).name).build(method, network))
+        build = occupant("ecgtrain.methods", cast(Any, method).name).build
+        return cast(Objective, build(method, network, *([] if targets is None else [len(targets.classes)])))
 
 
 def load_backbone(run_dir: str | Path, *, device: torch.device | str = "cpu") -> Trained:
@@ -383,14 +392,43 @@ def _normaliser(passport: Passport, device: torch.device | str) -> Any:
     return partial(views.normalise, mode=normalisation.mode, statistics=normalisation.vectors(passport.leads, device))
 
 
-def _make_views(method: Settings, passport: Passport, seed: int, device: torch.device | str) -> loop.MakeViews:
+def _targets(config: RunConfig, store: Store, parts: Sequence[Part]) -> Targets | None:
+    """What a supervised method learns, where its settings name a task: the classes that some record shows it."""
+    task = getattr(_pretrain_of(config).method, "task", None)
+    if task is None:
+        return None
+    if len(parts) > 1:
+        raise ConfigError(
+            "a supervised method learns from one store",
+            where=config.name,
+            got=f"{len(parts)} stores",
+            fix="leave out data.stores",
+        )
+    return tasks.load(task).targets(store).fittable(parts[0].rows)
+
+
+def _labelled(parts: list[Part], targets: Targets | None) -> list[Part]:
+    """The records that have a target at all; all of them where none is learned."""
+    if targets is None:
+        return parts
+    return [part._replace(rows=targets.labelled(part.rows)) for part in parts]
+
+
+def _make_views(
+    method: Settings, passport: Passport, seed: int, device: torch.device | str, targets: Targets | None
+) -> loop.MakeViews:
+    y_nc = None if targets is None else torch.from_numpy(targets.y_nc.astype(np.float32)).to(device)
     cut = occupant("ecgtrain.methods", cast(Any, method).name).views
     normalise = _normaliser(passport, device)
 
     def make_views(batch: Batch, validating: bool) -> Any:
         draw = Draw(seed).fork(_VALIDATION if validating else _TRAINING)
         mv = views.to_mv(batch.counts_blt)
-        return cut(method, WindowBatch(mv, batch.sample_numbers_b, passport.fs_hz, normalise, draw, batch.step))
+        targets_bc = None if y_nc is None else y_nc[torch.from_numpy(batch.rows_b).to(y_nc.device)]
+        return cut(
+            method,
+            WindowBatch(mv, batch.sample_numbers_b, passport.fs_hz, normalise, draw, batch.step, targets_bc),
+        )
 
     return make_views
 

@@ -66,7 +66,7 @@ def test_the_loss_is_the_published_one(ahead):
 def test_the_sum_over_terms_of_the_batch_mean_is_minimised():
     x_blt = windows(4)
     summed, averaged = objective(reduction="sum"), objective(reduction="mean")
-    total, parts, features_vbd = summed(make_views(cpc.Settings(), x_blt))
+    total, parts, _ = summed(make_views(cpc.Settings(), x_blt))
     mean = averaged(make_views(cpc.Settings(), x_blt)).total
     assert total.item() == pytest.approx((100 - 12) * mean.item(), rel=1e-5)
     assert parts["per_term_nats"].item() == pytest.approx(mean.item(), rel=1e-6)

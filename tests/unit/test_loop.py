@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from functools import partial
 
 import pytest
@@ -226,6 +227,90 @@ def test_a_run_that_diverges_stops_at_once_and_says_where(store, tmp_path, poiso
     # The weights of the step before are safe.
     assert checkpoint.last(tmp_path / "checkpoints").name == "step-00000004"
     assert all(weight.isfinite().all() for weight in objective.state_dict().values())
+
+
+def test_no_step_is_taken_from_a_broken_one_on_even_if_it_is_read_late(store, straight, tmp_path, monkeypatch):
+    """As on a GPU, where a step's loss is read when the next one is already under way."""
+
+    class Late(loop._Readings):
+        def __init__(self, optimiser, lag):
+            super().__init__(optimiser, 3)
+
+    monkeypatch.setattr(loop, "_Readings", Late)
+    assert equal(run(store, tmp_path / "late"), straight[0])
+    assert lines(tmp_path / "late") == lines(straight[1])
+
+    class Poisoned(cpc.Cpc):
+        n = 0
+        weights = None
+
+        def forward(self, made):
+            Poisoned.n += self.training
+            terms = super().forward(made)
+            if Poisoned.n == 7:
+                Poisoned.weights = {name: value.clone() for name, value in self.state_dict().items()}
+                return terms._replace(total=terms.total * float("inf"))
+            return terms
+
+    objective = build_objective(METHOD, NETWORK, 12, seed=1)
+    objective.__class__ = Poisoned
+    with pytest.raises(DivergedError) as caught:
+        run(store, tmp_path / "broken", objective=objective, training={"log_every_steps": 20})
+    assert caught.value.step == 6
+    assert Poisoned.n > 7  # it went on for a while
+    for name, value in objective.named_parameters():
+        assert torch.equal(value, Poisoned.weights[name]), name
+
+
+def test_patience_ends_a_run_that_no_longer_gets_better(store, tmp_path):
+    def worse_and_worse(batch, validating):
+        made = make_views(batch, validating)
+        if validating:
+            worse_and_worse.factor *= 1.02
+            return made._replace(x_blt=made.x_blt * worse_and_worse.factor)
+        return made
+
+    worse_and_worse.factor = 50.0
+    settings = {"patience": 2, "steps": 200, "validate_every_steps": 3, "checkpoint_every_steps": 100}
+    run(store, tmp_path, make_views=worse_and_worse, training=settings)
+    assert checkpoint.last(tmp_path / "checkpoints").name == "step-00000009"
+    before = lines(tmp_path)
+    # Resumed, it is found to be finished.
+    run(store, tmp_path, make_views=worse_and_worse, training=settings, resume=True)
+    assert lines(tmp_path) == before
+
+
+def test_what_cannot_be_compiled_goes_on_without(store, tmp_path, monkeypatch, caplog):
+    def refuse(objective):
+        def compiled(made):
+            raise RuntimeError("no compiler\nanywhere")
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    plain = run(store, tmp_path / "plain", training={"steps": 4})
+    assert equal(run(store, tmp_path / "tried", training={"steps": 4, "compile": True}), plain)
+    assert "torch.compile failed, training goes on without: no compiler anywhere" in caplog.text
+
+
+def test_float16_scales_the_loss_and_remembers_by_how_much(store, straight, tmp_path):
+    half = run(store, tmp_path / "half", training={"precision": "float16"})
+    assert all(weight.dtype in (torch.float32, torch.int64) for weight in half.state_dict().values())
+    last, exact = lines(tmp_path / "half")[-1], lines(straight[1])[-1]
+    assert last["per_term_nats"] == pytest.approx(exact["per_term_nats"], abs=0.05)
+    with pytest.raises(Killed):
+        run(store, tmp_path / "killed", training={"precision": "float16"}, progress=killed_after(9))
+    assert checkpoint.load_trainer(checkpoint.last(tmp_path / "killed/checkpoints"))["scaler"]["scale"] > 1
+    assert equal(run(store, tmp_path / "killed", training={"precision": "float16"}, resume=True), half)
+
+
+def test_time_spent_on_checking_is_not_time_of_training():
+    clock = loop._Clock(batch_size=10)
+    clock.tick({})
+    time.sleep(0.5)
+    clock.pause_over()
+    clock.pause_over()
+    assert 10 / 0.5 < 100 < clock.rates()["windows_per_s"]
 
 
 def test_a_failing_tracker_never_stops_a_run(store, straight, tmp_path, caplog):
