@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import yaml
 
 from ecgstore import IngestSettings, ingest_folder
 from ecgstore.sources import synthetic
+from ecgtrain import checkpoint
 
 RECIPE = {
     "name": "tiny",
@@ -140,6 +142,58 @@ def test_a_killed_run_goes_on_to_the_same_weights(finished, room, tmp_path):
     assert done.returncode == 0, done.stderr
     weights = [path / "export" / "model.safetensors" for path in (out, tmp_path / "run")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+LONG = ("--set", "pretrain.steps=100000", "--set", "downstream=[]")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_run_told_to_stop_writes_a_checkpoint_and_says_so(room, tmp_path, number):
+    command = [sys.executable, "-m", "ecgtrain", "run", room / "recipe.yaml", *LONG]
+    command += ["--set", f"data.store={room / 'a.ecg'}", "--out", tmp_path / "run"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not list((tmp_path / "run" / "checkpoints").glob("step-*")):
+        time.sleep(0.005)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 75, error
+    last = error.splitlines()[-1]
+    assert last.startswith(f"stopped: training was stopped: it was sent {number.name}")
+    assert "--resume" in last
+    step = int(last.split("after step ")[1].split()[0])
+    assert checkpoint.torn(tmp_path / "run" / "checkpoints" / f"step-{step:08d}") is None
+
+
+def test_a_time_limit_ends_a_run_in_time(room, tmp_path):
+    began = time.monotonic()
+    arguments = (room / "recipe.yaml", *LONG, "--set", f"data.store={room / 'a.ecg'}", "--out", tmp_path / "run")
+    done = ecgtrain("run", *arguments, "--time-limit", "2s")
+    assert done.returncode == 75, done.stderr
+    assert "its 2 s are almost over" in done.stderr.splitlines()[-1]
+    assert time.monotonic() - began < 60
+    says(ecgtrain("run", *arguments, "--resume", "--time-limit", "soon"), "not a length of time", "3h, 90m")
+
+
+def torchrun(n, *arguments, **environment):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n)]
+    return subprocess.run(
+        [*command, "-m", "ecgtrain", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def test_two_processes_of_torchrun_make_one_report(finished, room, tmp_path):
+    out, answer = finished
+    arguments = ("--set", f"data.store={room / 'a.ecg'}", "--set", "pretrain.sync_batchnorm=true")
+    done = torchrun(2, "run", room / "recipe.yaml", *arguments, "--out", tmp_path / "run", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "on 2 ranks" in done.stderr
+    assert done.stderr.count("linear_probe of ptbxl/superdiagnostic on cpc features") == 1
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    ours, theirs = (its["results"][0]["metrics"]["macro_auroc"]["value"] for its in (json.loads(line), answer))
+    assert ours == pytest.approx(theirs, abs=0.02)
 
 
 def test_trained_heads_are_judged_on_another_store(finished, room, tmp_path):
