@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ecgstore.ingest import IngestReport, IngestSettings, ingest_folder, seal_store
     from ecgstore.layout import COUNTS_PER_MV, NOT_RECORDED
     from ecgstore.memory import keep_freed_memory
-    from ecgstore.noise import NoiseSettings, load_bank
+    from ecgstore.noise import Bank, NoiseSettings, load_bank
     from ecgstore.overlap import Overlap, find_overlap, near_duplicates
     from ecgstore.record import (
         LEADS_12,
@@ -62,7 +62,7 @@ _HOME = {
     "ingest": "IngestReport IngestSettings ingest_folder seal_store",
     "layout": "COUNTS_PER_MV NOT_RECORDED",
     "memory": "keep_freed_memory",
-    "noise": "NoiseSettings load_bank",
+    "noise": "Bank NoiseSettings load_bank",
     "overlap": "Overlap find_overlap near_duplicates",
     "record": "LEADS_12 Beat LeadState Listing Record RecordRef Rejection Statement Terms",
     "rooms": "occupant occupants",
@@ -76,6 +76,7 @@ __all__ = [
     "COUNTS_PER_MV",
     "LEADS_12",
     "NOT_RECORDED",
+    "Bank",
     "Beat",
     "ConfigError",
     "EcgError",

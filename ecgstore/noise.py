@@ -372,6 +372,13 @@ class Bank:
     folder: Path
     recordings: Mapping[str, Recording]
 
+    def at_rate(self, fs_hz: float, *, from_hz: float = 0.5) -> dict[str, Float32]:
+        """Each kind at ``fs_hz``, float32 (signals, samples), every signal about zero with unit RMS.
+
+        Muscle noise and electrode motion start at ``from_hz``: what is below is baseline wander.
+        """
+        return {kind: _at_rate(recording, fs_hz, from_hz) for kind, recording in self.recordings.items()}
+
 
 def load_bank(folder: str | Path) -> Bank:
     """Read the recorded noise of the MIT-BIH Noise Stress Test Database (ODC-By 1.0) from ``folder``.

@@ -79,6 +79,8 @@ class Data(Feeding):
     """Where the records come from. ``leads`` picks some of the store's, in this order; all by default.
 
     ``where``, ``sources`` and ``sites`` select records of ``store`` for pretraining, within the folds.
+    ``noise_bank``: a folder with the recorded noise of NSTDB, for views that add it.
+
     ``stores`` are mixed in; with ``weight`` set on all of them and here, windows come in those proportions, else
     every record counts alike. Passport and statistics are those of ``store``.
     """
@@ -88,6 +90,7 @@ class Data(Feeding):
     where: str = ""
     sources: tuple[str, ...] | None = Field(default=None, min_length=1)
     sites: tuple[str, ...] | None = Field(default=None, min_length=1)
+    noise_bank: str | None = None
     weight: PositiveFloat | None = None
     stores: tuple[MixedStore, ...] = ()
 
@@ -150,7 +153,7 @@ class Pretrain(Training):
     validation_folds: tuple[int, ...] = ()
     window_samples: PositiveInt
     short_records: Literal["pad", "refuse"] = "refuse"
-    normalise: Literal["none", "record", "lead"] = "lead"
+    normalise: Literal["none", "record", "record_lead", "lead"] = "lead"
     keep: Literal["last", "best"] = "last"
 
     @model_validator(mode="after")

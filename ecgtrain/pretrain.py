@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,8 +27,9 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
-from ecgstore import COUNTS_PER_MV, ConfigError, Settings, Store, occupant, open_store, parse
-from ecgtrain import checkpoint, distributed, loop, tasks, views
+from ecgstore import COUNTS_PER_MV, Bank, ConfigError, Settings, Store, load_bank, occupant, open_store, parse
+from ecgtrain import augmentations, checkpoint, distributed, loop, tasks, views
+from ecgtrain.augmentations import Banks
 from ecgtrain.backbones import Backbone
 from ecgtrain.checkpoint import Passport
 from ecgtrain.config import Data, Feeding, Pretrain, RunConfig, dump
@@ -99,10 +100,14 @@ def pretrain(
     targets = _targets(config, store, parts)
     parts, validation_parts = (_labelled(some, targets) for some in (parts, validation_parts))
     objective = build_objective(settings.method, settings.backbone, len(passport.leads), config.seed, targets)
+    bank = None if config.data.noise_bank is None else load_bank(config.data.noise_bank)
+    banks = None if bank is None else _on_device(bank.at_rate(passport.fs_hz), device)
+    chain = getattr(settings.method, "augmentations", ())
+    augmentations.check(chain, settings.window_samples, passport.fs_hz, banks)
     objective.check(settings.window_samples, settings.batch_size, passport.fs_hz)
     feed = _open_windows(config, parts, passport, device)
     validation = _open_windows(config, validation_parts, passport, device) if settings.validation_folds else None
-    identity = _identity(config, parts, feed)
+    identity = _identity(config, parts, feed, bank)
     distributed.refuse_different(identity, "what they train on")
     if first:
         say(feed.description)
@@ -116,7 +121,7 @@ def pretrain(
     loop.train(
         objective,
         feed,
-        _make_views(settings.method, passport, config.seed, device, targets),
+        _make_views(settings.method, passport, config.seed, device, targets, banks),
         settings,
         seed=config.seed,
         run_dir=run_dir,
@@ -331,7 +336,7 @@ def _pretrain_of(config: RunConfig) -> Pretrain:
     return config.pretrain
 
 
-def _identity(config: RunConfig, parts: Sequence[Part], feed: Feed) -> dict[str, Any]:
+def _identity(config: RunConfig, parts: Sequence[Part], feed: Feed, bank: Bank | None) -> dict[str, Any]:
     """What a run and its resumption must share; the place of the stores may change."""
     content = config.model_dump(mode="json", include={"seed", "data", "pretrain"})
     # How the work is done, not what is learned; a network that is compiled differs by rounding only.
@@ -339,7 +344,7 @@ def _identity(config: RunConfig, parts: Sequence[Part], feed: Feed) -> dict[str,
     store = parts[0].store
     # Settings of the data count where they are not the default, so that older checkpoints can be resumed.
     plain = Data(store="").model_dump(mode="json")
-    elsewhere = {"store", "stores", "leads", "feed", "draws", "pool_shards", "cache_dir", "strict"}
+    elsewhere = {"store", "stores", "noise_bank", "leads", "feed", "draws", "pool_shards", "cache_dir", "strict"}
     mixed = [
         {**other.model_dump(mode="json", exclude={"path"}), "fingerprint": part.store.fingerprint}
         for other, part in zip(config.data.stores, parts[1:], strict=True)
@@ -355,6 +360,7 @@ def _identity(config: RunConfig, parts: Sequence[Part], feed: Feed) -> dict[str,
             if name not in elsewhere and value != plain[name]
         },
         **({"data.stores": mixed} if mixed else {}),
+        **({"data.noise_bank": {kind: its.sha256 for kind, its in bank.recordings.items()}} if bank else {}),
         **feed.identity(),
     }
 
@@ -407,6 +413,10 @@ def _targets(config: RunConfig, store: Store, parts: Sequence[Part]) -> Targets 
     return tasks.load(task).targets(store).fittable(parts[0].rows)
 
 
+def _on_device(bank: Mapping[str, npt.NDArray[np.float32]], device: torch.device | str) -> Banks:
+    return {kind: torch.tensor(unit_st).to(device) for kind, unit_st in bank.items()}
+
+
 def _labelled(parts: list[Part], targets: Targets | None) -> list[Part]:
     """The records that have a target at all; all of them where none is learned."""
     if targets is None:
@@ -415,7 +425,12 @@ def _labelled(parts: list[Part], targets: Targets | None) -> list[Part]:
 
 
 def _make_views(
-    method: Settings, passport: Passport, seed: int, device: torch.device | str, targets: Targets | None
+    method: Settings,
+    passport: Passport,
+    seed: int,
+    device: torch.device | str,
+    targets: Targets | None = None,
+    banks: Banks | None = None,
 ) -> loop.MakeViews:
     y_nc = None if targets is None else torch.from_numpy(targets.y_nc.astype(np.float32)).to(device)
     cut = occupant("ecgtrain.methods", cast(Any, method).name).views
@@ -427,7 +442,7 @@ def _make_views(
         targets_bc = None if y_nc is None else y_nc[torch.from_numpy(batch.rows_b).to(y_nc.device)]
         return cut(
             method,
-            WindowBatch(mv, batch.sample_numbers_b, passport.fs_hz, normalise, draw, batch.step, targets_bc),
+            WindowBatch(mv, batch.sample_numbers_b, passport.fs_hz, normalise, draw, batch.step, targets_bc, banks),
         )
 
     return make_views

@@ -19,7 +19,7 @@ from torch import Tensor
 from ecgstore import COUNTS_PER_MV, NOT_RECORDED, ConfigError, Settings
 from ecgtrain.errors import PassportError
 
-NormaliseMode = Literal["none", "record", "lead"]
+NormaliseMode = Literal["none", "record", "record_lead", "lead"]
 
 #: Spreads below one count (1 µV) are no signal: dividing by them would only blow up rounding.
 _MIN_STD_MV = 1.0 / COUNTS_PER_MV
@@ -50,7 +50,9 @@ class Normalisation(Settings):
     """How millivolts are normalised, with the statistics it takes, by lead name, so that it can travel.
 
     ``none``: left in mV. ``record``: each window by one mean and one standard deviation over all its leads,
-    which keeps the leads' relative size. ``lead``: each lead by fixed statistics of the training folds.
+    which keeps the leads' relative size. ``record_lead``: each lead of each window by its own, which does not: limb
+    leads no longer add up, and how large a lead is can't be seen. ``lead``: each lead by fixed statistics of the
+    training folds.
     """
 
     mode: NormaliseMode = "none"
@@ -90,11 +92,12 @@ def normalise(mv: Millivolts, mode: NormaliseMode, statistics: tuple[Tensor, Ten
     x_blt, recorded_blt = mv
     if mode == "none":
         return x_blt
-    if mode == "record":
-        n_b11 = recorded_blt.sum(dim=(1, 2), keepdim=True).clamp_min(1)
-        mean = x_blt.sum(dim=(1, 2), keepdim=True) / n_b11
+    if mode in ("record", "record_lead"):
+        over = (1, 2) if mode == "record" else (2,)
+        n = recorded_blt.sum(dim=over, keepdim=True).clamp_min(1)
+        mean = x_blt.sum(dim=over, keepdim=True) / n
         centred_blt = (x_blt - mean).masked_fill_(~recorded_blt, 0.0)
-        std = (centred_blt.square().sum(dim=(1, 2), keepdim=True) / n_b11).sqrt()
+        std = (centred_blt.square().sum(dim=over, keepdim=True) / n).sqrt()
         return centred_blt / std.clamp_min(_MIN_STD_MV)
     if statistics is None:
         raise ValueError("mode 'lead' needs the leads' mean and standard deviation")

@@ -70,3 +70,24 @@ def write_record() -> WriteRecord:
         return folder / name
 
     return write
+
+
+@pytest.fixture(scope="session")
+def bank_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Recorded noise of two signals and no gain, as NSTDB has it: slow for bw, fast for ma, between for em."""
+    folder = tmp_path_factory.mktemp("nstdb")
+    rng = np.random.default_rng(0)
+    for name, low_hz, high_hz in (("bw", 0.1, 0.6), ("ma", 20, 100), ("em_from_118e00", 1, 8)):
+        spectrum = rng.standard_normal((2, 10801)) + 1j * rng.standard_normal((2, 10801))
+        freqs_hz = np.fft.rfftfreq(21600, 1 / 360)
+        wave_st = np.fft.irfft(spectrum * ((freqs_hz >= low_hz) & (freqs_hz <= high_hz)), axis=1)
+        wave_st *= np.array([[300], [90]]) / wave_st.std(axis=1, keepdims=True)
+        counts_ts = np.rint(wave_st.T + 40).astype("<i2")
+        counts_ts.tofile(folder / f"{name}.dat")
+        lines = [f"{name} 2 360 21600"]
+        for i in range(2):
+            total = int(counts_ts[:, i].astype(np.int64).sum()) % 65536
+            total -= 65536 if total > 32767 else 0
+            lines.append(f"{name}.dat 16 0 12 0 {counts_ts[0, i]} {total} 0 noise{i + 1}")
+        (folder / f"{name}.hea").write_text("\n".join(lines) + "\n")
+    return folder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,27 +24,6 @@ def signal_mv_lt() -> np.ndarray:
     t = np.arange(5000) / FS_HZ
     beats_t = np.exp(-0.5 * (((t + 0.5) % 1 - 0.5) / 0.012) ** 2)
     return (np.outer(np.linspace(0.4, 1.5, 12), beats_t) + 0.3).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def bank_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Recorded noise of two signals and no gain, as NSTDB has it: slow for bw, fast for ma, between for em."""
-    folder = tmp_path_factory.mktemp("nstdb")
-    rng = np.random.default_rng(0)
-    for name, low_hz, high_hz in (("bw", 0.1, 0.6), ("ma", 20, 100), ("em_from_118e00", 1, 8)):
-        spectrum = rng.standard_normal((2, 10801)) + 1j * rng.standard_normal((2, 10801))
-        freqs_hz = np.fft.rfftfreq(21600, 1 / 360)
-        wave_st = np.fft.irfft(spectrum * ((freqs_hz >= low_hz) & (freqs_hz <= high_hz)), axis=1)
-        wave_st *= np.array([[300], [90]]) / wave_st.std(axis=1, keepdims=True)
-        counts_ts = np.rint(wave_st.T + 40).astype("<i2")
-        counts_ts.tofile(folder / f"{name}.dat")
-        lines = [f"{name} 2 360 21600"]
-        for i in range(2):
-            total = int(counts_ts[:, i].astype(np.int64).sum()) % 65536
-            total -= 65536 if total > 32767 else 0
-            lines.append(f"{name}.dat 16 0 12 0 {counts_ts[0, i]} {total} 0 noise{i + 1}")
-        (folder / f"{name}.hea").write_text("\n".join(lines) + "\n")
-    return folder
 
 
 def added(noisy: noise.Noisy, signal_mv_lt: np.ndarray) -> np.ndarray:
@@ -340,6 +318,15 @@ def test_recorded_noise_has_the_spectrum_of_its_recording(bank_folder, signal_mv
         assert not np.array_equal(noise.add(signal_mv_lt, FS_HZ, "s", settings, bank).signal_mv_lt, noisy.signal_mv_lt)
         alone = noise.generate(500, FS_HZ, "r", settings, bank, leads=("V1",))
         assert np.array_equal(alone[0], noise.generate(500, FS_HZ, "r", settings, bank)[6])
+
+
+def test_a_bank_at_another_rate_keeps_its_spectrum_at_unit_size(bank_folder):
+    found = noise.load_bank(bank_folder).at_rate(100.0)
+    assert sorted(found) == ["nstdb-bw", "nstdb-em", "nstdb-ma"]
+    for kind, (low_hz, high_hz) in {"nstdb-bw": (0, 0.7), "nstdb-em": (0.7, 9), "nstdb-ma": (15, 50)}.items():
+        assert found[kind].shape == (2, 6000)
+        assert np.allclose(found[kind].std(axis=1), 1, atol=1e-4)
+        assert all(share(trace_t, 100.0, low_hz, high_hz) > 0.95 for trace_t in found[kind])
 
 
 def test_drift_is_no_part_of_recorded_muscle_noise_unless_asked_for(bank_folder):

@@ -8,11 +8,13 @@ import pytest
 import torch
 
 import ecgtrain
-from ecgstore import ConfigError, IngestSettings, ingest_folder, open_store, parse
+from ecgstore import ConfigError, IngestSettings, SourceError, ingest_folder, open_store, parse
 from ecgtrain import checkpoint, config, views
+from ecgtrain.augmentations import RecordedNoise
 from ecgtrain.config import RunConfig
 from ecgtrain.errors import CheckpointError, LeakageError, PassportError
 from ecgtrain.feed import open_feed
+from ecgtrain.methods import cpc
 from ecgtrain.pretrain import (
     build_backbone,
     calibrate_batchnorm,
@@ -228,3 +230,28 @@ def test_a_recipe_without_pretraining_has_nothing_to_pretrain(mini_store, tmp_pa
     bare = recipe(mini_store).model_copy(update={"pretrain": None})
     with pytest.raises(ConfigError, match="no section pretrain"):
         pretrain(bare, tmp_path)
+
+
+def test_recorded_noise_reaches_the_views_and_is_part_of_the_run(mini_store, bank_folder, tmp_path, monkeypatch):
+    seen = []
+    muscle = parse(RecordedNoise, {"kind": "nstdb-ma", "rms_mv": [0.2, 0.2]})
+
+    def cut(settings, batch):
+        seen.append((batch.augmented([muscle], 0) - batch.normalise(batch.mv)).std().item())
+        return plain_views(settings, batch)
+
+    plain_views = cpc.views
+    monkeypatch.setattr(cpc, "views", cut)
+    made = recipe(mini_store, normalise="none")
+    made = made.model_copy(update={"data": made.data.model_copy(update={"noise_bank": str(bank_folder)})})
+    pretrain(made, tmp_path / "run")
+    # Each lead has cos and sin of two signals of unit RMS.
+    assert all(0.1 < std < 0.3 for std in seen)
+    about = checkpoint.load_config(checkpoint.last(tmp_path / "run" / "checkpoints"))
+    assert sorted(about["data.noise_bank"]) == ["nstdb-bw", "nstdb-em", "nstdb-ma"]
+    bare = recipe(mini_store, normalise="none")
+    with pytest.raises(CheckpointError, match=r"other settings: data\.noise_bank differs"):
+        pretrain(bare, tmp_path / "run", resume=True)
+    lost = made.model_copy(update={"data": made.data.model_copy(update={"noise_bank": str(tmp_path)})})
+    with pytest.raises(SourceError, match="there is no recorded noise"):
+        pretrain(lost, tmp_path / "other")

@@ -61,6 +61,18 @@ def test_by_record_the_leads_keep_their_relative_size(counts_blt):
         assert window[2].std() / window[0].std() == pytest.approx(float(before[2].std() / before[0].std()), rel=0.2)
 
 
+def test_by_record_and_lead_each_lead_has_a_scale_of_its_own(counts_blt):
+    mv = to_mv(counts_blt)
+    x_blt = normalise(mv, "record_lead")
+    for window_lt, recorded_lt, before_lt in zip(x_blt, mv.recorded_blt, mv.x_blt, strict=True):
+        for lead_t, recorded_t, before_t in zip(window_lt, recorded_lt, before_lt, strict=True):
+            assert (lead_t[~recorded_t] == 0).all()
+            if recorded_t.any():
+                plain = before_t[recorded_t].double()
+                plain = (plain - plain.mean()) / plain.std(correction=0)
+                assert torch.allclose(lead_t[recorded_t].double(), plain, atol=1e-4)
+
+
 def test_by_lead_the_training_statistics_are_used(counts_blt):
     normalisation = Normalisation(
         mode="lead", mean_mv={"I": 0.5, "II": 0.0, "V1": -1.0}, std_mv={"I": 2.0, "II": 1.0, "V1": 0.5}
