@@ -123,6 +123,10 @@ class WindowCache:
         """The plan without records that can't be read: here, as it is."""
         return plan
 
+    def lost(self) -> Int64:
+        """Places of the records that were found to be unreadable since this was opened: here, none."""
+        return np.empty(0, dtype=np.int64)
+
 
 # --- from the store -----------------------------------------------------------------------------------------
 

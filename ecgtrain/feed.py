@@ -98,6 +98,9 @@ class Windows(Protocol):
     def mend(self, plan: BatchPlan) -> BatchPlan:
         """The plan without records that can't be read."""
 
+    def lost(self) -> Int64:
+        """Places of the records that were found to be unreadable since this was opened."""
+
 
 class DeviceCache:
     """Like :class:`WindowCache`, in the memory of ``device``: windows are gathered there, and never cross."""
@@ -158,13 +161,16 @@ class DeviceCache:
         """The plan without records that can't be read: here, as it is."""
         return plan
 
+    def lost(self) -> Int64:
+        """Places of the records that were found to be unreadable since this was opened: here, none."""
+        return np.empty(0, dtype=np.int64)
+
 
 class Feed:
     """Batches of int16 windows on ``device``, from the selected records of one store or several.
 
     ``rows_n`` are the row numbers of the records in ``cache``, those of a second store counted on from the first;
-    ``description`` says which way of feeding was picked, and why. ``way`` is its name. ``left_out``: ids of
-    records that were selected but can't be read.
+    ``description`` says which way of feeding was picked, and why. ``way`` is its name.
     """
 
     def __init__(
@@ -184,7 +190,7 @@ class Feed:
         self.rows_n = rows_n
         self.device = torch.device(device)
         self.records = Records(cache.lengths_n) if records is None else records
-        self.way, self.left_out = way, tuple(left_out)
+        self.way, self._left_out = way, tuple(left_out)
         self._parts = parts
         size = f"{cache.n_bytes / 1e9:.1f} GB" if cache.n_bytes >= 1e9 else f"{cache.n_bytes / 1e6:,.0f} MB"
         self.description = f"feed: {way} ({size} int16 {where} for {len(rows_n):,} records)"
@@ -194,6 +200,11 @@ class Feed:
     def n_records(self) -> int:
         """Windows of one epoch: as many as there are records, unless the settings say ``windows: length``."""
         return self.records.windows_per_epoch
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Ids of records that were selected but can't be read: in a stream, those found so far."""
+        return (*self._left_out, *self.record_ids(self.rows_n[self.cache.lost()]))
 
     def record_ids(self, rows: Iterable[int]) -> list[str]:
         """Names of the records at a batch's ``rows``; empty if the feed wasn't opened from stores."""
@@ -217,8 +228,8 @@ class Feed:
         found: dict[str, Any] = {}
         if (stream := self.records.stream) is not None:
             found["feed"] = f"stream, {stream.pool_units} shards at a time, {stream.draws} draws of each"
-        if self.left_out:
-            found["feed.records_left_out"] = len(self.left_out)
+        if self._left_out:
+            found["feed.records_left_out"] = len(self._left_out)
         return found
 
     def batch(self, plan: BatchPlan) -> Batch:

@@ -113,8 +113,7 @@ def pretrain(
         say(feed.description)
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / CONFIG).write_text(dump(config), encoding="utf-8")
-        fed = {"feed": feed.description, **({"records_left_out": feed.left_out} if feed.left_out else {})}
-        _write_json(run_dir / ENVIRONMENT, {**environment(device), "ranks": distributed.world(), **fed})
+        _write_environment(run_dir, device, feed)
         _write_json(run_dir / checkpoint.PASSPORT, passport.model_dump(mode="json"))
         _write_seen(run_dir / SEEN, {"train": parts, "validation": validation_parts})
 
@@ -135,6 +134,7 @@ def pretrain(
     )
     if not first:
         return Trained(objective.backbone.eval(), passport)
+    _write_environment(run_dir, device, feed)
     _export(run_dir, objective, settings, passport)
     return load_backbone(run_dir, device=device)
 
@@ -492,6 +492,11 @@ def _export(run_dir: Path, objective: Objective, settings: Pretrain, passport: P
         checkpoint.write(run_dir / EXPORT, objective.backbone, about, passport)
     except OSError as error:
         raise CheckpointError("the backbone can't be exported", where=run_dir / EXPORT, got=str(error)) from error
+
+
+def _write_environment(run_dir: Path, device: torch.device | str, feed: Feed) -> None:
+    fed = {"feed": feed.description, **({"records_left_out": feed.left_out} if feed.left_out else {})}
+    _write_json(run_dir / ENVIRONMENT, {**environment(device), "ranks": distributed.world(), **fed})
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -78,7 +78,7 @@ def run(
     made = {
         "title": config.name,
         "results": results,
-        "caveats": [text for result in results for text in result.get("caveats", [])],
+        "caveats": [*_left_out(run_dir), *(text for result in results for text in result.get("caveats", []))],
         **_about_run(config, run_dir, trained, device),
     }
     report.write_report(run_dir, made)
@@ -147,6 +147,15 @@ def _about_run(config: RunConfig, run_dir: Path, trained: Trained, device: torch
         "settings": dump(config),
         "environment": environment,
     }
+
+
+def _left_out(run_dir: Path) -> list[str]:
+    """A sentence on the records that could not be read, if there were any."""
+    names = json.loads((run_dir / ENVIRONMENT).read_text(encoding="utf-8")).get("records_left_out", ())
+    if not names:
+        return []
+    shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+    return [f"Training went on without {len(names)} records that can't be read: {shown}."]
 
 
 def _seconds(run_dir: Path, batch_size: int) -> float:

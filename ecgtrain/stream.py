@@ -104,6 +104,11 @@ class ShardPool:
         offsets[bad] = (offsets[good[which]] + places * (turn + 1) // (turn.max() + 2)) % places
         return replace(plan, rows=rows, offsets=offsets)
 
+    def lost(self) -> Int64:
+        """Places of the records that were found to be unreadable so far."""
+        with self._lock:
+            return np.flatnonzero(self._lost_n)
+
     def ready(self, plans: Iterable[BatchPlan]) -> Generator[BatchPlan, None, None]:
         """The plans, each when its units are decoded; those of plans to come are decoded meanwhile."""
         ahead: deque[tuple[BatchPlan, list[int]]] = deque()

@@ -284,3 +284,20 @@ def test_methods_are_listed_with_a_line_each():
     assert "cpc_lstm" in rooms["backbones"]
     assert all("\n" not in text for room in rooms.values() for text in room.values())
     assert "cpc " in ecgtrain("methods").stdout
+
+
+def test_a_run_goes_on_without_records_that_cannot_be_read_and_says_so(room, tmp_path):
+    store = shutil.copytree(room / "a.ecg", tmp_path / "damaged.ecg")
+    shard = max((store / "signal" / "c" / "0").iterdir(), key=lambda path: int(path.name))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(bytes(content))
+    arguments = ("run", room / "recipe.yaml", "--set", f"data.store={store}", "--set", "downstream=[]")
+    arguments += ("--set", "pretrain.steps=4", "--set", "pretrain.validation_folds=[]")
+    for way in ("resident", "stream"):
+        done = ecgtrain(*arguments, "--set", f"data.feed={way}", "--out", tmp_path / way)
+        assert done.returncode == 0, done.stderr
+        lost = json.loads((tmp_path / way / "environment.json").read_text())["records_left_out"]
+        assert f"note: Training went on without {len(lost)} records that can't be read: {lost[0]}, " in done.stdout
+        assert lost[0] in (tmp_path / way / "report.html").read_text()
+    says(ecgtrain(*arguments, "--strict", "--out", tmp_path / "strict"), str(store), "shard")

@@ -503,6 +503,8 @@ def test_a_stream_takes_other_records_for_those_of_a_bad_shard(damaged, caplog):
         assert len(windows) == 16, "another window, not the same one twice"
         shown |= set(batch.rows_b.tolist())
     assert len(shown) > 40
+    assert list(its.left_out) == store.column("record_id")[bad].tolist()
+    assert its.identity().keys() == {"feed"}, "what is found later doesn't make it another run"
     assert sum("can't be read" in line for line in lines(caplog)) == 1
 
 
