@@ -185,7 +185,7 @@ def torchrun(n, *arguments, **environment):
 
 
 def test_two_processes_of_torchrun_make_one_report(finished, room, tmp_path):
-    out, answer = finished
+    _, answer = finished
     arguments = ("--set", f"data.store={room / 'a.ecg'}", "--set", "pretrain.sync_batchnorm=true")
     done = torchrun(2, "run", room / "recipe.yaml", *arguments, "--out", tmp_path / "run", "--json")
     assert done.returncode == 0, done.stderr
