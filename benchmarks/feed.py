@@ -3,8 +3,9 @@
 The copy moves the same bytes, batch by batch, on one thread: no feed on one thread can beat it by much. The
 Dataset does item by item what published code does: cut a window out of a memory-mapped file, make it float32,
 normalise each lead, let the DataLoader stack the batch. The feed's own product is int16, for a device to go on
-with; ``feed_float32`` does the same arithmetic on this processor, batch by batch. All contenders run in turns,
-several times; medians are reported.
+with, and comes from a thread of its own; ``gather`` is the same without the thread. ``feed_float32`` does the
+Dataset's arithmetic on this processor, batch by batch. All contenders run in turns, several times; medians are
+reported.
 
     python benchmarks/feed.py              synthetic counts in memory
     python benchmarks/feed.py --store S    the records of a store, by every way of feeding that needs no GPU
@@ -109,6 +110,12 @@ def contenders(feed: Feed, memmap: Path) -> dict[str, Contender]:
         for _ in range(n):
             np.copyto(target, next(sources))
 
+    plans = forever(feed)
+
+    def gather(n: int) -> None:
+        for _ in range(n):
+            feed.batch(next(plans))
+
     def pull(n: int) -> None:
         for _ in range(n):
             next(ready)
@@ -119,7 +126,7 @@ def contenders(feed: Feed, memmap: Path) -> dict[str, Contender]:
 
     length = int(feed.cache.lengths_n.min())
     crops = Crops(memmap, feed.n_records, length, feed.window_samples)
-    made: dict[str, Contender] = {"copy": copy, "feed": pull, "feed_float32": pull_float32}
+    made: dict[str, Contender] = {"copy": copy, "gather": gather, "feed": pull, "feed_float32": pull_float32}
     for workers in (0, 2):
         made[f"dataloader_{workers}_workers"] = _loader(crops, workers, len(one))
     return made
@@ -162,6 +169,7 @@ def measure(feed: Feed, memmap: Path, repeats: int, seconds: float) -> dict[str,
         "records": feed.n_records,
         "batch": batch_size,
         "windows_per_s": {name: round(value) for name, value in speed.items()},
+        "gather_ratio_to_copy": round(speed["gather"] / speed["copy"], 3),
         "ratio_to_copy": round(speed["feed"] / speed["copy"], 3),
         "ratio_to_dataloader": round(speed["feed"] / loader, 1),
         "float32_ratio_to_dataloader": round(speed["feed_float32"] / loader, 1),

@@ -110,7 +110,8 @@ def run(
         answer = {"path": str(run_dir), "report": str(run_dir / "report.html"), "results": _brief(report["results"])}
         click.echo(json.dumps(answer))
     else:
-        _print_results(report["results"])
+        if report["results"]:
+            _print_results(report["results"])
         _print_caveats(report)
         click.echo(f"report: {run_dir / 'report.html'}")
 

@@ -79,6 +79,9 @@ class Data(Feeding):
     """Where the records come from. ``leads`` picks some of the store's, in this order; all by default.
 
     ``where``, ``sources`` and ``sites`` select records of ``store`` for pretraining, within the folds.
+    ``exclude_sources``, ``exclude_folds`` and ``exclude_patients`` leave records of all stores out of pretraining. The
+    last is a text file with a patient key on each line, or the ``seen.parquet`` of another run.
+
     ``noise_bank``: a folder with the recorded noise of NSTDB, for views that add it.
 
     ``stores`` are mixed in; with ``weight`` set on all of them and here, windows come in those proportions, else
@@ -90,6 +93,9 @@ class Data(Feeding):
     where: str = ""
     sources: tuple[str, ...] | None = Field(default=None, min_length=1)
     sites: tuple[str, ...] | None = Field(default=None, min_length=1)
+    exclude_sources: tuple[str, ...] = ()
+    exclude_folds: tuple[int, ...] = ()
+    exclude_patients: str | None = None
     noise_bank: str | None = None
     weight: PositiveFloat | None = None
     stores: tuple[MixedStore, ...] = ()

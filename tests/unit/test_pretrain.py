@@ -21,6 +21,7 @@ from ecgtrain.pretrain import (
     load_backbone,
     pretrain,
     random_backbone,
+    select_parts,
     window_features,
 )
 
@@ -255,3 +256,33 @@ def test_recorded_noise_reaches_the_views_and_is_part_of_the_run(mini_store, ban
     lost = made.model_copy(update={"data": made.data.model_copy(update={"noise_bank": str(tmp_path)})})
     with pytest.raises(SourceError, match="there is no recorded noise"):
         pretrain(lost, tmp_path / "other")
+
+
+def test_sources_folds_and_patients_are_left_out(mini_store, run_dir, tmp_path):
+    store = open_store(mini_store)
+    passport = checkpoint.load_passport(run_dir / "export")
+    data = recipe(mini_store).data
+    folds = range(1, 7)
+
+    def rows(**settings):
+        (part,) = select_parts(data.model_copy(update=settings), store, folds, passport)
+        return part.rows.tolist()
+
+    everyone = store.select(folds=folds).tolist()
+    assert rows() == everyone
+    assert rows(exclude_folds=(2, 3)) == store.select(folds=[1, 4, 5, 6]).tolist()
+    assert rows(exclude_sources=("mitdb",)) == everyone
+    assert rows(exclude_sources=("ptbxl",)) == []
+    keys = store.column("patient_key")
+    unwanted = {str(keys[everyone[0]]), str(keys[everyone[5]])}
+    (tmp_path / "patients.txt").write_text("\n".join([*unwanted, "somebody-else"]) + "\n")
+    kept = rows(exclude_patients=str(tmp_path / "patients.txt"))
+    assert kept == [row for row in everyone if keys[row] not in unwanted]
+    assert len(kept) <= len(everyone) - 2
+    # Another run's list: all whom it saw in training and validation.
+    assert rows(exclude_patients=str(run_dir / "seen.parquet")) == []
+    (tmp_path / "nobody.txt").write_text("nobody\n")
+    with pytest.raises(ConfigError, match="none of the patients to leave out is in the stores"):
+        rows(exclude_patients=str(tmp_path / "nobody.txt"))
+    with pytest.raises(ConfigError, match="the patients to leave out can't be read"):
+        rows(exclude_patients=str(tmp_path / "nothing.parquet"))
