@@ -348,7 +348,7 @@ def _shown(values: Mapping[str, float]) -> str:
     return "  ".join(parts)
 
 
-_NOT_SHOWN = frozenset({"loss", "gradient_norm", "windows_per_s", "waiting"})
+_NOT_SHOWN = frozenset({"loss", "gradient_norm", "alignment", "uniformity", "windows_per_s", "waiting"})
 
 
 if __name__ == "__main__":

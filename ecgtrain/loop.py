@@ -125,6 +125,7 @@ def train(
             if first_step == 0 and objective.chance:
                 metrics.write(0, "chance", objective.chance)
             clock = _Clock(training.batch_size)
+            watched: dict[str, float] = {}
             readings = _Readings(optimiser, lag=1 if device.type == "cuda" else 0)
             for step in range(first_step, n_steps):
                 moment = Moment(step, n_steps, per_epoch)
@@ -169,7 +170,7 @@ def train(
                     _refuse_broken(reading, feed, loss_only=scaler.is_enabled())
                     clock.tick(reading.values)
                     if progress is not None:
-                        progress(reading.step + 1, n_steps, reading.values | clock.rates())
+                        progress(reading.step + 1, n_steps, reading.values | watched | clock.rates())
                 if logs:
                     where = {"epoch": done * training.batch_size / feed.n_records, "learning_rate": lr}
                     watched = _watched(shares)

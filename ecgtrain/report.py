@@ -42,6 +42,8 @@ from ecgstore import ConfigError, need
 
 JSON = "report.json"
 HTML = "report.html"
+#: What shows whether features collapse; drawn below the terms of the loss.
+_WATCHED = ("feature_std", "effective_rank", "alignment", "uniformity", "online_probe_auroc")
 _ABOUT_RUN = ("run", "store", "curves", "settings", "environment")
 _OF_RESULT = ("name", "task", "protocol", "pretraining", "store", "n_train", "n_test", "metrics", "per_class")
 
@@ -131,11 +133,12 @@ def loss_curves(path: str | Path) -> dict[str, dict[str, list[float]]]:
     """Read the terms of the loss from a run's ``metrics.jsonl``.
 
     Returns columns per split: ``{"chance": {term: [value]}, "train": {"step": […], term: […]}, "validation": …}``.
-    A term is what validation or chance level speaks of (else the loss alone); speeds and rates are left out.
+    A term is what validation or chance level speaks of (else the loss alone), and how the features lie
+    (:mod:`ecgtrain.diagnostics`); speeds and rates are left out.
     """
     lines = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
     told = {name for line in lines if line["split"] in ("chance", "validation") for name in line}
-    terms = (told - {"step", "split"}) | {"loss"}
+    terms = (told - {"step", "split"}) | {"loss", *_WATCHED}
     curves: dict[str, dict[str, list[float]]] = {}
     for line in lines:
         columns = curves.setdefault(line["split"], {})
@@ -469,8 +472,8 @@ def _draw_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], number: in
     chance, train, validation = (curves.get(split, {}) for split in ("chance", "train", "validation"))
     told = [name for name in chance if name in train or name in validation]
     # The sum says nothing that its parts don't, once their level of chance is known.
-    others = [name for name in train if name not in (*told, "step") and not (told and name == "loss")]
-    terms = (told + others)[:4]
+    others = [name for name in train if name not in (*told, *_WATCHED, "step") and not (told and name == "loss")]
+    terms = (told + others)[:4] + [name for name in _WATCHED if name in train]
     if not terms:
         return ""
     with _style(f"curves{number}"):
@@ -494,7 +497,7 @@ def _draw_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], number: in
         axes[0].legend(frameon=False)
         for axis in list(axes)[len(terms) :]:
             axis.axis("off")
-        return _svg(figure, "Loss over the steps of pretraining")
+        return _svg(figure, "Loss and features over the steps of pretraining")
 
 
 def _most_common(results: Sequence[Mapping[str, Any]], n: int) -> list[str]:

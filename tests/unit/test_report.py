@@ -207,14 +207,14 @@ def test_curves_keep_the_terms_of_the_loss(tmp_path):
     lines = [
         {"step": 0, "split": "chance", "accuracy": 0.01},
         {"step": 10, "split": "train", "loss": 5.0, "accuracy": 0.1, "windows_per_s": 99.0, "learning_rate": 1e-3},
-        {"step": 20, "split": "train", "loss": 4.0, "accuracy": 0.2, "windows_per_s": 98.0, "learning_rate": 1e-3},
+        {"step": 20, "split": "train", "loss": 4.0, "accuracy": 0.2, "feature_std": 0.9, "windows_per_s": 98.0},
         {"step": 20, "split": "validation", "loss": 4.5, "accuracy": 0.15},
     ]
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert report.loss_curves(path) == {
         "chance": {"accuracy": [0.01]},
-        "train": {"step": [10, 20], "accuracy": [0.1, 0.2], "loss": [5.0, 4.0]},
+        "train": {"step": [10, 20], "accuracy": [0.1, 0.2], "loss": [5.0, 4.0], "feature_std": [0.9]},
         "validation": {"step": [20], "accuracy": [0.15], "loss": [4.5]},
     }
 
