@@ -150,7 +150,8 @@ class Pretrain(Training):
 
     ``window_samples``: one window of this length, cut at random, per record and epoch. A record shorter than
     that is padded with "not recorded", or refused. ``keep``: export the last weights, or those with the
-    lowest loss on ``validation_folds``.
+    lowest loss on ``validation_folds``. ``online_probe``: a task that a quick ridge regression is tried on at each
+    validation, on a few hundred records of ``validation_folds``, to watch the representation grow.
     """
 
     method: MethodSettings
@@ -161,13 +162,15 @@ class Pretrain(Training):
     short_records: Literal["pad", "refuse"] = "refuse"
     normalise: Literal["none", "record", "record_lead", "lead"] = "lead"
     keep: Literal["last", "best"] = "last"
+    online_probe: str | None = None
 
     @model_validator(mode="after")
     def _held_out(self) -> Self:
         _disjoint(folds=self.folds, validation_folds=self.validation_folds)
-        for asked, what in ((self.keep == "best", "keep: best"), (self.patience is not None, "patience")):
+        wishes = {"keep: best": self.keep == "best", "patience": self.patience, "online_probe": self.online_probe}
+        for what, asked in wishes.items():
             if asked and not self.validation_folds:
-                raise ValueError(f"{what} needs validation_folds to choose by")
+                raise ValueError(f"{what} needs validation_folds")
         return self
 
 

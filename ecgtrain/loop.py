@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from ecgstore import ConfigError
-from ecgtrain import checkpoint, distributed, optim
+from ecgtrain import checkpoint, diagnostics, distributed, optim
 from ecgtrain.checkpoint import Passport
 from ecgtrain.config import Training
 from ecgtrain.errors import CheckpointError, DivergedError, StoppedError
@@ -37,6 +37,9 @@ MakeViews = Callable[[Batch, bool], Any]
 Progress = Callable[[int, int, Mapping[str, float]], None]
 #: Asked at every step: why training should stop now, or None.
 ShouldStop = Callable[[], str | None]
+
+#: Asked now and then, by the first rank: figures on the representation as it is.
+Probe = Callable[[], Mapping[str, float]]
 
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
@@ -64,13 +67,15 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
     should_stop: ShouldStop = lambda: None,
+    probe: Probe | None = None,
 ) -> None:
     """Train ``objective`` on ``feed``, as long and as often checked as ``training`` says.
 
     Metrics and checkpoints go to ``run_dir``; every checkpoint holds ``config`` and ``passport``. The loss on
     ``validation`` is computed without gradient, in evaluation mode, on windows side by side over whole
     records; ``keep_best`` keeps the weights with the lowest such loss in ``checkpoints/best``. With
-    ``resume``, training goes on from the newest whole checkpoint, if there is one. On several ranks
+    ``resume``, training goes on from the newest whole checkpoint, if there is one. What ``probe`` finds is written
+    down with each validation, or as often as there would be one. On several ranks
     (:mod:`ecgtrain.distributed`) each takes its slice of every batch, and the first writes.
 
     Raises DivergedError naming step, loss and records as soon as loss or gradient is not finite; no step is taken
@@ -126,6 +131,7 @@ def train(
                 metrics.write(0, "chance", objective.chance)
             clock = _Clock(training.batch_size)
             watched: dict[str, float] = {}
+            warned = False
             readings = _Readings(optimiser, lag=1 if device.type == "cuda" else 0)
             for step in range(first_step, n_steps):
                 moment = Moment(step, n_steps, per_epoch)
@@ -162,7 +168,7 @@ def train(
 
                 last = done == n_steps
                 logs = last or done % training.log_every_steps == 0
-                validates = validation is not None and (last or done % training.validate_every_steps == 0)
+                validates = last or done % training.validate_every_steps == 0
                 saves = last or done % training.checkpoint_every_steps == 0
                 stops = False
                 for reading in readings.due(everything=logs or validates or saves):
@@ -174,6 +180,9 @@ def train(
                 if logs:
                     where = {"epoch": done * training.batch_size / feed.n_records, "learning_rate": lr}
                     watched = _watched(shares)
+                    if (warning := diagnostics.verdict(watched)) is not None and not warned:
+                        log.warning("step %d: %s", done, warning)
+                        warned = True
                     metrics.write(done, "train", clock.means() | watched | where | clock.rates())
                     clock.reset()
 
@@ -183,6 +192,10 @@ def train(
                     state = _judged(state, held_out["loss"])
                     if keep_best and state.stale == 0:
                         save(run_dir / BEST, done, keep=1)
+                    clock.pause_over()
+
+                if probe is not None and validates and distributed.rank() == 0:
+                    metrics.write(done, "probe", probe())
                     clock.pause_over()
 
                 if saves or stops or _ran_out(state, training):
@@ -458,10 +471,6 @@ def _refuse_broken(reading: _Reading, feed: Feed, *, loss_only: bool) -> None:
 
 def _watched(shares: Sequence[tuple[LossTerms, float]]) -> dict[str, float]:
     """How the features of the last batch lie: of this rank's slice."""
-    try:
-        from ecgtrain import diagnostics
-    except ImportError:
-        return {}
     features_vbd = shares[-1][0].features_vbd
     return {} if features_vbd is None else _values(diagnostics.watch(features_vbd))
 

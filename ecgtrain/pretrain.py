@@ -28,7 +28,7 @@ import torch
 from torch import nn
 
 from ecgstore import COUNTS_PER_MV, Bank, ConfigError, Settings, Store, load_bank, occupant, open_store, parse
-from ecgtrain import augmentations, checkpoint, distributed, loop, tasks, views
+from ecgtrain import augmentations, checkpoint, diagnostics, distributed, loop, tasks, views
 from ecgtrain.augmentations import Banks
 from ecgtrain.backbones import Backbone
 from ecgtrain.checkpoint import Passport
@@ -51,6 +51,8 @@ log = logging.getLogger(__name__)
 _TRAINING, _VALIDATION = 0, 1
 #: Batches that set the BatchNorm statistics of an untrained network.
 _CALIBRATION_BATCHES = 20
+#: Records of an online probe.
+_PROBED_RECORDS = 400
 
 
 class Trained(NamedTuple):
@@ -131,6 +133,7 @@ def pretrain(
         resume=resume,
         progress=progress if first else None,
         should_stop=should_stop,
+        probe=_online_probe(settings, validation_parts, passport, objective, device),
     )
     if not first:
         return Trained(objective.backbone.eval(), passport)
@@ -374,7 +377,14 @@ def _identity(config: RunConfig, parts: Sequence[Part], feed: Feed, bank: Bank |
     """What a run and its resumption must share; the place of the stores may change."""
     content = config.model_dump(mode="json", include={"seed", "data", "pretrain"})
     # How the work is done, not what is learned; a network that is compiled differs by rounding only.
-    manner = {"log_every_steps", "validate_every_steps", "checkpoint_every_steps", "accumulate", "compile"}
+    manner = {
+        "online_probe",
+        "log_every_steps",
+        "validate_every_steps",
+        "checkpoint_every_steps",
+        "accumulate",
+        "compile",
+    }
     store = parts[0].store
     # Settings of the data count where they are not the default, so that older checkpoints can be resumed.
     plain = Data(store="").model_dump(mode="json")
@@ -445,6 +455,35 @@ def _targets(config: RunConfig, store: Store, parts: Sequence[Part]) -> Targets 
             fix="leave out data.stores",
         )
     return tasks.load(task).targets(store).fittable(parts[0].rows)
+
+
+def _online_probe(
+    settings: Pretrain, parts: Sequence[Part], passport: Passport, objective: Objective, device: torch.device | str
+) -> loop.Probe | None:
+    """A quick look at what the backbone's features say of a task, on held-out records."""
+    if settings.online_probe is None:
+        return None
+    store, rows, _ = parts[0]
+    targets = tasks.load(settings.online_probe).targets(store)
+    labelled = targets.labelled(rows)
+    few = labelled[np.linspace(0, len(labelled) - 1, min(_PROBED_RECORDS, len(labelled)), dtype=np.int64)]
+    n_samples = settings.window_samples
+
+    def probe() -> dict[str, float]:
+        windows = window_features(
+            objective.backbone,
+            store,
+            few,
+            passport=passport,
+            window_samples=n_samples,
+            stride_samples=n_samples,
+            device=device,
+        )
+        _, first, n = np.unique(windows.record_row_n, return_index=True, return_counts=True)
+        of_record = np.add.reduceat(windows.features_nd, first, axis=0) / n[:, None]
+        return {"online_probe_auroc": diagnostics.online_probe(of_record, targets.y_nc[few])}
+
+    return probe
 
 
 def _on_device(bank: Mapping[str, npt.NDArray[np.float32]], device: torch.device | str) -> Banks:

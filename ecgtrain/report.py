@@ -469,11 +469,11 @@ def _yaml(value: Any) -> str:
 
 def _draw_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], number: int) -> str:
     """Terms of the loss over the steps, training and validation, with the level of chance."""
-    chance, train, validation = (curves.get(split, {}) for split in ("chance", "train", "validation"))
+    chance, train, validation, probe = (curves.get(split, {}) for split in ("chance", "train", "validation", "probe"))
     told = [name for name in chance if name in train or name in validation]
     # The sum says nothing that its parts don't, once their level of chance is known.
     others = [name for name in train if name not in (*told, *_WATCHED, "step") and not (told and name == "loss")]
-    terms = (told + others)[:4] + [name for name in _WATCHED if name in train]
+    terms = (told + others)[:4] + [name for name in _WATCHED if name in train or name in probe]
     if not terms:
         return ""
     with _style(f"curves{number}"):
@@ -485,6 +485,7 @@ def _draw_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], number: in
             for split, columns, colour, marker in (
                 ("training", train, "#9db7d5", ""),
                 ("validation", validation, _COLOURS[0], "o"),
+                ("probe", probe, _COLOURS[0], "o"),
             ):
                 if term in columns:
                     x, y = _thinned(columns["step"], columns[term])

@@ -47,7 +47,7 @@ class Settings(ecgstore.Settings):
     lstm_layers: PositiveInt = 2
 
 
-class _Layer(nn.Module):
+class EncoderLayer(nn.Module):
     """Convolution without bias, BatchNorm, ReLU, on tokens (batch, tokens, features)."""
 
     def __init__(self, n_in: int, n_out: int, kernel: int, stride: int) -> None:
@@ -78,7 +78,7 @@ class CpcLstm(Backbone):
         self._kernels, self._strides = settings.encoder.kernels, settings.encoder.strides
         widths = [n_leads] + [settings.encoder.width] * len(self._kernels)
         self.encoder = nn.Sequential(
-            *(_Layer(*sizes) for sizes in zip(widths, widths[1:], self._kernels, self._strides, strict=False))
+            *(EncoderLayer(*sizes) for sizes in zip(widths, widths[1:], self._kernels, self._strides, strict=False))
         )
         self.lstm = nn.LSTM(settings.encoder.width, settings.lstm_width, settings.lstm_layers, batch_first=True)
 

@@ -286,3 +286,20 @@ def test_sources_folds_and_patients_are_left_out(mini_store, run_dir, tmp_path):
         rows(exclude_patients=str(tmp_path / "nobody.txt"))
     with pytest.raises(ConfigError, match="the patients to leave out can't be read"):
         rows(exclude_patients=str(tmp_path / "nothing.parquet"))
+
+
+def test_a_representation_is_watched_while_it_grows(mini_store, tmp_path):
+    made = recipe(mini_store, validation_folds=[7, 8], online_probe="ptbxl/superdiagnostic", log_every_steps=2)
+    pretrain(made, tmp_path / "run")
+    lines = [json.loads(text) for text in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    probed = {line["step"]: line["online_probe_auroc"] for line in lines if line["split"] == "probe"}
+    assert probed.keys() == {3, 6}
+    assert all(0 <= value <= 1 for value in probed.values())
+    train = [line for line in lines if line["split"] == "train"]
+    assert all(line["feature_std"] > 0 and line["effective_rank"] >= 1 for line in train)
+    # It is only looked at: the weights are those of the run without.
+    pretrain(recipe(mini_store, validation_folds=[7, 8], log_every_steps=2), tmp_path / "plain")
+    weights = [(tmp_path / name / "export" / "model.safetensors").read_bytes() for name in ("run", "plain")]
+    assert weights[0] == weights[1]
+    with pytest.raises(ConfigError, match="online_probe needs validation_folds"):
+        recipe(mini_store, validation_folds=[], online_probe="ptbxl/superdiagnostic")

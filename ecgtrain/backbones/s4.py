@@ -1,0 +1,179 @@
+"""An encoder per time step and diagonal state-space layers (S4D) over it: the network of CPC+S4 and of ECG-CPC.
+
+Sources: Mehari & Strodthoff, IEEE J. Biomed. Health Inform. 27(11) (2023), arXiv 2308.15291: the encoder of their CPC,
+4 state-space layers of 512 features and state 8, dropout 0.2, LayerNorm after the sum, gated linear units, mean
+pooling. Al-Masud, Lopez Alcaraz & Strodthoff, arXiv 2509.25095 (ECG-CPC): kernels 3, 1, 1, 1 and strides 2, 1, 1, 1.
+Both have S4, whose state matrix is diagonal plus low rank. This is **S4D (diagonal)** instead: Gu, Gupta, Goel & Ré,
+"On the Parameterization and Initialization of Diagonal State Space Models", arXiv 2206.11893. Each feature u of a
+layer goes through a linear system of its own, with one step dt, started at S4D-Lin: A[n] = -1/2 + i pi n, B = 1::
+
+    x' = A x + B u                   held between samples:  x[t] = exp(dt A) x[t-1] + (exp(dt A) - 1) / A u[t]
+    y[t] = 2 Re(sum over n of C[n] x[t, n]) + D u[t]
+         = sum over s <= t of K[t-s] u[s] + D u[t],         K[l] = 2 Re(sum over n of C[n] (exp(dt A[n]) - 1) / A[n]
+                                                                                                exp(dt A[n])**l)
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, PositiveInt, model_validator
+from torch import Tensor, nn
+
+import ecgstore
+from ecgstore import ConfigError
+from ecgtrain.backbones import Backbone
+from ecgtrain.backbones.cpc_lstm import Encoder, EncoderLayer
+from ecgtrain.features import Features, pool
+
+DESCRIPTION = "an encoder per time step under diagonal state-space layers (S4D), causal by default; features are means"
+
+#: Steps that a fresh layer's features begin with, log-uniform between these; one unit is one token.
+_DT = (0.001, 0.1)
+
+
+class Settings(ecgstore.Settings):
+    """The defaults are the published sizes, with a diagonal state matrix instead of the published S4's.
+
+    ``state`` counts real numbers per feature: half as many complex pairs. ``dropout`` takes features away for all
+    time steps alike. ``bidirectional`` lets a token see what comes after it, for supervised use; such a network has
+    no contexts that CPC could predict from.
+    """
+
+    name: Literal["s4"] = "s4"
+    encoder: Encoder = Encoder()
+    width: PositiveInt = 512
+    layers: PositiveInt = 4
+    state: PositiveInt = 8
+    dropout: float = Field(0.2, ge=0, lt=1)
+    bidirectional: bool = False
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Self:
+        if self.state % 2:
+            raise ValueError(f"state must be even (complex pairs), not {self.state}")
+        return self
+
+
+class StateSpace(nn.Module):
+    """A linear system per feature, as a convolution of (batch, features, tokens)."""
+
+    def __init__(self, width: int, state: int, *, bidirectional: bool) -> None:
+        super().__init__()
+        n_pairs = state // 2
+        low, high = (math.log(dt) for dt in _DT)
+        self.log_dt = nn.Parameter(torch.empty(width).uniform_(low, high))
+        self.log_decay = nn.Parameter(torch.full((width, n_pairs), math.log(0.5)))
+        self.frequency = nn.Parameter((math.pi * torch.arange(n_pairs)).expand(width, -1).clone())
+        # Complex, of unit variance; stored as pairs of real numbers, which every optimiser takes.
+        n_ways = 2 if bidirectional else 1
+        self.c = nn.Parameter(torch.randn(n_ways, width, n_pairs, 2) * math.sqrt(0.5))
+        self.skip = nn.Parameter(torch.randn(width))
+
+    def kernel(self, n_tokens: int) -> Tensor:
+        """K of the formula: (ways, features, tokens)."""
+        a = torch.complex(-self.log_decay.exp(), self.frequency)
+        dt_a = a * self.log_dt.exp()[:, None]
+        held = torch.view_as_complex(self.c) * (dt_a.exp() - 1) / a
+        lags = torch.arange(n_tokens, device=a.device, dtype=self.log_dt.dtype)
+        powers = (dt_a[..., None] * lags).exp()
+        return 2 * torch.einsum("wdn,dns->wds", held, powers).real
+
+    def forward(self, u_bds: Tensor) -> Tensor:
+        """y of the formula; both ways, the second kernel adds what comes after a token."""
+        n_tokens = u_bds.shape[2]
+        # In the weights' own precision: there is no transform in bfloat16, and the kernels need their digits.
+        with torch.autocast(u_bds.device.type, enabled=False):
+            u = u_bds.to(self.log_dt.dtype)
+            ways = self.kernel(n_tokens)
+            # A circle twice as long as the window: nothing comes round, so that no token sees a later one.
+            kernel = F.pad(ways[0], (0, n_tokens))
+            if len(ways) == 2:
+                kernel = kernel + F.pad(ways[1].flip(-1), (n_tokens, 0))
+            spectrum = torch.fft.rfft(u, n=2 * n_tokens) * torch.fft.rfft(kernel)
+            y: Tensor = torch.fft.irfft(spectrum, n=2 * n_tokens)[..., :n_tokens]
+            return y + self.skip[:, None] * u
+
+
+class StateLayer(nn.Module):
+    """State space, GELU, gated mixing of features; added to the input and normalised."""
+
+    def __init__(self, width: int, state: int, dropout: float, *, bidirectional: bool) -> None:
+        super().__init__()
+        self.states = StateSpace(width, state, bidirectional=bidirectional)
+        self.mix = nn.Linear(width, 2 * width)
+        self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout1d(dropout)
+
+    def forward(self, x_bsd: Tensor) -> Tensor:
+        """Tokens (batch, tokens, features) to as many tokens."""
+        y_bds = self.dropout(F.gelu(self.states(x_bsd.transpose(1, 2))))
+        z_bds = self.dropout(F.glu(self.mix(y_bds.transpose(1, 2)), dim=2).transpose(1, 2))
+        out: Tensor = self.norm(x_bsd + z_bds.transpose(1, 2))
+        return out
+
+
+class S4(Backbone):
+    """``encode`` gives latents; tokens are what the state-space layers make of them."""
+
+    def __init__(self, settings: Settings, n_leads: int) -> None:
+        super().__init__()
+        self.n_leads = n_leads
+        self.latent_width = settings.encoder.width
+        self.width = self.pooled_width = settings.width
+        self._kernels, self._strides = settings.encoder.kernels, settings.encoder.strides
+        widths = [n_leads] + [settings.encoder.width] * len(self._kernels)
+        self.encoder = nn.Sequential(
+            *(EncoderLayer(*sizes) for sizes in zip(widths, widths[1:], self._kernels, self._strides, strict=False))
+        )
+        same = settings.encoder.width == settings.width
+        self.entry = nn.Identity() if same else nn.Linear(settings.encoder.width, settings.width)
+        self.layers = nn.Sequential(
+            *(
+                StateLayer(settings.width, settings.state, settings.dropout, bidirectional=settings.bidirectional)
+                for _ in range(settings.layers)
+            )
+        )
+
+    def n_tokens(self, n_samples: int) -> int:
+        """Latents of a window of ``n_samples``."""
+        for kernel, stride in zip(self._kernels, self._strides, strict=True):
+            n_samples = (n_samples - kernel) // stride + 1
+        return n_samples
+
+    def encode(self, x_blt: Tensor) -> Tensor:
+        """Latents (batch, tokens, ``latent_width``) of windows (batch, leads, samples)."""
+        if self.n_tokens(x_blt.shape[2]) < 1:
+            raise ConfigError(
+                "the window is shorter than the encoder's receptive field",
+                got=f"{x_blt.shape[2]} samples",
+                fix="raise window_samples or use smaller kernels",
+            )
+        latents: Tensor = self.encoder(x_blt.transpose(1, 2))
+        return latents
+
+    def forward(self, x_blt: Tensor) -> Features:
+        """Tokens, and their mean."""
+        tokens_bsd = self.layers(self.entry(self.encode(x_blt)))
+        return Features(tokens_bsd, pool(tokens_bsd, "mean"))
+
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        """The state-space layers, then the encoder."""
+        return [[*self.layers.parameters(), *self.entry.parameters()], list(self.encoder.parameters())]
+
+
+class CausalS4(S4):
+    """``context`` summarises latents causally: context s has seen latents 0 … s."""
+
+    def context(self, latents_bsd: Tensor) -> Tensor:
+        """Contexts (batch, tokens, ``width``), each of its own and all earlier latents."""
+        contexts: Tensor = self.layers(self.entry(latents_bsd))
+        return contexts
+
+
+def build(settings: Settings, n_leads: int) -> S4:
+    """Make the network with fresh weights from torch's generator; one that sees both ways has no ``context``."""
+    return S4(settings, n_leads) if settings.bidirectional else CausalS4(settings, n_leads)
