@@ -87,7 +87,7 @@ def train(
     per_epoch = steps_per_epoch(feed.n_records, training.batch_size)
     n_steps = training.n_steps(per_epoch)
     n_parts, world = training.accumulate, distributed.world()
-    _refuse_division(objective, training.batch_size, n_parts, world)
+    refuse_division(objective, training)
     plan = partial(
         batch_plan,
         feed.records,
@@ -431,8 +431,9 @@ def _layers(objective: Objective) -> list[list[nn.Parameter]]:
     return [[one for one in objective.parameters() if id(one) not in of_backbone], *layers]
 
 
-def _refuse_division(objective: Objective, batch_size: int, n_parts: int, world: int) -> None:
+def refuse_division(objective: Objective, training: Training) -> None:
     """Raise ConfigError where a loss that compares windows would see only some of them, or slices of two sizes."""
+    batch_size, n_parts, world = training.batch_size, training.accumulate, distributed.world()
     if not objective.compares_windows:
         if batch_size < n_parts * world:
             raise ConfigError(

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
-from ecgstore import COUNTS_PER_MV, Bank, ConfigError, Settings, Store, load_bank, occupant, open_store, parse
+from ecgstore import COUNTS_PER_MV, ConfigError, Settings, Store, load_bank, occupant, open_store, parse
 from ecgtrain import augmentations, checkpoint, diagnostics, distributed, loop, tasks, views
 from ecgtrain.augmentations import Banks
 from ecgtrain.backbones import Backbone
@@ -94,52 +94,77 @@ def pretrain(
     first = distributed.rank() == 0
     if distributed.told_by_first((run_dir / loop.METRICS).exists()) and not resume:
         raise ConfigError("there is already a run", where=run_dir, fix="resume it, or choose another directory")
-    store = open_store(config.data.store)
-    passport = _passport(store, config.data.leads or store.leads, settings)
-    parts = select_parts(config.data, store, settings.folds, passport)
-    validation_parts = select_parts(config.data, store, settings.validation_folds, passport)
-    _refuse_shared_patients(parts, validation_parts)
-    targets = _targets(config, store, parts)
-    parts, validation_parts = (_labelled(some, targets) for some in (parts, validation_parts))
-    objective = build_objective(settings.method, settings.backbone, len(passport.leads), config.seed, targets)
-    bank = None if config.data.noise_bank is None else load_bank(config.data.noise_bank)
-    banks = None if bank is None else _on_device(bank.at_rate(passport.fs_hz), device)
-    chain = getattr(settings.method, "augmentations", ())
-    augmentations.check(chain, settings.window_samples, passport.fs_hz, banks)
-    objective.check(settings.window_samples, settings.batch_size, passport.fs_hz)
-    feed = _open_windows(config, parts, passport, device)
-    validation = _open_windows(config, validation_parts, passport, device) if settings.validation_folds else None
-    identity = _identity(config, parts, feed, bank)
+    made = prepare(config, device)
+    feed = open_windows(config, made.parts, made.passport, device)
+    validation = open_windows(config, made.validation_parts, made.passport, device) if made.validation_parts else None
+    identity = _identity(config, made, feed)
     distributed.refuse_different(identity, "what they train on")
     if first:
         say(feed.description)
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / CONFIG).write_text(dump(config), encoding="utf-8")
         _write_environment(run_dir, device, feed)
-        _write_json(run_dir / checkpoint.PASSPORT, passport.model_dump(mode="json"))
-        _write_seen(run_dir / SEEN, {"train": parts, "validation": validation_parts})
+        _write_json(run_dir / checkpoint.PASSPORT, made.passport.model_dump(mode="json"))
+        _write_seen(run_dir / SEEN, {"train": made.parts, "validation": made.validation_parts})
 
     loop.train(
-        objective,
+        made.objective,
         feed,
-        _make_views(settings.method, passport, config.seed, device, targets, banks),
+        made.make_views,
         settings,
         seed=config.seed,
         run_dir=run_dir,
         config=identity,
-        passport=passport,
+        passport=made.passport,
         validation=validation,
         keep_best=settings.keep == "best",
         resume=resume,
         progress=progress if first else None,
         should_stop=should_stop,
-        probe=_online_probe(settings, validation_parts, passport, objective, device),
+        probe=_online_probe(settings, made, device),
     )
     if not first:
-        return Trained(objective.backbone.eval(), passport)
+        return Trained(made.objective.backbone.eval(), made.passport)
     _write_environment(run_dir, device, feed)
-    _export(run_dir, objective, settings, passport)
+    _export(run_dir, made.objective, settings, made.passport)
     return load_backbone(run_dir, device=device)
+
+
+class Prepared(NamedTuple):
+    """All of a pretraining but its windows. ``noise_sha256``: recorded noise, by kind."""
+
+    passport: Passport
+    parts: list[Part]
+    validation_parts: list[Part]
+    objective: Objective
+    make_views: loop.MakeViews
+    noise_sha256: dict[str, str]
+
+
+def prepare(config: RunConfig, device: torch.device | str) -> Prepared:
+    """Turn a recipe into objects, and refuse what can be known to be wrong before a sample is read."""
+    settings = _pretrain_of(config)
+    store = open_store(config.data.store)
+    passport = _passport(store, config.data.leads or store.leads, settings)
+    parts = select_parts(config.data, store, settings.folds, passport)
+    held_out = select_parts(config.data, store, settings.validation_folds, passport)
+    _refuse_shared_patients(parts, held_out)
+    targets = _targets(config, store, parts)
+    objective = build_objective(settings.method, settings.backbone, len(passport.leads), config.seed, targets)
+    objective.check(settings.window_samples, settings.batch_size, passport.fs_hz)
+    loop.refuse_division(objective, settings)
+    bank = None if config.data.noise_bank is None else load_bank(config.data.noise_bank)
+    banks = None if bank is None else _on_device(bank.at_rate(passport.fs_hz), device)
+    chain = getattr(settings.method, "augmentations", ())
+    augmentations.check(chain, settings.window_samples, passport.fs_hz, banks)
+    return Prepared(
+        passport,
+        _labelled(parts, targets),
+        _labelled(held_out, targets) if settings.validation_folds else [],
+        objective,
+        _make_views(settings.method, passport, config.seed, device, targets, banks),
+        {} if bank is None else {kind: its.sha256 for kind, its in bank.recordings.items()},
+    )
 
 
 def select_parts(data: Data, store: Store, folds: Sequence[int], passport: Passport) -> list[Part]:
@@ -190,7 +215,8 @@ def _patients(path: Path, parts: Sequence[Part]) -> frozenset[str]:
     return listed
 
 
-def _open_windows(config: RunConfig, parts: Sequence[Part], passport: Passport, device: torch.device | str) -> Feed:
+def open_windows(config: RunConfig, parts: Sequence[Part], passport: Passport, device: torch.device | str) -> Feed:
+    """The windows of ``parts`` as the recipe feeds them."""
     settings = _pretrain_of(config)
     return open_feed_of(
         parts,
@@ -257,7 +283,7 @@ def random_backbone(config: RunConfig, seed: int, *, device: torch.device | str 
     store = open_store(config.data.store)
     passport = _passport(store, config.data.leads or store.leads, settings)
     backbone = build_backbone(settings.backbone, len(passport.leads), seed).to(device)
-    feed = _open_windows(config, select_parts(config.data, store, settings.folds, passport), passport, device)
+    feed = open_windows(config, select_parts(config.data, store, settings.folds, passport), passport, device)
     batch_size = min(settings.batch_size, feed.n_records)
     calibrate_batchnorm(backbone, feed, passport, batch_size=batch_size, seed=seed)
     return Trained(backbone.eval(), passport)
@@ -373,7 +399,7 @@ def _pretrain_of(config: RunConfig) -> Pretrain:
     return config.pretrain
 
 
-def _identity(config: RunConfig, parts: Sequence[Part], feed: Feed, bank: Bank | None) -> dict[str, Any]:
+def _identity(config: RunConfig, made: Prepared, feed: Feed) -> dict[str, Any]:
     """What a run and its resumption must share; the place of the stores may change."""
     content = config.model_dump(mode="json", include={"seed", "data", "pretrain"})
     # How the work is done, not what is learned; a network that is compiled differs by rounding only.
@@ -385,13 +411,13 @@ def _identity(config: RunConfig, parts: Sequence[Part], feed: Feed, bank: Bank |
         "accumulate",
         "compile",
     }
-    store = parts[0].store
+    store = made.parts[0].store
     # Settings of the data count where they are not the default, so that older checkpoints can be resumed.
     plain = Data(store="").model_dump(mode="json")
     elsewhere = {"store", "stores", "noise_bank", "leads", "feed", "draws", "pool_shards", "cache_dir", "strict"}
     mixed = [
         {**other.model_dump(mode="json", exclude={"path"}), "fingerprint": part.store.fingerprint}
-        for other, part in zip(config.data.stores, parts[1:], strict=True)
+        for other, part in zip(config.data.stores, made.parts[1:], strict=True)
     ]
     return {
         "seed": content["seed"],
@@ -404,7 +430,7 @@ def _identity(config: RunConfig, parts: Sequence[Part], feed: Feed, bank: Bank |
             if name not in elsewhere and value != plain[name]
         },
         **({"data.stores": mixed} if mixed else {}),
-        **({"data.noise_bank": {kind: its.sha256 for kind, its in bank.recordings.items()}} if bank else {}),
+        **({"data.noise_bank": made.noise_sha256} if made.noise_sha256 else {}),
         **feed.identity(),
     }
 
@@ -457,13 +483,11 @@ def _targets(config: RunConfig, store: Store, parts: Sequence[Part]) -> Targets 
     return tasks.load(task).targets(store).fittable(parts[0].rows)
 
 
-def _online_probe(
-    settings: Pretrain, parts: Sequence[Part], passport: Passport, objective: Objective, device: torch.device | str
-) -> loop.Probe | None:
+def _online_probe(settings: Pretrain, made: Prepared, device: torch.device | str) -> loop.Probe | None:
     """A quick look at what the backbone's features say of a task, on held-out records."""
     if settings.online_probe is None:
         return None
-    store, rows, _ = parts[0]
+    store, rows, _ = made.validation_parts[0]
     targets = tasks.load(settings.online_probe).targets(store)
     labelled = targets.labelled(rows)
     few = labelled[np.linspace(0, len(labelled) - 1, min(_PROBED_RECORDS, len(labelled)), dtype=np.int64)]
@@ -471,10 +495,10 @@ def _online_probe(
 
     def probe() -> dict[str, float]:
         windows = window_features(
-            objective.backbone,
+            made.objective.backbone,
             store,
             few,
-            passport=passport,
+            passport=made.passport,
             window_samples=n_samples,
             stride_samples=n_samples,
             device=device,
