@@ -178,6 +178,36 @@ def report(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set any setting: data.store=ptbxl.ecg.")
+@click.option("--seconds", default=5.0, show_default=True, help="Time for each measurement.")
+@DEVICE
+@AS_JSON
+def bench(recipe: Path, overrides: tuple[str, ...], seconds: float, device: str, as_json: bool) -> None:
+    """Measure how fast RECIPE pretrains here: feed, views and step alone, and all together; nothing is kept."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ecgtrain import config
+    from ecgtrain.bench import bench as measure
+    from ecgtrain.bench import table
+
+    result = measure(
+        config.load(recipe, overrides),
+        device=_device(device),
+        seconds=seconds,
+        say=lambda line: click.echo(line, err=True),
+    )
+    if as_json:
+        click.echo(json.dumps(result))
+        return
+    rows = Table(box=None, pad_edge=False, show_header=False)
+    for row in table(result):
+        rows.add_row(*row)
+    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(rows)
+
+
+@main.command()
 @AS_JSON
 def methods(as_json: bool) -> None:
     """List what there is: methods, backbones, tasks; each is one file in its room."""

@@ -99,9 +99,9 @@ def train(
     objective.to(device).train()
     if objective.wants_sync_batchnorm if training.sync_batchnorm is None else training.sync_batchnorm:
         distributed.synchronise_batchnorm(objective)
-    optimiser = optim.build(training.optimiser, _layers(objective))
+    optimiser = optim.build(training.optimiser, layers(objective))
     scaler = torch.amp.GradScaler(device.type, enabled=training.precision == "float16")
-    autocast = _autocast(training, device)
+    cast = autocast(training, device)
 
     with _own_torch_generator(device):
         state = _State()
@@ -109,7 +109,7 @@ def train(
             state = _restore(path, objective, optimiser, scaler, config)
         first_step = n_steps if _ran_out(state, training) else state.step
         network = distributed.replicate(
-            _compiled(objective) if training.compile else objective,
+            compiled(objective) if training.compile else objective,
             unused_parameters=objective.leaves_parameters_out,
         )
 
@@ -148,7 +148,7 @@ def train(
                     torch.manual_seed(_step_seed(seed, step, part))
                     share = len(batch.rows_b) / training.batch_size
                     with distributed.averaging(network, now=part == mine[-1]):
-                        with autocast():
+                        with cast():
                             terms: LossTerms = network(make_views(batch, False))
                         # The average over ranks divides by their number, whatever their shares.
                         scaler.scale(terms.total * (share * world)).backward()  # type: ignore[no-untyped-call]
@@ -226,14 +226,14 @@ def validate(objective: Objective, feed: Feed, make_views: MakeViews, training: 
         )
     )
     mine = range(distributed.rank(), len(plans), distributed.world())
-    autocast = _autocast(training, feed.device)
+    cast = autocast(training, feed.device)
     measured: list[tuple[int, int, dict[str, float]]] = []
     was_training = objective.training
     objective.eval()
     try:
         with torch.no_grad(), distributed.alone():
             for number, batch in zip(mine, feed.batches([plans[i] for i in mine]), strict=True):
-                with autocast():
+                with cast():
                     terms: LossTerms = objective(make_views(batch, True))
                 measured.append((number, len(batch.rows_b), _values({"loss": terms.total, **terms.parts})))
     finally:
@@ -424,7 +424,7 @@ def _ran_out(state: _State, training: Training) -> bool:
     return training.patience is not None and state.stale >= training.patience
 
 
-def _layers(objective: Objective) -> list[list[nn.Parameter]]:
+def layers(objective: Objective) -> list[list[nn.Parameter]]:
     """All parameters, from the output of the network down: what only the objective has stands at the top."""
     layers = objective.backbone.layer_groups()
     of_backbone = {id(parameter) for layer in layers for parameter in layer}
@@ -476,7 +476,7 @@ def _watched(shares: Sequence[tuple[LossTerms, float]]) -> dict[str, float]:
     return {} if features_vbd is None else _values(diagnostics.watch(features_vbd))
 
 
-def _compiled(objective: Objective) -> nn.Module:
+def compiled(objective: Objective) -> nn.Module:
     """``objective`` with its forward compiled; where the first call fails, it goes on without, and says so."""
     try:
         compiled = torch.compile(objective)
@@ -505,7 +505,8 @@ class _CompiledOrNot(nn.Module):
         return self.objective(views)  # type: ignore[no-any-return]
 
 
-def _autocast(training: Training, device: torch.device) -> Callable[[], torch.autocast]:
+def autocast(training: Training, device: torch.device) -> Callable[[], torch.autocast]:
+    """Makes the context that networks run in, as ``training.precision`` says."""
     dtype = _AUTOCAST.get(training.precision)
     return partial(torch.autocast, device.type, dtype, enabled=dtype is not None)
 

@@ -90,7 +90,7 @@ def pretrain(
     errors, and what :func:`ecgtrain.loop.train` raises.
     """
     run_dir = Path(run_dir)
-    settings = _pretrain_of(config)
+    settings = pretrain_of(config)
     first = distributed.rank() == 0
     if distributed.told_by_first((run_dir / loop.METRICS).exists()) and not resume:
         raise ConfigError("there is already a run", where=run_dir, fix="resume it, or choose another directory")
@@ -143,7 +143,7 @@ class Prepared(NamedTuple):
 
 def prepare(config: RunConfig, device: torch.device | str) -> Prepared:
     """Turn a recipe into objects, and refuse what can be known to be wrong before a sample is read."""
-    settings = _pretrain_of(config)
+    settings = pretrain_of(config)
     store = open_store(config.data.store)
     passport = _passport(store, config.data.leads or store.leads, settings)
     parts = select_parts(config.data, store, settings.folds, passport)
@@ -217,7 +217,7 @@ def _patients(path: Path, parts: Sequence[Part]) -> frozenset[str]:
 
 def open_windows(config: RunConfig, parts: Sequence[Part], passport: Passport, device: torch.device | str) -> Feed:
     """The windows of ``parts`` as the recipe feeds them."""
-    settings = _pretrain_of(config)
+    settings = pretrain_of(config)
     return open_feed_of(
         parts,
         window_samples=settings.window_samples,
@@ -279,7 +279,7 @@ def random_backbone(config: RunConfig, seed: int, *, device: torch.device | str 
     Its BatchNorm statistics are those of the pretraining records; without that, a random network is judged
     worse than it is. With the seed of the run it is the network that pretraining started from.
     """
-    settings = _pretrain_of(config)
+    settings = pretrain_of(config)
     store = open_store(config.data.store)
     passport = _passport(store, config.data.leads or store.leads, settings)
     backbone = build_backbone(settings.backbone, len(passport.leads), seed).to(device)
@@ -393,7 +393,8 @@ def environment(device: torch.device | str) -> dict[str, Any]:
     }
 
 
-def _pretrain_of(config: RunConfig) -> Pretrain:
+def pretrain_of(config: RunConfig) -> Pretrain:
+    """The section ``pretrain`` of a recipe; raises ConfigError where there is none."""
     if config.pretrain is None:
         raise ConfigError("the recipe has no section pretrain", where=config.name)
     return config.pretrain
@@ -470,7 +471,7 @@ def _normaliser(passport: Passport, device: torch.device | str) -> Any:
 
 def _targets(config: RunConfig, store: Store, parts: Sequence[Part]) -> Targets | None:
     """What a supervised method learns, where its settings name a task: the classes that some record shows it."""
-    task = getattr(_pretrain_of(config).method, "task", None)
+    task = getattr(pretrain_of(config).method, "task", None)
     if task is None:
         return None
     if len(parts) > 1:
