@@ -132,10 +132,7 @@ def table(result: dict[str, Any]) -> list[tuple[str, str]]:
         ("the loop", f"{whole['windows_per_s']:,.1f} windows/s, {whole['of_step']:.0%} of the step alone"),
         ("waiting for data", f"{whole['waiting']:.2%} of the time"),
         ("peak memory", f"{result['peak_memory_bytes'] / 1e9:,.2f} GB"),
-        (
-            "the whole recipe",
-            f"{recipe['steps']:,} steps, {recipe['epochs']:,.1f} epochs: {_duration(recipe['hours'])}",
-        ),
+        ("the whole recipe", f"{budget}: {_duration(recipe['hours'])}"),
     ]
 
 
