@@ -88,7 +88,7 @@ class Objective(nn.Module):
     #: Whether BatchNorm must see the whole global batch, because windows could be told apart by their rank.
     wants_sync_batchnorm: ClassVar[bool] = False
     #: Whether some parameters that are trained may get no gradient in a step.
-    leaves_parameters_out: ClassVar[bool] = False
+    leaves_parameters_out: bool = False
 
     @property
     def chance(self) -> dict[str, float]:
