@@ -203,3 +203,144 @@ def test_what_cannot_be_learned_from_is_refused():
         objective(n_leads=1)
     with pytest.raises(ConfigError, match="lcd needs a backbone that encodes one lead at a time.*vgg1d"):
         lcd.build(lcd.Settings(), nn.Identity())
+
+
+# --- the target, in every part ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tie_leads", [True, False])
+def test_the_target_is_the_moving_average_of_encoders_and_projector_and_of_no_buffer(tie_leads):
+    made = objective(backbone=vgg1d.Settings(alpha=0.05, tie_leads=tie_leads), momentum=0.9)
+    made(lcd.views(lcd.Settings(), batch()))  # so that what BatchNorms remember is not what they began with
+    pairs = ((made.backbone, made.target_backbone), (made.projector, made.target_projector))
+    before = [{name: value.clone() for name, value in its.state_dict().items()} for _, its in pairs]
+    with torch.no_grad():
+        for parameter in made.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    made.after_step(Moment(0, 10, 1))
+    for (mine, its), old in zip(pairs, before, strict=True):
+        parameters, network = dict(its.named_parameters()), mine.state_dict()
+        assert parameters.keys() == dict(mine.named_parameters()).keys()
+        for name, now in its.state_dict().items():
+            expected = 0.9 * old[name] + 0.1 * network[name] if name in parameters else old[name]
+            assert torch.allclose(now, expected, atol=1e-6), name
+        # What the target's BatchNorms remember is of the target's own view, not of the network's.
+        means = [name for name in old if name.endswith("running_mean")]
+        assert any(not torch.allclose(old[name], network[name], atol=1e-4) for name in means)
+
+
+def test_with_encoders_of_their_own_the_target_is_that_of_lead_a():
+    made = objective(backbone=vgg1d.Settings(alpha=0.05, tie_leads=False))
+    with torch.no_grad():
+        for lead, its in enumerate(made.target_backbone.encoders):
+            for parameter in its.parameters():
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(lead)))
+    views = lcd.views(lcd.Settings(), batch())
+    *_, z, _, _ = heads_of(made, views)
+    assert torch.allclose(made._target(views), z, atol=1e-5)
+    other = made.target_projector(made.target_backbone.encode_lead(views.target_b1t[:, 0], views.b))
+    assert not torch.allclose(z, other, atol=1e-2)
+
+
+def test_validation_takes_what_the_targets_batchnorms_remember():
+    made = objective()
+    for step in range(3):
+        made(lcd.views(lcd.Settings(), batch(step=step)))
+    made.eval()
+    views = lcd.views(lcd.Settings(), batch())
+    few = views._replace(**{name: getattr(views, name)[:2] for name in views._fields[:3]})
+    assert torch.allclose(made._target(few), made._target(views)[:2], atol=1e-5)
+
+
+# --- what gradients there are -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("control", ["none", "no_stop_gradient"])
+def test_gradients_flow_into_what_is_predicted_only_in_the_control(control):
+    """The gradient, by finite differences of the loss with the target's side held fast, or not."""
+    made = objective(control=control, gamma=0.0).double()
+    views = lcd.views(lcd.Settings(), batch(n=6))
+    views = views._replace(**{name: getattr(views, name).double() for name in views._fields[:3]})
+    weight = made.projector[3].weight
+    found = torch.autograd.grad(made(views).total, weight)[0][0, :4]
+
+    def loss(moved):
+        """In float64: with weight [0, i] ``moved``, and what is predicted moved too or not."""
+
+        def distance(lead_b1t, lead, z):
+            predicted = made.predictor(made.projector(made.backbone.encode_lead(lead_b1t[:, 0], lead)))
+            return (2 - 2 * nn.functional.cosine_similarity(predicted, z)).mean()
+
+        def projected():
+            return made.projector(made.backbone.encode_lead(views.target_b1t[:, 0], views.a))
+
+        with torch.no_grad():
+            z = made._target(views)
+            i, by = moved
+            weight[0, i] += by
+            z = projected() if control == "no_stop_gradient" else z
+            both = distance(views.first_b1t, views.a, z) + distance(views.other_lead_b1t, views.b, z)
+            weight[0, i] -= by
+        return both.item()
+
+    numeric = [(loss((i, 1e-5)) - loss((i, -1e-5))) / 2e-5 for i in range(4)]
+    assert np.allclose(found, numeric, rtol=1e-3, atol=1e-5)
+    assert np.abs(numeric).max() > 1e-3
+
+
+def test_the_gradient_of_the_decorrelation_is_that_of_the_loss():
+    features = torch.randn(7, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: lcd.decorrelation(lcd.correlations(x), 0.0051), features)
+
+
+def test_nothing_that_is_logged_carries_a_gradient():
+    total, parts, features_vbd = objective()(lcd.views(lcd.Settings(), batch()))
+    assert total.requires_grad
+    assert not features_vbd.requires_grad
+    assert not any(part.requires_grad for part in parts.values())
+    assert features_vbd.shape[:2] == (2, 16)
+
+
+# --- views and precision ----------------------------------------------------------------------------------------
+
+
+def test_each_of_the_three_views_has_draws_of_its_own():
+    """All leads made equal: then views differ by their draws alone."""
+    made = batch(n=64)
+    made.mv.x_blt.copy_(made.mv.x_blt[:, :1].expand_as(made.mv.x_blt))
+    first, other_lead, target = lcd.views(lcd.Settings(), made)[:3]
+    for one, other in ((first, other_lead), (first, target), (other_lead, target)):
+        assert not torch.isclose(one, other).all(dim=2).any()
+
+
+def test_views_of_a_window_hang_on_its_number_and_the_step_alone():
+    whole = batch(n=8)
+    half = whole._replace(mv=Millivolts(*(x[4:] for x in whole.mv)), sample_numbers_b=torch.arange(4, 8))
+    for of_all, of_half in zip(lcd.views(lcd.Settings(), whole), lcd.views(lcd.Settings(), half), strict=True):
+        if isinstance(of_all, torch.Tensor):
+            assert torch.allclose(of_all[4:], of_half, atol=1e-5)
+        else:
+            assert of_all == of_half
+
+
+def test_bfloat16_networks_keep_correlations_in_float32(monkeypatch):
+    made, views, seen = objective(), lcd.views(lcd.Settings(), batch(n=32)), []
+    exact = made(views)
+    correlations = lcd.correlations
+    monkeypatch.setattr(lcd, "correlations", lambda x, n: seen.append(x.dtype) or correlations(x, n))
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = made(views)
+    assert seen == [torch.float32]
+    assert rounded.parts["off_diagonal"].dtype == rounded.total.dtype == torch.float32
+    assert rounded.total.item() == pytest.approx(exact.total.item(), rel=0.05)
+
+
+def test_the_published_objective_learns_901_512_parameters():
+    made = build_objective(lcd.Settings(), vgg1d.Settings(), 8, 0)
+    head = 512 * 512 + 512
+    projector, predictor = 64 * 512 + 512 + 2 * 512 + head, head + 2 * 512 + head
+    assert sum(p.numel() for p in made.projector.parameters()) == projector
+    assert sum(p.numel() for p in made.predictor.parameters()) == predictor
+    assert 78_216 + projector + predictor == 901_512
+    assert sum(p.numel() for p in made.parameters() if p.requires_grad) == 901_512

@@ -62,3 +62,21 @@ def test_it_is_the_published_chain():
     assert [group.count("Conv1d") for group in groups] == [2, 2, 3, 3, 3, 0]
     widths = [layer.out_channels for layer in network().encoders[0] if hasattr(layer, "out_channels")]
     assert widths == [8, 8, 16, 16, 32, 32, 32, 64, 64, 64, 64, 64, 64]
+
+
+@pytest.mark.parametrize("tie_leads", [True, False])
+def test_a_lead_is_encoded_by_the_encoder_it_has_and_averaged_over_time(tie_leads):
+    made = network(n_leads=3, tie_leads=tie_leads)
+    with torch.no_grad():
+        for place, its in enumerate(made.encoders):
+            its[0].weight.add_(0.3 * torch.randn(its[0].weight.shape, generator=torch.Generator().manual_seed(place)))
+    made.eval()
+    x_blt = torch.randn(2, 3, 320)
+    tokens_bsd = made(x_blt).tokens_bsd
+    for lead in range(3):
+        before_pooling = made.encoders[0 if tie_leads else lead](x_blt[:, lead : lead + 1])
+        assert before_pooling.shape == (2, 64, 10)
+        expected = before_pooling.sum(dim=2) / 10
+        assert torch.allclose(made.encode_lead(x_blt[:, lead], lead), expected, atol=1e-6)
+        assert torch.allclose(tokens_bsd[:, lead], expected, atol=1e-6)
+    assert len(made.encoders) == (1 if tie_leads else 3)

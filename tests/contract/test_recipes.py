@@ -1,0 +1,298 @@
+"""What every recipe, method and backbone promises: a new file is tested by being there."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ecgstore import ConfigError, occupant, occupants, open_store
+from ecgtrain import config, distributed, tasks
+from ecgtrain.feed import open_feed
+from ecgtrain.loop import layers
+from ecgtrain.methods import Moment, WindowBatch
+from ecgtrain.pretrain import build_objective
+from ecgtrain.views import Draw, normalise, to_mv
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "recipes").rglob("*.yaml"))
+SMALL = [name for name in RECIPES if name.startswith("recipes/small/")]
+N = 8
+
+
+def load(name):
+    return config.load(ROOT / name)
+
+
+def targets_of(settings, store):
+    task = getattr(settings.method, "task", None)
+    return None if task is None else tasks.load(task).targets(store)
+
+
+def objective_of(name, store):
+    made = load(name)
+    settings = made.pretrain
+    n_leads = len(made.data.leads or store.leads)
+    return build_objective(settings.method, settings.backbone, n_leads, made.seed, targets_of(settings, store))
+
+
+def windows(name, store, rows=slice(0, N)):
+    """Windows of the first records, as the feed hands them over."""
+    made = load(name)
+    settings = made.pretrain
+    n_samples = min(settings.window_samples, 1000)
+    feed = open_feed(
+        store, store.select(folds=range(1, 9))[:N], window_samples=n_samples, leads=made.data.leads or store.leads
+    )
+    counts_blt = torch.from_numpy(feed.cache.windows(*whole(N)[:2])).transpose(1, 2)[rows]
+    targets = targets_of(settings, store)
+    return WindowBatch(
+        to_mv(counts_blt),
+        torch.arange(100, 100 + N)[rows],
+        store.fs_hz,
+        lambda mv: normalise(mv, "record"),
+        Draw(1),
+        7,
+        None if targets is None else torch.from_numpy(targets.y_nc[feed.rows_n].astype("float32"))[rows],
+    )
+
+
+def whole(n):
+    import numpy as np
+
+    return np.arange(n), np.zeros(n, dtype=np.int64)
+
+
+def views_of(name, store, rows=slice(0, N)):
+    method = load(name).pretrain.method
+    return occupant("ecgtrain.methods", method.name).views(method, windows(name, store, rows))
+
+
+@pytest.fixture(scope="module")
+def store(mini_store):
+    return open_store(mini_store)
+
+
+def test_every_method_has_a_small_recipe_and_every_room_says_what_is_in_it():
+    assert {load(name).pretrain.method.name for name in SMALL} == set(occupants("ecgtrain.methods"))
+    for room in ("methods", "backbones"):
+        for name in occupants(f"ecgtrain.{room}"):
+            its = occupant(f"ecgtrain.{room}", name)
+            assert its.DESCRIPTION.strip()
+            assert "\n" not in its.DESCRIPTION
+            assert its.Settings.model_fields["name"].default == name
+            assert its.Settings.__doc__
+
+
+def test_every_method_has_a_page():
+    for name in occupants("ecgtrain.methods"):
+        page = (ROOT / "docs" / "methods" / f"{name}.md").read_text()
+        for setting in occupant("ecgtrain.methods", name).Settings.model_fields:
+            assert f"`{setting}" in page or setting == "name", f"{name}: {setting}"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_whole(name):
+    made = load(name)
+    text = (ROOT / name).read_text()
+    for word in ("source:", "cost:", "expect"):
+        assert word in text.lower(), word
+    assert made.pretrain is not None
+    # What is judged was not seen while pretraining.
+    for question in made.downstream:
+        assert not set(question.test_folds) & {*made.pretrain.folds, *made.pretrain.validation_folds}
+    assert len({load(other).name for other in RECIPES}) == len(RECIPES)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_an_objective_fits_its_recipe_and_refuses_a_batch_of_one_if_it_compares(name, store):
+    made = load(name)
+    objective = objective_of(name, store)
+    settings = made.pretrain
+    objective.check(settings.window_samples, settings.batch_size, store.fs_hz)
+    assert objective.backbone.n_leads == len(made.data.leads or store.leads)
+    if objective.compares_windows:
+        with pytest.raises(ConfigError):
+            objective.check(settings.window_samples, 1, store.fs_hz)
+    # Each parameter has one place among the layers, so that the optimiser has it once.
+    placed = [parameter for layer in layers(objective) for parameter in layer]
+    assert len(placed) == len({id(parameter) for parameter in placed}) == len(list(objective.parameters()))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_loss_teaches_the_backbone(name, store):
+    objective = objective_of(name, store).train()
+    terms = objective(views_of(name, store))
+    assert terms.total.shape == ()
+    assert terms.total.isfinite()
+    assert terms.parts
+    for part, value in terms.parts.items():
+        assert value.shape == (), part
+        assert value.isfinite(), part
+        assert not value.requires_grad, part
+    assert set(objective.chance) <= set(terms.parts)
+    if terms.features_vbd is not None:
+        assert terms.features_vbd.shape[1] == N
+        assert not terms.features_vbd.requires_grad
+    before = [parameter.detach().clone() for parameter in objective.backbone.parameters()]
+    optimiser = torch.optim.AdamW(objective.parameters(), lr=1e-3)
+    for step in range(2):
+        moment = Moment(step, 2, 1)
+        optimiser.zero_grad()
+        objective(views_of(name, store)).total.backward()
+        objective.before_step(moment)
+        optimiser.step()
+        objective.after_step(moment)
+    changed = [not torch.equal(one, other) for one, other in zip(before, objective.backbone.parameters(), strict=True)]
+    assert sum(changed) > 0.5 * len(changed)
+    assert objective(views_of(name, store)).total.isfinite()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_look_at_held_out_windows_leaves_no_trace(name, store):
+    objective = objective_of(name, store).eval()
+    before = {key: value.clone() for key, value in objective.state_dict().items()}
+    with torch.no_grad():
+        one, other = (objective(views_of(name, store)).total for _ in range(2))
+    assert torch.equal(one, other)
+    assert all(torch.equal(value, before[key]) for key, value in objective.state_dict().items())
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_weights_come_from_the_seed_and_go_through_a_checkpoint(name, store):
+    one, other = objective_of(name, store), objective_of(name, store)
+    for key, value in one.state_dict().items():
+        assert torch.equal(value, other.state_dict()[key]), key
+    for parameter in other.parameters():
+        parameter.data.add_(1.0)
+    other.load_state_dict(one.state_dict())
+    made = views_of(name, store)
+    one.eval(), other.eval()
+    with torch.no_grad():
+        assert torch.equal(one(made).total, other(made).total)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_view_does_not_depend_on_the_rank_that_makes_it(name, store):
+    everything, second_half = views_of(name, store), views_of(name, store, slice(N // 2, N))
+
+    def tensors(made):
+        for part in made:
+            if isinstance(part, torch.Tensor):
+                yield part
+            elif isinstance(part, tuple | list):
+                yield from tensors(part)
+
+    compared = 0
+    for of_all, of_half in zip(tensors(everything), tensors(second_half), strict=True):
+        dims = [i for i, size in enumerate(of_all.shape) if size == N and of_half.shape[i] == N // 2]
+        if dims:
+            its = of_all.narrow(dims[0], N // 2, N // 2)
+            assert torch.allclose(its.float(), of_half.float(), atol=1e-5)
+            compared += 1
+    assert compared
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_networks_in_bfloat16_keep_their_losses_in_float32(name, store):
+    objective = objective_of(name, store).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = objective(views_of(name, store))
+    assert terms.total.dtype == torch.float32
+    assert terms.total.isfinite()
+
+
+# ── two ranks are one ─────────────────────────────────────────────────────────────────────────────
+
+
+def gradients(name, store, rank=0, world=1):
+    """One step's loss, and its gradient by parameter, with dropout out of the way."""
+    objective = objective_of(name, store).double().train()
+    for module in objective.modules():
+        if isinstance(module, torch.nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+    objective = distributed.synchronise_batchnorm(objective)
+    network = distributed.replicate(objective, unused_parameters=True)
+    rows = slice(N * rank // world, N * (rank + 1) // world)
+    made = double(views_of(name, store, rows))
+    terms = network(made)
+    terms.total.backward()
+    mean = distributed.total(terms.total.detach()) / world
+    return mean.item(), {
+        key: None if parameter.grad is None else parameter.grad.tolist()
+        for key, parameter in objective.named_parameters()
+        if parameter.numel() < 20_000
+    }
+
+
+def double(made):
+    if isinstance(made, torch.Tensor):
+        return made.double() if made.is_floating_point() else made
+    if isinstance(made, tuple) and hasattr(made, "_fields"):
+        return type(made)(*(double(part) for part in made))
+    if isinstance(made, tuple | list):
+        return type(made)(double(part) for part in made)
+    return made
+
+
+ON_RANKS = """
+import json, sys
+sys.path.insert(0, sys.argv[3])
+import test_recipes as contract
+from ecgstore import open_store
+from ecgtrain import distributed
+store = open_store(sys.argv[1])
+with distributed.ranks("cpu"):
+    found = {name: contract.gradients(name, store, distributed.rank(), distributed.world()) for name in contract.SMALL}
+    if distributed.rank() == 0:
+        open(sys.argv[2], "w").write(json.dumps(found))
+"""
+
+
+def test_two_ranks_have_the_loss_and_the_gradient_of_one(mini_store, store, tmp_path):
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    common = {**os.environ, "PYTHONPATH": str(ROOT), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    common |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
+    command = [
+        sys.executable,
+        "-c",
+        ON_RANKS,
+        str(mini_store),
+        str(tmp_path / "found.json"),
+        str(Path(__file__).parent),
+    ]
+    processes = [
+        subprocess.Popen(command, env={**common, "RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=250)
+        assert process.returncode == 0, errors
+    found = json.loads((tmp_path / "found.json").read_text())
+    for name in SMALL:
+        loss, gradient = gradients(name, store)
+        theirs_loss, theirs = found[name]
+        assert theirs_loss == pytest.approx(loss, rel=1e-6, abs=1e-8), name
+        largest = max(max_of(value) for value in gradient.values())
+        for key, value in gradient.items():
+            if value is None or theirs[key] is None:
+                assert value is None or max_of(value) == 0, (name, key)
+                continue
+            ours = torch.tensor(value, dtype=torch.float64)
+            assert torch.allclose(ours, torch.tensor(theirs[key], dtype=torch.float64), atol=1e-5 * largest), (
+                name,
+                key,
+            )
+
+
+def max_of(value):
+    return 0.0 if value is None else torch.tensor(value, dtype=torch.float64).abs().max().item()
