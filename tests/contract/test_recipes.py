@@ -207,6 +207,30 @@ def test_networks_in_bfloat16_keep_their_losses_in_float32(name, store):
     assert terms.total.isfinite()
 
 
+def on(device, made):
+    if isinstance(made, torch.Tensor):
+        return made.to(device)
+    if isinstance(made, tuple) and hasattr(made, "_fields"):
+        return type(made)(*(on(device, part) for part in made))
+    return made
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", SMALL)
+def test_a_gpu_makes_the_same_views_and_the_same_loss(name, store):
+    method = load(name).pretrain.method
+    cut = occupant("ecgtrain.methods", method.name).views
+    its = windows(name, store)
+    there = its._replace(
+        mv=on("cuda", its.mv), sample_numbers_b=on("cuda", its.sample_numbers_b), targets_bc=on("cuda", its.targets_bc)
+    )
+    here = objective_of(name, store).eval()
+    with torch.no_grad():
+        expected = here(cut(method, its)).total.item()
+        found = here.to("cuda")(cut(method, there)).total.item()
+    assert found == pytest.approx(expected, rel=2e-3, abs=2e-3)
+
+
 # ── two ranks are one ─────────────────────────────────────────────────────────────────────────────
 
 
