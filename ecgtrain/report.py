@@ -62,6 +62,8 @@ _PRETRAINING = {
     "swav": "SwAV",
     "lcd": "LCD",
     "stj": "STJ",
+    "mae": "Masked autoencoding",
+    "jepa": "JEPA",
 }
 _NULLS = ("random", "shuffled")
 #: One place of three rows of four is the legend's.
@@ -413,7 +415,10 @@ def _story(run: Mapping[str, Any], store: Mapping[str, Any]) -> list[str]:
     if run.get("method"):
         network = f" a {run['backbone']} network" if run.get("backbone") else " a network"
         size = f" of {_count(run['n_parameters'])} parameters" if run.get("n_parameters") else ""
-        text = f"{_pretraining(run['method'])} pretrained{network}{size} without labels"
+        if run["method"] == "supervised":
+            text = f"The supervised control trained{network}{size} with labels"
+        else:
+            text = f"{_pretraining(run['method'])} pretrained{network}{size} without labels"
         if run.get("n_records"):
             text += f" on {_count(run['n_records'])} records"
         if run.get("folds"):
