@@ -8,7 +8,7 @@ Dataset's arithmetic on this processor, batch by batch. All contenders run in tu
 reported.
 
     python benchmarks/feed.py              synthetic counts in memory
-    python benchmarks/feed.py --store S    the records of a store, by every way of feeding that needs no GPU
+    python benchmarks/feed.py --store S    the records of a store, by every way of feeding (--device cuda: to a GPU)
 
 With a store, each way is also timed from opening the feed to the first batch, with the store's files in the
 page cache: ``memmap`` fills its file first, ``memmap_again`` finds it.
@@ -176,8 +176,14 @@ def measure(feed: Feed, memmap: Path, repeats: int, seconds: float) -> dict[str,
     }
 
 
-def ways(store: Store, window_samples: int, folder: Path, repeats: int, seconds: float) -> dict[str, object]:
-    """Windows per second by way of feeding, seconds to the first batch, and how fast a cache is filled."""
+def ways(
+    store: Store, window_samples: int, folder: Path, repeats: int, seconds: float, device: str
+) -> dict[str, object]:
+    """Windows per second by way of feeding, seconds to the first batch, and how fast a cache is filled.
+
+    On a GPU, all ways deliver to it, and ``device_ratio_to_copy`` tells the gather there as a share of copying as many
+    bytes within its memory.
+    """
     starts: dict[str, list[float]] = {}
     fills: list[float] = []
     feeds: dict[str, Feed] = {}
@@ -190,6 +196,7 @@ def ways(store: Store, window_samples: int, folder: Path, repeats: int, seconds:
                 store,
                 np.arange(store.n_records),
                 window_samples=window_samples,
+                device=device,
                 feeding=Feeding.model_validate({"feed": way, "cache_dir": str(place)}),
             )
             opened_s = time.perf_counter() - began_s
@@ -204,11 +211,27 @@ def ways(store: Store, window_samples: int, folder: Path, repeats: int, seconds:
     for _ in range(repeats):
         for name, feed in feeds.items():
             speeds.setdefault(name, []).append(_pulled_per_s(feed, seconds))
-    return {
-        "windows_per_s": {name: round(statistics.median(values)) for name, values in speeds.items()},
+    medians = {name: statistics.median(values) for name, values in speeds.items()}
+    found = {"windows_per_s": {name: round(value) for name, value in medians.items()}}
+    if device == "cuda":
+        found["device_ratio_to_copy"] = round(medians["device"] / _copied_per_s(feeds["device"], seconds), 3)
+    return found | {
         "first_batch_s": {name: round(statistics.median(values), 4) for name, values in starts.items()},
         "fill_mb_per_s": round(statistics.median(fills)),
     }
+
+
+def _copied_per_s(feed: Feed, seconds: float) -> float:
+    """Windows' worth of bytes that are copied within the GPU's memory per second."""
+    one = feed.batch(next(forever(feed))).counts_blt.contiguous()
+    other = torch.empty_like(one)
+
+    def copy(n: int) -> None:
+        for _ in range(n):
+            other.copy_(one)
+        torch.cuda.synchronize()
+
+    return windows_per_s(copy, len(one), seconds)
 
 
 def _pulled_per_s(feed: Feed, seconds: float) -> float:
@@ -217,6 +240,8 @@ def _pulled_per_s(feed: Feed, seconds: float) -> float:
     def pull(n: int) -> None:
         for _ in range(n):
             next(batches)
+        if feed.device.type == "cuda":
+            torch.cuda.synchronize()
 
     try:
         return windows_per_s(pull, min(BATCH, feed.n_records), seconds)
@@ -245,10 +270,11 @@ def _read(path: str) -> str:
 @click.option(
     "--records", default=10_000, show_default=True, help="Synthetic records of 12 x 1000; a fifth of 12 x 5000."
 )
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda: where a store's windows are delivered.")
 @click.option("--repeats", default=5, show_default=True, help="Turns; the median counts.")
 @click.option("--seconds", default=0.5, show_default=True, help="Time per contender and turn.")
 @click.option("--json", "only_json", is_flag=True, help="Print nothing but the JSON line.")
-def main(store: str | None, records: int, repeats: int, seconds: float, only_json: bool) -> None:
+def main(store: str | None, records: int, device: str, repeats: int, seconds: float, only_json: bool) -> None:
     """Measure windows per second of the feed, of a memory copy, and of a Dataset under a DataLoader."""
     keep_freed_memory()  # as the command line does
     results: list[dict[str, Any]] = []
@@ -269,7 +295,7 @@ def main(store: str | None, records: int, repeats: int, seconds: float, only_jso
             np.random.default_rng(1).integers(-2000, 2000, (size, N_LEADS), dtype=np.int16).tofile(memmap)
             results.append(measure(feed, memmap, repeats, seconds))
             if store is not None:
-                results[-1]["ways"] = ways(opened, window_samples, Path(folder), repeats, seconds)
+                results[-1]["ways"] = ways(opened, window_samples, Path(folder), repeats, seconds, device)
     if not only_json:
         for result in results:
             click.echo(f"{result['shape']} windows, {result['records']:,} records, batch {result['batch']}")
