@@ -36,6 +36,12 @@ def _settings_of(room: str, content: Any) -> Settings:
         content = {"name": content}
     if not isinstance(content, Mapping) or "name" not in content:
         raise ConfigError("this section must hold a mapping with a name", got=repr(content))
+    if str(content["name"]).endswith(".py"):
+        raise ConfigError(
+            "methods and backbones go by their names, not by their files",
+            got=content["name"],
+            fix=f"put the file into {room.replace('.', '/')}, and name it without .py",
+        )
     chosen: type[Settings] = occupant(room, str(content["name"])).Settings
     return parse(chosen, content)
 

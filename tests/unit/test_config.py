@@ -135,3 +135,9 @@ def test_without_torch_the_door_names_the_extra():
         "sys.exit(2)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_method_goes_by_its_name():
+    content = {"data": {"store": "s"}, "name": "n", "pretrain": {"method": {"name": "/some/where/mine.py"}}}
+    with pytest.raises(ConfigError, match="go by their names.*put the file into ecgtrain/methods"):
+        parse(RunConfig, content)
