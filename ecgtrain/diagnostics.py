@@ -7,6 +7,7 @@ mean for a method stands on its page.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -26,6 +27,9 @@ COLLAPSED_STD, COLLAPSED_RANK = 0.1, 2.0
 #: Strengths of the ridge that the online probe tries.
 _RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
+#: One record in four of each part; and what a record's features are taken to add up to at least.
+_FEWEST_RECORDS, _LEAST_POWER = 4, 1e-9
+
 
 @torch.no_grad()
 def watch(features_vbd: Tensor) -> dict[str, Tensor]:
@@ -40,6 +44,8 @@ def watch(features_vbd: Tensor) -> dict[str, Tensor]:
     ``alignment`` and ``uniformity``, where there are two views or more (Wang & Isola, ICML 2020): the mean squared
     distance of a window's first two views, and the log of the mean of exp(-2 d²) over all pairs of windows, both at
     unit length. Both are better when lower; 0 alignment with 0 uniformity is collapse.
+
+    Figures of features that are no numbers are NaN: a watch stops no run.
     """
     features_vbd = features_vbd.detach()[:, :MOST_WINDOWS].float()
     unit_vbd = F.normalize(features_vbd, dim=2)
@@ -55,10 +61,13 @@ def watch(features_vbd: Tensor) -> dict[str, Tensor]:
 
 
 def _effective_rank(features_bd: Tensor) -> Tensor:
+    finite = features_bd.isfinite().all()
+    # A decomposition raises for what is no number. Chosen on the device, so that the host need not wait.
+    features_bd = torch.where(finite, features_bd, 0.0)
     values = torch.linalg.svdvals(features_bd - features_bd.mean(dim=0))
     shares = values / values.sum().clamp_min(torch.finfo(values.dtype).tiny)
     rank: Tensor = torch.special.entr(shares).sum().exp()
-    return rank
+    return torch.where(finite, rank, torch.nan)
 
 
 def verdict(values: Mapping[str, float]) -> str | None:
@@ -76,8 +85,11 @@ def online_probe(features_nd: npt.NDArray[np.floating], y_nc: npt.NDArray[np.boo
 
     ``features_nd`` has a row per record, a few hundred of them; ``y_nc`` says which class each is of. The strength of
     the ridge is chosen on a quarter of the first half. It shows whether a representation gets better, not how
-    good it is: that is for a protocol on other patients. NaN where no class has positives and negatives.
+    good it is: that is for a protocol on other patients. 0.5 for features that are alike for all records; NaN where
+    no class has positives and negatives, for fewer than four records, and for features that are no numbers.
     """
+    if len(features_nd) < _FEWEST_RECORDS or not np.isfinite(features_nd).all():
+        return math.nan
     fit, choose, judge = slice(0, None, 4), slice(2, None, 4), slice(1, None, 2)
     mean, std = features_nd[fit].mean(axis=0), features_nd[fit].std(axis=0)
     x_nd = np.asarray((features_nd - mean) / np.where(std > 1e-6, std, 1.0), dtype=np.float64)
@@ -86,7 +98,8 @@ def online_probe(features_nd: npt.NDArray[np.floating], y_nc: npt.NDArray[np.boo
     gram = x_nd[fit] @ x_nd[fit].T
 
     def scores(ridge: float, part: slice) -> npt.NDArray[np.float64]:
-        strength = ridge * np.trace(gram) / len(gram)
+        # Never 0, as it would be for dead features.
+        strength = ridge * max(np.trace(gram) / len(gram), _LEAST_POWER)
         weights = np.linalg.solve(gram + strength * np.eye(len(gram)), targets_nc[fit])
         return np.asarray(x_nd[part] @ (x_nd[fit].T @ weights))
 

@@ -435,11 +435,14 @@ def refuse_division(objective: Objective, training: Training) -> None:
     """Raise ConfigError where a loss that compares windows would see only some of them, or slices of two sizes."""
     batch_size, n_parts, world = training.batch_size, training.accumulate, distributed.world()
     if not objective.compares_windows:
-        if batch_size < n_parts * world:
+        # Of a single window BatchNorm has no statistics.
+        fewest = 2 if objective.wants_sync_batchnorm else 1
+        if batch_size < fewest * n_parts * world:
             raise ConfigError(
-                "a batch has fewer windows than there are parts to divide it into",
-                expected=f"pretrain.batch_size of {n_parts * world} or more",
+                "a batch has too few windows to be divided so often",
+                expected=f"pretrain.batch_size of {fewest * n_parts * world} or more",
                 got=batch_size,
+                fix="lower accumulate, or use fewer ranks",
             )
         return
     if n_parts > 1:

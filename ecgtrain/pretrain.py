@@ -156,7 +156,8 @@ def prepare(config: RunConfig, device: torch.device | str) -> Prepared:
     bank = None if config.data.noise_bank is None else load_bank(config.data.noise_bank)
     banks = None if bank is None else _on_device(bank.at_rate(passport.fs_hz), device)
     chain = getattr(settings.method, "augmentations", ())
-    augmentations.check(chain, settings.window_samples, passport.fs_hz, banks)
+    n_samples = augmentations.check(chain, settings.window_samples, passport.fs_hz, banks)
+    _try_on_nothing(objective.backbone, n_samples)
     return Prepared(
         passport,
         _labelled(parts, targets),
@@ -165,6 +166,14 @@ def prepare(config: RunConfig, device: torch.device | str) -> Prepared:
         _make_views(settings.method, passport, config.seed, device, targets, banks),
         {} if bank is None else {kind: its.sha256 for kind, its in bank.recordings.items()},
     )
+
+
+def _try_on_nothing(backbone: Backbone, n_samples: int) -> None:
+    """Let a backbone refuse windows of this length now, rather than at the first step."""
+    was_training = backbone.training
+    with torch.no_grad():
+        backbone.eval()(torch.zeros(1, backbone.n_leads, n_samples))
+    backbone.train(was_training)
 
 
 def select_parts(data: Data, store: Store, folds: Sequence[int], passport: Passport) -> list[Part]:

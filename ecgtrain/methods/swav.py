@@ -116,9 +116,11 @@ class Swav(Objective):
 
     @property
     def chance(self) -> dict[str, float]:
-        """All prototypes alike for every window; and how often two views then go to the same one."""
-        n = self._settings.n_prototypes
-        return {"swav": math.log(n), "agreement": 1.0 / n}
+        """The loss where all prototypes are alike for every window.
+
+        Agreement has no such level: views of a window are alike already before anything is learned.
+        """
+        return {"swav": math.log(self._settings.n_prototypes)}
 
     def check(self, window_samples: int, batch_size: int, fs_hz: float) -> None:
         """Refuse a batch of one window, which Sinkhorn's iterations would give to all prototypes; size the queue."""
@@ -133,9 +135,12 @@ class Swav(Objective):
         self.queue_vnd = torch.zeros(_CODED, n, self._settings.embedding_width, device=self.queue_vnd.device)
 
     def forward(self, views: Views) -> LossTerms:
-        """The loss; parts: itself, how often views 0 and 1 go to the same prototype, how many prototypes are used.
+        """The loss; parts: itself, and what views 0 and 1 have to do with prototypes.
 
-        ``usage_nats`` is the entropy of the mean code: ln K where all prototypes are used alike.
+        ``agreement``: how often both are nearest to the same one. ``usage_nats``: entropy of the shares of views of
+        the global batch that are nearest to each prototype, 0 where all are nearest to one. Those of the codes would
+        show nothing: Sinkhorn's iterations make them alike even where all windows are. ``code_nats``: mean entropy of
+        a code, ln K where windows can't be told apart.
         """
         settings = self._settings
         # One after the other, as published: BatchNorm takes the statistics of each set of views by itself.
@@ -159,7 +164,8 @@ class Swav(Objective):
         parts = {
             "swav": loss.detach(),
             "agreement": (one_b == other_b).float().mean(),
-            "usage_nats": torch.special.entr(codes_vbk.mean(dim=(0, 1))).sum(),
+            "usage_nats": _usage_nats(distributed.gather(torch.stack([one_b, other_b], dim=1)), settings.n_prototypes),
+            "code_nats": torch.special.entr(codes_vbk).sum(dim=2).mean(),
         }
         return LossTerms(loss, parts, torch.stack(pooled).detach())
 
@@ -207,6 +213,14 @@ class Swav(Objective):
     @torch.no_grad()
     def _unit_prototypes(self) -> None:
         self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
+
+
+def _usage_nats(nearest_bv: Tensor, n_prototypes: int) -> Tensor:
+    # Neither bincount nor one_hot: both make the host wait for the device.
+    ones = torch.ones(nearest_bv.numel(), device=nearest_bv.device)
+    counts_k = ones.new_zeros(n_prototypes).index_add_(0, nearest_bv.flatten(), ones)
+    usage: Tensor = torch.special.entr(counts_k / len(ones)).sum()
+    return usage
 
 
 def _forget(objective: nn.Module, keys: object) -> None:

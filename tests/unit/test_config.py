@@ -138,6 +138,13 @@ def test_without_torch_the_door_names_the_extra():
 
 
 def test_a_method_goes_by_its_name():
-    content = {"data": {"store": "s"}, "name": "n", "pretrain": {"method": {"name": "/some/where/mine.py"}}}
-    with pytest.raises(ConfigError, match="go by their names.*put the file into ecgtrain/methods"):
-        parse(RunConfig, content)
+    pretrain = {
+        "method": {"name": "/some/where/mine.py"},
+        "backbone": {"name": "cpc_lstm"},
+        "folds": [1],
+        "window_samples": 100,
+        "batch_size": 8,
+        "steps": 1,
+    }
+    with pytest.raises(ConfigError, match=r"go by their names.*put the file into ecgtrain/methods"):
+        parse(RunConfig, {"data": {"store": "s"}, "name": "n", "pretrain": pretrain})

@@ -108,3 +108,27 @@ def test_a_class_that_all_have_is_no_question():
     y_nc[:, 0] = True
     assert 0.5 < online_probe(features_nd, y_nc) < 1
     assert math.isnan(online_probe(features_nd, np.ones_like(y_nc)))
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+def test_features_that_are_no_numbers_stop_no_run(broken):
+    features_vbd = torch.randn(2, 30, 8, generator=torch.Generator().manual_seed(0))
+    features_vbd[0, 3, 2] = broken
+    found = values(features_vbd)
+    assert math.isnan(found["effective_rank"])
+    assert verdict(found) is None
+    features_nd, y_nc = cohort(0, n=40, d=6)
+    features_nd[3, 2] = broken
+    assert math.isnan(online_probe(features_nd, y_nc))
+
+
+@pytest.mark.parametrize("value", [0.0, 3.3, 1e-30])
+def test_a_quick_probe_of_dead_features_is_a_toss_up(value):
+    _, y_nc = cohort(0, n=40)
+    assert online_probe(np.full((40, 6), value, dtype=np.float32), y_nc) == 0.5
+
+
+@pytest.mark.parametrize("n", range(4))
+def test_too_few_records_are_no_question(n):
+    features_nd, y_nc = cohort(0, n=40, d=6)
+    assert math.isnan(online_probe(features_nd[:n], y_nc[:n]))

@@ -303,3 +303,22 @@ def test_a_representation_is_watched_while_it_grows(mini_store, tmp_path):
     assert weights[0] == weights[1]
     with pytest.raises(ConfigError, match="online_probe needs validation_folds"):
         recipe(mini_store, validation_folds=[], online_probe="ptbxl/superdiagnostic")
+
+
+def test_a_network_refuses_windows_before_any_is_read(mini_store, tmp_path, monkeypatch):
+    from ecgtrain import feed
+
+    monkeypatch.setattr(feed, "_sources", None)  # whoever reads, fails otherwise
+    lcd = {"name": "lcd", "width": 8, "augmentations": []}
+    with pytest.raises(ConfigError, match="too short"):
+        pretrain(recipe(mini_store, method=lcd, backbone={"name": "vgg1d"}, window_samples=20), tmp_path / "run")
+    short = {"backbone": {"name": "xresnet1d"}, "method": {"name": "simclr"}, "window_samples": 20}
+    with pytest.raises(ConfigError, match="window"):
+        pretrain(recipe(mini_store, **short), tmp_path / "run")
+    byol = {"backbone": {"name": "xresnet1d"}, "method": {"name": "byol"}, "accumulate": 8}
+    with pytest.raises(ConfigError, match="too few windows to be divided so often.*expected.*16 or more, got 8"):
+        pretrain(recipe(mini_store, **byol), tmp_path / "run")
+    two_leads = recipe(mini_store, method=lcd, backbone={"name": "vgg1d"})
+    two_leads = two_leads.model_copy(update={"data": two_leads.data.model_copy(update={"leads": ("II",)})})
+    with pytest.raises(ConfigError, match="lcd compares leads of a record; expected two leads or more, got 1"):
+        pretrain(two_leads, tmp_path / "run")

@@ -210,3 +210,14 @@ def test_it_learns_and_uses_many_prototypes():
 def test_a_batch_of_one_is_refused():
     with pytest.raises(ConfigError, match="expected a batch of at least 2 windows, got 1"):
         objective().check(16, 1, 100.0)
+
+
+def test_collapse_shows():
+    made = objective()
+    for weight in made.parameters():
+        weight.requires_grad_(False)
+    alike = torch.ones(3, 8, 2, 16)
+    parts = {name: value.item() for name, value in made.eval()(swav.Views(alike)).parts.items()}
+    assert parts["usage_nats"] == pytest.approx(0, abs=1e-6)
+    assert parts["agreement"] == 1
+    assert parts["code_nats"] == pytest.approx(math.log(12), abs=1e-3)
