@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         StoreFormatError,
         StoreIncomplete,
         StoreNotFound,
+        StoreUnreachable,
         need,
     )
     from ecgstore.ingest import IngestReport, IngestSettings, ingest_folder, seal_store
@@ -56,7 +57,7 @@ __version__ = "0.1.0"
 _HOME = {
     "errors": (
         "ConfigError EcgError IntegrityError MissingExtra RecordError RejectedError SourceError StoreError "
-        "StoreExists StoreFormatError StoreIncomplete StoreNotFound need"
+        "StoreExists StoreFormatError StoreIncomplete StoreNotFound StoreUnreachable need"
     ),
     "augment": "augment_store",
     "ingest": "IngestReport IngestSettings ingest_folder seal_store",
@@ -104,6 +105,7 @@ __all__ = [
     "StoreFormatError",
     "StoreIncomplete",
     "StoreNotFound",
+    "StoreUnreachable",
     "Terms",
     "Workers",
     "__version__",

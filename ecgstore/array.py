@@ -15,6 +15,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from ecgstore import layout
 from ecgstore.errors import need
+from ecgstore.place import Place
 
 
 def create_array(root: Path, codec: str, n_leads: int, total_samples: int, shard_samples: int) -> None:
@@ -44,7 +45,7 @@ def create_array(root: Path, codec: str, n_leads: int, total_samples: int, shard
     )
 
 
-def open_array(root: Path, *, writable: bool = False) -> zarr.Array[Any]:
+def open_array(root: Place, *, writable: bool = False) -> zarr.Array[Any]:
     """Open the array afresh: a handle that saw another grid of shards would write nonsense."""
     _pass_over_the_remark_on_pcodec()
     return zarr.open_array(str(root / layout.SIGNAL), mode="r+" if writable else "r")

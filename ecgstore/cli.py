@@ -33,7 +33,8 @@ EXIT_ERROR, EXIT_REJECTED, EXIT_INTERRUPTED = 1, 3, 130
 #: Seconds between two lines of progress where there is no terminal to draw on.
 LINE_EVERY_S = 5.0
 
-STORE = click.argument("store", type=click.Path(path_type=Path))
+#: A folder or an address; a Path would make one slash of the two in s3://.
+STORE = click.argument("store", type=click.Path())
 #: Columns that `ecgstore records` lists unless told otherwise.
 MOST_USED = ["record_id", "patient_key", "source", "n_samples", "fold", "age_years", "sex", "lead_states"]
 MOST_USED += ["suspects", "warnings"]
@@ -340,7 +341,7 @@ def scan(src: Path, workers: int | None, scan_table: Path | None, as_json: bool,
 @click.option("--overwrite", is_flag=True, help="Replace a sealed store, once the new one is sealed.")
 @AS_JSON
 @plain_errors
-def augment(store: Path, out: Path, noise_bank: Path | None, overwrite: bool, as_json: bool, **flags: Any) -> None:
+def augment(store: str, out: Path, noise_bank: Path | None, overwrite: bool, as_json: bool, **flags: Any) -> None:
     """Make OUT from STORE: the same records with noise, to see how robust a model is.
 
     The noise of a record depends on its id and the seed alone. RMS and SNR obtained stand in records.parquet.
@@ -455,7 +456,7 @@ def _fetch_words(plan: Any) -> str:
 
 @main.command()
 @STORE
-@click.argument("other", type=click.Path(path_type=Path), required=False)
+@click.argument("other", type=click.Path(), required=False)
 @click.option("--folds", metavar="1,2", help="Folds of STORE to compare. Default: all.")
 @click.option("--with-folds", metavar="3,4", help="Folds of OTHER (or of STORE itself) to compare them with.")
 @click.option("--max-bits", type=click.IntRange(0, 6), default=6, show_default=True, help="Of 64 in the signatures.")
@@ -463,8 +464,8 @@ def _fetch_words(plan: Any) -> str:
 @AS_JSON
 @plain_errors
 def overlap(
-    store: Path,
-    other: Path | None,
+    store: str,
+    other: str | None,
     folds: str | None,
     with_folds: str | None,
     max_bits: int,
@@ -530,7 +531,7 @@ def _numbers(text: str, option: str) -> list[int]:
 @STORE
 @AS_JSON
 @plain_errors
-def info(store: Path, as_json: bool) -> None:
+def info(store: str, as_json: bool) -> None:
     """Say what a store holds: records, leads, recipe, statements, what was left out, terms of use."""
     from ecgstore.store import open_store
 
@@ -546,7 +547,7 @@ def info(store: Path, as_json: bool) -> None:
 @click.option("--deep", is_flag=True, help="Read every byte: hash each object, decode each shard, check each record.")
 @AS_JSON
 @plain_errors
-def verify(store: Path, deep: bool, as_json: bool) -> None:
+def verify(store: str, deep: bool, as_json: bool) -> None:
     """Check that a store is whole: exit status 0 if it is, 1 with one line per problem if not."""
     from ecgstore.store import open_store
 
@@ -580,7 +581,7 @@ def verify(store: Path, deep: bool, as_json: bool) -> None:
 @click.option("--head", type=click.IntRange(1), default=None, metavar="N", help="Only the first N.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array of objects.")
 @plain_errors
-def records(store: Path, rejected: bool, where: str, columns: str | None, head: int | None, as_json: bool) -> None:
+def records(store: str, rejected: bool, where: str, columns: str | None, head: int | None, as_json: bool) -> None:
     """List the records of a store, one per line, tab-separated; with --json one JSON array."""
     from ecgstore.store import open_store
 
@@ -609,10 +610,15 @@ def records(store: Path, rejected: bool, where: str, columns: str | None, head: 
 
 @main.command()
 @STORE
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Default: STORE with .html behind it.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Default: STORE with .html behind it; of an address, in this folder.",
+)
 @click.option("--pages", type=click.IntRange(0, 50), default=10, show_default=True, help="ECG pages in it.")
 @plain_errors
-def report(store: Path, out: Path | None, pages: int) -> None:
+def report(store: str, out: Path | None, pages: int) -> None:
     """Write one HTML page on a store: counts, quality, what was left out and why, ECG pages, duplicates, provenance.
 
     It holds everything it needs: it opens offline, and prints.
@@ -620,7 +626,8 @@ def report(store: Path, out: Path | None, pages: int) -> None:
     from ecgstore.report import write
     from ecgstore.store import open_store
 
-    click.echo(write(open_store(store), out or store.with_name(f"{store.name}.html"), pages))
+    beside = Path(store).name if "://" in store else store.rstrip("/")
+    click.echo(write(open_store(store), out or Path(f"{beside}.html"), pages))
 
 
 @main.command()
@@ -628,7 +635,7 @@ def report(store: Path, out: Path | None, pages: int) -> None:
 @click.argument("record_id")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Picture to write: .png, .svg or .pdf.")
 @plain_errors
-def plot(store: Path, record_id: str, out: Path) -> None:
+def plot(store: str, record_id: str, out: Path) -> None:
     """Draw a record as a page of ECG paper: 25 mm/s, 10 mm/mV, true to scale."""
     from ecgstore.plot import page
     from ecgstore.store import open_store

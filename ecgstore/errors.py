@@ -135,6 +135,10 @@ class IntegrityError(StoreError):
     """Bytes are missing, or not those that were sealed."""
 
 
+class StoreUnreachable(StoreError):
+    """The store is on another machine, and that can't be reached now: its bytes may be well."""
+
+
 class MissingExtra(EcgError, ImportError):
     """A package is not installed; the message names the extra that brings it."""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ecgstore import layout, publish
 from ecgstore.errors import IntegrityError, StoreFormatError, StoreIncomplete, StoreNotFound
+from ecgstore.place import Place, can_list, patiently, size_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Manifest:
     objects: Mapping[str, ObjectHash]
 
 
-def hash_object(path: Path) -> ObjectHash:
+def hash_object(path: Place) -> ObjectHash:
     """Hash one file."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
@@ -60,15 +61,15 @@ def seal(root: Path, objects: Mapping[str, ObjectHash], plan_sha256: str) -> Man
     return manifest
 
 
-def load(root: Path) -> Manifest:
+def load(root: Place) -> Manifest:
     """Read the manifest of the store at ``root``.
 
     Raises StoreNotFound, StoreIncomplete (never sealed), StoreFormatError (not ours, or a version that this
-    release can't read), IntegrityError (the list doesn't give its own fingerprint).
+    release can't read), IntegrityError (the list doesn't give its own fingerprint), StoreUnreachable.
     """
     path = root / layout.MANIFEST
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(patiently(root, path.read_bytes))
     except FileNotFoundError:
         raise _why_missing(root) from None
     except NotADirectoryError:
@@ -97,31 +98,35 @@ def load(root: Path) -> Manifest:
 
 
 def verify(
-    root: Path, manifest: Manifest, *, deep: bool, progress: Callable[[int, int], None] | None = None
+    root: Place, manifest: Manifest, *, deep: bool, progress: Callable[[int, int], None] | None = None
 ) -> list[str]:
     """Compare the files below ``root`` with the manifest; one line per problem, none if all is well.
 
-    Quick: presence, sizes, nothing that doesn't belong. Deep: every byte by its SHA-256.
+    Quick: presence, sizes, nothing that doesn't belong (where one can ask what is there: not over HTTP). Deep: every
+    byte by its SHA-256.
     """
     problems = []
     expected = manifest.objects
     for done, (name, stated) in enumerate(sorted(expected.items()), start=1):
-        path = root / name
-        if not path.is_file():
+        size = size_of(root, name)
+        if size is None:
             problems.append(f"{name}: missing")
-        elif path.stat().st_size != stated.size:
-            problems.append(f"{name}: size {path.stat().st_size}, sealed {stated.size}")
-        elif deep and (found := hash_object(path).sha256) != stated.sha256:
+        elif size != stated.size:
+            problems.append(f"{name}: size {size}, sealed {stated.size}")
+        elif deep and (found := patiently(root, lambda: hash_object(root / name)).sha256) != stated.sha256:  # noqa: B023
             problems.append(f"{name}: sha256 {found[:12]}…, sealed {stated.sha256[:12]}…")
         if progress is not None:
             progress(done, len(expected))
-    present = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+    if not can_list(root):
+        return problems
+    base = len(f"{root}/")
+    present = {str(path)[base:].replace("\\", "/") for path in root.rglob("*") if path.is_file()}
     strangers = {name for name in present if not name.startswith(layout.SCAFFOLD)} - expected.keys() - {layout.MANIFEST}
     problems += [f"{name}: does not belong to the store" for name in sorted(strangers)]
     return problems
 
 
-def _why_missing(root: Path) -> StoreNotFound | StoreIncomplete | StoreFormatError:
+def _why_missing(root: Place) -> StoreNotFound | StoreIncomplete | StoreFormatError:
     if not root.exists():
         return StoreNotFound("there is no store", where=root, fix="check the path, or make one with `ecgstore ingest`")
     if (root / layout.BUILDING).exists() or (root / layout.SIGNAL).exists():

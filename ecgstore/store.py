@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 
 from ecgstore import layout, manifest, tables
 from ecgstore.array import open_array
-from ecgstore.errors import ConfigError, IntegrityError, StoreError, StoreFormatError, nearest
+from ecgstore.errors import ConfigError, IntegrityError, StoreError, StoreFormatError, StoreUnreachable, nearest
+from ecgstore.place import Place, patiently, place, refuse_whole_files_only, size_of
 from ecgstore.record import Beat, LeadState, Record, Statement, Terms
 from ecgstore.where import rows_where
 
@@ -49,21 +50,22 @@ class LeadStatistics:
 
 
 def open_store(path: str | Path) -> Store:
-    """Open a sealed store for reading.
+    """Open a sealed store for reading: a folder, or an address such as ``https://…`` or ``s3://bucket/name``.
 
     Raises StoreNotFound, StoreIncomplete (never sealed), StoreFormatError (not a store, or of a version that
-    this release can't read), IntegrityError (tables missing or not those that were sealed).
+    this release can't read), IntegrityError (tables missing or not those that were sealed), StoreUnreachable
+    (it is on another machine, and that doesn't answer).
     """
-    root = Path(str(path).removeprefix("file://")).expanduser()
-    if "://" in str(root):
-        raise StoreError("this release reads stores on file systems only", got=str(path), fix="copy the store first")
-    return Store(root, manifest.load(root))
+    root = place(path)
+    sealed = manifest.load(root)
+    refuse_whole_files_only(root, layout.MANIFEST)
+    return Store(root, sealed)
 
 
 class Store:
     """A sealed store. Made by :func:`open_store`; never changes, and never changes anything."""
 
-    def __init__(self, root: Path, sealed: manifest.Manifest) -> None:
+    def __init__(self, root: Place, sealed: manifest.Manifest) -> None:
         self._root = root
         self._manifest = sealed
         self._attributes = _attributes(root, sealed)
@@ -188,7 +190,7 @@ class Store:
 
     @functools.cached_property
     def _array(self) -> Any:
-        return open_array(self._root)
+        return patiently(self._root, lambda: open_array(self._root))
 
     @functools.cached_property
     def _row_of(self) -> dict[str, int]:
@@ -379,7 +381,9 @@ class Store:
         for shard in range(begin // self.shard_samples, -(-end // self.shard_samples)):
             self._refuse_missing(shard)
         try:
-            return np.asarray(self._array[:, begin:end], dtype=np.int16)
+            return patiently(self._root, lambda: np.asarray(self._array[:, begin:end], dtype=np.int16))
+        except StoreUnreachable:
+            raise
         except Exception as error:  # zarr and its codecs raise many kinds; each means that the bytes are bad
             ids = self.column("record_id")[rows]
             some = ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
@@ -393,11 +397,11 @@ class Store:
     def _refuse_missing(self, shard: int) -> None:
         """Zarr reads a missing shard as "not recorded"; the manifest knows better."""
         name = layout.shard_object(shard)
-        if name in self._manifest.objects and not (self._root / name).is_file():
+        if name in self._manifest.objects and size_of(self._root, name) is None:
             raise IntegrityError("a shard is missing", where=self._root / name, fix="copy or ingest the store again")
 
 
-def _attributes(root: Path, sealed: manifest.Manifest) -> dict[str, Any]:
+def _attributes(root: Place, sealed: manifest.Manifest) -> dict[str, Any]:
     content = json.loads(_sealed_bytes(root, sealed, layout.ROOT))
     attributes = content.get("attributes", {})
     if attributes.get("format") != layout.FORMAT:
@@ -405,15 +409,15 @@ def _attributes(root: Path, sealed: manifest.Manifest) -> dict[str, Any]:
     return dict(attributes)
 
 
-def _table(root: Path, sealed: manifest.Manifest, name: str) -> pa.Table:
+def _table(root: Place, sealed: manifest.Manifest, name: str) -> pa.Table:
     return tables.from_parquet(_sealed_bytes(root, sealed, name))
 
 
-def _sealed_bytes(root: Path, sealed: manifest.Manifest, name: str) -> bytes:
+def _sealed_bytes(root: Place, sealed: manifest.Manifest, name: str) -> bytes:
     """Read a small object and make sure that it is the one that was sealed."""
     stated = sealed.objects.get(name)
     try:
-        content = (root / name).read_bytes()
+        content = patiently(root, (root / name).read_bytes)
     except FileNotFoundError:
         raise IntegrityError("an object of the store is missing", where=root / name) from None
     if stated is None or hashlib.sha256(content).hexdigest() != stated.sha256:

@@ -220,10 +220,11 @@ def methods(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rooms))
         return
+    width = max(len(name) for found in rooms.values() for name in found)
     for room, found in rooms.items():
         click.echo(click.style(room, bold=True))
         for name, description in found.items():
-            click.echo(f"  {name:<12} {description}")
+            click.echo(f"  {name:<{width}}  {description}")
 
 
 @main.command()

@@ -21,6 +21,7 @@ OWNERS = {
 #: Left may import right, never the other way round.
 LAYERS = [
     ["errors", "memory", "publish"],
+    ["place"],
     ["rooms", "record", "layout", "settings", "array", "manifest"],
     [
         "leads",

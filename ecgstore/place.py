@@ -1,0 +1,131 @@
+"""Where a store stands: a folder, or an address that fsspec understands (s3://, https://, memory://).
+
+Only this file knows of universal_pathlib. A place that isn't on a file system can be out of reach for a while: reading
+is tried again, and what stays out of reach is never taken for damage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar, cast
+
+from ecgstore.errors import ConfigError, StoreError, StoreUnreachable, need
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Seconds to wait before each new try.
+RETRY_WAITS_S = (0.5, 2.0, 8.0)
+
+#: Their servers tell no one what is in a folder.
+_WITHOUT_LISTING = ("http", "https")
+
+
+class Place(Protocol):
+    """What reading a store needs of a path: a pathlib.Path, or a path of universal_pathlib."""
+
+    def __truediv__(self, name: str) -> Place: ...
+    def read_bytes(self) -> bytes: ...
+    def open(self, mode: Literal["rb"]) -> BufferedReader: ...
+    def exists(self) -> bool: ...
+    def stat(self) -> Any: ...
+    def rglob(self, pattern: str) -> Iterator[Any]: ...
+
+
+def place(address: str | Path) -> Place:
+    """The place called ``address``; raises MissingExtra, or ConfigError for a kind of address that is not known."""
+    text = str(address).removeprefix("file://")
+    if "://" not in text:
+        return cast(Place, Path(text).expanduser())
+    paths = need("upath", "remote")
+    extra = "s3" if text.startswith("s3:") else "remote"
+    try:
+        root = paths.UPath(text.rstrip("/"))
+        _ = root.fs  # a protocol's package is imported no earlier
+    except ImportError:
+        need("s3fs" if extra == "s3" else "aiohttp", extra)
+        raise
+    except ValueError as error:
+        raise ConfigError("no such kind of address", where=text, fix=f"{error}") from None
+    return cast(Place, root)
+
+
+def is_remote(root: Place) -> bool:
+    """Whether ``root`` is reached over something other than a file system."""
+    return not isinstance(root, Path)
+
+
+def can_list(root: Place) -> bool:
+    """Whether one can ask what files there are."""
+    return not str(root).startswith(tuple(f"{kind}://" for kind in _WITHOUT_LISTING))
+
+
+def refuse_whole_files_only(root: Place, name: str) -> None:
+    """Raise StoreError where the server answers a request for a part of a file with the whole file."""
+    if can_list(root):
+        return
+    path = cast(Any, root / name)
+    part = patiently(root, lambda: path.fs.cat_file(path.path, start=0, end=2))
+    if len(part) != 2:
+        raise StoreError(
+            "the server gives whole files only",
+            where=root,
+            expected="answers to HTTP range requests",
+            fix="copy the store first",
+        )
+
+
+def size_of(root: Place, name: str) -> int | None:
+    """Bytes of the file ``name``; None where there is none."""
+    try:
+        found = patiently(root, (root / name).stat)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return int(found.st_size)
+
+
+def patiently(root: Place, read: Callable[[], T]) -> T:
+    """What ``read`` gives. If ``root`` isn't on a file system and it fails, it is tried again.
+
+    Raises StoreUnreachable where the network is at fault, and otherwise what ``read`` raises.
+    """
+    for wait_s in RETRY_WAITS_S if is_remote(root) else ():
+        try:
+            return read()
+        except Exception as error:
+            if _is_missing(error):
+                raise
+            log.warning("%s: %s; trying again in %g s", root, _in_words(error), wait_s)
+            time.sleep(wait_s)
+    try:
+        return read()
+    except Exception as error:
+        if is_remote(root) and not _is_missing(error) and _is_of_the_network(error):
+            raise StoreUnreachable(
+                "the store can't be reached", where=root, got=_in_words(error), fix="check address, network and rights"
+            ) from error
+        raise
+
+
+def _is_missing(error: Exception) -> bool:
+    # fsspec says "not found" of whatever goes wrong while it asks an HTTP server for a file's size.
+    if not isinstance(error, FileNotFoundError):
+        return False
+    cause = error.__cause__
+    return cause is None or isinstance(cause, FileNotFoundError) or getattr(cause, "status", None) in (404, 410)
+
+
+def _is_of_the_network(error: Exception) -> bool:
+    package = type(error).__module__.partition(".")[0]
+    return isinstance(error, OSError | asyncio.TimeoutError) or package in {"aiohttp", "botocore", "aiobotocore"}
+
+
+def _in_words(error: Exception) -> str:
+    why = error.__cause__ if isinstance(error, FileNotFoundError) and error.__cause__ is not None else error
+    return " ".join(str(why).split())[:160] or type(why).__name__
