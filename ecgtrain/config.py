@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import (
@@ -180,10 +180,17 @@ class Pretrain(Training):
         return self
 
 
+Null = Literal["random", "uncalibrated"]
+#: All of them, by name.
+NULLS: tuple[Null, ...] = get_args(Null)
+
+
 class Downstream(Settings):
     """One question asked of the representation: a task under a protocol, with its nulls beside it.
 
-    ``store`` defaults to the run's. ``settings`` go to the protocol.
+    ``store`` defaults to the run's. ``settings`` go to the protocol. Nulls: ``random`` is the untrained network with
+    BatchNorm statistics of the pretraining records, ``uncalibrated`` has those it was made with. Mostly the first
+    is the stronger one; where signals are of one scale it can be the second.
     """
 
     name: str
@@ -195,7 +202,7 @@ class Downstream(Settings):
     store: str | None = None
     window_samples: PositiveInt
     stride_samples: PositiveInt
-    nulls: tuple[Literal["random"], ...] = ()
+    nulls: tuple[Null, ...] = ()
     settings: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")

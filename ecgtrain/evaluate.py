@@ -24,7 +24,7 @@ from safetensors.numpy import load_file, save_file
 
 from ecgstore import Store, open_store
 from ecgtrain import heads, metrics, protocols, report, tasks
-from ecgtrain.config import Downstream
+from ecgtrain.config import NULLS, Downstream
 from ecgtrain.errors import CheckpointError, ProtocolError
 from ecgtrain.pretrain import SEEN, Trained, load_backbone, window_features
 from ecgtrain.tasks import Targets
@@ -57,7 +57,7 @@ def judge(
 ) -> tuple[dict[str, Any], Judged]:
     """Answer one question with one representation; returns the result, as reported, and the scores behind it.
 
-    ``pretraining`` names the representation: the method, or ``random`` for the untrained network. Raises
+    ``pretraining`` names the representation: the method, or one of the nulls. Raises
     LeakageError where a test patient was seen in pretraining, ProtocolError where the folds hold nothing to
     fit or to judge, PassportError where the store was prepared otherwise than the backbone's signals.
     """
@@ -66,7 +66,7 @@ def judge(
     patients = store.column("patient_key")
     rows = _rows(question, store)
     targets = tasks.load(question.task).targets(store).fittable(rows["train"])
-    if pretraining != "random":
+    if pretraining not in NULLS:
         protocols.refuse_overlap(
             seen_patients(run_dir), patients[rows["test"]].tolist(), between="pretraining and test"
         )
@@ -177,7 +177,7 @@ def evaluate(
     trained = load_backbone(run_dir, device=device)
     trained.passport.refuse_other(store)
     found = sorted((run_dir / FOLDER).glob(f"*/*/{HEAD_ABOUT}"))
-    found = [about for about in found if about.parent.name != "random"]
+    found = [about for about in found if about.parent.name not in NULLS]
     chosen = [about for about in found if not names or about.parent.parent.name in names]
     if not chosen:
         known = ", ".join(sorted({about.parent.parent.name for about in found})) or "none"

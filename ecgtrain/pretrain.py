@@ -282,19 +282,23 @@ def load_backbone(run_dir: str | Path, *, device: torch.device | str = "cpu") ->
     return Trained(backbone.to(device).eval(), checkpoint.load_passport(path))
 
 
-def random_backbone(config: RunConfig, seed: int, *, device: torch.device | str = "cpu") -> Trained:
+def random_backbone(
+    config: RunConfig, seed: int, *, calibrated: bool = True, device: torch.device | str = "cpu"
+) -> Trained:
     """The null of a pretrained backbone: the same network, untrained, under the same passport.
 
-    Its BatchNorm statistics are those of the pretraining records; without that, a random network is judged
-    worse than it is. With the seed of the run it is the network that pretraining started from.
+    Its BatchNorm statistics are those of the pretraining records; without that, a random network is mostly judged
+    worse than it is. Unless ``calibrated``, they are those that it was made with: mean 0, variance 1. With the seed
+    of the run it is the network that pretraining started from.
     """
     settings = pretrain_of(config)
     store = open_store(config.data.store)
     passport = _passport(store, config.data.leads or store.leads, settings)
     backbone = build_backbone(settings.backbone, len(passport.leads), seed).to(device)
-    feed = open_windows(config, select_parts(config.data, store, settings.folds, passport), passport, device)
-    batch_size = min(settings.batch_size, feed.n_records)
-    calibrate_batchnorm(backbone, feed, passport, batch_size=batch_size, seed=seed)
+    if calibrated:
+        feed = open_windows(config, select_parts(config.data, store, settings.folds, passport), passport, device)
+        batch_size = min(settings.batch_size, feed.n_records)
+        calibrate_batchnorm(backbone, feed, passport, batch_size=batch_size, seed=seed)
     return Trained(backbone.eval(), passport)
 
 

@@ -54,6 +54,7 @@ FEW_POSITIVES = 10
 _METRICS = {"macro_auroc": "Macro AUROC", "macro_auprc": "Macro AUPRC", "f_max": "Fmax"}
 _PRETRAINING = {
     "random": "Untrained network",
+    "uncalibrated": "Untrained network, BatchNorm as made",
     "supervised": "Supervised",
     "shuffled": "Shuffled labels",
     "cpc": "CPC",
@@ -65,7 +66,7 @@ _PRETRAINING = {
     "mae": "Masked autoencoding",
     "jepa": "JEPA",
 }
-_NULLS = ("random", "shuffled")
+_NULLS = ("random", "uncalibrated", "shuffled")
 #: One place of three rows of four is the legend's.
 _MOST_CURVES = 11
 _GREY = "#8b929c"

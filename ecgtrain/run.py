@@ -60,7 +60,11 @@ def run(
         answers: dict[str, evaluate.Judged] = {}
         for pretraining in (method, *question.nulls):
             say(f"{question.name}: {question.protocol} of {question.task} on {pretraining} features")
-            representation = trained if pretraining == method else random_backbone(config, config.seed, device=device)
+            representation = (
+                trained
+                if pretraining == method
+                else random_backbone(config, config.seed, calibrated=pretraining == "random", device=device)
+            )
             result, answers[pretraining] = evaluate.judge(
                 question,
                 representation,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,6 +17,13 @@ MINI = Path(__file__).parent / "data" / "ptbxl_mini"
 FILTERS = ({"name": "bandpass", "low_hz": 0.5, "high_hz": 40.0}, {"name": "notch", "freq_hz": 50.0})
 
 WriteRecord = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def _same_draws_in_every_run() -> None:
+    # Not imported here: what reads stores is tested without torch.
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

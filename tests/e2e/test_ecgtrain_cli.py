@@ -44,7 +44,7 @@ RECIPE = {
             "test_folds": [8],
             "window_samples": 200,
             "stride_samples": 200,
-            "nulls": ["random"],
+            "nulls": ["random", "uncalibrated"],
         }
     ],
 }
@@ -90,9 +90,9 @@ def test_a_recipe_runs_to_a_report(finished, room):
     out, answer = finished
     assert answer["path"] == str(out)
     report = json.loads((out / "report.json").read_text())
-    trained, null = report["results"]
-    assert [trained["pretraining"], null["pretraining"]] == ["cpc", "random"]
-    for result in (trained, null):
+    trained, *nulls = report["results"]
+    assert [result["pretraining"] for result in report["results"]] == ["cpc", "random", "uncalibrated"]
+    for result in (trained, *nulls):
         assert result["task"] == "ptbxl/superdiagnostic"
         assert result["protocol"] == "linear_probe"
         assert result["store"] == str(room / "a.ecg")
@@ -100,6 +100,7 @@ def test_a_recipe_runs_to_a_report(finished, room):
         auroc = result["metrics"]["macro_auroc"]
         assert auroc["low"] <= auroc["value"] <= auroc["high"]
         assert set(result["per_class"]) <= {"NORM", "MI", "STTC", "CD", "HYP"}
+    assert set(trained["difference_to"]) == {"random", "uncalibrated"}
     assert set(trained["difference_to"]["random"]) == {"macro_auroc", "macro_auprc"}
     page = (out / "report.html").read_text()
     assert "test records are too few" in page
@@ -242,7 +243,7 @@ def test_reports_side_by_side(finished, tmp_path):
     out, _ = finished
     done = ecgtrain("report", out, out, "--out", tmp_path / "both", "--json")
     assert done.returncode == 0, done.stderr
-    assert len(json.loads(done.stdout.splitlines()[-1])["results"]) == 4
+    assert len(json.loads(done.stdout.splitlines()[-1])["results"]) == 6
     assert "tiny (2)" in (tmp_path / "both" / "report.html").read_text()
     says(ecgtrain("report", tmp_path / "nothing"), "there is no report")
 

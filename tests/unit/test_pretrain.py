@@ -160,6 +160,7 @@ def test_the_null_starts_where_pretraining_started_but_knows_the_signals(mini_st
         assert torch.equal(parameter, backbone.state_dict()[name]), name
     assert not torch.equal(backbone.encoder[0].norm.running_var, fresh.encoder[0].norm.running_var)
     assert not same(random_backbone(made, seed=2).backbone, backbone)
+    assert same(random_backbone(made, seed=1, calibrated=False).backbone, fresh)
 
 
 def test_calibrated_statistics_are_those_of_the_data(mini_store, run_dir):
