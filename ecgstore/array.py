@@ -48,7 +48,8 @@ def create_array(root: Path, codec: str, n_leads: int, total_samples: int, shard
 def open_array(root: Place, *, writable: bool = False) -> zarr.Array[Any]:
     """Open the array afresh: a handle that saw another grid of shards would write nonsense."""
     _pass_over_the_remark_on_pcodec()
-    return zarr.open_array(str(root / layout.SIGNAL), mode="r+" if writable else "r")
+    options = getattr(root, "storage_options", None)
+    return zarr.open_array(str(root / layout.SIGNAL), mode="r+" if writable else "r", storage_options=options)
 
 
 def _pass_over_the_remark_on_pcodec() -> None:

@@ -23,6 +23,9 @@ T = TypeVar("T")
 #: Seconds to wait before each new try.
 RETRY_WAITS_S = (0.5, 2.0, 8.0)
 
+#: Seconds until a server is given up that doesn't take a connection, or stops in the middle of an answer.
+CONNECT_S, SILENCE_S = 15.0, 60.0
+
 #: Their servers tell no one what is in a folder.
 _WITHOUT_LISTING = ("http", "https")
 
@@ -46,7 +49,7 @@ def place(address: str | Path) -> Place:
     paths = need("upath", "remote")
     extra = "s3" if text.startswith("s3:") else "remote"
     try:
-        root = paths.UPath(text.rstrip("/"))
+        root = paths.UPath(text.rstrip("/"), **_options(text))
         _ = root.fs  # a protocol's package is imported no earlier
     except ImportError:
         need("s3fs" if extra == "s3" else "aiohttp", extra)
@@ -54,6 +57,14 @@ def place(address: str | Path) -> Place:
     except ValueError as error:
         raise ConfigError("no such kind of address", where=text, fix=f"{error}") from None
     return cast(Place, root)
+
+
+def _options(text: str) -> dict[str, Any]:
+    if not text.startswith(_WITHOUT_LISTING):
+        return {}
+    # The default ends every answer after five minutes, one that comes slowly and one that never comes.
+    timeout = need("aiohttp", "remote").ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENCE_S)
+    return {"client_kwargs": {"timeout": timeout}}
 
 
 def is_remote(root: Place) -> bool:

@@ -140,7 +140,7 @@ class Training(Settings):
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
         if (self.steps is None) == (self.epochs is None):
-            raise ValueError("exactly one of steps and epochs must be given")
+            raise ValueError("exactly one of steps and epochs must be given; null takes the other away")
         return self
 
     def n_steps(self, steps_per_epoch: int) -> int:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import threading
+import time
 from collections import Counter
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,9 +31,13 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.folder, self.parts, self.dead = str(folder), True, False
+        self.folder, self.parts, self.dead, self.silent = str(folder), True, False, threading.Event()
+        self.silent.set()
         self.failing: Counter[str] = Counter()
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+    def handle_error(self, *_):
+        """A client that has gone away is what some tests are about."""
 
     @property
     def address(self) -> str:
@@ -49,6 +54,7 @@ class Handler(SimpleHTTPRequestHandler):
         pass
 
     def do_GET(self):
+        self.server.silent.wait(20)
         path, asked = Path(self.translate_path(self.path)), self.headers.get("Range")
         spoilt = next((kind for kind, n in self.server.failing.items() if n > 0), None)
         if self.server.dead or (spoilt == "busy" and path.is_file()):
@@ -179,6 +185,19 @@ def test_what_is_out_of_reach_is_not_damaged(served, tmp_path, monkeypatch):
     served.server_close()
     with pytest.raises(StoreUnreachable, match="can't be reached"):
         open_store(address)
+
+
+def test_a_server_that_falls_silent_is_given_up(served, monkeypatch):
+    monkeypatch.setattr(places, "SILENCE_S", 0.2)
+    monkeypatch.setattr(places, "RETRY_WAITS_S", (0.01,))
+    store = open_store(f"{served.address}/mini.ecg")
+    store.read_shard(0)
+    served.silent.clear()
+    began_s = time.monotonic()
+    with pytest.raises(StoreUnreachable, match="can't be reached"):
+        store.read_shard(0)
+    served.silent.set()
+    assert time.monotonic() - began_s < 10
 
 
 def test_damage_over_http_is_damage(served, tmp_path):
