@@ -54,7 +54,7 @@ FEW_POSITIVES = 10
 _METRICS = {"macro_auroc": "Macro AUROC", "macro_auprc": "Macro AUPRC", "f_max": "Fmax"}
 _PRETRAINING = {
     "random": "Untrained network",
-    "uncalibrated": "Untrained network, BatchNorm as made",
+    "uncalibrated": "Untrained, uncalibrated",
     "supervised": "Supervised",
     "shuffled": "Shuffled labels",
     "cpc": "CPC",
@@ -66,10 +66,15 @@ _PRETRAINING = {
     "mae": "Masked autoencoding",
     "jepa": "JEPA",
 }
-_NULLS = ("random", "uncalibrated", "shuffled")
+#: What they are called in a sentence.
+_NULLS = {
+    "random": "the untrained network",
+    "uncalibrated": "the one whose BatchNorm was not calibrated",
+    "shuffled": "the shuffled labels",
+}
 #: One place of three rows of four is the legend's.
 _MOST_CURVES = 11
-_GREY = "#8b929c"
+_GREY, _LIGHT_GREY = "#8b929c", "#aeb5bf"
 # Told apart by people who don't see red and green alike (Okabe and Ito, 2008).
 _COLOURS = ("#0060a8", "#c4500a", "#00795a", "#a3478a", "#946f00", "#3a3f47")
 
@@ -356,9 +361,10 @@ def _colours(results: Sequence[Mapping[str, Any]]) -> list[str]:
     n_before = 0
     colours = []
     for result in results:
-        is_null = result["pretraining"] in _NULLS
-        colours.append(_GREY if is_null else _COLOURS[n_before % len(_COLOURS)])
-        n_before += not is_null
+        null = result["pretraining"] in _NULLS
+        lighter = result["pretraining"] == "uncalibrated"
+        colours.append((_LIGHT_GREY if lighter else _GREY) if null else _COLOURS[n_before % len(_COLOURS)])
+        n_before += not null
     return colours
 
 
@@ -374,7 +380,7 @@ def _verdict(result: Mapping[str, Any], label: str) -> str:
         found = difference.get("macro_auroc") or {}
         if found.get("low") is None:
             continue
-        name = f"the {_pretraining(null).lower()}" if null in _NULLS else _pretraining(null)
+        name = _NULLS[null] if null in _NULLS else _pretraining(null)
         by = f"{_signed(found['value'])} [{_signed(found['low'])}, {_signed(found['high'])}]"
         if found["low"] > 0:
             text += f", better than {name} by {by}"
