@@ -1,13 +1,7 @@
 from __future__ import annotations
 
-import json
 import math
-import os
-import socket
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +15,6 @@ from ecgtrain.methods import WindowBatch, simclr
 from ecgtrain.pretrain import build_objective
 from ecgtrain.views import Draw, Millivolts
 
-ROOT = Path(__file__).parents[2]
 NETWORK = xresnet1d.Settings(depths=(1, 1), stem=(8, 8, 16), width=8)
 
 
@@ -267,72 +260,3 @@ def test_it_learns_to_tell_windows_apart_and_cannot_where_pairs_are_wrong():
     parts, _ = trained(lambda pair: simclr.Views(pair.one_blt, pair.other_blt.roll(1, 0)))
     assert parts["nt_xent"].item() > chance - 0.1
     assert parts["retrieval"].item() < 5 / 127
-
-
-# --- two ranks ------------------------------------------------------------------------------------------------
-
-STEPS = """
-import json, sys, torch
-from ecgtrain import distributed
-from ecgtrain.backbones import xresnet1d
-from ecgtrain.methods import Moment, simclr
-from ecgtrain.pretrain import build_objective
-
-def judge(rank, world):
-    network = xresnet1d.Settings(depths=(1, 1), stem=(4, 4, 4), width=2)
-    made = build_objective(simclr.Settings(hidden_width=8), network, n_leads=2, seed=0).double()
-    inner = distributed.replicate(distributed.synchronise_batchnorm(made), unused_parameters=False)
-    optimiser = torch.optim.SGD(made.parameters(), lr=0.1)
-    mine, losses = slice(6 // world * rank, 6 // world * (rank + 1)), []
-    for step in range(3):
-        x_vblt = torch.randn(2, 6, 2, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(step))
-        x_vblt[1] += x_vblt[0]
-        optimiser.zero_grad()
-        terms = inner(simclr.Views(*x_vblt[:, mine]))
-        terms.total.backward()
-        optimiser.step()
-        losses.append(terms.total.item())
-    return losses, {name: value.double().flatten().tolist() for name, value in made.state_dict().items()}
-"""
-ON_RANKS = (
-    STEPS
-    + """
-with distributed.ranks("cpu"):
-    print(json.dumps(judge(distributed.rank(), distributed.world())))
-"""
-)
-
-
-def on_two_ranks(code):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "GLOO_SOCKET_IFNAME": "lo"}
-    where |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "PYTHONPATH": str(ROOT)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            env={**os.environ, **where, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        said = [process.communicate(timeout=120) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, (_, errors) in zip(processes, said, strict=True):
-        assert process.returncode == 0, errors
-    return [json.loads(out.splitlines()[-1]) for out, _ in said]
-
-
-def test_two_ranks_with_half_batches_learn_what_one_with_the_whole_learns():
-    namespace: dict = {}
-    exec(STEPS, namespace)
-    losses, weights = namespace["judge"](0, 1)
-    for of_rank, its in on_two_ranks(ON_RANKS):
-        assert of_rank == pytest.approx(losses, rel=1e-9)
-        assert its.keys() == weights.keys()
-        assert all(its[name] == pytest.approx(weights[name], rel=1e-7, abs=1e-9) for name in weights)
