@@ -168,6 +168,7 @@ def of_run(name: str, seed: int, store: str, out: Path, draws: int) -> dict[str,
         "nulls": nulls,
         "train": last["train"],
         "validation": last.get("validation", {}),
+        "chance": last.get("chance", {}),
         "minutes": seconds / 60,
     }
 
@@ -207,7 +208,9 @@ def table(found: dict[str, dict[str, Any]], runs: dict[str, list[dict[str, Any]]
     questions = {f"{SUPER} 0.1": "10 %", f"{SUPER} 1": "all", f"{ALL} 1": "all, 71 statements"}
     for name, its in found.items():
         own = ", ".join(f"{run['validation'].get(PRETEXT[name], float('nan')):.3f}" for run in runs[name])
-        first = [f"`small/{name}`", f"{PRETEXT[name]} {own}"]
+        chance = runs[name][0]["chance"].get(PRETEXT[name])
+        known = "" if chance is None else f" (chance {chance:.3g})"
+        first = [f"`small/{name}`", f"{PRETEXT[name]} {own}{known}".replace("-", "−")]
         for key, labels in questions.items():
             gains = [_words(its[key]["difference_to"][null], "+") for null in config.NULLS]
             last = f"{its['minutes']:.0f}" if labels == "10 %" else ""
