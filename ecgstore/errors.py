@@ -10,7 +10,8 @@
     │   ├── StoreExists            there is already one
     │   ├── StoreIncomplete        never sealed
     │   ├── StoreFormatError       not a store, or one of another format version
-    │   └── IntegrityError         bytes are not those that were sealed
+    │   ├── IntegrityError         bytes are not those that were sealed
+    │   └── StoreUnreachable       on another machine that doesn't answer
     └── MissingExtra (ImportError) names the extra to install
 
 Every error is one readable line, and pickles, because it may cross process walls.
