@@ -14,7 +14,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, cast
 
-from ecgstore.errors import ConfigError, StoreError, StoreUnreachable, need
+from ecgstore.errors import ConfigError, MissingExtra, StoreError, StoreUnreachable, need
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +47,12 @@ def place(address: str | Path) -> Place:
     if "://" not in text:
         return cast(Place, Path(text).expanduser())
     paths = need("upath", "remote")
-    extra = "s3" if text.startswith("s3:") else "remote"
     try:
         root = paths.UPath(text.rstrip("/"), **_options(text))
         _ = root.fs  # a protocol's package is imported no earlier
-    except ImportError:
-        need("s3fs" if extra == "s3" else "aiohttp", extra)
-        raise
+    except ImportError as error:
+        fix = 'pip install "ecgstore[s3]"' if text.startswith("s3:") else " ".join(str(error).split())
+        raise MissingExtra("what reads such addresses is not installed", where=text, fix=fix) from error
     except ValueError as error:
         raise ConfigError("no such kind of address", where=text, fix=f"{error}") from None
     return cast(Place, root)

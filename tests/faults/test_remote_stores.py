@@ -17,7 +17,17 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from ecgstore import ConfigError, IntegrityError, StoreError, StoreNotFound, StoreUnreachable, cli, open_store, parse
+from ecgstore import (
+    ConfigError,
+    IntegrityError,
+    MissingExtra,
+    StoreError,
+    StoreNotFound,
+    StoreUnreachable,
+    cli,
+    open_store,
+    parse,
+)
 from ecgstore import place as places
 from ecgstore.store import Store
 from ecgtrain.config import RunConfig
@@ -223,6 +233,8 @@ def test_addresses_that_lead_nowhere(served):
         open_store(f"{served.address}/other.ecg")
     with pytest.raises(ConfigError, match="no such kind of address; in gopher://x/y"):
         open_store("gopher://x/y")
+    with pytest.raises(MissingExtra, match=r"what reads such addresses is not installed; in gs://b/x.ecg; .*gcsfs"):
+        open_store("gs://b/x.ecg")
     served.parts = False
     with pytest.raises(StoreError, match="the server gives whole files only.*copy the store first"):
         open_store(f"{served.address}/mini.ecg")
