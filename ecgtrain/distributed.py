@@ -8,9 +8,11 @@ know (a signal, a clock, a file) is told to all before anybody acts on it.
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
+from importlib import import_module
 from typing import Any, TypeVar
 
 import torch
@@ -43,11 +45,15 @@ def ranks(device: torch.device | str) -> Iterator[torch.device]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
+    # It keeps the group that there is when it is imported, for good; DistributedDataParallel would import it later.
+    import_module("torch.distributed.nn")
+
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield device
-    except RuntimeError as error:
-        if isinstance(error, dist.DistError) or "gloo" in str(error):
+    except BaseException as error:
+        _let_frames_go(error)
+        if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error)):
             raise RankLostError(
                 "another rank has ended, or is no longer heard of",
                 where=f"rank {rank()} of {world()}",
@@ -57,6 +63,17 @@ def ranks(device: torch.device | str) -> Iterator[torch.device]:
         raise
     finally:
         dist.destroy_process_group()
+
+
+def _let_frames_go(error: BaseException) -> None:
+    """Forget the variables of where ``error`` came from: a network among them would keep the group and its threads.
+
+    A thread of a group that still drops a tensor while Python ends aborts the process.
+    """
+    behind: BaseException | None = error
+    while behind is not None:
+        traceback.clear_frames(behind.__traceback__)
+        behind = behind.__context__
 
 
 def rank() -> int:

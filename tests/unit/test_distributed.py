@@ -123,11 +123,13 @@ def judge(rank, world, network, inner):
 ON_RANKS = (
     PARTS
     + """
-with distributed.ranks("cpu"):
-    assert torch.get_num_threads() >= 1
-    net = distributed.synchronise_batchnorm(Net())
-    network = distributed.replicate(net, unused_parameters=False)
-    print(json.dumps(judge(distributed.rank(), distributed.world(), network, net)))
+def main():
+    with distributed.ranks("cpu"):
+        assert torch.get_num_threads() >= 1
+        net = distributed.synchronise_batchnorm(Net())
+        network = distributed.replicate(net, unused_parameters=False)
+        return judge(distributed.rank(), distributed.world(), network, net)
+print(json.dumps(main()))
 """
 )
 
@@ -142,6 +144,43 @@ def test_a_loss_over_the_gathered_batch_with_batchnorm_is_that_of_one_process():
         assert there.keys() == alone.keys()
         for name, value in alone.items():
             assert np.allclose(there[name], value, rtol=1e-4, atol=1e-6), name
+
+
+#: The names of the threads that the process has, where they can be read.
+SAY_THREADS = """
+import json
+from pathlib import Path
+print(json.dumps([name.read_text().strip() for name in Path("/proc/self/task").glob("*/comm")]))
+"""
+THREADS_AFTER = (
+    PARTS
+    + """
+def work():
+    network = distributed.replicate(Net(), unused_parameters=False)
+    network(batch(0)).backward()
+    if sys.argv[1] == "fails":
+        try:
+            network(batch(1)).backward()
+            1 / 0
+        except ZeroDivisionError:
+            raise KeyError("while that was seen to")
+def main():
+    with distributed.ranks("cpu"):
+        work()
+try:
+    main()
+except KeyError as error:
+    kept = error
+"""
+    + SAY_THREADS
+)
+
+
+@pytest.mark.parametrize("ending", ["ends", "fails"])
+def test_no_thread_of_the_group_outlives_the_ranks(ending):
+    # One that drops a tensor while Python ends aborts the process, with status 134 after a run that was well.
+    for threads in Ranks(2, THREADS_AFTER, ending).succeed():
+        assert "gloo" not in threads
 
 
 def test_on_one_rank_nothing_happens():
@@ -218,7 +257,8 @@ def alone(mini_store, tmp_path_factory):
 
 def test_two_ranks_learn_what_one_process_learns(mini_store, alone, tmp_path):
     path = recipe(mini_store, tmp_path / "recipe.yaml")
-    Ranks(2, TRAIN + "\nprint()", path, tmp_path / "run", 0).succeed()
+    for threads in Ranks(2, TRAIN + SAY_THREADS, path, tmp_path / "run", 0).succeed():
+        assert "gloo" not in threads
     the_same(tmp_path / "run", alone)
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["ranks"] == 2
 
