@@ -567,7 +567,7 @@ def verify(store: str, deep: bool, as_json: bool) -> None:
             f"{store}: {opened.n_records} records, {kind} check passed in {seconds:.1f} s, {opened.fingerprint[:16]}…"
         )
     if problems:
-        click.echo(f"error: {store} is damaged: {len(problems)} problems", err=True)
+        click.echo(f"error: {store} is damaged; problems: {len(problems)}", err=True)
         sys.exit(EXIT_ERROR)
 
 

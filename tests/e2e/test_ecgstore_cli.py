@@ -348,7 +348,7 @@ def test_a_damaged_and_an_unsealed_store(mini_store, tmp_path):
     done = ecgstore("verify", damaged, "--deep")
     assert done.returncode == 1
     assert "signal/c/0/0: sha256" in done.stderr
-    assert "is damaged: 1 problems" in done.stderr
+    assert "is damaged; problems: 1" in done.stderr
     record_id = ecgstore("records", damaged, "--head", "1").stdout.splitlines()[1].split("\t")[0]
     says(ecgstore("plot", damaged, record_id, "--out", tmp_path / "p.png"), 1, "can't be decoded")
     (damaged / "manifest.json").unlink()
