@@ -47,7 +47,6 @@ def ranks(device: torch.device | str) -> Iterator[torch.device]:
         torch.cuda.set_device(device)
     # It keeps the group that there is when it is imported, for good; DistributedDataParallel would import it later.
     import_module("torch.distributed.nn")
-
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield device
