@@ -7,6 +7,7 @@ know (a signal, a clock, a file) is told to all before anybody acts on it.
 
 from __future__ import annotations
 
+import gc
 import os
 import traceback
 from collections.abc import Iterator, Mapping
@@ -35,7 +36,8 @@ _alone = False
 def ranks(device: torch.device | str) -> Iterator[torch.device]:
     """Join the ranks that ``torchrun`` started, and leave them at the end; yields this rank's device.
 
-    Without ``torchrun`` nothing happens. Raises RankLostError as soon as another rank is found to have ended.
+    Without ``torchrun`` nothing happens. Raises RankLostError as soon as another rank is found to have ended. Let
+    replicated networks be variables of a function that is called inside: they must be gone before the ranks part.
     """
     device = torch.device(device)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -61,6 +63,8 @@ def ranks(device: torch.device | str) -> Iterator[torch.device]:
             ) from error
         raise
     finally:
+        # A replicated network that goes after the group waits for the group's threads, while they may wait for it.
+        gc.collect()
         dist.destroy_process_group()
 
 

@@ -123,13 +123,13 @@ def judge(rank, world, network, inner):
 ON_RANKS = (
     PARTS
     + """
-def main():
-    with distributed.ranks("cpu"):
-        assert torch.get_num_threads() >= 1
-        net = distributed.synchronise_batchnorm(Net())
-        network = distributed.replicate(net, unused_parameters=False)
-        return judge(distributed.rank(), distributed.world(), network, net)
-print(json.dumps(main()))
+def work():
+    net = distributed.synchronise_batchnorm(Net())
+    network = distributed.replicate(net, unused_parameters=False)
+    return judge(distributed.rank(), distributed.world(), network, net)
+with distributed.ranks("cpu"):
+    assert torch.get_num_threads() >= 1
+    print(json.dumps(work()))
 """
 )
 
@@ -157,6 +157,7 @@ THREADS_AFTER = (
     + """
 def work():
     network = distributed.replicate(Net(), unused_parameters=False)
+    network.itself = [network]
     network(batch(0)).backward()
     if sys.argv[1] == "fails":
         try:
