@@ -23,10 +23,12 @@ from pathlib import Path
 import click
 import numpy as np
 
-from ecgstore import IngestSettings, ingest_folder, noise, open_store
-from ecgstore.augment import augment_store
-from ecgstore.noise import Bank, NoiseSettings
-from ecgstore.store import Store
+from ecgstore import IngestSettings, ingest_folder, open_store
+from ecgstore.build.augment import augment_store
+from ecgstore.signals import noise
+from ecgstore.signals.noise import NoiseSettings
+from ecgstore.signals.recorded_noise import Bank, load_bank
+from ecgstore.storage.store import Store
 
 ASKED_DB = (24.0, 18.0, 12.0, 6.0, 0.0, -6.0)
 MINI = Path(__file__).parents[1] / "tests" / "data" / "ptbxl_mini"
@@ -84,7 +86,7 @@ def measure(
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
 def main(path: Path | None, noise_bank: Path | None, records: int, workers: int, as_json: bool) -> None:
     """Measure all three."""
-    bank = noise.load_bank(noise_bank) if noise_bank else None
+    bank = load_bank(noise_bank) if noise_bank else None
     with tempfile.TemporaryDirectory() as scratch:
         if path is None:
             path = Path(scratch) / "mini.ecg"

@@ -39,11 +39,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ecgstore import Store, keep_freed_memory, open_store
-from ecgtrain.config import Feeding
-from ecgtrain.feed import Feed, WindowCache, open_feed
-from ecgtrain.plan import BatchPlan, batch_plan
-from ecgtrain.views import normalise, to_mv
+from ecgstore import Store, open_store
+from ecgstore.inner import keep_freed_memory
+from ecgtrain.data.feed import Feed, WindowCache, open_feed
+from ecgtrain.data.plan import BatchPlan, batch_plan
+from ecgtrain.data.settings import Feeding
+from ecgtrain.views.normalise import normalise, to_mv
 
 BATCH = 256
 N_LEADS = 12

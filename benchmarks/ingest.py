@@ -32,7 +32,7 @@ import click
 import wfdb
 
 from ecgstore import IngestSettings, Workers, ingest_folder, open_store
-from ecgstore.ingest import list_source
+from ecgstore.build.planning import list_source
 
 MINI = Path(__file__).parents[1] / "tests" / "data" / "ptbxl_mini"
 

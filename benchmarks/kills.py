@@ -23,7 +23,7 @@ from pathlib import Path
 import click
 
 from ecgstore import IngestSettings, ingest_folder, open_store
-from ecgstore.ingest import list_source
+from ecgstore.build.planning import list_source
 
 MINI = Path(__file__).parents[1] / "tests" / "data" / "ptbxl_mini"
 COPIES = 30

@@ -46,7 +46,8 @@ def make_folder(root: Path, n_records: int) -> None:
 
 def measure(root: Path, table: Path | None) -> tuple[float, float, int]:
     """Seconds, peak memory in MB and records of one plan, in this process."""
-    from ecgstore.ingest import IngestSettings, plan
+    from ecgstore.build.planning import plan
+    from ecgstore.build.settings import IngestSettings
 
     began = time.perf_counter()
     made = plan(root, IngestSettings(source={"name": "wfdb_folder"}), scan_table=table)

@@ -30,10 +30,20 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ecgstore import keep_freed_memory, open_store
-from ecgtrain import config, loop, metrics, protocols, tasks
-from ecgtrain.features import Features
-from ecgtrain.pretrain import Trained, load_backbone, pretrain, pretrain_of, random_backbone, window_features
+from ecgstore import open_store
+from ecgstore.inner import keep_freed_memory
+from ecgtrain import config, tasks
+from ecgtrain.backbones.layers.features import Features
+from ecgtrain.evaluation.protocols import Split
+from ecgtrain.evaluation.protocols.linear_probe import Settings, linear_probe
+from ecgtrain.representation.export import Trained, load_backbone
+from ecgtrain.representation.extract import window_features
+from ecgtrain.representation.nulls import random_backbone
+from ecgtrain.run import learn
+from ecgtrain.scoring import metrics
+from ecgtrain.scoring.bootstrap import resampled_classes
+from ecgtrain.training.log import METRICS
+from ecgtrain.training.prepare import pretrain_of
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "small"
 SUPER, ALL = "ptbxl/superdiagnostic", "ptbxl/all"
@@ -91,11 +101,11 @@ def probe(trained: Trained, run: config.RunConfig, draws: int) -> dict[str, list
     found: dict[str, list[list[float]]] = {}
     for ask in asks(draws):
         targets = tasks.load(ask.task).targets(store).fittable(rows["train"])
-        whole = protocols.Split.of(features.features_nd, features.record_row_n, targets, patients)
+        whole = Split.of(features.features_nd, features.record_row_n, targets, patients)
         train, validation, test = (whole.only(rows[name]) for name in ("train", "validation", "test"))
-        settings = protocols.LinearProbe(label_fraction=ask.fraction)
-        its = protocols.linear_probe(train, validation, test, targets.classes, settings, seed=ask.draw)
-        resampled_rc = metrics.resampled_classes(its.y_rc, its.score_rc, its.patient_r, seed=0)
+        settings = Settings(label_fraction=ask.fraction)
+        its = linear_probe(train, validation, test, targets.classes, settings, seed=ask.draw)
+        resampled_rc = resampled_classes(its.y_rc, its.score_rc, its.patient_r, seed=0)
         values = [metrics.macro_auroc(its.y_rc, its.score_rc), *np.nanmean(resampled_rc, axis=1).tolist()]
         found.setdefault(ask.key, []).append([round(float(value), 6) for value in values])
         click.echo(f"  {ask.key} draw {ask.draw}: {values[0]:.3f} (penalty {its.penalty:g})", err=True)
@@ -142,7 +152,7 @@ def of_run(name: str, seed: int, store: str, out: Path, draws: int) -> dict[str,
     bare = run.model_copy(update={"downstream": ()})
     run_dir = out / f"{name}-{seed}"
     click.echo(f"{name}, seed {seed}", err=True)
-    trained = pretrain(bare, run_dir, resume=True)
+    trained = learn(bare, run_dir, resume=True)
     path = run_dir / "proofs.json"
     if not path.is_file():
         _write(path, probe(load_backbone(run_dir), run, draws))
@@ -157,7 +167,7 @@ def of_run(name: str, seed: int, store: str, out: Path, draws: int) -> dict[str,
         nulls[null] = json.loads(kept.read_text())
     last = {}
     seconds, before = 0.0, 0
-    for text in (run_dir / loop.METRICS).read_text().splitlines():
+    for text in (run_dir / METRICS).read_text().splitlines():
         line = json.loads(text)
         last[line["split"]] = line
         if line["split"] == "train":

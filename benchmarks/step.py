@@ -33,15 +33,18 @@ import click
 import torch
 from torch import Tensor
 
-from ecgstore import IngestSettings, ingest_folder, keep_freed_memory
+from ecgstore import IngestSettings, ingest_folder
+from ecgstore.inner import keep_freed_memory
 from ecgstore.sources import synthetic
-from ecgtrain import config, optim
+from ecgtrain import config
 from ecgtrain.backbones import cpc_lstm
-from ecgtrain.bench import bench
-from ecgtrain.loop import layers
-from ecgtrain.methods import cpc
-from ecgtrain.pretrain import build_objective, environment
-from ecgtrain.views import Draw
+from ecgtrain.config import Optimiser
+from ecgtrain.methods import build_objective, cpc
+from ecgtrain.training import optim
+from ecgtrain.training.bench import bench
+from ecgtrain.training.environment import environment
+from ecgtrain.training.step import layers
+from ecgtrain.views.draw import Draw
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "small"
 N_WINDOWS, N_LEADS, N_SAMPLES = 32, 12, 1000
@@ -66,7 +69,7 @@ def cpc_step(terms: int, repeats: int) -> dict[str, Any]:
     """Seconds of one step of CPC at its published size, by parts and by way of computing the loss."""
     settings = cpc.Settings()
     objective = build_objective(settings, cpc_lstm.Settings(), N_LEADS, seed=0)
-    optimiser = optim.build(optim.Settings(lr=1e-12), layers(objective))
+    optimiser = optim.build(Optimiser(lr=1e-12), layers(objective))
     x_blt = torch.randn(N_WINDOWS, N_LEADS, N_SAMPLES, generator=torch.Generator().manual_seed(0))
     ahead = settings.steps_ahead
     n_terms = N_SAMPLES - ahead

@@ -32,9 +32,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from ecgstore import keep_freed_memory
-from ecgtrain.augmentations import CROP_AND_TIME_OUT, chain
-from ecgtrain.views import Draw, crop, normalise, to_mv
+from ecgstore.inner import keep_freed_memory
+from ecgtrain.views.augmentations import CROP_AND_TIME_OUT, chain
+from ecgtrain.views.draw import Draw
+from ecgtrain.views.normalise import crop, normalise, to_mv
 
 BATCH, N_LEADS, RECORD_SAMPLES, WINDOW_SAMPLES, FS_HZ = 256, 12, 1000, 250, 100.0
 MEAN_MV, STD_MV = np.full(N_LEADS, 0.01, np.float32), np.full(N_LEADS, 1.1, np.float32)

@@ -20,8 +20,11 @@ from scipy.signal import resample_poly
 from torch import Tensor
 
 from ecgstore import IngestSettings, ingest_folder, load_bank, open_store
-from ecgtrain.augmentations import AUGMENTATIONS, Augmentation, Powerline, RecordedNoise, apply
-from ecgtrain.views import Draw, LeadPermutation, Millivolts, SpanMask, mask_spans, permute_leads, to_mv
+from ecgtrain.views.augmentations import AUGMENTATIONS, Augmentation, apply
+from ecgtrain.views.draw import Draw
+from ecgtrain.views.masking import LeadPermutation, SpanMask, mask_spans, permute_leads
+from ecgtrain.views.noise import Powerline, RecordedNoise
+from ecgtrain.views.normalise import Millivolts, to_mv
 
 HERE = Path(__file__).parent
 MINI = HERE.parent / "tests" / "data" / "ptbxl_mini"

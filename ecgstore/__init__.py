@@ -14,7 +14,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ecgstore.augment import augment_store
+    from ecgstore.build.augment import augment_store
+    from ecgstore.build.ingest import IngestReport, ingest_folder, seal_store
+    from ecgstore.build.schedule import Workers
+    from ecgstore.build.settings import IngestSettings
     from ecgstore.errors import (
         ConfigError,
         EcgError,
@@ -29,47 +32,35 @@ if TYPE_CHECKING:
         StoreIncomplete,
         StoreNotFound,
         StoreUnreachable,
-        need,
     )
-    from ecgstore.ingest import IngestReport, IngestSettings, ingest_folder, seal_store
-    from ecgstore.layout import COUNTS_PER_MV, NOT_RECORDED
-    from ecgstore.memory import keep_freed_memory
-    from ecgstore.noise import Bank, NoiseSettings, load_bank
-    from ecgstore.overlap import Overlap, find_overlap, near_duplicates
-    from ecgstore.record import (
-        LEADS_12,
-        Beat,
-        LeadState,
-        Listing,
-        Record,
-        RecordRef,
-        Rejection,
-        Statement,
-        Terms,
-    )
-    from ecgstore.rooms import occupant, occupants
-    from ecgstore.schedule import Workers
-    from ecgstore.settings import Settings, override, parse, read_yaml
-    from ecgstore.store import LeadStatistics, ShardSignal, Store, open_store
+    from ecgstore.look.overlap import Overlap, find_overlap, near_duplicates
+    from ecgstore.record import LEADS_12, Beat, LeadState, Listing, Record, RecordRef, Rejection, Statement, Terms
+    from ecgstore.rooms import occupants
+    from ecgstore.settings import Settings, override
+    from ecgstore.signals.noise import NoiseSettings
+    from ecgstore.signals.recorded_noise import Bank, load_bank
+    from ecgstore.storage.layout import COUNTS_PER_MV, NOT_RECORDED
+    from ecgstore.storage.store import LeadStatistics, ShardSignal, Store, open_store
 
 __version__ = "0.1.0"
 
 _HOME = {
     "errors": (
         "ConfigError EcgError IntegrityError MissingExtra RecordError RejectedError SourceError StoreError "
-        "StoreExists StoreFormatError StoreIncomplete StoreNotFound StoreUnreachable need"
+        "StoreExists StoreFormatError StoreIncomplete StoreNotFound StoreUnreachable"
     ),
-    "augment": "augment_store",
-    "ingest": "IngestReport IngestSettings ingest_folder seal_store",
-    "layout": "COUNTS_PER_MV NOT_RECORDED",
-    "memory": "keep_freed_memory",
-    "noise": "Bank NoiseSettings load_bank",
-    "overlap": "Overlap find_overlap near_duplicates",
+    "build.augment": "augment_store",
+    "build.ingest": "IngestReport ingest_folder seal_store",
+    "build.settings": "IngestSettings",
+    "storage.layout": "COUNTS_PER_MV NOT_RECORDED",
+    "signals.noise": "NoiseSettings",
+    "signals.recorded_noise": "Bank load_bank",
+    "look.overlap": "Overlap find_overlap near_duplicates",
     "record": "LEADS_12 Beat LeadState Listing Record RecordRef Rejection Statement Terms",
-    "rooms": "occupant occupants",
-    "schedule": "Workers",
-    "settings": "Settings override parse read_yaml",
-    "store": "LeadStatistics ShardSignal Store open_store",
+    "rooms": "occupants",
+    "build.schedule": "Workers",
+    "settings": "Settings override",
+    "storage.store": "LeadStatistics ShardSignal Store open_store",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 
@@ -112,16 +103,11 @@ __all__ = [
     "augment_store",
     "find_overlap",
     "ingest_folder",
-    "keep_freed_memory",
     "load_bank",
     "near_duplicates",
-    "need",
-    "occupant",
     "occupants",
     "open_store",
     "override",
-    "parse",
-    "read_yaml",
     "seal_store",
 ]
 

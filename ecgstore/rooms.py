@@ -17,9 +17,13 @@ from ecgstore.errors import ConfigError, nearest
 
 
 def occupants(room: str) -> tuple[str, ...]:
-    """Names of the files in the package ``room``, such as ``"ecgstore.filters"``, in alphabetical order."""
+    """Names of the files in the package ``room``, such as ``"ecgstore.signals.filters"``, in alphabetical order.
+
+    A folder in it, or a file whose name begins with ``_``, is shared by occupants and is none itself.
+    """
     paths = importlib.import_module(room).__path__
-    return tuple(sorted(info.name for info in pkgutil.iter_modules(paths) if not info.name.startswith("_")))
+    files = (info.name for info in pkgutil.iter_modules(paths) if not info.ispkg)
+    return tuple(sorted(name for name in files if not name.startswith("_")))
 
 
 def occupant(room: str, name: str) -> ModuleType:

@@ -15,11 +15,14 @@ if find_spec("torch") is None:
     raise MissingExtra("torch is not installed", fix='pip install "ecgstore[train]"')
 
 if TYPE_CHECKING:
-    from ecgtrain.checkpoint import Passport
+    from ecgtrain.backbones.layers.features import Features
     from ecgtrain.config import RunConfig
+    from ecgtrain.data.feed import open_feed
     from ecgtrain.errors import CheckpointError, DivergedError, LeakageError, PassportError, ProtocolError
-    from ecgtrain.features import Features
-    from ecgtrain.pretrain import load_backbone, random_backbone, window_features
+    from ecgtrain.representation.export import Trained, load_backbone
+    from ecgtrain.representation.extract import window_features
+    from ecgtrain.representation.nulls import random_backbone
+    from ecgtrain.views.passport import Passport
 
 __all__ = [
     "CheckpointError",
@@ -30,7 +33,9 @@ __all__ = [
     "PassportError",
     "ProtocolError",
     "RunConfig",
+    "Trained",
     "load_backbone",
+    "open_feed",
     "random_backbone",
     "window_features",
 ]
@@ -38,15 +43,17 @@ __all__ = [
 _HOME = {
     "CheckpointError": "errors",
     "DivergedError": "errors",
-    "Features": "features",
+    "Features": "backbones.layers.features",
     "LeakageError": "errors",
-    "Passport": "checkpoint",
+    "Passport": "views.passport",
     "PassportError": "errors",
     "ProtocolError": "errors",
     "RunConfig": "config",
-    "load_backbone": "pretrain",
-    "random_backbone": "pretrain",
-    "window_features": "pretrain",
+    "Trained": "representation.export",
+    "load_backbone": "representation.export",
+    "open_feed": "data.feed",
+    "random_backbone": "representation.nulls",
+    "window_features": "representation.extract",
 }
 
 

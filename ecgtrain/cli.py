@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from ecgstore import EcgError, __version__, keep_freed_memory
+from ecgstore import EcgError, __version__
+from ecgstore.inner import keep_freed_memory
 from ecgtrain.errors import StoppedError
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def run(
     """
     from ecgtrain import config
     from ecgtrain.run import run as run_recipe
-    from ecgtrain.stopping import seconds, told_to_stop
+    from ecgtrain.training.stopping import seconds, told_to_stop
 
     settings = config.load(recipe, (*overrides, *(["data.strict=true"] if strict else [])))
     run_dir = out or Path("runs") / settings.name
@@ -166,7 +167,7 @@ def evaluate(
 @AS_JSON
 def report(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
     """Put the results of several RUNS side by side: report.json and report.html in one folder."""
-    from ecgtrain.report import merge, read_report, write_report
+    from ecgtrain.reporting.report import merge, read_report, write_report
 
     merged = merge([read_report(path) for path in runs])
     write_report(out, merged)
@@ -189,8 +190,8 @@ def bench(recipe: Path, overrides: tuple[str, ...], seconds: float, device: str,
     from rich.table import Table
 
     from ecgtrain import config
-    from ecgtrain.bench import bench as measure
-    from ecgtrain.bench import table
+    from ecgtrain.training.bench import bench as measure
+    from ecgtrain.training.bench import table
 
     result = measure(
         config.load(recipe, overrides),
@@ -211,7 +212,8 @@ def bench(recipe: Path, overrides: tuple[str, ...], seconds: float, device: str,
 @AS_JSON
 def methods(as_json: bool) -> None:
     """List what there is: methods, backbones, tasks; each is one file in its room."""
-    from ecgstore import occupant, occupants
+    from ecgstore import occupants
+    from ecgstore.inner import occupant
 
     rooms = {}
     for room in ("methods", "backbones", "tasks"):
@@ -240,7 +242,7 @@ def cache(action: str, folder: Path | None, as_json: bool) -> None:
     """List the decoded records that this node keeps, or clear what nobody uses."""
     from datetime import datetime
 
-    from ecgtrain import cache as caches
+    from ecgtrain.data import cache as caches
 
     found = [entry for place in caches.folders(folder) for entry in caches.entries(place)]
     removed = [action == "clear" and caches.remove(entry) for entry in found]
@@ -264,7 +266,8 @@ def cache(action: str, folder: Path | None, as_json: bool) -> None:
 
 
 def _device(name: str) -> torch.device:
-    from ecgstore import ConfigError, need
+    from ecgstore import ConfigError
+    from ecgstore.inner import need
 
     torch_module = need("torch", "train")
     has_gpu = bool(torch_module.cuda.is_available())

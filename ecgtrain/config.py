@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import (
@@ -23,9 +23,12 @@ from pydantic import (
     model_validator,
 )
 
-from ecgstore import ConfigError, Settings, occupant, override, parse, read_yaml
-from ecgtrain import optim
-from ecgtrain.plan import MAX_DRAWS
+from ecgstore import ConfigError, Settings, override
+from ecgstore.inner import occupant, parse, read_yaml
+from ecgtrain.data.settings import Data
+
+if TYPE_CHECKING:
+    pass
 
 
 def _settings_of(room: str, content: Any) -> Settings:
@@ -51,67 +54,28 @@ BackboneSettings = Annotated[SerializeAsAny[Settings], BeforeValidator(partial(_
 Folds = Annotated[tuple[int, ...], Field(min_length=1)]
 
 
-class Feeding(Settings):
-    """How decoded records are kept, and which of their windows training draws.
+class Optimiser(Settings):
+    """The optimiser; the defaults are the CPC paper's.
 
-    ``feed``: device, resident, memmap and stream are described in :mod:`ecgtrain.feed`; auto takes the first
-    that the records fit. ``cache_dir``: where a memmap goes. ``edge_s``: seconds at both ends of every record
-    that no window touches. ``windows``: one window per record and epoch, or as many as lie side by side in it.
-    ``balance``: sources, or statements (a record goes by its rarest one), come alike; ``balance_strength`` below 1
-    stops short of that. ``draws`` windows are taken from each record of a stream while its shard is decoded, and
-    ``pool_shards`` shards are mixed. ``strict``: stop at a record that can't be read, instead of going on without.
+    ``adamw``: decoupled decay (Loshchilov & Hutter 2019). ``adam``: decay is added to the gradient. ``lars``:
+    layer-wise rates for very large batches (You, Gitman & Ginsburg 2017), with ``betas[0]`` as its momentum and
+    ``trust`` as its coefficient. ``decay`` weights leaves biases and the parameters of normalisations alone.
+
+    ``schedule`` is followed after ``warmup_steps`` of linear rise; ``cosine`` falls to zero at the last step.
+    ``clip_norm`` bounds the norm of the whole gradient. With ``layer_decay`` below 1, each group of the backbone's
+    layers, from the output down, learns at that times the rate of the one above it.
     """
 
-    feed: Literal["auto", "device", "resident", "memmap", "stream"] = "auto"
-    cache_dir: str | None = None
-    edge_s: NonNegativeFloat = 0.0
-    windows: Literal["record", "length"] = "record"
-    balance: Literal["none", "source", "statement"] = "none"
-    balance_strength: PositiveFloat = Field(default=1.0, le=1.0)
-    draws: int = Field(default=8, ge=8, le=MAX_DRAWS)
-    pool_shards: PositiveInt = 16
-    strict: bool = False
-
-
-class MixedStore(Settings):
-    """Another store to pretrain on; ``where`` selects records, ``weight`` is its share of the windows."""
-
-    path: str
-    weight: PositiveFloat | None = None
-    where: str = ""
-
-
-class Data(Feeding):
-    """Where the records come from. ``leads`` picks some of the store's, in this order; all by default.
-
-    ``where``, ``sources`` and ``sites`` select records of ``store`` for pretraining, within the folds.
-    ``exclude_sources``, ``exclude_folds`` and ``exclude_patients`` leave records of all stores out of pretraining. The
-    last is a text file with a patient key on each line, or the ``seen.parquet`` of another run.
-
-    ``noise_bank``: a folder with the recorded noise of NSTDB, for views that add it.
-
-    ``stores`` are mixed in; with ``weight`` set on all of them and here, windows come in those proportions, else
-    every record counts alike. Passport and statistics are those of ``store``.
-    """
-
-    store: str
-    leads: tuple[str, ...] | None = Field(default=None, min_length=1)
-    where: str = ""
-    sources: tuple[str, ...] | None = Field(default=None, min_length=1)
-    sites: tuple[str, ...] | None = Field(default=None, min_length=1)
-    exclude_sources: tuple[str, ...] = ()
-    exclude_folds: tuple[int, ...] = ()
-    exclude_patients: str | None = None
-    noise_bank: str | None = None
-    weight: PositiveFloat | None = None
-    stores: tuple[MixedStore, ...] = ()
-
-    @model_validator(mode="after")
-    def _weights(self) -> Self:
-        weights = [self.weight, *(other.weight for other in self.stores)]
-        if len({weight is None for weight in weights}) > 1:
-            raise ValueError("give every store a weight (data.weight is that of data.store), or none of them")
-        return self
+    name: Literal["adamw", "adam", "lars"] = "adamw"
+    lr: PositiveFloat = 1e-4
+    weight_decay: NonNegativeFloat = 1e-3
+    decay: Literal["all", "weights"] = "all"
+    betas: tuple[float, float] = Field(default=(0.9, 0.999))
+    trust: PositiveFloat = 1e-3
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_steps: NonNegativeInt = 0
+    clip_norm: PositiveFloat | None = None
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
 
 
 class Training(Settings):
@@ -127,7 +91,7 @@ class Training(Settings):
     batch_size: PositiveInt
     steps: PositiveInt | None = None
     epochs: PositiveInt | None = None
-    optimiser: optim.Settings = optim.Settings()
+    optimiser: Optimiser = Optimiser()
     accumulate: PositiveInt = 1
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     compile: bool = False

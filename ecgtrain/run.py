@@ -11,9 +11,20 @@ from typing import Any, Literal
 import torch
 
 from ecgstore import ConfigError, open_store
-from ecgtrain import distributed, evaluate, loop, report
+from ecgtrain import distributed
 from ecgtrain.config import RunConfig, dump
-from ecgtrain.pretrain import ENVIRONMENT, Trained, pretrain, random_backbone, select_parts
+from ecgtrain.data.selection import select_parts
+from ecgtrain.evaluation import evaluate
+from ecgtrain.reporting import report
+from ecgtrain.representation.export import Trained, export_backbone, load_backbone
+from ecgtrain.representation.nulls import random_backbone
+from ecgtrain.representation.online import online_probe
+from ecgtrain.training import loop
+from ecgtrain.training.environment import ENVIRONMENT
+from ecgtrain.training.files import plain
+from ecgtrain.training.log import METRICS
+from ecgtrain.training.prepare import prepare, pretrain_of
+from ecgtrain.training.pretrain import pretrain
 
 #: Called with one line about what is being done.
 Say = Callable[[str], None]
@@ -32,10 +43,11 @@ def run(
     """Do all that a recipe says, into ``run_dir``; returns the report that was written there.
 
     Under ``torchrun`` all ranks pretrain; the first goes on to judge, the others return None. ``until`` is entered
-    while pretraining, and gives the function that says when to stop (:func:`ecgtrain.stopping.told_to_stop`).
+    while pretraining, and gives the function that says when to stop (:func:`ecgtrain.training.stopping.told_to_stop`).
 
     What can be known to be wrong is refused before any training: tasks that don't exist, stores that can't be
-    opened. Raises what :func:`ecgtrain.pretrain.pretrain` and :func:`ecgtrain.evaluate.judge` raise.
+    opened. Raises what :func:`ecgtrain.training.pretrain.pretrain` and
+    :func:`ecgtrain.evaluation.evaluate.judge` raise.
     """
     run_dir = Path(run_dir)
     settings = config.pretrain
@@ -50,7 +62,7 @@ def run(
         if first:
             ranks = f" on {distributed.world()} ranks" if distributed.world() > 1 else ""
             say(f"{config.name}: {method} on {store.path} ({store.n_records} records), into {run_dir}{ranks}")
-        trained = pretrain(
+        trained = learn(
             config, run_dir, device=own_device, resume=resume, progress=progress, say=say, should_stop=should_stop
         )
     if not first:
@@ -89,6 +101,40 @@ def run(
     return report.read_report(run_dir)
 
 
+def learn(
+    config: RunConfig,
+    run_dir: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    resume: bool = False,
+    progress: loop.Progress | None = None,
+    say: Say = lambda _: None,
+    should_stop: loop.ShouldStop = lambda: None,
+) -> Trained:
+    """The first half of a run: prepare → train → export; returns the exported backbone and its passport.
+
+    Of several ranks the first exports; the others return the last weights. Raises what
+    :func:`ecgtrain.training.prepare.prepare` and :func:`ecgtrain.training.pretrain.pretrain` raise.
+    """
+    run_dir, settings = Path(run_dir), pretrain_of(config)
+    made = prepare(config, device)
+    pretrain(
+        config,
+        made,
+        run_dir,
+        device=device,
+        resume=resume,
+        progress=progress,
+        say=say,
+        should_stop=should_stop,
+        probe=online_probe(settings, made, device),
+    )
+    if distributed.rank() != 0:
+        return Trained(made.objective.backbone.eval(), made.passport)
+    export_backbone(run_dir, made.objective, settings, made.passport)
+    return load_backbone(run_dir, device=device)
+
+
 def evaluate_store(
     run_dir: str | Path,
     store_path: str,
@@ -110,7 +156,7 @@ def evaluate_store(
     )
     made: dict[str, Any] = {"title": f"{Path(run_dir).name} on {Path(store_path).name}", "results": results}
     said = [text for result in results for text in result.get("caveats", [])]
-    made["caveats"] = list(dict.fromkeys([*said, *report.caveats(report.plain(made))]))
+    made["caveats"] = list(dict.fromkeys([*said, *report.caveats(plain(made))]))
     if out is not None:
         report.write_report(out, made)
     return made
@@ -122,7 +168,7 @@ def _about_run(config: RunConfig, run_dir: Path, trained: Trained, device: torch
     assert settings is not None
     store = open_store(config.data.store)
     parts = select_parts(config.data, store, settings.folds, trained.passport)
-    curves = report.loss_curves(run_dir / loop.METRICS)
+    curves = report.loss_curves(run_dir / METRICS)
     environment = json.loads((run_dir / ENVIRONMENT).read_text(encoding="utf-8"))
     return {
         "run": {
@@ -165,7 +211,7 @@ def _left_out(run_dir: Path) -> list[str]:
 def _seconds(run_dir: Path, batch_size: int) -> float:
     """Seconds of training, summed over the run's log: right also for a run that was killed and resumed."""
     seconds, before = 0.0, 0
-    for text in (run_dir / loop.METRICS).read_text(encoding="utf-8").splitlines():
+    for text in (run_dir / METRICS).read_text(encoding="utf-8").splitlines():
         line = json.loads(text)
         if line["split"] == "train":
             seconds += (line["step"] - before) * batch_size / line["windows_per_s"]

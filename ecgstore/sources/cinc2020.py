@@ -1,8 +1,8 @@
 """PhysioNet/Computing in Cardiology Challenge 2020 (Perez Alday et al., Physiol Meas 41:124003, 2020): six databases.
 
-The folders, headers and traps are those of :mod:`ecgstore.sources.cinc2021`, which holds these databases and
-two more; here are the terms of this release. Its headers are those with the wrong gains, so that
-``correct_gain`` matters: PTB's millivolts are 2,000 times too small without it.
+Folders, headers and traps are those of the challenge of 2021, which holds these databases and two more; here are
+the terms of this release. Its headers are those with the wrong gains, so that ``correct_gain`` matters: PTB's
+millivolts are 2,000 times too small without it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Literal
 
 from ecgstore import settings
 from ecgstore.record import Listing, RecordRef, Terms
-from ecgstore.sources import cinc2021
+from ecgstore.sources import _challenge
+from ecgstore.sources._challenge import described, listing, year
 
 #: The DOI is that of version 1.0.2; version 1.0.1, with the same records, was 10.13026/f4ab-0814.
 TERMS = Terms(
@@ -25,27 +26,27 @@ TERMS = Terms(
     "2020, Physiol Meas 41:124003 (2020)",
 )
 
-SYSTEM = cinc2021.SYSTEM
+SYSTEM = _challenge.SYSTEM
 
 
 class Settings(settings.Settings):
     """Options of the challenge of 2020."""
 
     name: Literal["cinc2020"] = "cinc2020"
-    #: Correct the millivolts of records whose header states a gain of cinc2021.WRONG_GAINS.
+    #: Correct the millivolts of records whose header states a gain of _challenge.WRONG_GAINS.
     correct_gain: bool = False
 
 
 def is_here(root: Path) -> bool:
-    """Whether ``root`` looks like this challenge and not like the next; see :func:`cinc2021.year`."""
-    return cinc2021.year(root) == 2020
+    """Whether ``root`` looks like this challenge and not like the next; see :func:`_challenge.year`."""
+    return year(root) == 2020
 
 
 def list_records(root: Path, settings: Settings) -> Listing:
     """List every record below ``root``, database by database; raises SourceError where there is none."""
-    return cinc2021.listing(root, TERMS)
+    return listing(root, TERMS)
 
 
 def describe(ref: RecordRef, comments: tuple[str, ...], settings: Settings, gains: tuple[float, ...] = ()) -> RecordRef:
     """Add age, sex, SNOMED CT codes and a correction of the millivolts; see :func:`cinc2021.describe`."""
-    return cinc2021.described(ref, comments, gains if settings.correct_gain else ())
+    return described(ref, comments, gains if settings.correct_gain else ())

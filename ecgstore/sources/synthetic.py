@@ -1,6 +1,6 @@
 """Twelve-lead ECGs with known statements: a WFDB folder to try everything on, without a download.
 
-Here people are drawn and the folder is written and listed; what their hearts do is :mod:`ecgstore.dipole`'s.
+Here people are drawn and the folder is written and listed; what their hearts do is :mod:`ecgstore.simulate.dipole`'s.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ import numpy.typing as npt
 from pydantic import Field
 
 import ecgstore.settings
-from ecgstore import dipole, layout, publish
 from ecgstore.errors import ConfigError, SourceError, need
 from ecgstore.record import LEADS_12, Listing, RecordRef, Rejection, Sex, Statement, Terms
+from ecgstore.simulate import dipole
+from ecgstore.storage import layout, publish
 
 TERMS = Terms(
     name="synthetic",

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
-from ecgtrain.features import Features
+from ecgstore import Settings
+from ecgstore.inner import occupant
+from ecgtrain.backbones.layers.features import Features
 
 
 class Backbone(nn.Module):
@@ -34,3 +38,11 @@ class Backbone(nn.Module):
         Fine-tuning gives each group a learning rate of its own. One group by default.
         """
         return [list(self.parameters())]
+
+
+def build_backbone(settings: Settings, n_leads: int, seed: int) -> Backbone:
+    """A backbone with fresh weights: the same for the same settings and seed, whatever was drawn before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        room = occupant("ecgtrain.backbones", cast(Any, settings).name)
+        return cast(Backbone, room.build(settings, n_leads))

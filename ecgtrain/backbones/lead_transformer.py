@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 import ecgstore
 from ecgtrain.backbones import Backbone
-from ecgtrain.backbones.conv_reconstructor import ResidualBlock, filled, mean_and_max, stem
-from ecgtrain.backbones.vit1d import Shape, Transformer, divides, fresh, time_code
-from ecgtrain.features import Features
+from ecgtrain.backbones.layers.features import Features
+from ecgtrain.backbones.layers.residual import ResidualBlock, filled, mean_and_max, stem
+from ecgtrain.backbones.layers.transformer import Shape, Transformer, divides, fresh, time_code
 
 DESCRIPTION = "a transformer over patches of each lead that doesn't know which lead is which; any leads in any order"
 

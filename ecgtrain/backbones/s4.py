@@ -26,8 +26,8 @@ from torch import Tensor, nn
 import ecgstore
 from ecgstore import ConfigError
 from ecgtrain.backbones import Backbone
-from ecgtrain.backbones.cpc_lstm import Encoder, EncoderLayer
-from ecgtrain.features import Features, pool
+from ecgtrain.backbones.layers.encoder import Encoder, EncoderLayer
+from ecgtrain.backbones.layers.features import Features, pool
 
 DESCRIPTION = "an encoder per time step under diagonal state-space layers (S4D), causal by default; features are means"
 

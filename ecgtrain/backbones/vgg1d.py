@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import ecgstore
 from ecgstore import ConfigError
 from ecgtrain.backbones import Backbone
-from ecgtrain.features import Features
+from ecgtrain.backbones.layers.features import Features
 
 DESCRIPTION = "VGG-16 in one dimension on each lead by itself; features of the leads side by side"
 

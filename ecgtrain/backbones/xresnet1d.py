@@ -26,7 +26,7 @@ from torch import Tensor, nn
 import ecgstore
 from ecgstore import ConfigError
 from ecgtrain.backbones import Backbone
-from ecgtrain.features import Features, pool
+from ecgtrain.backbones.layers.features import Features, pool
 
 DESCRIPTION = "narrow xresnet1d50: residual blocks of kernel 5; a token per 32 samples; features are max and mean"
 

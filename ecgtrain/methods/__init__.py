@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
+import torch
 from torch import Tensor, nn
 
-from ecgtrain.augmentations import Augmentation, Banks, chain
-from ecgtrain.backbones import Backbone
-from ecgtrain.views import Draw, Millivolts
+from ecgstore import Settings
+from ecgstore.inner import occupant
+from ecgtrain.backbones import Backbone, build_backbone
+from ecgtrain.views.augmentations import Augmentation, chain
+from ecgtrain.views.draw import Draw
+from ecgtrain.views.noise import Banks
+from ecgtrain.views.normalise import Millivolts
 
 
 class WindowBatch(NamedTuple):
@@ -44,7 +49,7 @@ class LossTerms(NamedTuple):
     """``total`` is what is minimised; ``parts`` are detached scalars for the log, by name.
 
     ``features_vbd``: the backbone's pooled features of each view, detached, for the watch over collapse
-    (:mod:`ecgtrain.diagnostics`): (views, batch, features), or None where there is nothing to watch.
+    (:mod:`ecgtrain.training.diagnostics`): (views, batch, features), or None where there is nothing to watch.
     """
 
     total: Tensor
@@ -110,3 +115,17 @@ class Objective(nn.Module):
     def after_step(self, moment: Moment) -> None:
         """Called after each step of the optimiser: moving averages, unit-length prototypes."""
         return
+
+
+def build_objective(
+    method: Settings, backbone: Settings, n_leads: int, seed: int, n_targets: int | None = None
+) -> Objective:
+    """The objective of ``method`` over a fresh backbone (:func:`build_backbone` with the same seed).
+
+    ``n_targets``: how many classes, for a method that learns them.
+    """
+    network = build_backbone(backbone, n_leads, seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        build = occupant("ecgtrain.methods", cast(Any, method).name).build
+        return cast(Objective, build(method, network, *([] if n_targets is None else [n_targets])))

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 import ecgstore
 from ecgstore import ConfigError
-from ecgtrain.augmentations import CROP_AND_TIME_OUT, Augmentation
 from ecgtrain.backbones import Backbone
 from ecgtrain.methods import LossTerms, Moment, Objective, WindowBatch
+from ecgtrain.views.augmentations import CROP_AND_TIME_OUT, Augmentation
 
 DESCRIPTION = "BYOL: predict what a moving average of the network makes of the other view; no negatives"
 

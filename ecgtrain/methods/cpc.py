@@ -25,7 +25,8 @@ import ecgstore
 from ecgstore import ConfigError
 from ecgtrain.backbones import Backbone
 from ecgtrain.methods import LossTerms, Objective, WindowBatch
-from ecgtrain.views import Draw, shuffle_time
+from ecgtrain.views.draw import Draw
+from ecgtrain.views.normalise import shuffle_time
 
 DESCRIPTION = "contrastive predictive coding: tell the latent 120 ms ahead from 128 others of the same record"
 

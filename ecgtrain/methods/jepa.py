@@ -28,9 +28,11 @@ from torch import Tensor
 import ecgstore
 from ecgstore import ConfigError
 from ecgtrain.backbones import Backbone
-from ecgtrain.backbones.vit1d import RowDecoder, Shape, Split, Vit1d, divides, pick
+from ecgtrain.backbones.layers.transformer import RowDecoder, Shape, Split, divides, pick
+from ecgtrain.backbones.vit1d import Vit1d
 from ecgtrain.methods import LossTerms, Moment, Objective, WindowBatch
-from ecgtrain.views import Draw, Shares
+from ecgtrain.views.draw import Draw
+from ecgtrain.views.normalise import Shares
 
 DESCRIPTION = "joint-embedding prediction: say what a moving average of the network makes of hidden patches"
 

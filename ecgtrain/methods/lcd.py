@@ -27,9 +27,9 @@ from torch import Tensor, nn
 import ecgstore
 from ecgstore import ConfigError
 from ecgtrain import distributed
-from ecgtrain.augmentations import FOURIER_CROP_AND_TIME_OUT, Augmentation, chain
 from ecgtrain.backbones import Backbone
 from ecgtrain.methods import LossTerms, Moment, Objective, WindowBatch
+from ecgtrain.views.augmentations import FOURIER_CROP_AND_TIME_OUT, Augmentation, chain
 
 DESCRIPTION = "LCD: bring views and leads of a record together, and take out what their features repeat"
 

@@ -25,9 +25,10 @@ from torch import Tensor
 import ecgstore
 from ecgstore import ConfigError
 from ecgtrain.backbones import Backbone
-from ecgtrain.backbones.vit1d import RowDecoder, Shape, Split, Vit1d, divides, pick
+from ecgtrain.backbones.layers.transformer import RowDecoder, Shape, Split, divides, pick
+from ecgtrain.backbones.vit1d import Vit1d
 from ecgtrain.methods import LossTerms, Objective, WindowBatch
-from ecgtrain.views import Draw
+from ecgtrain.views.draw import Draw
 
 DESCRIPTION = "masked autoencoding: say what hidden patches of each lead look like from a quarter that is seen"
 

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 import ecgstore
 from ecgstore import ConfigError
 from ecgtrain import distributed
-from ecgtrain.augmentations import CROP_AND_TIME_OUT, Augmentation
 from ecgtrain.backbones import Backbone
 from ecgtrain.methods import LossTerms, Objective, WindowBatch
+from ecgtrain.views.augmentations import CROP_AND_TIME_OUT, Augmentation
 
 DESCRIPTION = "SimCLR: find the other view of a window among all views of the batch (NT-Xent)"
 

@@ -35,9 +35,10 @@ from torch import Tensor, nn
 import ecgstore
 from ecgstore import ConfigError
 from ecgtrain.backbones import Backbone
-from ecgtrain.features import Features
+from ecgtrain.backbones.layers.features import Features
 from ecgtrain.methods import LossTerms, Objective, WindowBatch
-from ecgtrain.views import Draw, LeadPermutation, SpanMask, mask_spans, permute_leads
+from ecgtrain.views.draw import Draw
+from ecgtrain.views.masking import LeadPermutation, SpanMask, mask_spans, permute_leads
 
 DESCRIPTION = "restore hidden stretches and disturbed leads, and tell which lead is which (a reconstruction)"
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 import ecgstore
 from ecgstore import ConfigError
-from ecgtrain.augmentations import CROP_AND_TIME_OUT, Augmentation
 from ecgtrain.backbones import Backbone
 from ecgtrain.methods import LossTerms, Objective, WindowBatch
+from ecgtrain.views.augmentations import CROP_AND_TIME_OUT, Augmentation
 
 DESCRIPTION = "supervised control: learn a task's statements with the same views and budget"
 

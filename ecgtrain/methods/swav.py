@@ -25,9 +25,9 @@ from torch import Tensor, nn
 import ecgstore
 from ecgstore import ConfigError
 from ecgtrain import distributed
-from ecgtrain.augmentations import CROP_AND_TIME_OUT, Augmentation
 from ecgtrain.backbones import Backbone
 from ecgtrain.methods import LossTerms, Moment, Objective, WindowBatch
+from ecgtrain.views.augmentations import CROP_AND_TIME_OUT, Augmentation
 
 DESCRIPTION = "SwAV: tell from one view to which prototype another was assigned, all prototypes being used alike"
 

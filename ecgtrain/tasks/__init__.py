@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from ecgstore import ConfigError, Store, occupant, occupants
+from ecgstore import ConfigError, Store, occupants
+from ecgstore.inner import occupant
 
 
 @dataclass(frozen=True, eq=False, slots=True)

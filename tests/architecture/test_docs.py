@@ -16,9 +16,9 @@ import pytest
 
 import ecgstore.cli
 import ecgtrain.cli
-from ecgstore import layout, tables
+from ecgstore.build.plan import Recipe, Storage
 from ecgstore.errors import REASONS
-from ecgstore.plan import Recipe, Storage
+from ecgstore.storage import layout, tables
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from ecgstore import ConfigError, occupant, occupants, open_store
+from ecgstore import ConfigError, occupants, open_store
+from ecgstore.inner import occupant
 from ecgtrain import config, distributed, tasks
-from ecgtrain.feed import open_feed
-from ecgtrain.loop import layers
-from ecgtrain.methods import Moment, WindowBatch
-from ecgtrain.pretrain import build_objective
-from ecgtrain.views import Draw, normalise, to_mv
+from ecgtrain.data.feed import open_feed
+from ecgtrain.methods import Moment, WindowBatch, build_objective
+from ecgtrain.training.step import layers
+from ecgtrain.views.draw import Draw
+from ecgtrain.views.normalise import normalise, to_mv
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "recipes").rglob("*.yaml"))
@@ -38,7 +39,9 @@ def objective_of(name, store):
     made = load(name)
     settings = made.pretrain
     n_leads = len(made.data.leads or store.leads)
-    return build_objective(settings.method, settings.backbone, n_leads, made.seed, targets_of(settings, store))
+    targets = targets_of(settings, store)
+    n_targets = None if targets is None else len(targets.classes)
+    return build_objective(settings.method, settings.backbone, n_leads, made.seed, n_targets)
 
 
 def windows(name, store, rows=slice(0, N)):

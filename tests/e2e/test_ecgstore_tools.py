@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from ecgstore import cli
-from ecgstore.store import open_store
+from ecgstore.storage.store import open_store
 
 pytest.importorskip("requests")
 

@@ -16,7 +16,7 @@ import yaml
 
 from ecgstore import IngestSettings, ingest_folder
 from ecgstore.sources import synthetic
-from ecgtrain import checkpoint
+from ecgtrain.training import checkpoint
 
 RECIPE = {
     "name": "tiny",

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 import ecgstore
-from ecgstore import layout
+from ecgstore.build.ingest import ingest_folder
+from ecgstore.build.settings import IngestSettings
 from ecgstore.errors import SourceError, StoreExists, StoreIncomplete
-from ecgstore.ingest import IngestSettings, ingest_folder
+from ecgstore.storage import layout
 
 SETTINGS = IngestSettings(
     fs_hz=100,
@@ -54,7 +55,7 @@ def kill_when(source: Path, out: Path, commits: int) -> bool:
     code = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from ecgstore.ingest import IngestSettings, ingest_folder\n"
+        "from ecgstore.build.ingest import IngestSettings, ingest_folder\n"
         "source, out, commits, settings = sys.argv[1:]\n"
         "def kill(phase, done, total):\n"
         "    if phase == 'shards' and done >= int(commits):\n"

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import torch
 
-from ecgstore import parse
-from ecgtrain import checkpoint, config
+from ecgstore.inner import parse
+from ecgtrain import config
 from ecgtrain.config import RunConfig
+from ecgtrain.training import checkpoint
 
 ROOT = Path(__file__).parents[2]
 TRAIN = (
-    "import sys; from ecgtrain import config; from ecgtrain.pretrain import pretrain;"
-    "pretrain(config.load(sys.argv[1]), sys.argv[2], resume=True)"
+    "import sys; from ecgtrain import config; from ecgtrain.run import learn;"
+    "learn(config.load(sys.argv[1]), sys.argv[2], resume=True)"
 )
 
 

@@ -26,12 +26,12 @@ from ecgstore import (
     StoreUnreachable,
     cli,
     open_store,
-    parse,
 )
-from ecgstore import place as places
-from ecgstore.store import Store
+from ecgstore.inner import parse
+from ecgstore.storage import place as places
+from ecgstore.storage.store import Store
 from ecgtrain.config import RunConfig
-from ecgtrain.pretrain import pretrain
+from ecgtrain.run import learn
 
 
 class Server(ThreadingHTTPServer):
@@ -155,8 +155,8 @@ def test_read_from_any_place_that_fsspec_knows(mini_store):
 
 
 def test_training_streams_from_it_and_learns_the_same(served, mini_store, tmp_path):
-    far = pretrain(recipe(f"{served.address}/mini.ecg"), tmp_path / "far").backbone.state_dict()
-    near = pretrain(recipe(mini_store), tmp_path / "near").backbone.state_dict()
+    far = learn(recipe(f"{served.address}/mini.ecg"), tmp_path / "far").backbone.state_dict()
+    near = learn(recipe(mini_store), tmp_path / "near").backbone.state_dict()
     assert all(torch.equal(far[name], near[name]) for name in near)
 
 
@@ -190,7 +190,7 @@ def test_what_is_out_of_reach_is_not_damaged(served, tmp_path, monkeypatch):
     served.failing.clear()
     monkeypatch.setattr(Store, "read_shard", die_first)
     with pytest.raises(StoreUnreachable):
-        pretrain(recipe(address), tmp_path / "run")
+        learn(recipe(address), tmp_path / "run")
     served.shutdown()
     served.server_close()
     with pytest.raises(StoreUnreachable, match="can't be reached"):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecgtrain.plan import (
+from ecgtrain.data.plan import (
     BatchPlan,
     Records,
     Stream,

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ecgstore.conditioning import condition, condition_alike, condition_pieces, n_resampled
-from ecgstore.filters import bandpass, highpass, lowpass, median, notch
+from ecgstore.signals.conditioning import condition, condition_alike, condition_pieces, n_resampled
+from ecgstore.signals.filters import bandpass, highpass, lowpass, median, notch
 
 RATES_HZ = st.sampled_from([100.0, 125.0, 128.0, 249.89, 250.0, 257.0, 360.0, 500.0, 1000.0])
 CURVES = st.lists(

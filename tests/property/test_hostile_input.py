@@ -17,16 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ecgstore.errors import RecordError
-from ecgstore.wfdb_io import (
-    PieceReader,
-    header_from_row,
-    header_to_row,
-    parse_plain,
-    read_beats,
-    read_header_and_comments,
-    read_native_counts,
-    read_signal,
-)
+from ecgstore.wfdb_io.annotations import read_beats
+from ecgstore.wfdb_io.header import header_from_row, header_to_row
+from ecgstore.wfdb_io.parse import parse_plain
+from ecgstore.wfdb_io.pieces import PieceReader
+from ecgstore.wfdb_io.samples import read_native_counts, read_signal
+from ecgstore.wfdb_io.segments import read_header_and_comments
 
 #: No file of these tests is longer than 100 kB: what reading one may take at the utmost.
 LIMIT_S = 5.0

@@ -5,11 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ecgstore import LEADS_12, layout
-from ecgstore.conditioning import n_resampled
-from ecgstore.leads import harmonise
-from ecgstore.plan import _place
-from ecgstore.wfdb_io import parse_plain
+from ecgstore import LEADS_12
+from ecgstore.build.plan import _place
+from ecgstore.signals.conditioning import n_resampled
+from ecgstore.signals.leads import harmonise
+from ecgstore.storage import layout
+from ecgstore.wfdb_io.parse import parse_plain
 
 MV = st.floats(-30, 30, width=32)
 

@@ -1,0 +1,1 @@
+"""Folders into stores: settings, scan, plan, one task per shard, commits, seal."""

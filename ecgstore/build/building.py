@@ -1,0 +1,195 @@
+"""A store while it is being built: begun by one plan, locked against others, sealed when all of it is there.
+
+The order of writes is what makes a kill harmless: the plan's hash first, then shards and their commits in any
+order, then the tables, and the manifest last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ecgstore.errors import StoreError, StoreExists, StoreIncomplete
+from ecgstore.storage import layout, manifest, publish
+
+
+def begin(root: Path, plan_sha256: str, about: Mapping[str, Any], create_array: Callable[[], None]) -> None:
+    """Create the folder and its metadata, or check that what is there was begun by the same plan.
+
+    ``about`` is kept beside the plan's hash, for whoever finishes the store. Parts may begin at the same moment.
+    Raises StoreExists.
+    """
+    refuse_foreign(root)
+    root.mkdir(parents=True, exist_ok=True)
+    with locked(root, "begin", wait=True):
+        refuse_foreign(root)
+        if not (root / layout.BUILDING).exists():
+            content = json.dumps({"plan_sha256": plan_sha256, **about}, indent=1)
+            publish.write_bytes(root / layout.BUILDING, content.encode() + b"\n")
+        elif read_about(root).get("plan_sha256") != plan_sha256:
+            raise StoreExists(
+                "an unfinished store stands here, begun from another source or with other settings",
+                where=root,
+                fix="delete that folder, or choose another output",
+            )
+        if not (root / layout.SIGNAL / "zarr.json").exists():
+            create_array()
+
+
+def refuse_foreign(root: Path) -> None:
+    """Raise StoreExists where something stands that is neither a store nor one being built."""
+    if not root.exists() or (root / layout.BUILDING).exists() or (root / layout.MANIFEST).exists():
+        return
+    if not root.is_dir() or any(not path.name.startswith(layout.SCAFFOLD) for path in root.iterdir()):
+        raise StoreExists("the output is there already and is not a store", where=root, fix="choose another output")
+
+
+def read_about(root: Path) -> dict[str, Any]:
+    """What :func:`begin` wrote. Raises StoreIncomplete where nothing is being built."""
+    try:
+        about = json.loads((root / layout.BUILDING).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        if (root / layout.MANIFEST).exists():
+            raise StoreExists("this store is sealed already", where=root, fix="there is nothing left to do") from None
+        raise StoreIncomplete("no store is being built here", where=root, fix="begin with `ecgstore ingest`") from None
+    except ValueError as error:
+        raise StoreIncomplete("the note of what is being built is torn", where=root, got=str(error)) from None
+    return dict(about)
+
+
+@contextlib.contextmanager
+def locked(root: Path, part: str | None = None, *, wait: bool = False) -> Iterator[None]:
+    """Let one process at a time work on a store, or on one named part of it.
+
+    Parts share the store and exclude each other by name; a process that wants the whole store excludes them all.
+    The system frees the lock of a process that dies. Raises StoreExists where somebody else holds it; ``wait``
+    waits for those who hold the same part.
+    """
+    with contextlib.ExitStack() as stack:
+        _lock(stack.enter_context((root / layout.LOCK).open("a")), root, shared=part is not None, wait=False)
+        if part is not None:
+            _lock(stack.enter_context((root / f"{layout.LOCK}.{part}").open("a")), root, shared=False, wait=wait)
+        yield
+
+
+def _lock(file: Any, root: Path, *, shared: bool, wait: bool) -> None:
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+        fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise StoreExists("another ingest is writing this store right now", where=root, fix="wait for it") from None
+    except OSError as error:
+        raise StoreError(
+            "the file system knows no locks, and without them two ingests could write one store",
+            where=root,
+            got=error.strerror or str(error),
+            fix="build the store on another file system, and copy it",
+        ) from None
+
+
+def remove_leftovers(root: Path) -> None:
+    """Remove what killed processes were writing; only for whoever has the whole store to himself."""
+    for leftover in root.rglob(f"*{publish.ASIDE}*"):
+        leftover.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def plain_disk_errors(root: Path) -> Iterator[None]:
+    """Turn what a disk refuses into one line that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreError(
+                "the disk is full",
+                where=root,
+                fix="make room and run the same command again: it goes on from here",
+            ) from error
+        raise StoreError("the store can't be written", where=root, got=error.strerror or str(error)) from error
+
+
+def seal(
+    root: Path, small: Mapping[str, bytes], objects: Mapping[str, manifest.ObjectHash], plan_sha256: str
+) -> manifest.Manifest:
+    """Write the ``small`` objects, remove whatever belongs to nobody, flush everything, and publish the manifest.
+
+    ``objects`` are those that stand there already, with their hashes.
+    """
+    for name, content in small.items():
+        publish.write_bytes(root / name, content)
+    whole = {**objects, **{name: manifest.hash_object(root / name) for name in small}}
+    _remove_strangers(root, whole)
+    _flush_all(root, whole)
+    sealed = manifest.seal(root, whole, plan_sha256)
+    for name in (layout.BUILDING, layout.SCAN):
+        (root / name).unlink(missing_ok=True)
+    return sealed
+
+
+def release(root: Path) -> None:
+    """Remove the locks' files of a store that is sealed."""
+    for lock in root.glob(f"{layout.LOCK}*"):
+        lock.unlink(missing_ok=True)
+
+
+def recover(out: Path) -> None:
+    """Finish a :func:`swap` that was killed between its two renames."""
+    if not out.exists() and (beside(out) / layout.MANIFEST).exists() and _old(out).exists():
+        beside(out).rename(out)
+        shutil.rmtree(_old(out))
+
+
+def _remove_strangers(root: Path, objects: Mapping[str, manifest.ObjectHash]) -> None:
+    """A killed ingest may leave objects that no commit names; a sealed store holds nothing else than it lists."""
+    keep = objects.keys() | {layout.BUILDING, layout.SCAN}
+    for path in root.rglob("*"):
+        name = path.relative_to(root).as_posix()
+        if path.is_file() and name not in keep and not name.startswith(layout.LOCK):
+            path.unlink()
+
+
+def _flush_all(root: Path, names: Iterable[str]) -> None:
+    """Have every object on the disk before the manifest says that it is; waiting for disks goes well in threads."""
+    paths = [root / name for name in names]
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        list(pool.map(publish.flush, paths))
+        list(pool.map(publish.flush_folder, {path.parent for path in paths}))
+
+
+def beside(out: Path) -> Path:
+    """Where the next version of a sealed store is built, to be swapped with it once it is sealed."""
+    return out.with_name(f"{out.name}{publish.ASIDE}")
+
+
+def swap(aside: Path, out: Path) -> None:
+    """Put the store ``aside`` in the place of ``out``, which is removed."""
+    old = _old(out)
+    shutil.rmtree(old, ignore_errors=True)
+    out.rename(old)
+    aside.rename(out)
+    publish.flush_folder(out.parent)
+    shutil.rmtree(old)
+
+
+def _old(out: Path) -> Path:
+    return out.with_name(f"{out.name}.old{publish.ASIDE}")
+
+
+def link(source: Path, target: Path) -> None:
+    """Let ``target`` be the same file as ``source``, or a copy where the file system knows no links."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        aside = target.with_name(f"{target.name}{publish.ASIDE}")
+        shutil.copyfile(source, aside)
+        aside.replace(target)

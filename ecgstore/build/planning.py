@@ -1,0 +1,129 @@
+"""From a folder to a plan: list its records, check their files, read their headers. Nothing is written."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ecgstore.build.plan import Occupied, Plan, Scanned, make_plan, scan
+from ecgstore.build.scan import read_headers, without_segments
+from ecgstore.build.settings import IngestSettings, detect_source, module_of
+from ecgstore.errors import EcgError, SourceError
+from ecgstore.fetching import checksums
+from ecgstore.record import Listing, Rejection
+from ecgstore.rooms import occupants
+from ecgstore.settings import Settings
+
+#: Called with (phase, done, total); phases are "verify", "scan", "shards" and "seal".
+Progress = Callable[[str, int, int], None]
+
+
+def list_source(source_root: Path, source: Settings | None) -> tuple[Path, Settings, Listing]:
+    """The folder's resolved path, its kind, and its records. Raises SourceError where nothing is there."""
+    if not source_root.is_dir():
+        kind = "a file" if source_root.exists() else "nothing"
+        raise SourceError("the source folder is not there", where=source_root, got=kind, fix="check the path")
+    source_root = source_root.resolve()
+    source = source or detect_source(source_root)
+    with _plain_source_errors(module_of(source)):
+        listing: Listing = module_of(source).list_records(source_root, source)
+    if not listing.records and not listing.rejected:
+        raise SourceError("no WFDB record (*.hea) was found", where=source_root, fix="check the path")
+    return source_root, source, listing
+
+
+@contextlib.contextmanager
+def _plain_source_errors(module: ModuleType) -> Iterator[None]:
+    """What a source of somebody else's raises is said in one line, with the place in it."""
+    try:
+        yield
+    except EcgError:
+        raise
+    except Exception as error:
+        if module.__name__.rpartition(".")[2] in occupants("ecgstore.sources"):
+            raise  # one of ours: a bug, and its traceback is wanted
+        places = [entry for entry in traceback.extract_tb(error.__traceback__) if entry.filename == module.__file__]
+        where = f"{module.__file__}:{places[-1].lineno}" if places else module.__file__
+        got = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise SourceError("the source file failed", where=where, got=got, fix="mend it") from error
+
+
+def plan(
+    source_root: Path,
+    settings: IngestSettings,
+    *,
+    verify_source: bool = False,
+    scan_table: Path | None = None,
+    occupied: Occupied | None = None,
+    progress: Progress | None = None,
+) -> Plan:
+    """List the source, read every header and plan the store. Nothing is written but ``scan_table``.
+
+    Raises SourceError where the folder is absent or no record in it can be used.
+    """
+    source_root, source, listing = list_source(source_root, settings.source)
+    if verify_source:
+        listing = _verified(source_root, listing, progress)
+    describe = getattr(module_of(source), "describe", None)
+    bound = None if describe is None else functools.partial(_describe, describe, source)
+    recipe = settings.recipe
+    scanned: list[Scanned | Rejection] = []
+    with _plain_source_errors(module_of(source)):
+        for ref, header, comments in read_headers(listing.records, source_root, scan_table, progress):
+            if isinstance(header, Rejection):
+                scanned.append(header)
+            else:
+                scanned.append(scan(ref, header, comments, recipe, bound))
+    made = make_plan(
+        listing,
+        without_segments(listing.records, scanned),
+        recipe,
+        source,
+        source_root,
+        storage=settings.storage,
+        patient_key=settings.patient_key,
+        noise_bank=settings.noise_bank,
+        occupied=occupied,
+    )
+    if made.n_records == 0:
+        first = made.rejected[0]
+        counts = ", ".join(f"{reason} × {count}" for reason, count in count_reasons(made.rejected).items())
+        raise SourceError(
+            f"none of {len(made.rejected)} records can be used ({counts})",
+            where=source_root,
+            got=f"{first.record_id}: {first.reason} {first.detail}".strip(),
+        )
+    return made
+
+
+def _describe(describe: Callable[..., Any], source: Settings, ref: Any, comments: Any, gains: Any) -> Any:
+    return describe(ref, comments, source, gains)
+
+
+def _verified(root: Path, listing: Listing, progress: Progress | None) -> Listing:
+    """The listing without the records one of whose files differs from the source's own list of checksums."""
+    sums = checksums.load_sums(root)
+    by_stem: dict[str, list[str]] = {}
+    for name in sums:
+        by_stem.setdefault(name.rpartition(".")[0], []).append(name)
+    rejected: list[Rejection] = []
+    for done, ref in enumerate(listing.records, start=1):
+        stem = ref.path.relative_to(root).as_posix()
+        bad = checksums.bad_files(root, by_stem.get(stem) or [f"{stem}.hea"], sums)
+        rejected += [Rejection(ref.record_id, "bad_source_checksum", f"{name}: {why}") for name, why in bad.items()][:1]
+        if progress is not None and (done % 64 == 0 or done == len(listing.records)):
+            progress("verify", done, len(listing.records))
+    left_out = {one.record_id for one in rejected}
+    kept = tuple(ref for ref in listing.records if ref.record_id not in left_out)
+    return replace(listing, records=kept, rejected=(*listing.rejected, *rejected))
+
+
+def count_reasons(rejected: Sequence[Rejection]) -> dict[str, int]:
+    return dict(sorted(Counter(one.reason for one in rejected).items()))

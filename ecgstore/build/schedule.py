@@ -1,0 +1,211 @@
+"""Tasks to workers, by Dask: threads in this process, processes on this machine, or a cluster that is there.
+
+Only this file imports Dask. A task leaves its outcome on the disk, so nothing travels back but "done".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ecgstore.build import shards
+from ecgstore.build.memory import keep_freed_memory
+from ecgstore.build.plan import Task, Work
+from ecgstore.errors import ConfigError, StoreError, need
+from ecgstore.settings import Settings
+from ecgstore.wfdb_io.files import import_wfdb
+
+#: Tasks that a cluster is given ahead of time, per worker: enough to keep it busy, few enough to stay small.
+AHEAD = 3
+#: How long a scheduler may take to answer.
+CONNECT_S = 20
+#: How long its first worker may take to join.
+WORKER_S = 120
+#: How many workers a task may see die before it is thought to be the killer.
+DEATHS = 5
+
+
+class Workers(Settings):
+    """Who does the tasks. Nothing of a store depends on it."""
+
+    n: int = 1
+    #: Processes instead of threads: more start-up and memory, no interpreter shared.
+    processes: bool = False
+    #: Address of a Dask scheduler that runs already, such as ``tcp://host:8786``; its workers see the same files.
+    scheduler: str = ""
+
+
+def run(root: Path, tasks: Sequence[Task], work: Work, workers: Workers, done: Callable[[], None]) -> None:
+    """Do every task; ``done`` is called after each.
+
+    Raises what a task raises (StoreError, IntegrityError), ConfigError where the scheduler can't be reached.
+    """
+    if not tasks:
+        return
+    if workers.scheduler or workers.processes:
+        _run_distributed(root, tasks, work, workers, done)
+    else:
+        _run_threads(root, tasks, work, workers.n, done)
+
+
+def _run_threads(root: Path, tasks: Sequence[Task], work: Work, n: int, done: Callable[[], None]) -> None:
+    dask = need("dask", "ingest")
+    callbacks = need("dask.callbacks", "ingest")
+    prepare(any(not record.header.plain for task in tasks for record in task.records))
+    delayed = [
+        # Bound before Dask sees it: it would search every argument for its own objects, record by record.
+        dask.delayed(functools.partial(shards.write, root, task, work), traverse=False)(
+            dask_key_name=f"shard-{task.first_shard:08d}"
+        )
+        for task in tasks
+    ]
+    with callbacks.Callback(posttask=lambda *_: done()), _quick_handover(), one_thread_each():
+        dask.compute(*delayed, scheduler="threads", num_workers=n)
+
+
+def prepare(with_wfdb: bool) -> None:
+    """What a process does once before its first task."""
+    # Threads that import at the same time can wait for each other; what the tasks need is imported once here.
+    need("scipy.fft", "ingest")
+    if with_wfdb:
+        import_wfdb()
+    keep_freed_memory()
+
+
+def one_thread_each() -> Any:
+    """While the context lasts, linear algebra starts no threads of its own: beside workers they only spin."""
+    return need("threadpoolctl", "ingest").threadpool_limits(limits=1, user_api="blas")
+
+
+@contextlib.contextmanager
+def _quick_handover() -> Iterator[None]:
+    """Threads that come back from NumPy wait 1 ms for the interpreter instead of 5: three per cent faster."""
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(0.001)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before_s)
+
+
+def _run_distributed(root: Path, tasks: Sequence[Task], work: Work, workers: Workers, done: Callable[[], None]) -> None:
+    distributed = need("distributed", "ingest")
+    with _client(distributed, workers) as client:
+        try:
+            client.wait_for_workers(1, timeout=WORKER_S)
+        except TimeoutError:
+            raise ConfigError(
+                "the Dask scheduler has no workers",
+                where=workers.scheduler,
+                fix="start some with `dask worker ADDRESS`",
+            ) from None
+        waiting = iter(tasks)
+        submit = functools.partial(_submit, client, root.resolve(), work)
+        first = [submit(task) for task in _take(waiting, AHEAD * sum(client.nthreads().values()))]
+        running = distributed.as_completed(first, loop=client.loop)
+        for future in running:
+            try:
+                future.result()
+            except distributed.KilledWorker as error:
+                raise StoreError(
+                    f"{DEATHS} workers died over one task: too little memory, or a record that kills its reader",
+                    where=root,
+                    got=str(error.task),
+                    fix="look into the workers' logs; running the same command again goes on from here",
+                ) from None
+            except RuntimeError as error:
+                if "deserialization" not in str(error):
+                    raise
+                raise ConfigError(
+                    "the cluster doesn't understand the tasks: ecgstore is not there, or of another version",
+                    where=workers.scheduler,
+                    fix="start scheduler and workers from the environment of this command",
+                ) from None
+            done()
+            # Workers come and go.
+            ahead = AHEAD * sum(client.nthreads().values()) - running.count()
+            for task in _take(waiting, max(1, ahead)):
+                running.add(submit(task))
+
+
+def _submit(client: Any, root: Path, work: Work, task: Task) -> Any:
+    return client.submit(_write, root, task, work, key=f"shard-{task.first_shard:08d}", pure=False)
+
+
+def _write(root: Path, task: Task, work: Work) -> None:
+    """A task in another process."""
+    prepare(any(not record.header.plain for record in task.records))
+    with one_thread_each():
+        shards.write(root, task, work)
+
+
+def _take(tasks: Iterator[Task], n: int) -> list[Task]:
+    return [task for _, task in zip(range(n), tasks, strict=False)]
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Ctrl-C goes to every process of a terminal; those that start here leave it to this one, which then ends them.
+
+    The setting is inherited. While they start, a second or two, this one doesn't hear it either: a cluster that is
+    half there can't be closed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def _client(distributed: Any, workers: Workers) -> Iterator[Any]:
+    """A connection to the cluster that runs, or to one of this machine that ends with it."""
+    dask = need("dask", "ingest")
+    # Workers use one thread each; what NumPy and zarr start beneath would only fight over the cores.
+    quiet = {
+        "distributed.scheduler.allowed-failures": DEATHS,
+        "distributed.logging.distributed": "error",
+        "distributed.comm.timeouts.connect": f"{CONNECT_S}s",
+    }
+    with dask.config.set(quiet), contextlib.ExitStack() as stack:
+        address: Any = workers.scheduler
+        if not address:
+            with _without_interrupts():
+                cluster = distributed.LocalCluster(
+                    n_workers=workers.n,
+                    threads_per_worker=1,
+                    processes=True,
+                    dashboard_address=":0",
+                    silence_logs="ERROR",
+                )
+            address = stack.enter_context(cluster)
+        try:
+            client = distributed.Client(address, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                "no Dask scheduler answers",
+                where=workers.scheduler,
+                got=" ".join(str(error).split())[:160],
+                fix="start one with `dask scheduler`, and workers with `dask worker ADDRESS`",
+            ) from None
+        yield stack.enter_context(client)
+
+
+def load_commits(
+    root: Path, tasks: Sequence[Task], work: Work, n: int, *, hashed: bool = True
+) -> dict[int, shards.Committed]:
+    """The commits of those tasks that are done, by first shard; see :func:`ecgstore.build.shards.load_commit`."""
+    with ThreadPoolExecutor(max_workers=n or os.cpu_count()) as pool:
+        found = pool.map(lambda task: shards.load_commit(root, task, work, hashed=hashed), tasks)
+        return {task.first_shard: one for task, one in zip(tasks, found, strict=True) if one is not None}

@@ -1,0 +1,169 @@
+"""What every finished shard said, put together: the tables, the root, and the manifest that seals the store."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ecgstore.build import building, shards
+from ecgstore.build.plan import Plan, Planned, public
+from ecgstore.build.settings import IngestSettings
+from ecgstore.errors import SourceError
+from ecgstore.record import Rejection, Terms
+from ecgstore.storage import layout, manifest
+from ecgstore.storage.tables import (
+    BEATS_SCHEMA,
+    RECORDS_SCHEMA,
+    REJECTED_SCHEMA,
+    STATEMENTS_SCHEMA,
+    WRITTEN,
+    leads_schema,
+    to_parquet,
+)
+
+
+def seal_commits(
+    root: Path, made: Plan, commits: Sequence[shards.Committed], settings: IngestSettings
+) -> manifest.Manifest:
+    written = pa.concat_tables([commit.written for commit in commits])
+    there = set(written["record_id"].to_pylist())
+    planned = [record for task in made.tasks for record in task.records if record.ref.record_id in there]
+    left_out = [*made.rejected, *(one for commit in commits for one in commit.rejected)]
+    if not planned:
+        raise SourceError(f"none of {len(left_out)} records could be read", where=root, got=left_out[0])
+    key = settings.patient_key or made.listing.terms.name
+    patients = {pid: patient_hash(key, pid) for pid in {r.ref.patient_id for r in planned} if pid}
+    sums: dict[str, shards.Sums] = {}
+    for commit in commits:
+        for fold, part in commit.sums.items():
+            sums.setdefault(fold, shards.Sums.zero(len(made.work.leads))).add(part)
+    small = {
+        layout.RECORDS: to_parquet(records(planned, written, made, patients)),
+        layout.LEADS: to_parquet(leads(written, len(made.work.leads))),
+        layout.STATEMENTS: to_parquet(statements(planned)),
+        layout.BEATS: to_parquet(beats(written)),
+        layout.REJECTED: to_parquet(rejected(left_out)),
+        layout.ROOT: root_metadata(_attributes(made, sums, bool(settings.patient_key))),
+    }
+    names = [f"{layout.SIGNAL}/zarr.json", *(layout.commit_object(task.first_shard) for task in made.tasks)]
+    objects = {name: manifest.hash_object(root / name) for name in names}
+    for commit in commits:
+        objects |= commit.objects
+    return building.seal(root, small, objects, made.sha256)
+
+
+def patient_hash(key: str, patient_id: str) -> str:
+    """Keyed BLAKE2b hash of a patient's identifier, 16 hex digits; what a store holds instead of the identifier."""
+    keyed = hashlib.blake2b(patient_id.encode(), digest_size=8, key=hashlib.sha256(key.encode()).digest())
+    return keyed.hexdigest()
+
+
+def root_metadata(attributes: Mapping[str, Any]) -> bytes:
+    """The Zarr v3 root group with everything a reader must know before it touches a sample."""
+    return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}, indent=1).encode() + b"\n"
+
+
+def _attributes(made: Plan, sums: Mapping[str, shards.Sums], secret_key: bool) -> dict[str, Any]:
+    work = made.work
+    is_raw = work.recipe.encoding == "adc"
+    rates = {record.header.fs_hz for task in made.tasks for record in task.records}
+    return {
+        "format": layout.FORMAT,
+        "format_version": layout.FORMAT_VERSION,
+        "recipe": work.recipe.model_dump(mode="json"),
+        "recipe_sha256": work.recipe.sha256,
+        "storage": work.storage.model_dump(mode="json"),
+        "plan_sha256": made.sha256,
+        "leads": list(work.leads),
+        "fs_hz": work.recipe.fs_hz or (rates.pop() if len(rates) == 1 else None),
+        "counts_per_mv": None if is_raw else layout.COUNTS_PER_MV,
+        "not_recorded": int(layout.NOT_RECORDED),
+        "shard_samples": work.shard_samples,
+        "sources": [_terms(made.listing.terms)],
+        "source_settings": public(made.source),
+        "vocabulary": {system: sorted(codes) for system, codes in made.vocabulary.items()},
+        "patients": "hashed with a secret key" if secret_key else "hashed with the source's name as key",
+        # Sums over counts of different gains would mean nothing.
+        "statistics": {}
+        if is_raw
+        else {
+            fold: {"n": part.n, "sum_counts": part.total, "sum_squared_counts": part.squares}
+            for fold, part in sorted(sums.items())
+        },
+        "software": software(),
+    }
+
+
+def _terms(terms: Terms) -> dict[str, Any]:
+    return {name: getattr(terms, name) for name in Terms.__dataclass_fields__}
+
+
+def software() -> dict[str, str]:
+    """Versions of what writes stores."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for name in ("ecgstore", "numcodecs", "numpy", "scipy", "wfdb", "zarr"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def records(planned: Sequence[Planned], written: pa.Table, made: Plan, patient_keys: Mapping[str, str]) -> pa.Table:
+    """One row per record, in the plan's order; the row number is the record's number in the store.
+
+    ``written`` has one row per record, in the same order.
+    """
+    columns = {
+        "record_id": [record.ref.record_id for record in planned],
+        "patient_key": [patient_keys.get(record.ref.patient_id or "") for record in planned],
+        "source": [made.listing.terms.name] * len(planned),
+        "site": [record.ref.site for record in planned],
+        "start": [record.start for record in planned],
+        "n_samples": [record.n_samples for record in planned],
+        "shard": [record.start // made.work.shard_samples for record in planned],
+        "fold": [record.ref.fold for record in planned],
+        "age_years": [record.ref.age_years for record in planned],
+        "sex": [record.ref.sex for record in planned],
+        "source_fs_hz": [record.header.fs_hz for record in planned],
+    }
+    return pa.table({**columns, **{name: written[name] for name, _ in WRITTEN}}, schema=RECORDS_SCHEMA)
+
+
+def leads(written: pa.Table, n_leads: int) -> pa.Table:
+    """What was measured of each lead, one row per record."""
+    schema = leads_schema(n_leads)
+    return pa.table({name: written[f"leads.{name}"] for name in schema.names}, schema=schema)
+
+
+def statements(planned: Sequence[Planned]) -> pa.Table:
+    """One row per statement; ``likelihood`` in percent, null where the source states none."""
+    stated = [(row, statement) for row, record in enumerate(planned) for statement in record.ref.statements]
+    columns = {
+        "row": [row for row, _ in stated],
+        "code": [statement.code for _, statement in stated],
+        "system": [statement.system for _, statement in stated],
+        "likelihood": [statement.likelihood for _, statement in stated],
+    }
+    return pa.table(columns, schema=STATEMENTS_SCHEMA)
+
+
+def beats(written: pa.Table) -> pa.Table:
+    """One row per beat or other annotation: the record's row, the sample in it, the symbol."""
+    samples, symbols = (written[f"beats.{name}"].combine_chunks() for name in ("sample", "symbol"))
+    columns = {"row": samples.value_parent_indices(), "sample": samples.flatten(), "symbol": symbols.flatten()}
+    return pa.table(columns).cast(BEATS_SCHEMA)
+
+
+def rejected(rejections: Sequence[Rejection]) -> pa.Table:
+    """One row per record that was left out, by record id."""
+    ordered = sorted(rejections, key=lambda one: (one.record_id, one.reason))
+    columns = {name: [getattr(one, name) for one in ordered] for name in REJECTED_SCHEMA.names}
+    return pa.table(columns, schema=REJECTED_SCHEMA)

@@ -1,0 +1,122 @@
+"""Settings of an ingest, and the profiles that fill them in."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+
+from ecgstore.build.plan import Recipe, Storage
+from ecgstore.errors import ConfigError
+from ecgstore.rooms import occupant, occupants
+from ecgstore.settings import Settings, parse
+from ecgstore.signals.noise import check, with_bank
+from ecgstore.signals.recorded_noise import load_bank
+
+
+def _parse_source(value: Any) -> Any:
+    if isinstance(value, Settings):
+        return value
+    mapping = {"name": value} if isinstance(value, str) else value
+    if not isinstance(mapping, dict) or "name" not in mapping:
+        raise ValueError(f"a source is a name, or a mapping with its name: {', '.join(occupants('ecgstore.sources'))}")
+    try:
+        module = occupant("ecgstore.sources", str(mapping["name"]))
+        if not str(mapping["name"]).endswith(".py"):
+            return parse(module.Settings, mapping)
+        _refuse_half_a_source(module)
+        # A file of yours may call itself what it likes, and may do without settings.
+        return parse(module.Settings, {name: value for name, value in mapping.items() if name != "name"})
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+
+
+def _refuse_half_a_source(module: ModuleType) -> None:
+    lacks = [name for name in ("TERMS", "Settings", "list_records") if not hasattr(module, name)]
+    if lacks:
+        raise ConfigError(
+            "the source file lacks a part", where=module.__file__, expected=", ".join(lacks), fix="see docs/sources.md"
+        )
+
+
+def module_of(source: Settings) -> ModuleType:
+    """The file of the room that these settings are of: a source's settings stand in the source's own file."""
+    return sys.modules[type(source).__module__]
+
+
+#: A source's settings, told apart by ``name``: that of its file in ``ecgstore/sources``, or a path to a file of yours.
+Source = Annotated[SerializeAsAny[Settings], BeforeValidator(_parse_source)]
+
+
+def profile_settings(profile: str, mains_hz: float = 50.0) -> dict[str, Any]:
+    """What a profile stands for; any setting given beside it wins."""
+    narrow = {"name": "bandpass", "low_hz": 0.5, "high_hz": 40.0}
+    wide = {"name": "bandpass", "low_hz": 0.05, "high_hz": 150.0, "order": 1}
+    profiles: dict[str, dict[str, Any]] = {
+        "train": {"fs_hz": 100.0, "filters": [narrow, {"name": "notch", "freq_hz": mains_hz}]},
+        "diagnostic": {"fs_hz": 500.0, "filters": [wide]},
+        "raw": {"fs_hz": None, "filters": [], "encoding": "adc"},
+    }
+    return profiles[profile]
+
+
+class IngestSettings(Recipe, Storage):
+    """All settings of an ingest: the recipe, how it is kept, the source, and what may be left out.
+
+    ``profile`` fills in what is not given: ``train`` (100 Hz, 0.5-40 Hz, notch), ``diagnostic`` (500 Hz,
+    0.05-150 Hz) or ``raw`` (the source's own counts).
+    """
+
+    profile: Literal["train", "diagnostic", "raw"] = "train"
+    #: Frequency of the mains where the records were made; the notch of the profile ``train``.
+    mains_hz: Literal[50, 60] = 50
+    source: Source | None = None
+    #: Folder of the recorded noise (NSTDB), for ``noise`` of the kinds nstdb-….
+    noise_bank: Path | None = None
+    #: The largest share of records that may be left out before the ingest reports failure.
+    max_rejected: float = Field(0.01, ge=0, le=1)
+    #: Patients are stored as keyed hashes. The same key gives the same hashes in every store, so that overlap
+    #: between stores can be found; a secret key keeps others from testing whether somebody is in it.
+    patient_key: str = Field("", exclude=True, repr=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_profile(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping) or content.get("profile", "train") not in ("train", "diagnostic", "raw"):
+            return content
+        return profile_settings(content.get("profile", "train"), content.get("mains_hz", 50)) | dict(content)
+
+    @property
+    def recipe(self) -> Recipe:
+        """What is done to the signals, without where they come from."""
+        recipe = Recipe(**{name: getattr(self, name) for name in Recipe.model_fields})
+        if recipe.noise is None:
+            return recipe
+        bank = load_bank(self.noise_bank) if self.noise_bank is not None else None
+        check(recipe.noise, recipe.fs_hz or math.inf, bank)
+        return recipe.model_copy(update={"noise": with_bank(recipe.noise, bank)})
+
+    @property
+    def storage(self) -> Storage:
+        """How the store keeps what the recipe made."""
+        return Storage(codec=self.codec, quality=self.quality)
+
+
+def _default_settings(room_file: ModuleType) -> Settings:
+    """A room file's settings where nothing was said about them."""
+    settings: Settings = room_file.Settings()
+    return settings
+
+
+def detect_source(root: Path) -> Settings:
+    """Tell which source a folder looks like; a plain WFDB folder if it looks like none."""
+    for name in occupants("ecgstore.sources"):
+        module = occupant("ecgstore.sources", name)
+        if hasattr(module, "is_here") and module.is_here(root):
+            return _default_settings(module)
+    return _default_settings(occupant("ecgstore.sources", "wfdb_folder"))

@@ -1,0 +1,24 @@
+"""The command line of the data house, verb by verb. Only this wing prints.
+
+Exit status: 0 done, 1 an error that the message explains, 2 wrong usage, 3 done but more records were left
+out than allowed, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import click
+
+from ecgstore import __version__
+from ecgstore.cli import bring, look, make
+from ecgstore.cli.printing import PlainUsage
+
+
+@click.group(cls=PlainUsage, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "ECGSTORE"})
+@click.version_option(__version__, prog_name="ecgstore")
+def main() -> None:
+    """Raw WFDB folders to a sealed, verified, shareable Zarr store of ECGs."""
+
+
+for wing in (make, look, bring):
+    for verb in wing.VERBS:
+        main.add_command(verb)

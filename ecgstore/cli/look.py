@@ -1,0 +1,312 @@
+"""Verbs that look at stores: info, verify, records, report, plot, overlap."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ecgstore.cli.printing import AS_JSON, EXIT_ERROR, STORE, in_words, plain_errors, progress_bars, say_json
+from ecgstore.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ecgstore.storage.store import Store
+
+#: Columns that `ecgstore records` lists unless told otherwise.
+MOST_USED = ["record_id", "patient_key", "source", "n_samples", "fold", "age_years", "sex", "lead_states"]
+MOST_USED += ["suspects", "warnings"]
+
+
+@click.command()
+@STORE
+@click.argument("other", type=click.Path(), required=False)
+@click.option("--folds", metavar="1,2", help="Folds of STORE to compare. Default: all.")
+@click.option("--with-folds", metavar="3,4", help="Folds of OTHER (or of STORE itself) to compare them with.")
+@click.option("--max-bits", type=click.IntRange(0, 6), default=6, show_default=True, help="Of 64 in the signatures.")
+@click.option("--min-correlation", type=click.FloatRange(0, 1), default=0.98, show_default=True, help="Of the signals.")
+@AS_JSON
+@plain_errors
+def overlap(
+    store: str,
+    other: str | None,
+    folds: str | None,
+    with_folds: str | None,
+    max_bits: int,
+    min_correlation: float,
+    as_json: bool,
+) -> None:
+    """Say which patients and which recordings two selections share: what a model must not see on both sides.
+
+    Without OTHER, STORE is compared with itself: its duplicates, or what --folds and --with-folds share.
+    """
+    from ecgstore.look import overlap as overlaps
+    from ecgstore.storage.store import open_store
+
+    if other is None and (folds is None) != (with_folds is None):
+        raise click.UsageError("without OTHER, --folds and --with-folds go together: which folds, and with which")
+    a = open_store(store)
+    b = a if other is None else open_store(other)
+    if other is None and with_folds is None:
+        found = overlaps.duplicates(a, max_bits=max_bits, min_correlation=min_correlation)
+    else:
+        rows_a, rows_b = _rows(a, folds, "--folds"), _rows(b, with_folds, "--with-folds")
+        found = overlaps.find_overlap(a, rows_a, b, rows_b, max_bits=max_bits, min_correlation=min_correlation)
+    ids_a, ids_b = a.column("record_id"), b.column("record_id")
+    near = [(ids_a[one], ids_b[two], round(alike, 4)) for one, two, alike in found.near]
+    exact = [(ids_a[one], ids_b[two]) for one, two in found.exact]
+    if as_json:
+        patients = None if found.patients is None else list(found.patients)
+        say_json({"patients": patients, "exact": exact, "near": near, "note": found.note})
+        return
+    if found.note:
+        click.echo(f"note: {found.note}")
+    if found.patients:
+        click.echo(
+            f"{len(found.patients)} patients in both: {' '.join(found.patients[:5])}{' …' * (len(found.patients) > 5)}"
+        )
+    for one, two in exact:
+        click.echo(f"the same samples\t{one}\t{two}")
+    for one, two, alike in near:
+        click.echo(f"nearly the same, correlation {alike:.4f}\t{one}\t{two}")
+    if not found:
+        click.echo("nothing in common")
+
+
+def _rows(store: Store, folds: str | None, option: str) -> Any:
+    """The rows of the folds that were asked for; None where all are meant."""
+    if folds is None:
+        return None
+    rows = store.select(folds=_numbers(folds, option))
+    if not len(rows):
+        there = ", ".join(str(fold) for fold in sorted(set(store.column("fold").tolist()) - {-1})) or "none"
+        raise ConfigError(f"no record is in the folds of {option}", where=store.path, expected=there, got=folds)
+    return rows
+
+
+def _numbers(text: str, option: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a list of numbers such as 1,2,3", param_hint=option) from None
+
+
+@click.command()
+@STORE
+@AS_JSON
+@plain_errors
+def info(store: str, as_json: bool) -> None:
+    """Say what a store holds: records, leads, recipe, statements, what was left out, terms of use."""
+    from ecgstore.storage.store import open_store
+
+    about = _about(open_store(store))
+    if as_json:
+        say_json(about)
+    else:
+        _print_about(about)
+
+
+@click.command()
+@STORE
+@click.option("--deep", is_flag=True, help="Read every byte: hash each object, decode each shard, check each record.")
+@AS_JSON
+@plain_errors
+def verify(store: str, deep: bool, as_json: bool) -> None:
+    """Check that a store is whole: exit status 0 if it is, 1 with one line per problem if not."""
+    from ecgstore.storage.store import open_store
+
+    opened = open_store(store)
+    began = time.perf_counter()
+    with progress_bars({"verify": "verifying"}) as progress:
+        problems = opened.verify(deep=deep, progress=functools.partial(progress, "verify"))
+    seconds = time.perf_counter() - began
+    for problem in problems:
+        click.echo(f"error: {problem}", err=True)
+    kind = "deep" if deep else "quick"
+    if as_json:
+        answer = {"path": str(store), "ok": not problems, "check": kind, "problems": problems}
+        say_json(answer | {"fingerprint": opened.fingerprint, "seconds": round(seconds, 3)})
+    elif not problems:
+        click.echo(
+            f"{store}: {opened.n_records} records, {kind} check passed in {seconds:.1f} s, {opened.fingerprint[:16]}…"
+        )
+    if problems:
+        click.echo(f"error: {store} is damaged; problems: {len(problems)}", err=True)
+        sys.exit(EXIT_ERROR)
+
+
+@click.command()
+@STORE
+@click.option("--rejected", is_flag=True, help="List the records that were left out, with their reasons.")
+@click.option(
+    "--where", default="", metavar="CONDITION", help="Only records such as: mains_mv < 0.05 and fold in (1, 2)"
+)
+@click.option("--columns", metavar="A,B", help="Columns to list. Default: the most used.")
+@click.option("--head", type=click.IntRange(1), default=None, metavar="N", help="Only the first N.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array of objects.")
+@plain_errors
+def records(store: str, rejected: bool, where: str, columns: str | None, head: int | None, as_json: bool) -> None:
+    """List the records of a store, one per line, tab-separated; with --json one JSON array."""
+    from ecgstore.storage.store import open_store
+
+    if rejected and (where or columns):
+        raise click.UsageError("--rejected excludes --where and --columns")
+    opened = open_store(store)
+    if rejected:
+        table = opened.rejected
+    else:
+        table = opened.records.take(opened.select(where=where))
+        wanted = MOST_USED if columns is None else [column.strip() for column in columns.split(",")]
+        for column in wanted:
+            opened.column(column)  # names the nearest if there is none
+        table = table.select(wanted)
+    rows = [
+        {name: _short(value) for name, value in row.items()}
+        for row in (table if head is None else table.slice(0, head)).to_pylist()
+    ]
+    if as_json:
+        say_json(rows)
+        return
+    click.echo("\t".join(table.column_names))
+    for row in rows:
+        click.echo("\t".join("" if value is None else str(value) for value in row.values()))
+
+
+@click.command()
+@STORE
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Default: STORE with .html behind it; of an address, in this folder.",
+)
+@click.option("--pages", type=click.IntRange(0, 50), default=10, show_default=True, help="ECG pages in it.")
+@plain_errors
+def report(store: str, out: Path | None, pages: int) -> None:
+    """Write one HTML page on a store: counts, quality, what was left out and why, ECG pages, duplicates, provenance.
+
+    It holds everything it needs: it opens offline, and prints.
+    """
+    from ecgstore.look.report import write
+    from ecgstore.storage.store import open_store
+
+    beside = Path(store).name if "://" in store else store.rstrip("/")
+    click.echo(write(open_store(store), out or Path(f"{beside}.html"), pages))
+
+
+@click.command()
+@STORE
+@click.argument("record_id")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Picture to write: .png, .svg or .pdf.")
+@plain_errors
+def plot(store: str, record_id: str, out: Path) -> None:
+    """Draw a record as a page of ECG paper: 25 mm/s, 10 mm/mV, true to scale."""
+    from ecgstore.look.plot import page
+    from ecgstore.storage.store import open_store
+
+    opened = open_store(store)
+    page(opened.read(record_id), out, caption=", ".join(_filter_words(one) for one in opened.recipe["filters"]))
+    click.echo(out)
+
+
+def _short(value: Any) -> Any:
+    """A number as float32 holds it, without the digits that only float64 would."""
+    return float(f"{value:.7g}") if isinstance(value, float) else value
+
+
+def _about(store: Store) -> dict[str, Any]:
+    from collections import Counter
+
+    seconds = float((store.column("n_samples") / (store.attributes["fs_hz"] or store.column("source_fs_hz"))).sum())
+    folds = Counter(int(fold) for fold in store.column("fold"))
+    patients = {key for key in store.column("patient_key") if key}
+    warned = Counter(part for text in store.column("warnings") for part in text.split("; ") if part)
+    stated = Counter(zip(store.statements["system"].to_pylist(), store.statements["code"].to_pylist(), strict=True))
+    return {
+        "path": store.path,
+        "fingerprint": store.fingerprint,
+        "records": store.n_records,
+        "patients": len(patients),
+        "hours": round(seconds / 3600, 3),
+        "megabytes": round(store.n_bytes / 1e6, 3),
+        "shards": store.n_shards,
+        "leads": list(store.leads),
+        "fs_hz": store.attributes["fs_hz"],
+        "recipe": store.recipe,
+        "recipe_sha256": store.recipe_sha256,
+        # What `ecgstore augment` added, and the fingerprint of the store that it was added to.
+        "noise": store.attributes.get("noise") or store.recipe.get("noise"),
+        "parent": store.attributes.get("parent"),
+        "folds": {str(fold) if fold >= 0 else "none": count for fold, count in sorted(folds.items())},
+        "statements": {f"{system}:{code}": count for (system, code), count in stated.most_common()},
+        "encoding": store.encoding,
+        "storage": store.storage,
+        "std_mv": _std_mv(store),
+        "suspects": dict(Counter(filter(None, _suspects(store))).most_common(10)),
+        "rejected": dict(Counter(store.rejected["reason"].to_pylist())),
+        "warnings": dict(warned.most_common(20)),
+        "sources": [{name: getattr(terms, name) for name in type(terms).__dataclass_fields__} for terms in store.terms],
+        "software": store.software,
+    }
+
+
+def _std_mv(store: Store) -> dict[str, float]:
+    if store.encoding == "adc":
+        return {}
+    return {lead: round(float(std), 4) for lead, std in zip(store.leads, store.statistics().std_mv_l, strict=True)}
+
+
+def _suspects(store: Store) -> list[str]:
+    if "suspects" not in store.records.column_names:  # format 1
+        return []
+    return [part for text in store.column("suspects") for part in text.split("; ")]
+
+
+def _print_about(about: dict[str, Any]) -> None:
+    filters = [_filter_words(one) for one in about["recipe"]["filters"]]
+    statements = list(about["statements"].items())
+    shown = ", ".join(f"{code.partition(':')[2]} {count}" for code, count in statements[:20])
+    rows = {
+        "store": about["path"],
+        "fingerprint": about["fingerprint"],
+        "records": f"{about['records']} of {about['patients']} patients, {about['hours']:.2f} h",
+        "size": f"{about['megabytes']:.1f} MB in {about['shards']} shards",
+        "leads": " ".join(about["leads"]),
+        "rate": f"{about['fs_hz']:g} Hz" if about["fs_hz"] else "each record's own",
+        "kept as": f"{about['encoding']} counts, {about['storage']['codec']}",
+        "filters": ", ".join(filters) or "none",
+        **_noise_row(about),
+        "std (mV)": "  ".join(f"{lead} {std:.3f}" for lead, std in about["std_mv"].items() if std == std)
+        or ("raw counts" if about["encoding"] == "adc" else "none"),
+        "folds": ", ".join(f"{fold}: {count}" for fold, count in about["folds"].items()),
+        "statements": shown + (f" and {len(statements) - 20} more" if len(statements) > 20 else "") or "none",
+        "left out": in_words(about["rejected"]) or "none",
+        "warnings": in_words(about["warnings"]) or "none",
+        "suspects": in_words(about["suspects"]) or "none",
+    }
+    for source in about["sources"]:
+        share = "may be passed on" if source["redistributable"] else "not to be passed on"
+        rows["source"] = " ".join(filter(None, (source["name"], source["version"], source["licence"], f"({share})")))
+        rows["cite"] = " ".join(filter(None, (source["citation"], source["doi"] and f"doi:{source['doi']}"))) or "–"
+    for name, value in rows.items():
+        click.echo(f"{click.style(f'{name:<12}', bold=True)} {value}")
+
+
+def _noise_row(about: dict[str, Any]) -> dict[str, str]:
+    noise = about["noise"]
+    if noise is None:
+        return {}
+    strength = f"level {noise['level']}" if noise["snr_db"] is None else f"{noise['snr_db']:g} dB"
+    onto = f", on {about['parent'][:16]}…" if about["parent"] else ""
+    return {"noise": f"{noise['kind']} at {strength}, seed {noise['seed']}{onto}"}
+
+
+def _filter_words(settings: dict[str, Any]) -> str:
+    values = ", ".join(f"{name} {value:g}" for name, value in settings.items() if name != "name")
+    return f"{settings['name']} ({values})"
+
+
+VERBS = (info, verify, records, report, plot, overlap)

@@ -1,0 +1,489 @@
+"""Verbs that make stores and records: ingest, seal, scan, augment, simulate."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ecgstore.cli.printing import (
+    AS_JSON,
+    EXIT_REJECTED,
+    PHASES,
+    STORE,
+    F,
+    in_words,
+    plain_errors,
+    progress_bars,
+    say_json,
+)
+
+if TYPE_CHECKING:
+    from ecgstore.build.ingest import IngestReport
+    from ecgstore.build.settings import IngestSettings
+
+
+def source_options(command: F) -> F:
+    """The options that say what a folder is and what is to be made of it: of `ingest` and of `scan`."""
+    for option in reversed(
+        (
+            click.option(
+                "--source",
+                metavar="NAME",
+                help="Kind of folder: ptbxl, cinc2021, mitdb, wfdb_folder …, or the path of your own source's .py "
+                "file. Default: what it looks like.",
+            ),
+            click.option("--labels", type=click.Path(path_type=Path), help="Table of labels for a plain WFDB folder."),
+            click.option(
+                "--profile",
+                type=click.Choice(["train", "diagnostic", "raw"]),
+                help="train: 100 Hz, 0.5-40 Hz, notch. diagnostic: 500 Hz, 0.05-150 Hz. raw: the source's own counts, "
+                "lossless. Default: train.",
+            ),
+            click.option(
+                "--mains",
+                "mains_hz",
+                type=click.Choice(["50", "60"]),
+                help="Mains where it was recorded, Hz: the notch of the profile train. Default: 50.",
+            ),
+            click.option("--fs", "fs_hz", type=float, metavar="HZ", help="Sampling rate of the store. Default: 100."),
+            click.option(
+                "--bandpass",
+                nargs=2,
+                type=float,
+                metavar="LO HI",
+                help="Butterworth band-pass, zero phase, Hz. With --notch it replaces the filters of the profile.",
+            ),
+            click.option(
+                "--notch",
+                type=float,
+                metavar="HZ",
+                help="Notch filter at the mains frequency, zero phase. With --bandpass it replaces the profile's.",
+            ),
+            click.option(
+                "--filter",
+                "more_filters",
+                multiple=True,
+                metavar="NAME[:KEY=VALUE,…]",
+                help="Any filter, such as median or highpass:freq_hz=0.05; behind the two above, in the order given.",
+            ),
+            click.option("--unfiltered", is_flag=True, help="No filter at all."),
+            click.option("--leads", metavar="I,II,V2", help="Leads of the store, in this order. Default: the twelve."),
+            click.option(
+                "--extra-leads",
+                type=click.Choice(["refuse", "drop", "keep"]),
+                help="What to do with a signal that is not a known lead: refuse the record, leave the signal out, or "
+                "keep it as a lead. Default: refuse.",
+            ),
+            click.option("--codec", type=click.Choice(["blosc", "pcodec"]), help="Default: blosc. pcodec is smaller."),
+            click.option(
+                "--quality", type=click.Choice(["basic", "full"]), help="full: heart rate and signal quality too; slow."
+            ),
+            click.option(
+                "--noise", metavar="KIND", help="Add noise, as `ecgstore augment` does; with --snr or --level."
+            ),
+            click.option("--snr", "snr_db", type=float, metavar="DB", help="Signal-to-noise ratio of --noise."),
+            click.option("--level", type=click.IntRange(1, 6), help="Level of --noise."),
+            click.option("--noise-bank", type=click.Path(path_type=Path), help="Folder of the recorded noise (NSTDB)."),
+            click.option(
+                "--config",
+                type=click.Path(path_type=Path),
+                metavar="FILE",
+                help="YAML file of settings; flags override it.",
+            ),
+            click.option(
+                "--set",
+                "overrides",
+                multiple=True,
+                metavar="KEY=VALUE",
+                help="Set any setting, such as source.rate_hz=100.",
+            ),
+            click.option(
+                "--scan-table",
+                type=click.Path(path_type=Path),
+                metavar="FILE",
+                help="Headers read before (Parquet): used where files did not change, and written.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+WORKERS = click.option("--workers", type=click.IntRange(1), default=None, help="Default: one per core.")
+
+
+@click.command()
+@click.argument("src", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@source_options
+@WORKERS
+@click.option("--processes", is_flag=True, help="Workers are processes, not threads.")
+@click.option(
+    "--scheduler",
+    default="",
+    metavar="TCP://HOST:PORT",
+    help="A Dask scheduler that runs already; its workers must see SRC and OUT under the same paths.",
+)
+@click.option(
+    "--parts",
+    metavar="I/N",
+    help="Do the I-th of N shares of the work, for job arrays; when all are done: ecgstore seal OUT.",
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Also accept a store that is finished already. (An unfinished one always goes on.)",
+)
+@click.option("--overwrite", is_flag=True, help="Replace a sealed store, once the new one is sealed.")
+@click.option("--append", is_flag=True, help="Make a sealed store's next version; unchanged shards are used again.")
+@click.option("--verify-source", is_flag=True, help="Check every file against the folder's SHA256SUMS.txt first.")
+@click.option(
+    "--max-rejected",
+    type=click.FloatRange(0, 1),
+    metavar="F",
+    help="Fail if a larger share is left out. Default: 0.01.",
+)
+@AS_JSON
+@plain_errors
+def ingest(
+    src: Path,
+    out: Path,
+    workers: int | None,
+    processes: bool,
+    scheduler: str,
+    parts: str | None,
+    resume: bool,
+    overwrite: bool,
+    append: bool,
+    verify_source: bool,
+    scan_table: Path | None,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Make the store OUT from the WFDB folder SRC.
+
+    Records that can't be used are left out, with their reason in rejected.parquet; the others go on. Killed
+    at any moment, the same command goes on where it stopped and ends with the same store.
+    """
+    if sum((resume, overwrite, append)) > 1:
+        raise click.UsageError("--resume, --overwrite and --append exclude each other")
+    if parts is not None and (overwrite or append):
+        raise click.UsageError("--parts makes a new store: it excludes --overwrite and --append")
+    part = _part(parts)
+    from ecgstore.build.ingest import ingest_folder
+    from ecgstore.build.schedule import Workers
+
+    settings = _ingest_settings(flags, src)
+    with progress_bars(PHASES) as progress:
+        report = ingest_folder(
+            src,
+            out,
+            settings,
+            workers=Workers(n=workers or os.cpu_count() or 1, processes=processes, scheduler=scheduler),
+            resume=resume,
+            overwrite=overwrite,
+            append=append,
+            part=part,
+            verify_source=verify_source,
+            scan_table=scan_table,
+            progress=progress,
+        )
+    if part is not None and not report.fingerprint:
+        _say_part(report, parts, as_json)
+    else:
+        _say_ingested(report, as_json)
+    _exit_if_too_few(report)
+
+
+def _part(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    number, slash, total = text.partition("/")
+    if not (slash and number.isdecimal() and total.isdecimal() and 1 <= int(number) <= int(total)):
+        raise click.BadParameter(f"{text!r} is not a part such as 2/8", param_hint="--parts")
+    return int(number), int(total)
+
+
+@click.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@AS_JSON
+@plain_errors
+def seal(out: Path, as_json: bool) -> None:
+    """Seal the store OUT, whose parts were made by `ecgstore ingest --parts`."""
+    from ecgstore.build.ingest import seal_store
+
+    with progress_bars(PHASES) as progress:
+        report = seal_store(out, patient_key=os.environ.get("ECGSTORE_PATIENT_KEY", ""), progress=progress)
+    _say_ingested(report, as_json)
+    _exit_if_too_few(report)
+
+
+@click.command()
+@click.argument("src", type=click.Path(path_type=Path))
+@source_options
+@WORKERS
+@AS_JSON
+@plain_errors
+def scan(src: Path, workers: int | None, scan_table: Path | None, as_json: bool, **flags: Any) -> None:
+    """Say what is in the WFDB folder SRC before any work: records, leads, rates, what is broken, size and time."""
+    from ecgstore.build.survey import survey
+
+    settings = _ingest_settings({**flags, "max_rejected": None}, src)
+    with progress_bars(PHASES) as progress:
+        found = survey(
+            src, settings, workers=workers or os.cpu_count() or 1, scan_table=scan_table, progress=progress
+        ).to_dict()
+    if as_json:
+        say_json(found)
+    else:
+        _print_survey(found)
+
+
+@click.command()
+@STORE
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--noise",
+    "kind",
+    required=True,
+    metavar="KIND",
+    help="wander, powerline, muscle, shift, motion, "
+    "physiological (the first four), nstdb-bw, nstdb-ma or nstdb-em (recorded).",
+)
+@click.option("--snr", "snr_db", type=float, metavar="DB", help="Signal-to-noise ratio asked for.")
+@click.option("--level", type=click.IntRange(1, 6), help="Or one of six levels of the drawn noises.")
+@click.option(
+    "--noise-bank", type=click.Path(path_type=Path), metavar="FOLDER", help="Recorded noise: the folder of NSTDB."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another seed, other draws.")
+@click.option(
+    "--power", type=click.Choice(["record", "lead", "qrs"]), help="What the SNR is a ratio of. Default: record."
+)
+@click.option(
+    "--origin", type=click.Choice(["electrodes", "leads", "published"]), help="Where noise arises. Default: electrodes."
+)
+@click.option("--mains", "mains_hz", type=float, metavar="HZ", help="Mains frequency of powerline. Default: 50.")
+@click.option("--overwrite", is_flag=True, help="Replace a sealed store, once the new one is sealed.")
+@AS_JSON
+@plain_errors
+def augment(store: str, out: Path, noise_bank: Path | None, overwrite: bool, as_json: bool, **flags: Any) -> None:
+    """Make OUT from STORE: the same records with noise, to see how robust a model is.
+
+    The noise of a record depends on its id and the seed alone. RMS and SNR obtained stand in records.parquet.
+    """
+    from ecgstore.build.augment import augment_store
+    from ecgstore.settings import parse
+    from ecgstore.signals.noise import NoiseSettings
+    from ecgstore.signals.recorded_noise import load_bank
+    from ecgstore.storage.store import open_store
+
+    given = {name: value for name, value in flags.items() if value is not None}
+    settings = parse(NoiseSettings, given, where="the command line")
+    bank = None if noise_bank is None else load_bank(noise_bank)
+    with progress_bars({"shards": "adding noise", "seal": "sealing"}) as progress:
+        report = augment_store(open_store(store), out, settings, bank=bank, overwrite=overwrite, progress=progress)
+    if as_json:
+        say_json(dataclasses.asdict(report))
+        return
+    click.echo(
+        f"{out}: {report.records} records in {report.seconds:.1f} s, median noise {report.noise_rms_mv:.3f} mV, "
+        f"median SNR {report.snr_db:.2f} dB"
+    )
+    if report.warnings:
+        click.echo(f"  {report.warnings} records carry warnings (ecgstore info {out})")
+    click.echo(f"  fingerprint {report.fingerprint}")
+
+
+@click.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--records", "n_records", type=click.IntRange(1), default=2000, show_default=True, help="How many.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same folder to the byte."
+)
+@click.option("--fs", "fs_hz", type=float, default=500.0, show_default=True, metavar="HZ", help="Sampling rate.")
+@click.option(
+    "--duration",
+    "duration_s",
+    type=float,
+    default=10.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds per record.",
+)
+@click.option(
+    "--generator",
+    type=click.Choice(["dipole", "neurokit"]),
+    default="dipole",
+    show_default=True,
+    help="Our heart-dipole model, or neurokit2's simulator (slow, sinus rhythm only).",
+)
+@plain_errors
+def simulate(out: Path, n_records: int, seed: int, fs_hz: float, duration_s: float, generator: str) -> None:
+    """Write a WFDB folder of synthetic 12-lead ECGs with known statements (PTB-XL's SCP-ECG codes)."""
+    from ecgstore.settings import parse
+    from ecgstore.sources import synthetic
+
+    content = {"n_records": n_records, "seed": seed, "fs_hz": fs_hz, "duration_s": duration_s, "generator": generator}
+    settings = parse(synthetic.Simulation, content)
+    with progress_bars({"simulate": "simulating"}) as progress:
+        synthetic.simulate(out, settings, progress=functools.partial(progress, "simulate"))
+    click.echo(f"{n_records} records in {out}; next: ecgstore ingest {out} {out}.ecg")
+
+
+def _ingest_settings(flags: dict[str, Any], src: Path) -> IngestSettings:
+    """Defaults, then the --config file, then --set, then the flags that were given."""
+    from ecgstore.build.settings import IngestSettings
+    from ecgstore.settings import override, parse, read_yaml
+
+    config = flags["config"]
+    content = override(read_yaml(config) if config else {}, flags["overrides"])
+    content["source"] = _source(content.get("source"), flags, src)
+    for name in ("profile", "fs_hz", "extra_leads", "codec", "quality", "noise_bank", "max_rejected"):
+        if flags[name] is not None:
+            content[name] = flags[name]
+    if flags["mains_hz"] is not None:
+        content["mains_hz"] = int(flags["mains_hz"])
+    if flags["leads"] is not None:
+        content["leads"] = [lead.strip() for lead in flags["leads"].split(",")]
+    filters = _filters(flags)
+    if filters is not None:
+        content["filters"] = filters
+    noise = _noise(flags)
+    if noise is not None:
+        content["noise"] = noise
+    if "ECGSTORE_PATIENT_KEY" in os.environ:
+        content["patient_key"] = os.environ["ECGSTORE_PATIENT_KEY"]
+    return parse(IngestSettings, content, where=config or "the command line")
+
+
+def _source(given: Any, flags: dict[str, Any], src: Path) -> Any:
+    """The source's name, or a mapping of its settings: from --source, --labels and what was set otherwise."""
+    wants_labels = flags["labels"] is not None
+    if not isinstance(given, dict) and not wants_labels:
+        return flags["source"] or given
+    settings = dict(given) if isinstance(given, dict) else {"name": given} if given else {}
+    if flags["source"] is not None:
+        if settings.get("name", flags["source"]) != flags["source"]:
+            settings = {}  # settings of another source, from a file, mean nothing to this one
+        settings["name"] = flags["source"]
+    if wants_labels:
+        settings = {"name": "wfdb_folder"} | settings | {"labels": str(flags["labels"])}
+    if "name" not in settings and src.is_dir():
+        from ecgstore.build.settings import detect_source
+
+        settings["name"] = getattr(detect_source(src.resolve()), "name", None)
+    return settings if "name" in settings else None
+
+
+def _filters(flags: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """The filters that flags ask for, which then are all; None where they ask for none."""
+    asked = flags["bandpass"] or flags["notch"] or flags["more_filters"]
+    if flags["unfiltered"] and asked:
+        raise click.UsageError("--unfiltered excludes --bandpass, --notch and --filter")
+    if not (flags["unfiltered"] or asked):
+        return None
+    filters = []
+    if flags["bandpass"]:
+        low_hz, high_hz = flags["bandpass"]
+        filters.append({"name": "bandpass", "low_hz": low_hz, "high_hz": high_hz})
+    if flags["notch"]:
+        filters.append({"name": "notch", "freq_hz": flags["notch"]})
+    return [*filters, *map(_filter, flags["more_filters"])]
+
+
+def _filter(text: str) -> dict[str, Any]:
+    """``highpass:freq_hz=0.05,order=2`` as the settings of a filter; values are read as YAML."""
+    from ecgstore.settings import override
+
+    name, colon, rest = text.partition(":")
+    return override({"name": name}, rest.split(",") if colon else [])
+
+
+def _noise(flags: dict[str, Any]) -> dict[str, Any] | None:
+    if flags["noise"] is None:
+        if flags["snr_db"] is not None or flags["level"] is not None:
+            raise click.UsageError("--snr and --level say how strong --noise is: name its kind too")
+        return None
+    strength = {name: flags[name] for name in ("snr_db", "level") if flags[name] is not None}
+    return {"kind": flags["noise"], **strength}
+
+
+def _say_part(report: IngestReport, parts: str | None, as_json: bool) -> None:
+    if as_json:
+        say_json({"path": report.path, "part": parts, "shards": report.n_shards})
+    else:
+        click.echo(f"{report.path}: part {parts} is done; when all are: ecgstore seal {report.path}")
+
+
+def _exit_if_too_few(report: IngestReport) -> None:
+    if report.rejected_fraction > report.max_rejected:
+        click.echo(
+            f"error: {report.rejected} of {report.records + report.rejected} records were left out, more than "
+            f"--max-rejected {report.max_rejected:g} allows; the other {report.records} are in {report.path}; "
+            f"reasons: {in_words(report.reasons)} (see `ecgstore info {report.path}`)",
+            err=True,
+        )
+        sys.exit(EXIT_REJECTED)
+
+
+def _print_survey(found: dict[str, Any]) -> None:
+    def some(counts: dict[str, int], unit: str = "") -> str:
+        shown = ", ".join(f"{name}{unit} × {count}" for name, count in list(counts.items())[:8])
+        return shown + (f" and {len(counts) - 8} more" if len(counts) > 8 else "") or "none"
+
+    rows = {
+        "folder": f"{found['path']} (source {found['source']})",
+        "records": f"{found['records']} usable, {found['patients'] or 'no'} patients named, {found['hours']:.2f} h",
+        "leads": some(found["leads"]),
+        "rates": some(found["rates_hz"], " Hz"),
+        "lengths": some(found["lengths_s"], " s"),
+        "formats": some(found["formats"]),
+        "folds": some(found["folds"]),
+        "sites": some(found["sites"]),
+        "statements": some(found["statements"]),
+        "left out": some(found["left_out"]),
+        "store": f"about {found['store_megabytes']:.1f} MB from {found['source_megabytes']:.1f} MB, "
+        f"in about {found['seconds']:.0f} s (by a trial of a few records)",
+    }
+    for name, value in rows.items():
+        click.echo(f"{click.style(f'{name:<12}', bold=True)} {value}")
+    for reason, example in found["examples"].items():
+        click.echo(f"  {reason}: {example}")
+
+
+def _say_ingested(report: IngestReport, as_json: bool) -> None:
+    if as_json:
+        say_json(
+            {
+                "records": report.records,
+                "rejected": report.rejected,
+                "seconds": round(report.seconds, 3),
+                "records_per_s": round(report.records_per_s, 1),
+                "fingerprint": report.fingerprint,
+                "path": report.path,
+                "reasons": dict(report.reasons),
+                "shards": report.n_shards,
+                "shards_resumed": report.n_shards_resumed,
+                "records_with_warnings": report.warnings,
+            }
+        )
+        return
+    click.echo(f"{report.path}: {report.records} records in {report.seconds:.1f} s ({report.records_per_s:.0f}/s)")
+    if report.n_shards_resumed:
+        click.echo(f"  {report.n_shards_resumed} of {report.n_shards} shards were there already")
+    if report.rejected:
+        click.echo(
+            f"  {report.rejected} left out: {in_words(report.reasons)} (ecgstore records {report.path} --rejected)"
+        )
+    if report.warnings:
+        click.echo(f"  {report.warnings} records carry warnings (ecgstore info {report.path})")
+    click.echo(f"  fingerprint {report.fingerprint}")
+
+
+VERBS = (ingest, seal, scan, augment, simulate)

@@ -1,0 +1,128 @@
+"""What all verbs share: errors as one line and an exit status, JSON, progress, words for counts."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import click
+
+from ecgstore.errors import EcgError
+
+if TYPE_CHECKING:
+    pass
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+EXIT_ERROR, EXIT_REJECTED, EXIT_INTERRUPTED = 1, 3, 130
+#: Seconds between two lines of progress where there is no terminal to draw on.
+LINE_EVERY_S = 5.0
+
+#: A folder or an address; a Path would make one slash of the two in s3://.
+STORE = click.argument("store", type=click.Path())
+PHASES = {
+    "verify": "checking files",
+    "scan": "reading headers",
+    "shards": "writing shards",
+    "seal": "sealing",
+}
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line on stdout.")
+
+
+def plain_errors(command: F) -> F:
+    """Turn errors raised on purpose into one line on stderr and an exit status; bugs keep their traceback."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except EcgError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(EXIT_ERROR)
+        except KeyboardInterrupt:
+            click.echo("interrupted; run the same command again to go on where it stopped", err=True)
+            sys.exit(EXIT_INTERRUPTED)
+        except BrokenPipeError:  # the reader, such as `head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:  # a file or folder that can't be read or written, not a bug
+            where = f"; in {error.filename}" if error.filename is not None else ""
+            click.echo(f"error: the file system refuses: {error.strerror or error}{where}", err=True)
+            sys.exit(EXIT_ERROR)
+
+    return cast(F, wrapped)
+
+
+class PlainUsage(click.Group):
+    """Wrong usage is one line on stderr as well, and says where the right one is described."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **{**kwargs, "standalone_mode": False})
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except click.UsageError as error:
+            text = " ".join(error.format_message().split()).rstrip(".")
+            command = error.ctx.command_path if error.ctx is not None else "ecgstore"
+            click.echo(f"error: {text[:1].lower()}{text[1:]}; see `{command} --help`", err=True)
+            sys.exit(error.exit_code)
+        except click.Abort:
+            click.echo("interrupted", err=True)
+            sys.exit(EXIT_INTERRUPTED)
+
+
+def say_json(answer: Any) -> None:
+    """One line of JSON; what JSON has no word for (nan, infinity) becomes null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: plain(item) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    click.echo(json.dumps(plain(answer), default=str, allow_nan=False))
+
+
+def in_words(counts: Any) -> str:
+    return ", ".join(f"{name} × {count}" for name, count in counts.items())
+
+
+@contextmanager
+def progress_bars(phases: dict[str, str]) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar per phase on a terminal; elsewhere, as in a SLURM log, a plain line every few seconds. On stderr."""
+    if not sys.stderr.isatty():
+        yield _lines(phases)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def update(phase: str, done: int, total: int) -> None:
+            if phase not in tasks:
+                tasks[phase] = bars.add_task(phases[phase], total=total)
+            bars.update(tasks[phase], completed=done, total=total)
+
+        yield update
+
+
+def _lines(phases: dict[str, str]) -> Callable[[str, int, int], None]:
+    last = time.monotonic()
+
+    def update(phase: str, done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= LINE_EVERY_S:
+            last = time.monotonic()
+            click.echo(f"{phases[phase]}: {done} of {total}", err=True)
+
+    return update

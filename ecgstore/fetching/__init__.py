@@ -1,0 +1,1 @@
+"""Open sets from elsewhere, verified."""

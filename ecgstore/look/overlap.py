@@ -1,0 +1,314 @@
+"""Records that are there twice, in one store or in two: the same patients, the same samples, nearly the same signal.
+
+A model that is tested on what it was trained on looks better than it is. Exact copies are found by checksum, near
+ones by :func:`ecgstore.signals.quality.signature`; each is then compared sample by sample before it is reported.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from ecgstore.errors import ConfigError
+from ecgstore.record import Record
+from ecgstore.signals import quality
+from ecgstore.storage.store import Store
+
+#: Signatures of nearly equal signals differ in at most this many of 64 bits.
+MAX_BITS = 6
+#: … and the signals themselves are at least this much alike.
+MIN_CORRELATION = 0.98
+
+_N_BANDS = 8
+#: Of more records with one signature than this, each is compared with the first only.
+_ALL_PAIRS = 64
+_KEPT_RECORDS = 256
+
+Rows = npt.NDArray[np.int64]
+Pairs = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """What two selections share.
+
+    ``patients`` are the keys in both; None if the stores hash patients with different keys, which ``note`` then
+    says. ``exact`` and ``near`` are pairs of row numbers, the first in the one store, the second in the other; near
+    ones come with their correlation, and are not exact ones.
+    """
+
+    patients: tuple[str, ...] | None
+    exact: tuple[tuple[int, int], ...]
+    near: tuple[tuple[int, int, float], ...]
+    note: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.patients or self.exact or self.near)
+
+
+def exact_duplicates(store: Store) -> list[tuple[int, ...]]:
+    """Groups of row numbers whose samples are the same, each ascending, found by CRC-32 and then compared.
+
+    Reads only records whose checksum occurs twice.
+    """
+    groups: dict[tuple[int, int], list[int]] = {}
+    keys = zip(store.column("crc32").tolist(), store.column("n_samples").tolist(), strict=True)
+    for row, key in enumerate(keys):
+        groups.setdefault(key, []).append(row)
+    read = _reader(store)
+    found = []
+    for rows in groups.values():
+        while len(rows) > 1:
+            # A checksum of 32 bits is the same by chance in one of four thousand million pairs.
+            first = read(rows[0])
+            same = [row for row in rows if row == rows[0] or _is_same(read(row), first)]
+            if len(same) > 1:
+                found.append(tuple(same))
+            rows = [row for row in rows if row not in same]
+    return sorted(found)
+
+
+def near_duplicates(
+    store: Store, max_bits: int = MAX_BITS, min_correlation: float = MIN_CORRELATION
+) -> list[tuple[int, int, float]]:
+    """Pairs of rows, lower first, that hold nearly the same signal, with their correlation; exact copies included.
+
+    Candidates are pairs whose signatures differ in at most ``max_bits`` of 64 bits (0 to 6). Of each the stored
+    signals are read and compared by :func:`correlation`, which sees the first 10 s. Raises ConfigError for settings
+    out of range.
+    """
+    _check(max_bits, min_correlation)
+    read = _reader(store)
+    pairs = candidates(signatures(store), max_bits=max_bits)
+    return _alike(pairs, read, read, min_correlation)
+
+
+def duplicates(store: Store, max_bits: int = MAX_BITS, min_correlation: float = MIN_CORRELATION) -> Overlap:
+    """What a store holds twice, as pairs of rows, lower first; patients with several records are none of it."""
+    exact = {(one, two) for rows in exact_duplicates(store) for one, two in itertools.combinations(rows, 2)}
+    near = (one for one in near_duplicates(store, max_bits, min_correlation) if (one[0], one[1]) not in exact)
+    return Overlap((), tuple(sorted(exact)), tuple(near))
+
+
+def find_overlap(
+    store_a: Store,
+    rows_a: Iterable[int] | None,
+    store_b: Store,
+    rows_b: Iterable[int] | None,
+    *,
+    max_bits: int = MAX_BITS,
+    min_correlation: float = MIN_CORRELATION,
+) -> Overlap:
+    """Find what ``rows_a`` of the one store and ``rows_b`` of the other share; None means all rows.
+
+    The stores may differ in rate, filters and leads, and may be one and the same; a row selected on both sides is
+    then shared with itself. Samples that are the same only before conditioning are near, not exact. Raises
+    ConfigError for settings out of range, or a row that is not there.
+    """
+    _check(max_bits, min_correlation)
+    of_a, of_b = _rows(store_a, rows_a), _rows(store_b, rows_b)
+    patients, note = _shared_patients(store_a, of_a, store_b, of_b)
+    bits = np.concatenate([signatures(store_a)[of_a], signatures(store_b)[of_b]])
+    is_b = np.arange(len(bits)) >= len(of_a)
+    pairs = candidates(bits, max_bits=max_bits, side=is_b)
+    pairs = np.stack([of_a[pairs[:, 0]], of_b[pairs[:, 1] - len(of_a)]], axis=1)
+    exact = _exact_pairs(store_a, of_a, store_b, of_b)
+    near = [
+        one
+        for one in _alike(pairs, _reader(store_a), _reader(store_b), min_correlation)
+        if (one[0], one[1]) not in exact
+    ]
+    return Overlap(patients, tuple(sorted(exact)), tuple(near), note)
+
+
+def signatures(store: Store) -> npt.NDArray[np.uint64]:
+    """The signature of every record: the store's column, or computed from its shards where an old store has none."""
+    if "signature" in store.records.column_names:
+        return np.asarray(store.records["signature"].to_numpy(), dtype=np.uint64)
+    found = np.zeros(store.n_records, dtype=np.uint64)
+    for shard in range(store.n_shards):
+        signal = store.read_shard(shard)
+        places = zip(signal.rows, signal.starts, signal.lengths, signal.offsets, strict=True)
+        for row, start, length, offset in places:
+            if offset == 0:
+                counts_lt = signal.counts_lt[:, start : start + length]
+                found[row] = quality.signature(counts_lt, store.fs_hz, store.leads)
+    return found
+
+
+def candidates(
+    signatures: npt.NDArray[np.uint64], *, max_bits: int = MAX_BITS, side: npt.NDArray[np.bool_] | None = None
+) -> Pairs:
+    """Pairs (n, 2) of places whose signatures differ in at most ``max_bits`` bits, the lower place first.
+
+    With ``side`` only pairs of one False and one True. Signature 0, of records without any change, pairs with none.
+    Where more than 64 records share one signature, each is paired only with the first of them, or of either side.
+
+    Of eight bytes, six wrong bits leave two untouched: so all pairs agree in both bytes of one of 28 choices, and
+    only those need be compared (Manku, Jain and Das Sarma, WWW 2007).
+    """
+    signatures = np.asarray(signatures, dtype=np.uint64)
+    places = np.flatnonzero(signatures)
+    unique, inverse = np.unique(signatures[places], return_inverse=True)
+    order = np.argsort(inverse, kind="stable")
+    members = np.split(places[order], np.flatnonzero(np.diff(inverse[order])) + 1) if places.size else []
+    found = [pair for of_one in members if len(of_one) > 1 for pair in _within(of_one, side)]
+    for i, j in _near_values(unique, max_bits).tolist():
+        found += _between(members[i], members[j], side)
+    pairs = np.unique(np.array(sorted(found), dtype=np.int64).reshape(-1, 2), axis=0)
+    return pairs if side is None else pairs[side[pairs[:, 0]] != side[pairs[:, 1]]]
+
+
+def _near_values(values: npt.NDArray[np.uint64], max_bits: int) -> Pairs:
+    """Pairs of places in ``values``, which are all different, at most ``max_bits`` bits apart."""
+    found = []
+    whole = np.uint64(0xFF)
+    for first, second in itertools.combinations(range(_N_BANDS), 2):
+        key = ((values >> np.uint64(8 * first)) & whole) << np.uint64(8) | ((values >> np.uint64(8 * second)) & whole)
+        order = np.argsort(key.astype(np.uint16), kind="stable")
+        key, sorted_values = key[order], values[order]
+        at = np.arange(len(order))
+        for shift in range(1, len(order)):
+            at = at[at + shift < len(order)]
+            at = at[key[at] == key[at + shift]]
+            if not at.size:
+                break
+            is_near = np.bitwise_count(sorted_values[at] ^ sorted_values[at + shift]) <= max_bits
+            found.append(np.stack([order[at[is_near]], order[at[is_near] + shift]], axis=1))
+    pairs = np.concatenate(found) if found else np.empty((0, 2), dtype=np.int64)
+    return np.unique(np.sort(pairs, axis=1), axis=0)
+
+
+def _within(members: Rows, side: npt.NDArray[np.bool_] | None) -> list[tuple[int, int]]:
+    if len(members) <= _ALL_PAIRS:
+        return list(itertools.combinations(members.tolist(), 2))
+    firsts = [members] if side is None else [members[side[members] == one] for one in (False, True)]
+    return [
+        (min(first, other), max(first, other))
+        for first in {int(of_side[0]) for of_side in firsts if of_side.size}
+        for other in members.tolist()
+        if other != first
+    ]
+
+
+def _between(some: Rows, others: Rows, side: npt.NDArray[np.bool_] | None) -> list[tuple[int, int]]:
+    if len(some) * len(others) <= _ALL_PAIRS**2:
+        return [(min(i, j), max(i, j)) for i in some.tolist() for j in others.tolist()]
+    return [
+        (min(i, j), max(i, j))
+        for i, j in itertools.chain(
+            ((int(some[0]), j) for j in others.tolist()), ((i, int(others[0])) for i in some.tolist())
+        )
+    ]
+
+
+# --- what candidates have to stand ----------------------------------------------------------------------------
+
+
+def _reader(store: Store) -> Callable[[int], Record]:
+    ids = store.column("record_id")
+
+    @lru_cache(maxsize=_KEPT_RECORDS)
+    def read(row: int) -> Record:
+        return store.read(str(ids[row]))
+
+    return read
+
+
+def _alike(
+    pairs: Pairs, read_a: Callable[[int], Record], read_b: Callable[[int], Record], min_correlation: float
+) -> list[tuple[int, int, float]]:
+    found = []
+    # In this order neighbouring pairs share a record, which is then read once.
+    for i, j in sorted(map(tuple, pairs.tolist())):
+        similarity = correlation(read_a(i), read_b(j))
+        if similarity >= min_correlation:
+            found.append((i, j, round(similarity, 4)))
+    return found
+
+
+def correlation(a: Record, b: Record) -> float:
+    """How much alike two records are: the correlation of what the signature sees, in all leads of both together.
+
+    That is the second differences of means over 40 ms in the first 10 s: no filter or rate in use changes them much.
+    What is missing in either record doesn't count. NaN where nothing is left to compare, or nothing changes.
+    """
+    leads = [lead for lead in a.leads if lead in b.leads]
+    changes = []
+    for record in (a, b):
+        signal_mv_lt = record.signal_mv_lt[[record.leads.index(lead) for lead in leads]]
+        means_lb = quality.block_means(signal_mv_lt[None], record.fs_hz)[0]
+        changes.append(np.diff(means_lb, n=2, axis=1).astype(np.float64))
+    n = min(changes[0].shape[1], changes[1].shape[1])
+    is_known = np.isfinite(changes[0][:, :n]) & np.isfinite(changes[1][:, :n])
+    one, other = (change[:, :n][is_known] for change in changes)
+    size = math.sqrt(float(one @ one) * float(other @ other))
+    return float(one @ other) / size if size > 0 else math.nan
+
+
+def _is_same(a: Record, b: Record) -> bool:
+    return a.fs_hz == b.fs_hz and np.array_equal(a.signal_mv_lt, b.signal_mv_lt, equal_nan=True)
+
+
+def _exact_pairs(store_a: Store, of_a: Rows, store_b: Store, of_b: Rows) -> set[tuple[int, int]]:
+    """Pairs with the same leads, rate and samples."""
+    if store_a.leads != store_b.leads:
+        return set()
+    sums = [
+        np.stack([store.column("crc32")[rows], store.column("n_samples")[rows]], axis=1)
+        for store, rows in ((store_a, of_a), (store_b, of_b))
+    ]
+    in_b: dict[tuple[int, int], list[int]] = {}
+    for row, (crc32, n) in zip(of_b.tolist(), sums[1].tolist(), strict=True):
+        in_b.setdefault((crc32, n), []).append(row)
+    read_a, read_b = _reader(store_a), _reader(store_b)
+    is_one_store = store_a.fingerprint == store_b.fingerprint
+    found = set()
+    for i, (crc32, n) in zip(of_a.tolist(), sums[0].tolist(), strict=True):
+        for j in in_b.get((crc32, n), ()):
+            if (is_one_store and i == j) or _is_same(read_a(i), read_b(j)):
+                found.add((i, j))
+    return found
+
+
+def _shared_patients(store_a: Store, of_a: Rows, store_b: Store, of_b: Rows) -> tuple[tuple[str, ...] | None, str]:
+    """Patient keys in both selections, or None, and a remark on how far that goes."""
+    hashed = [str(store.attributes["patients"]) for store in (store_a, store_b)]
+    sources = [{terms.name for terms in store.terms} for store in (store_a, store_b)]
+    is_one_store = store_a.fingerprint == store_b.fingerprint
+    is_secret = "secret" in hashed[0]
+    # Without a secret the key is the source's name: a patient of two sources has two keys.
+    if not is_one_store and (hashed[0] != hashed[1] or not (is_secret or sources[0] & sources[1])):
+        return None, "patients can't be compared, for their keys are hashed differently; only signals were"
+    keys = [
+        {str(key) for key in store.column("patient_key")[rows]} - {""}
+        for store, rows in ((store_a, of_a), (store_b, of_b))
+    ]
+    note = ""
+    if not (keys[0] and keys[1]):
+        note = "a selection names no patients; only signals were compared"
+    elif is_secret and not is_one_store:
+        note = "patients were compared as if both stores hashed them with the same secret"
+    return tuple(sorted(keys[0] & keys[1])), note
+
+
+def _rows(store: Store, rows: Iterable[int] | None) -> Rows:
+    if rows is None:
+        return np.arange(store.n_records, dtype=np.int64)
+    chosen = np.unique(np.fromiter(rows, dtype=np.int64))
+    if chosen.size and not 0 <= chosen[0] <= chosen[-1] < store.n_records:
+        raise ConfigError("no such row", where=store.path, expected=f"0 to {store.n_records - 1}", got=int(chosen[-1]))
+    return chosen
+
+
+def _check(max_bits: int, min_correlation: float) -> None:
+    if not 0 <= max_bits <= MAX_BITS:
+        raise ConfigError("too many bits to look for", expected=f"0 to {MAX_BITS}", got=max_bits)
+    if not 0 < min_correlation <= 1:
+        raise ConfigError("a correlation to ask for", expected="above 0, at most 1", got=min_correlation)

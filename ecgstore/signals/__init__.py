@@ -1,0 +1,1 @@
+"""Physics of signals: leads, conditioning, filters, quality, noise."""

@@ -1,0 +1,524 @@
+"""Filtering and resampling of a record, in as few passes over its spectrum as can be: mostly one.
+
+Linear zero-phase filters are curves over frequency: their product and the crop (or zero-padding) of the
+spectrum to the new rate cost one forward and one inverse real FFT. A filter that is no curve is a stage: it
+acts in time, between two passes. Edges are extended by odd reflection, long enough for a 0.5 Hz high-pass to
+die out. Gaps (NaN) are bridged before, and are gaps again after. Long records go in pieces with a halo.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from functools import lru_cache
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BeforeValidator, SerializeAsAny
+
+from ecgstore.errors import ConfigError, need
+from ecgstore.rooms import occupant
+from ecgstore.settings import Settings, parse
+
+#: Odd reflection at both ends, in seconds: scipy's default for ``sosfiltfilt`` is wrong by tens of µV at 0.5 Hz.
+PADDING_S = 4.0
+#: No more than this for slow filters: edges below 0.04 Hz then lose some of their accuracy on short records.
+MOST_PADDING_S = 50.0
+#: Resampling cuts the spectrum at half the lower rate. A sharp cut rings as 1/t on what lies there, mains at 50 Hz
+#: say; over these last Hz it falls as a squared sine instead, and the ringing as 1/t³.
+CUT_HZ = 0.5
+#: Least halo of a piece, in seconds: by then the cut has rung out, whatever the filters.
+LEAST_HALO_S = 10.0
+#: By how much the ratio of two odd rates may be off at the end of a record, in output samples.
+_RATIO_ERROR_SAMPLES = 1e-4
+#: Longer curves (float32: 4 MB) are made anew each time instead of being kept.
+_KEPT_CURVE = 1 << 20
+
+Signal = npt.NDArray[np.float32]
+Missing = npt.NDArray[np.bool_]
+Bands = tuple[tuple[float, float], ...]
+#: Curves that act together, or one stage.
+_Pass = tuple[Settings, ...] | Settings
+
+
+def _parse_filter(value: Any) -> Any:
+    if isinstance(value, Settings):
+        return value
+    if not isinstance(value, dict) or "name" not in value:
+        raise ValueError("a filter is a mapping with its name, such as {name: notch, freq_hz: 50}")
+    try:
+        return parse(occupant("ecgstore.signals.filters", value["name"]).Settings, value)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+
+
+#: A filter's settings, told apart by ``name``, which is the name of its file in ``ecgstore/filters``.
+Filter = Annotated[SerializeAsAny[Settings], BeforeValidator(_parse_filter)]
+
+
+class Conditioned(NamedTuple):
+    """Conditioned signals, and what the spectrum computed for them tells besides."""
+
+    #: float32 (leads of all records, output samples) in mV, NaN where nothing was recorded.
+    signal_mv_lt: Signal
+    #: float32 (leads of all records, bands) in mV²; None where no bands were asked for.
+    band_power_mv2_lb: Signal | None
+
+
+# Thousands of records share a handful of lengths and rates.
+@lru_cache(maxsize=4096)
+def n_resampled(n_samples: int, fs_hz: float, target_hz: float) -> int:
+    """Number of samples after resampling ``n_samples`` from ``fs_hz`` to ``target_hz``: rounded, at least 1."""
+    return max(1, round(n_samples * Fraction(target_hz) / Fraction(fs_hz)))
+
+
+def halo_s(filters: Sequence[Settings]) -> float | None:
+    """How far around a piece its neighbours act on it by more than 1e-5, in seconds; None: the whole record acts.
+
+    The sum of what the filters' files state as ``reach_s`` (a high-pass of order 3 at 0.5 Hz: 7.3 s, at 0.05 Hz:
+    73 s), at least :data:`LEAST_HALO_S`.
+    """
+    reaches_s = _reaches_s(tuple(filters))
+    known_s = [reach for reach in reaches_s if reach is not None]
+    return max(LEAST_HALO_S, sum(known_s)) if len(known_s) == len(reaches_s) else None
+
+
+def condition(signal_mv_lt: Signal, fs_hz: float, target_hz: float, filters: Sequence[Settings] = ()) -> Signal:
+    """Filter (leads, samples) and bring it to ``target_hz``; returns float32 (leads, resampled samples) in mV.
+
+    Filters act in the order given. Output sample j stands at time ``j / target_hz``. It is NaN where any input
+    sample within half an output step is NaN, so that a gap neither spreads nor vanishes; a lead without any
+    sample stays NaN. Raises ConfigError where a stage can't work at this rate.
+    """
+    return condition_alike([signal_mv_lt], fs_hz, target_hz, filters).signal_mv_lt
+
+
+def condition_alike(
+    signals_mv_lt: Sequence[Signal],
+    fs_hz: float,
+    target_hz: float,
+    filters: Sequence[Settings] = (),
+    bands_hz: Bands | None = None,
+) -> Conditioned:
+    """:func:`condition` for several records of one shape at once; their leads come out one below the other.
+
+    Filters act lead by lead, so this changes no value; it saves calls, and copies.
+
+    With ``bands_hz``, pairs (low, high) of which the low end is included and the high end, which may be ``inf``, is
+    not, comes the mean power of each lead in each band before any filter: a sine of amplitude A gives A²/2 in the
+    band that holds it. It is the power of the signal as the transform sees it: gaps bridged, edges reflected, the
+    reflection's two ends faded into each other. 0 Hz never counts; a band above half the rate and a lead without
+    any sample have 0.
+    """
+    filters = tuple(filters)
+    passes = _passes(filters, fs_hz != target_hz)
+    if not passes and bands_hz is None:
+        return Conditioned(np.concatenate(signals_mv_lt), None)
+    n_in = signals_mv_lt[0].shape[1]
+    n_out = n_resampled(n_in, fs_hz, target_hz)
+    frame = _frame(n_in, fs_hz, _ratio(n_in, fs_hz, target_hz), _padding_s(filters, n_in / fs_hz))
+    missing_lt = None
+    spectrum = _transform(signals_mv_lt, frame)
+    if not spectrum.is_whole:
+        whole_mv_lt = np.concatenate(signals_mv_lt)
+        missing_lt = ~np.isfinite(whole_mv_lt)
+        signals_mv_lt = [_bridge(whole_mv_lt, missing_lt)]
+        spectrum = _transform(signals_mv_lt, frame)
+    power_lb = None if bands_hz is None else _band_power(spectrum, frame, bands_hz)
+    out_mv_lt = _pass_through(signals_mv_lt, frame, passes, n_out, spectrum)
+    if missing_lt is not None:
+        _mark_missing(out_mv_lt, missing_lt, frame.ratio)
+    return Conditioned(out_mv_lt, power_lb)
+
+
+def condition_pieces(
+    read_piece: Callable[[int, int], Signal],
+    n_samples: int,
+    fs_hz: float,
+    target_hz: float,
+    filters: Sequence[Settings] = (),
+    piece_s: float = 300.0,
+) -> Iterator[tuple[int, Signal]]:
+    """:func:`condition` for a record too long to be held at once: yields (first output sample, mV) in order.
+
+    ``read_piece(start, stop)`` gives input samples as float32 (leads, stop - start) in mV, NaN where nothing was
+    recorded. Each piece is read with :func:`halo_s` on both sides and equals its part of the conditioned whole
+    within 1 µV, next to gaps too: where one reaches beyond what was read, ``read_piece`` is asked on to its end.
+    A piece lasts ``piece_s``, rounded so that it begins on an output sample that is an input sample as well.
+
+    The record goes in one piece where a filter needs all of it, and where it is so short (ten halos at most) that
+    its two ends act on each other in :func:`condition`. Raises ConfigError where ``piece_s`` is not above 0.
+    """
+    if not piece_s > 0:
+        raise ConfigError("a piece must last some time", where="piece_s", expected="seconds above 0", got=piece_s)
+    filters = tuple(filters)
+    passes, halo = _passes(filters, fs_hz != target_hz), halo_s(filters)
+    ratio = _ratio(n_samples, fs_hz, target_hz)
+    # One in ``step`` input samples stands on an output sample: there pieces begin, and what is read for them.
+    step = ratio.denominator
+    piece = step * max(1, round(piece_s * fs_hz / step))
+    if not passes:
+        for start in range(0, n_samples, piece):
+            yield start, np.array(read_piece(start, min(start + piece, n_samples)), dtype=np.float32)
+        return
+    if halo is None or _padding_s(filters, n_samples / fs_hz) < halo:
+        yield 0, condition(read_piece(0, n_samples), fs_hz, target_hz, filters)
+        return
+    margin = step * math.ceil(halo * fs_hz / step)
+    n_out = n_resampled(n_samples, fs_hz, target_hz)
+    gaps = _Gaps(read_piece, n_samples, piece)
+    for start in range(0, n_samples, piece):
+        stop = start + piece
+        begin, end = max(0, start - margin), min(stop + margin, n_samples)
+        # Output samples, counted from ``begin``; the record's own number of them is rounded, so it ends the last piece.
+        skipped = int((start - begin) * ratio)
+        wanted = (n_out if stop >= n_samples else int(stop * ratio)) - int(begin * ratio)
+        if wanted <= skipped:
+            return
+        signal_mv_lt = np.asarray(read_piece(begin, end), dtype=np.float32)
+        missing_lt = ~np.isfinite(signal_mv_lt)
+        bridged_mv_lt = gaps.bridge(signal_mv_lt, missing_lt, begin, next_begin=max(0, stop - margin))
+        out_mv_lt = _pass_through([bridged_mv_lt], _frame(end - begin, fs_hz, ratio, halo), passes, wanted)
+        _mark_missing(out_mv_lt, missing_lt, ratio)
+        yield int(start * ratio), out_mv_lt[:, skipped:].copy()
+
+
+class _Frame(NamedTuple):
+    """Where the samples of a record stand in the transform; each number of samples is one of output samples too."""
+
+    n_in: int
+    #: Samples of padding in front of the record.
+    left: int
+    n_fft: int
+    fs_hz: float
+    #: Output samples per input sample.
+    ratio: Fraction
+
+
+def _frame(n_in: int, fs_hz: float, ratio: Fraction, padding_s: float) -> _Frame:
+    # The transform's length must be a whole number of output samples, and so must the padding in front.
+    step = ratio.denominator
+    left = step * max(1, round(padding_s * fs_hz / step))
+    fast = int(need("scipy.fft", "ingest").next_fast_len(-(-(n_in + 2 * left) // step), real=True))
+    return _Frame(n_in, left, step * fast, fs_hz, ratio)
+
+
+@lru_cache(maxsize=256)
+def _ratio(n_in: int, fs_hz: float, target_hz: float) -> Fraction:
+    """Output samples per input sample, as the simplest of some fractions that hold to the end of the record.
+
+    The transform is a multiple of its denominator long: an odd rate such as 249.89 Hz, taken exactly, would need
+    minutes of padding.
+    """
+    exact = Fraction(target_hz) / Fraction(fs_hz)
+    largest = 1000
+    while abs((simple := exact.limit_denominator(largest)) - exact) * n_in > _RATIO_ERROR_SAMPLES:
+        largest *= 2
+    # A rate too small for any of these fractions still has one.
+    return simple or exact
+
+
+def _padding_s(filters: tuple[Settings, ...], duration_s: float) -> float:
+    """Seconds of odd reflection at each end.
+
+    Half of what the slowest filter reaches leaves 0.3 µV of error at 0.05 Hz; below :data:`PADDING_S` nothing is
+    gained. Long records, where it costs little, get all of the halo, so that neither end acts on the other.
+    """
+    halo = halo_s(filters)
+    slowest_s = max((reach for reach in _reaches_s(filters) if reach is not None), default=0.0)
+    return max(PADDING_S, min(slowest_s / 2, MOST_PADDING_S), 0.0 if halo is None else min(halo, duration_s / 10))
+
+
+@lru_cache(maxsize=64)
+def _passes(filters: tuple[Settings, ...], resampled: bool) -> tuple[_Pass, ...]:
+    """Neighbouring curves make one pass, each stage its own; the last pass brings the new rate."""
+    passes: list[_Pass] = []
+    for is_stage, group in itertools.groupby(filters, key=lambda one: hasattr(_file_of(one), "stage")):
+        neighbours = tuple(group)
+        passes += neighbours if is_stage else [neighbours]
+    if resampled and not (passes and isinstance(passes[-1], tuple)):
+        passes.append(())
+    return tuple(passes)
+
+
+@lru_cache(maxsize=64)
+def _reaches_s(filters: tuple[Settings, ...]) -> tuple[float | None, ...]:
+    files = [(_file_of(one), one) for one in filters]
+    return tuple(file.reach_s(one) if hasattr(file, "reach_s") else None for file, one in files)
+
+
+def _file_of(filter_settings: Settings) -> Any:
+    return occupant("ecgstore.signals.filters", filter_settings.name)  # type: ignore[attr-defined]
+
+
+def _pass_through(
+    signals_mv_lt: Sequence[Signal],
+    frame: _Frame,
+    passes: tuple[_Pass, ...],
+    n_out: int,
+    spectrum: _Spectrum | None = None,
+) -> Signal:
+    """Let signals without gaps go through all passes; ``spectrum`` is theirs where it is already known."""
+    signal_mv_lt = None
+    for number, one in enumerate(passes, start=1):
+        if isinstance(one, Settings):
+            signal_mv_lt = _staged(np.concatenate(signals_mv_lt), frame.fs_hz, one)
+        else:
+            x_lf = (spectrum or _transform(signals_mv_lt, frame)).x_lf
+            if number < len(passes):
+                signal_mv_lt = _shaped(x_lf, frame._replace(ratio=Fraction(1)), one, frame.n_in)
+            else:
+                signal_mv_lt = _shaped(x_lf, frame, one, n_out)
+        signals_mv_lt, spectrum = [signal_mv_lt], None
+    out_mv_lt = np.concatenate(signals_mv_lt) if signal_mv_lt is None else signal_mv_lt
+    return out_mv_lt[:, :n_out]
+
+
+def _staged(signal_mv_lt: Signal, fs_hz: float, filter_settings: Settings) -> Signal:
+    staged_mv_lt = np.asarray(_file_of(filter_settings).stage(signal_mv_lt, fs_hz, filter_settings), dtype=np.float32)
+    if staged_mv_lt.shape != signal_mv_lt.shape:
+        raise ConfigError(
+            "a stage must keep the shape of the signal",
+            where=f"filter {filter_settings.name}",  # type: ignore[attr-defined]
+            expected=signal_mv_lt.shape,
+            got=staged_mv_lt.shape,
+        )
+    return staged_mv_lt
+
+
+class _Spectrum(NamedTuple):
+    x_lf: npt.NDArray[np.complex64]
+    #: From each extended signal's end to its beginning.
+    jump_l: npt.NDArray[np.float32]
+    #: Whether no sample was missing.
+    is_whole: bool
+
+
+def _transform(signals_mv_lt: Sequence[Signal], frame: _Frame) -> _Spectrum:
+    """The spectrum of the extended signals; empty where a sample is seen to be missing."""
+    padded_lt = _odd_extension(signals_mv_lt, frame.left, frame.n_fft - frame.n_in - frame.left)
+    jump_l = padded_lt[:, 0] - padded_lt[:, -1]
+    # A few samples tell of leads that are absent altogether ...
+    if not np.isfinite(padded_lt[:, :: frame.left]).all():
+        return _Spectrum(np.empty((len(padded_lt), 0), np.complex64), jump_l, is_whole=False)
+    x_lf = need("scipy.fft", "ingest").rfft(padded_lt, axis=1, overwrite_x=True)
+    # ... and the bin at 0 Hz, which is the sum of all samples, is finite only where all of them are.
+    return _Spectrum(x_lf, jump_l, is_whole=bool(np.isfinite(x_lf[:, 0]).all()))
+
+
+def _shaped(x_lf: npt.NDArray[np.complex64], frame: _Frame, filters: tuple[Settings, ...], n_out: int) -> Signal:
+    """Multiply a spectrum by the filters' curves, crop it to the new rate and go back: (leads, n_out)."""
+    n_fft, ratio = frame.n_fft, frame.ratio
+    n_fft_out = n_fft * ratio.numerator // ratio.denominator
+    kept = min(n_fft, n_fft_out) // 2 + 1
+    curve = _curve if n_fft < _KEPT_CURVE else _curve.__wrapped__
+    cropped_lf = x_lf[:, :kept] * curve(n_fft, frame.fs_hz, ratio, filters)[:kept]
+    # irfft fills the missing high bins with zeros.
+    out_lt: Signal = need("scipy.fft", "ingest").irfft(cropped_lf, n=n_fft_out, axis=1, overwrite_x=True)
+    first = frame.left * ratio.numerator // ratio.denominator
+    # The copy lets go of the padding.
+    return out_lt[:, first : first + n_out].copy()
+
+
+@lru_cache(maxsize=64)
+def _curve(n_fft: int, fs_hz: float, ratio: Fraction, filters: tuple[Settings, ...]) -> npt.NDArray[np.float32]:
+    """Product of the filters' curves and of the change in level that the change of length brings."""
+    freqs_hz = np.arange(n_fft // 2 + 1) * (fs_hz / n_fft)
+    product = np.full(freqs_hz.shape, float(ratio))
+    for filter_settings in filters:
+        product *= _file_of(filter_settings).gain(freqs_hz, fs_hz, filter_settings)
+    if ratio != 1:
+        # Half the lower rate can't be told from its own alias: nothing at or above it is kept.
+        half_hz = fs_hz * min(1.0, float(ratio)) / 2
+        below = np.clip((half_hz - freqs_hz) / min(CUT_HZ, half_hz / 10), 0.0, 1.0)
+        product *= np.sin(np.pi / 2 * below) ** 2
+    curve = product.astype(np.float32)
+    curve.setflags(write=False)
+    return curve
+
+
+def _odd_extension(signals_lt: Sequence[Signal], left: int, right: int) -> Signal:
+    """Reflect each lead about its end points, again and again where a record is shorter than the padding."""
+    n = signals_lt[0].shape[1]
+    padded_lt = np.empty((sum(map(len, signals_lt)), left + n + right), dtype=np.float32)
+    inner_lt = padded_lt[:, left : left + n]
+    np.concatenate(signals_lt, axis=0, out=inner_lt)
+    if n == 1:
+        padded_lt[:] = inner_lt
+        return padded_lt
+    # Infinite samples are gaps, which show themselves in the spectrum.
+    with np.errstate(invalid="ignore"):
+        begin, end = left, left + n
+        while begin > 0:
+            k = min(begin, n - 1)
+            mirrored_lt = padded_lt[:, begin + k : begin : -1]
+            np.subtract(2 * padded_lt[:, begin : begin + 1], mirrored_lt, out=padded_lt[:, begin - k : begin])
+            begin -= k
+        while end < padded_lt.shape[1]:
+            k = min(padded_lt.shape[1] - end, n - 1)
+            mirrored_lt = padded_lt[:, end - 2 : end - 2 - k : -1]
+            np.subtract(2 * padded_lt[:, end - 1 : end], mirrored_lt, out=padded_lt[:, end : end + k])
+            end += k
+    return padded_lt
+
+
+def _band_power(spectrum: _Spectrum, frame: _Frame, bands_hz: Bands) -> npt.NDArray[np.float32]:
+    """Mean power (leads, bands) in the square of the signal's unit; bands (low, high) in Hz."""
+    n_bins = frame.n_fft // 2 + 1
+    power_lb = np.zeros((len(spectrum.x_lf), len(bands_hz)))
+    for power_l, (low_hz, high_hz) in zip(power_lb.T, bands_hz, strict=True):
+        low = max(1, _bin_at(low_hz, frame))
+        high = min(n_bins, _bin_at(high_hz, frame)) if high_hz < frame.fs_hz else n_bins
+        if low < high and low_hz <= 0:
+            power_l[:] = _variance_within(spectrum, frame, high)
+        elif low < high:
+            power_l[:] = _sum_of_powers(spectrum, frame, low, high)
+    return np.maximum(power_lb, 0.0).astype(np.float32)
+
+
+def _variance_within(spectrum: _Spectrum, frame: _Frame, high: int) -> npt.NDArray[np.float64]:
+    """Variance per lead, over the record alone, of what lies in the bins below ``high``.
+
+    Reflection about an R peak lifts the padding by twice its height: over padding and all, that would be wander.
+    """
+    # Some points per period of the highest frequency are enough: the spectrum is cropped as for another rate.
+    n_points = max(2 * high, min(8 * high, frame.n_fft))
+    wander_lt = need("scipy.fft", "ingest").irfft(spectrum.x_lf[:, :high], n=n_points, axis=1)
+    at = np.arange(n_points) * (frame.n_fft / n_points) - frame.left
+    within_lt = wander_lt[:, (at >= 0) & (at < frame.n_in)].astype(np.float64) * (n_points / frame.n_fft)
+    return np.asarray(within_lt.var(axis=1)) if within_lt.shape[1] > 1 else np.zeros(len(within_lt))
+
+
+def _sum_of_powers(spectrum: _Spectrum, frame: _Frame, low: int, high: int) -> npt.NDArray[np.float64]:
+    """Parseval's sum of 2|X|²/n² per lead over the bins from ``low`` to below ``high``.
+
+    The transform takes the signal for a circle. Where its ends don't meet, the jump is spread over all frequencies:
+    a wander of 2 mV would look like 10 µV of noise. So X is that of the signal with its ends faded into each other,
+    X + jump · U: |X|² + 2 jump Re(X U*) + jump² |U|², for which nothing need be copied.
+    """
+    # Real and imaginary parts side by side: sums of their products are what is wanted.
+    parts_lf = spectrum.x_lf.view(np.float32)
+    fade_f = _fade(frame.n_fft, min(frame.left, math.ceil(frame.fs_hz)))
+
+    def squares(low: int, high: int) -> npt.NDArray[np.float64]:
+        x_lf, u_f = parts_lf[:, 2 * low : 2 * high], fade_f[2 * low : 2 * high]
+        mixed_l = 2.0 * (x_lf @ u_f) + spectrum.jump_l * (u_f @ u_f)
+        return np.asarray(np.vecdot(x_lf, x_lf) + spectrum.jump_l.astype(np.float64) * mixed_l)
+
+    total_l = squares(low, high)
+    n_bins = frame.n_fft // 2 + 1
+    if high == n_bins and frame.n_fft % 2 == 0:
+        # The bin at half the rate has no twin of negative frequency.
+        total_l -= 0.5 * squares(n_bins - 1, n_bins)
+    return total_l * (2.0 / frame.n_fft**2)
+
+
+def _bin_at(freq_hz: float, frame: _Frame) -> int:
+    """The first bin at or above a frequency."""
+    return math.ceil(freq_hz * frame.n_fft / frame.fs_hz - 1e-9)
+
+
+@lru_cache(maxsize=64)
+def _fade(n_fft: int, width: int) -> npt.NDArray[np.float32]:
+    """What closes a jump of 1 from the end of a circle to its beginning: half of it on either side, as a cosine.
+
+    Real and imaginary parts of its spectrum side by side.
+    """
+    half_t = 0.25 * (1.0 + np.cos(np.pi * (np.arange(width) + 0.5) / width))
+    closing_t = np.zeros(n_fft)
+    closing_t[:width] = -half_t
+    closing_t[-width:] = half_t[::-1]
+    fade_f: npt.NDArray[np.float32] = np.fft.rfft(closing_t).astype(np.complex64).view(np.float32)
+    fade_f.setflags(write=False)
+    return fade_f
+
+
+#: Per lead a recorded (sample, value) outside a signal, or None.
+_Knots = Sequence[tuple[int, float] | None]
+
+
+def _bridge(signal_lt: Signal, missing_lt: Missing, before: _Knots = (), after: _Knots = ()) -> Signal:
+    """Draw a straight line across each gap, and a level one to the edge where a record begins or ends with one.
+
+    ``before`` and ``after`` are the recorded samples nearest to the signal, for gaps that reach beyond it. A lead
+    without any sample becomes 0.
+    """
+    bridged_lt = signal_lt.copy()
+    t = np.arange(signal_lt.shape[1])
+    for lead in np.flatnonzero(missing_lt.any(axis=1)).tolist():
+        missing_t = missing_lt[lead]
+        if missing_t.all():
+            bridged_lt[lead] = 0.0
+            continue
+        at, values = t[~missing_t], signal_lt[lead, ~missing_t]
+        if before and (knot := before[lead]) is not None:
+            at, values = np.insert(at, 0, knot[0]), np.insert(values, 0, knot[1])
+        if after and (knot := after[lead]) is not None:
+            at, values = np.append(at, knot[0]), np.append(values, np.float32(knot[1]))
+        bridged_lt[lead, missing_t] = np.interp(t[missing_t], at, values)
+    return bridged_lt
+
+
+class _Gaps:
+    """Bridges the gaps of a record's pieces as those of the whole record; pieces must come in order."""
+
+    def __init__(self, read_piece: Callable[[int, int], Signal], n_samples: int, chunk: int) -> None:
+        self._read, self._n_samples, self._chunk = read_piece, n_samples, chunk
+        #: Per lead the last recorded (sample, value) before the next piece; and the first one behind the last piece,
+        #: where it had to be looked for. Sample ``n_samples``: there is none.
+        self._before: dict[int, tuple[int, float]] = {}
+        self._after: dict[int, tuple[int, float]] = {}
+
+    def bridge(self, signal_lt: Signal, missing_lt: Missing, begin: int, next_begin: int) -> Signal:
+        """Bridge the piece that begins with sample ``begin``; the next one will with ``next_begin``."""
+        end = begin + signal_lt.shape[1]
+        # A lead without any sample here has nothing that could be wrong: it is missing whatever is drawn.
+        open_l = missing_lt[:, -1] & ~missing_lt.all(axis=1)
+        unknown = [lead for lead in np.flatnonzero(open_l).tolist() if self._after.get(lead, (0, 0.0))[0] < end]
+        self._look_ahead(unknown, end)
+        leads = range(len(signal_lt))
+        before = [self._knot(self._before.get(lead), begin) for lead in leads]
+        after = [self._knot(self._after.get(lead), begin) if open_l[lead] else None for lead in leads]
+        recorded_lt = ~missing_lt[:, : next_begin - begin]
+        for lead in np.flatnonzero(recorded_lt.any(axis=1)).tolist():
+            last = int(np.flatnonzero(recorded_lt[lead])[-1])
+            self._before[lead] = begin + last, float(signal_lt[lead, last])
+        return _bridge(signal_lt, missing_lt, before, after)
+
+    def _look_ahead(self, wanted: Sequence[int], start: int) -> None:
+        for lead in wanted:
+            self._after[lead] = self._n_samples, 0.0
+        for at in range(start, self._n_samples, self._chunk):
+            if not wanted:
+                return
+            signal_lt = self._read(at, min(at + self._chunk, self._n_samples))
+            for lead in wanted:
+                recorded = np.flatnonzero(np.isfinite(signal_lt[lead]))
+                if recorded.size:
+                    self._after[lead] = at + int(recorded[0]), float(signal_lt[lead, recorded[0]])
+            wanted = [lead for lead in wanted if self._after[lead][0] == self._n_samples]
+
+    def _knot(self, found: tuple[int, float] | None, begin: int) -> tuple[int, float] | None:
+        return None if found is None or found[0] == self._n_samples else (found[0] - begin, found[1])
+
+
+def _mark_missing(out_lt: Signal, missing_lt: Missing, ratio: Fraction) -> None:
+    """Make NaN what has a missing input sample within half an output step (or nearest, if upsampled)."""
+    leads = np.flatnonzero(missing_lt.any(axis=1))
+    if not leads.size:
+        return
+    n_in, n_out = missing_lt.shape[1], out_lt.shape[1]
+    # Whole numbers throughout, so that a piece of a record gives what the whole record gives: output j stands at
+    # input j · q / p, and half a step is q / 2p, or half an input sample if that is more.
+    p, q = ratio.numerator, ratio.denominator
+    centre, half = 2 * q * np.arange(n_out, dtype=np.int64), max(p, q)
+    first = np.clip(-((half - centre) // (2 * p)), 0, n_in - 1)
+    last = np.clip(-((-half - centre) // (2 * p)), first + 1, n_in)
+    # A running count of missing samples answers "any in [first, last)" for all outputs at once.
+    count_lt = np.zeros((leads.size, n_in + 1), dtype=np.int64)
+    np.cumsum(missing_lt[leads], axis=1, out=count_lt[:, 1:])
+    rows, columns = np.nonzero(count_lt[:, last] > count_lt[:, first])
+    out_lt[leads[rows], columns] = np.nan

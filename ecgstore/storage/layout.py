@@ -1,0 +1,122 @@
+"""What a store looks like on disk: names, dtypes, units. Pure; no I/O. The contract is docs/format.md.
+
+This is the only file that spells the names of objects and columns, and the only one where counts live.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+FORMAT = "ecgstore"
+#: Raised whenever anything in this file changes what is written. Readers accept the versions they know.
+FORMAT_VERSION = 2
+READABLE_VERSIONS = frozenset({1, 2})
+
+ROOT = "zarr.json"
+SIGNAL = "signal"
+RECORDS = "records.parquet"
+LEADS = "leads.parquet"
+STATEMENTS = "statements.parquet"
+BEATS = "beats.parquet"
+REJECTED = "rejected.parquet"
+COMMITS = "commits"
+MANIFEST = "manifest.json"
+#: Present only while a store is being built; after a kill in the last moment they can stay behind.
+SCAFFOLD = "building."
+BUILDING = f"{SCAFFOLD}json"
+LOCK = f"{SCAFFOLD}lock"
+SCAN = f"{SCAFFOLD}scan.parquet"
+
+#: One count is one microvolt, in every store but a raw one: the hot path needs no scale per record.
+COUNTS_PER_MV = 1000
+
+#: int16's lowest value never comes from a signal: it says "not recorded".
+NOT_RECORDED = np.int16(-32768)
+MAX_COUNT = 32767
+
+#: Samples per inner chunk: 40 records of 10 s at 100 Hz, 0.96 MB raw for twelve leads.
+CHUNK_SAMPLES = 40_000
+#: Inner chunks per shard: as many as leave MIN_SHARDS shards or more, for parallel work and fine resume.
+CHUNKS_PER_SHARD = (32, 24, 16, 12, 8, 6, 4, 3, 2, 1)
+MIN_SHARDS = 8
+
+
+class Counts(NamedTuple):
+    """Quantised samples (leads, samples), and how many of each lead's did not fit (leads,)."""
+
+    counts_lt: npt.NDArray[np.int16]
+    n_clipped_l: npt.NDArray[np.int64]
+
+
+def mv_to_counts(signal_mv_lt: npt.NDArray[np.float32]) -> Counts:
+    """Quantise millivolts to counts of 1 µV: NaN becomes :data:`NOT_RECORDED`, the rest is clipped to ±32.767 mV.
+
+    Shapes are kept. Rounding is to nearest, ties to even.
+    """
+    scaled_lt = signal_mv_lt * np.float32(COUNTS_PER_MV)
+    np.rint(scaled_lt, out=scaled_lt)
+    # fmax passes over NaN; most records are whole and small, and need none of the slow steps.
+    n_clipped_l = np.zeros(len(scaled_lt), dtype=np.int64)
+    if scaled_lt.size and max(np.fmax.reduce(scaled_lt, axis=None), -np.fmin.reduce(scaled_lt, axis=None)) > MAX_COUNT:
+        n_clipped_l = np.count_nonzero(np.abs(scaled_lt) > MAX_COUNT, axis=1)
+        np.clip(scaled_lt, -MAX_COUNT, MAX_COUNT, out=scaled_lt)
+    missing_lt = np.isnan(scaled_lt)
+    if missing_lt.any():
+        scaled_lt[missing_lt] = NOT_RECORDED
+    return Counts(scaled_lt.astype(np.int16), n_clipped_l)
+
+
+def counts_to_mv(counts_lt: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
+    """Turn counts into float32 millivolts, NaN where nothing was recorded. Shapes are kept."""
+    signal_mv_lt = counts_lt.astype(np.float32) / np.float32(COUNTS_PER_MV)
+    signal_mv_lt[counts_lt == NOT_RECORDED] = np.nan
+    return signal_mv_lt
+
+
+def adc_to_mv(
+    counts_lt: npt.NDArray[np.int16], gain_per_mv_l: npt.NDArray[np.float64], baseline_l: npt.NDArray[np.int32]
+) -> npt.NDArray[np.float32]:
+    """Millivolts of a raw store's counts: (count − baseline) / gain, NaN where nothing was recorded."""
+    signal_mv_lt = ((counts_lt - baseline_l[:, None].astype(np.float64)) / gain_per_mv_l[:, None]).astype(np.float32)
+    signal_mv_lt[counts_lt == NOT_RECORDED] = np.nan
+    return signal_mv_lt
+
+
+def shard_samples(total_samples: int, longest: int = 0) -> int:
+    """Samples per shard for a store of ``total_samples`` whose longest record has ``longest``.
+
+    A pure function, so that plans agree. Large stores get 1,280,000 (30.7 MB raw for twelve leads: few
+    objects); small ones smaller shards, so that work still spreads over workers and a killed ingest loses
+    little, but not so small that a record of ordinary length would straddle one.
+    """
+    largest = max(CHUNKS_PER_SHARD)
+    for chunks in CHUNKS_PER_SHARD:
+        if total_samples >= MIN_SHARDS * chunks * CHUNK_SAMPLES:
+            break
+    needed = -(-longest // CHUNK_SAMPLES)
+    return min(max(chunks, needed), largest) * CHUNK_SAMPLES
+
+
+def shard_object(shard: int) -> str:
+    """Path of a shard's object inside the store (Zarr v3, chunk key encoding "default")."""
+    return f"{SIGNAL}/c/0/{shard}"
+
+
+def commit_object(shard: int) -> str:
+    """Path of a shard's commit record inside the store."""
+    return f"{COMMITS}/{shard:06d}.arrow"
+
+
+#: What is measured on each lead, in this order.
+MEASURES: tuple[str, ...] = (
+    "flat_fraction",
+    "clipped_fraction",
+    "missing_fraction",
+    "hf_noise_mv",
+    "mains_mv",
+    "baseline_mv",
+    "range_mv",
+)

@@ -1,0 +1,103 @@
+"""The tables of a store as Arrow, and their bytes. Pure; column names are docs/format.md's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ecgstore.storage.layout import MEASURES
+
+if TYPE_CHECKING:
+    pass
+
+#: Columns of quality, one number per record: the worst of its leads.
+WORST = [(name, pa.float32()) for name in MEASURES]
+#: What is known of a record once its samples stand in the store.
+WRITTEN = [
+    ("lead_states", pa.string()),
+    ("n_clipped", pa.int64()),
+    ("n_not_recorded", pa.int64()),
+    *WORST,
+    ("einthoven_mv", pa.float32()),
+    ("suspects", pa.string()),
+    ("signature", pa.uint64()),
+    ("heart_rate_bpm", pa.float32()),
+    ("sqi", pa.float32()),
+    ("noise_rms_mv", pa.float32()),
+    ("snr_db", pa.float32()),
+    ("source_crc32", pa.int64()),
+    ("crc32", pa.int64()),
+    ("warnings", pa.string()),
+]
+RECORDS_SCHEMA = pa.schema(
+    [
+        ("record_id", pa.string()),
+        ("patient_key", pa.string()),
+        ("source", pa.string()),
+        ("site", pa.string()),
+        ("start", pa.int64()),
+        ("n_samples", pa.int64()),
+        ("shard", pa.int32()),
+        ("fold", pa.int16()),
+        ("age_years", pa.float32()),
+        ("sex", pa.string()),
+        ("source_fs_hz", pa.float64()),
+        *WRITTEN,
+    ]
+)
+STATEMENTS_SCHEMA = pa.schema(
+    [("row", pa.int64()), ("code", pa.string()), ("system", pa.string()), ("likelihood", pa.float32())]
+)
+BEATS_SCHEMA = pa.schema([("row", pa.int64()), ("sample", pa.int64()), ("symbol", pa.string())])
+REJECTED_SCHEMA = pa.schema([("record_id", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
+
+
+def leads_schema(n_leads: int) -> pa.Schema:
+    """One list of ``n_leads`` numbers per record and column; gain and baseline are null but in a raw store."""
+    return pa.schema(
+        [(name, pa.list_(pa.float32(), n_leads)) for name in MEASURES]
+        + [("gain_per_mv", pa.list_(pa.float64(), n_leads)), ("baseline", pa.list_(pa.int32(), n_leads))]
+    )
+
+
+def commit_schema(n_leads: int) -> pa.Schema:
+    """What a task says of its records. Columns of :func:`leads_schema` are prefixed with ``leads.``."""
+    per_lead = [(f"leads.{field.name}", field.type) for field in leads_schema(n_leads)]
+    beats = [("beats.sample", pa.list_(pa.int64())), ("beats.symbol", pa.list_(pa.string()))]
+    return pa.schema([("record_id", pa.string()), *WRITTEN, *per_lead, *beats])
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """The table as one Parquet file, the same bytes for the same table."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return bytes(sink.getvalue())
+
+
+def from_parquet(content: bytes) -> pa.Table:
+    """Read such bytes back.
+
+    Not by ``pyarrow.parquet.read_table``: the threads that it leaves behind abort the process at its end, half
+    of the times, where torch was imported first (apache/arrow#34314).
+    """
+    return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+
+
+def to_arrow(table: pa.Table, about: Mapping[str, Any]) -> bytes:
+    """The table and a JSON text beside it as one Arrow IPC file."""
+    sink = pa.BufferOutputStream()
+    table = table.replace_schema_metadata({"about": json.dumps(about, separators=(",", ":"), sort_keys=True)})
+    with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as file:
+        file.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def from_arrow(content: bytes) -> tuple[pa.Table, dict[str, Any]]:
+    """Read such bytes back; raises ValueError or KeyError where they are not whole."""
+    with pa.ipc.open_file(pa.BufferReader(content)) as file:
+        table = file.read_all()
+    return table.replace_schema_metadata(None), json.loads(table.schema.metadata[b"about"])

@@ -1,0 +1,188 @@
+"""The samples of whole records."""
+
+from __future__ import annotations
+
+import math
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ecgstore.errors import RecordError
+from ecgstore.wfdb_io.files import beside, crc32_of, fill, one_line, open_file
+from ecgstore.wfdb_io.header import NOT_RECORDED, Header
+from ecgstore.wfdb_io.pieces import PieceReader
+from ecgstore.wfdb_io.scale import INVALID_16, agree, disagreement, plain_mv, scale_of
+from ecgstore.wfdb_io.segments import read_header
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RawSignal:
+    """Samples as recorded: ``signal_mv_lt`` float32 (signals, samples) in mV, NaN = not recorded.
+
+    A signal that isn't a voltage, or has no usable gain, is NaN throughout. ``source_crc32`` is over the bytes of
+    the signal files, in the header's order.
+    """
+
+    signal_mv_lt: npt.NDArray[np.float32]
+    source_crc32: int
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NativeCounts:
+    """Samples as the converter gave them: ``counts_lt`` int16 (signals, samples), -32768 = not recorded.
+
+    mV = (count - ``baseline_l``) / ``gain_per_mv_l``; the gain is NaN for a signal that isn't a voltage.
+    """
+
+    counts_lt: npt.NDArray[np.int16]
+    gain_per_mv_l: npt.NDArray[np.float64]
+    baseline_l: npt.NDArray[np.int32]
+    source_crc32: int
+    warnings: tuple[str, ...] = ()
+
+
+def read_signal(path: Path, header: Header, record_id: str) -> RawSignal:
+    """Read all samples of the record at ``path`` (without suffix), in the header's signal order.
+
+    Raises RecordError: missing_signal, truncated, bad_checksum, bad_initial_value, bad_signal, no_samples.
+    """
+    (outcome,) = read_signals([(path, header, record_id)])
+    if isinstance(outcome, RecordError):
+        raise outcome
+    return outcome
+
+
+def read_signals(records: Sequence[tuple[Path, Header, str]]) -> list[RawSignal | RecordError]:
+    """:func:`read_signal` for several records; one that can't be read gives its error instead.
+
+    Plain records of one shape are decoded together: what a record costs is not arithmetic but calls, each of
+    which lets go of the interpreter and must win it back from the other threads.
+    """
+    outcomes: list[RawSignal | RecordError | None] = [None] * len(records)
+    alike: dict[tuple[int, int], list[int]] = {}
+    for i, (path, header, record_id) in enumerate(records):
+        if header.plain:
+            alike.setdefault((header.n_samples, len(header.lead_names)), []).append(i)
+            continue
+        try:
+            reader = PieceReader(path, header, record_id)
+            signal_mv_lt = reader.read(0, header.n_samples)
+            outcomes[i] = RawSignal(signal_mv_lt, *reader.finish())
+        except RecordError as error:
+            outcomes[i] = error
+    for indices in alike.values():
+        for i, outcome in zip(indices, _read_plain([records[i] for i in indices]), strict=True):
+            outcomes[i] = outcome
+    return [outcome for outcome in outcomes if outcome is not None]
+
+
+def read_native_counts(path: Path, header: Header, record_id: str) -> NativeCounts:
+    """Read all samples as the converter gave them, and what makes millivolts of them.
+
+    Raises RecordError: what :func:`read_signal` raises; not_16_bit where a voltage has counts beyond ±32767;
+    bad_gain where the segments of a record have different gains, so that its counts have no common meaning.
+    """
+    reader = PieceReader(path, header, record_id)
+    counts_lt = reader.read_counts(0, header.n_samples)
+    source_crc32, warnings = reader.finish()
+    gain_per_mv_l, baseline_l = _native_scale(header, record_id)
+    out_lt = np.empty(counts_lt.shape, dtype=np.int16)
+    for row, counts_t in enumerate(counts_lt):
+        is_out_t = (counts_t <= INVALID_16) | (counts_t > -INVALID_16 - 1)
+        if is_out_t.any():
+            if not math.isnan(gain_per_mv_l[row]) and (is_out_t & (counts_t != NOT_RECORDED)).any():
+                detail = f"{header.lead_names[row]}: {counts_t[is_out_t & (counts_t != NOT_RECORDED)][0]}"
+                raise RecordError(record_id, "not_16_bit", detail)
+            counts_t = np.where(is_out_t, INVALID_16, counts_t)
+        out_lt[row] = counts_t
+    return NativeCounts(out_lt, np.array(gain_per_mv_l), np.array(baseline_l, dtype=np.int32), source_crc32, warnings)
+
+
+def read_counts(path: Path) -> tuple[npt.NDArray[np.float32], float, tuple[str, ...]]:
+    """Read a record's counts whatever its units and gains: float32 (signals, samples), NaN = not recorded; the
+    rate in Hz; the signals' names. For noise, which has a shape but no millivolts.
+
+    Raises RecordError as :func:`read_header` and :func:`read_signal` do.
+    """
+    header = read_header(path, path.name)
+    reader = PieceReader(path, header, path.name)
+    counts_lt = reader.read_counts(0, header.n_samples)
+    reader.finish()
+    counts_or_nan_lt = counts_lt.astype(np.float32)
+    counts_or_nan_lt[counts_lt == NOT_RECORDED] = np.nan
+    return counts_or_nan_lt, header.fs_hz, header.lead_names
+
+
+def _native_scale(header: Header, record_id: str) -> tuple[list[float], list[int]]:
+    """Counts per mV and baselines, which all segments must share; a signal that is in none keeps the layout's."""
+    own = scale_of(header.layout)
+    scales = list(zip(own.gain_per_mv, own.baselines, strict=True))
+    seen: set[int] = set()
+    for segment in header.segments:
+        for row, its_row in enumerate(segment.rows):
+            if its_row < 0 or segment.header is None:
+                continue
+            its = scale_of(segment.header.layout)
+            found = its.gain_per_mv[its_row], its.baselines[its_row]
+            both_unusable = math.isnan(found[0]) and math.isnan(scales[row][0])
+            if row in seen and found != scales[row] and not both_unusable:
+                detail = f"{header.lead_names[row]}: gain or baseline differs between segments"
+                raise RecordError(record_id, "bad_gain", detail)
+            scales[row] = found
+            seen.add(row)
+    return [gain_per_mv for gain_per_mv, _ in scales], [baseline for _, baseline in scales]
+
+
+def _read_plain(records: Sequence[tuple[Path, Header, str]]) -> list[RawSignal | RecordError]:
+    """Plain records of one shape: files → counts (records, leads, samples) → verified → millivolts."""
+    _, first, _ = records[0]
+    n_signals = len(first.lead_names)
+    counts_btl = np.empty((len(records), first.n_samples, n_signals), dtype="<i2")
+    outcomes: list[RawSignal | RecordError | None] = [None] * len(records)
+    source_crc32s = [0] * len(records)
+    for i, (path, header, record_id) in enumerate(records):
+        try:
+            source_crc32s[i] = _read_plain_file(os.fspath(path), header, record_id, counts_btl[i])
+        except RecordError as error:
+            outcomes[i] = error
+            counts_btl[i] = 0
+    # One transpose here, so that every later step runs along contiguous samples.
+    counts_blt = np.ascontiguousarray(counts_btl.transpose(0, 2, 1))
+    # Unsigned 16-bit arithmetic wraps around just as the checksum does.
+    sums_bl = counts_blt.view(np.uint16).sum(axis=2, dtype=np.uint16)
+    stated_b2l = np.frombuffer(b"".join(header.stated for _, header, _ in records), np.int32)
+    is_right_b = agree(stated_b2l.reshape(-1, 2, n_signals), counts_blt[:, :, 0], sums_bl)
+    signal_mv_blt = plain_mv(counts_blt, [header.layout for _, header, _ in records])
+    if counts_blt.min() == INVALID_16:
+        invalid_blt = counts_blt == INVALID_16
+        signal_mv_blt[invalid_blt] = np.nan
+        for i in np.flatnonzero(invalid_blt.all(axis=(1, 2))).tolist():
+            outcomes[i] = RecordError(records[i][2], "no_samples", "every sample is marked as not recorded")
+    for i, (_, header, record_id) in enumerate(records):
+        if outcomes[i] is None and not is_right_b[i]:
+            outcomes[i] = disagreement(header, counts_blt[i, :, 0].tolist(), sums_bl[i].tolist(), record_id)
+        if outcomes[i] is None:
+            outcomes[i] = RawSignal(signal_mv_blt[i], source_crc32s[i])
+    return [outcome for outcome in outcomes if outcome is not None]
+
+
+def _read_plain_file(base: str, header: Header, record_id: str, counts_tl: npt.NDArray[np.int16]) -> int:
+    """Fill ``counts_tl`` (samples, leads) from the record's one signal file; returns the file's CRC-32."""
+    name, offset = header.files[0], header.layout.byte_offsets[0]
+    try:
+        with open_file(beside(base, name), name, record_id) as file:
+            crc = crc32_of(file, offset) if offset else 0
+            n_bytes = fill(file, counts_tl.reshape(-1).view(np.uint8).data)
+            crc = crc32_of(file, None, zlib.crc32(counts_tl.data, crc))
+    except OSError as error:
+        raise RecordError(record_id, "bad_signal", f"{name}: {one_line(error)}") from None
+    if n_bytes < counts_tl.nbytes:
+        whole = n_bytes // (2 * counts_tl.shape[1])
+        raise RecordError(record_id, "truncated", f"{name}: {whole} of {header.n_samples} samples")
+    return crc

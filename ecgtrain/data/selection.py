@@ -1,0 +1,102 @@
+"""Which records are trained on, who is left out, who was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ecgstore import ConfigError, Store, open_store
+from ecgtrain.data.feed import Part
+from ecgtrain.data.plan import Int64
+from ecgtrain.data.settings import Data
+from ecgtrain.errors import LeakageError
+from ecgtrain.tasks import Targets
+from ecgtrain.views.passport import Passport
+
+SEEN = "seen.parquet"
+
+
+def select_parts(data: Data, store: Store, folds: Sequence[int], passport: Passport) -> list[Part]:
+    """The records of ``folds`` that ``data`` selects, in ``store`` and in the stores mixed in.
+
+    Raises PassportError if a store was prepared otherwise than ``store``, and ConfigError if the list of patients to
+    leave out can't be read, or is of nobody here.
+    """
+    folds = [fold for fold in folds if fold not in data.exclude_folds]
+    rows = store.select(folds=folds, sources=data.sources, sites=data.sites, where=data.where)
+    parts = [Part(store, rows, data.weight)]
+    for other in data.stores:
+        mixed = open_store(other.path)
+        passport.refuse_other(mixed)
+        parts.append(Part(mixed, mixed.select(folds=folds, where=other.where), other.weight))
+    unwanted = None if data.exclude_patients is None else _patients(Path(data.exclude_patients), parts)
+    return [part._replace(rows=_wanted(part, data.exclude_sources, unwanted)) for part in parts]
+
+
+def _wanted(part: Part, exclude_sources: Sequence[str], unwanted: frozenset[str] | None) -> Int64:
+    store, rows, _ = part
+    kept = ~np.isin(store.column("source")[rows], exclude_sources)
+    if unwanted is not None:
+        kept &= ~np.isin(store.column("patient_key")[rows].astype(str), sorted(unwanted))
+    return rows[kept]
+
+
+def _patients(path: Path, parts: Sequence[Part]) -> frozenset[str]:
+    """The patient keys that a file lists."""
+    try:
+        if path.suffix == ".parquet":
+            keys = pq.ParquetFile(path).read(columns=["patient_key"], use_threads=False)["patient_key"].to_pylist()
+        else:
+            keys = path.read_text(encoding="utf-8").split()
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        said = " ".join(str(error).split())[:200]
+        raise ConfigError("the patients to leave out can't be read", where=path, got=said) from error
+    listed = frozenset(key for key in keys if key)
+    here = {str(key) for part in parts for key in part.store.column("patient_key")}
+    if not listed & here:
+        raise ConfigError(
+            "none of the patients to leave out is in the stores",
+            where=path,
+            expected=f"keys such as {next(iter(sorted(here - {''})), 'these stores have none')}",
+            got=f"{len(listed)} keys",
+            fix="take the keys of records.parquet; they hang on the key that patients were hashed with",
+        )
+    return listed
+
+
+def labelled_parts(parts: list[Part], targets: Targets | None) -> list[Part]:
+    """The records that have a target at all; all of them where none is learned."""
+    if targets is None:
+        return parts
+    return [part._replace(rows=targets.labelled(part.rows)) for part in parts]
+
+
+def refuse_shared_patients(parts: Sequence[Part], validation_parts: Sequence[Part]) -> None:
+    seen, held_out = (
+        {str(key) for part in some for key in part.store.column("patient_key")[part.rows]}
+        for some in (parts, validation_parts)
+    )
+    shared = (seen & held_out) - {""}
+    if shared:
+        raise LeakageError(
+            f"{len(shared)} patients are in the training and in the validation folds",
+            where=", ".join(part.store.path for part in parts),
+            fix="ingest again with patient-disjoint folds",
+        )
+
+
+def write_seen(path: Path, roles: dict[str, Sequence[Part]]) -> None:
+    """Who was seen: the evaluation's guard against leaks reads this."""
+    tables = []
+    for role, parts in roles.items():
+        for store, rows, _ in parts:
+            table = store.records.select(["record_id", "patient_key", "source", "fold"]).take(pa.array(rows))
+            table = table.append_column("role", pa.array([role] * len(rows), type=pa.string()))
+            tables.append(table.replace_schema_metadata(None))
+    fingerprint = next(iter(roles.values()))[0].store.fingerprint
+    together = pa.concat_tables(tables).replace_schema_metadata({"store_fingerprint": fingerprint})
+    pq.write_table(together, path)

@@ -1,0 +1,79 @@
+"""Settings of the data: which records, and how they are fed."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from ecgstore import Settings
+from ecgtrain.data.plan import MAX_DRAWS
+
+
+class Feeding(Settings):
+    """How decoded records are kept, and which of their windows training draws.
+
+    ``feed``: device, resident, memmap and stream are described in :mod:`ecgtrain.data.feed`; auto takes the first
+    that the records fit. ``cache_dir``: where a memmap goes. ``edge_s``: seconds at both ends of every record
+    that no window touches. ``windows``: one window per record and epoch, or as many as lie side by side in it.
+    ``balance``: sources, or statements (a record goes by its rarest one), come alike; ``balance_strength`` below 1
+    stops short of that. ``draws`` windows are taken from each record of a stream while its shard is decoded, and
+    ``pool_shards`` shards are mixed. ``strict``: stop at a record that can't be read, instead of going on without.
+    """
+
+    feed: Literal["auto", "device", "resident", "memmap", "stream"] = "auto"
+    cache_dir: str | None = None
+    edge_s: NonNegativeFloat = 0.0
+    windows: Literal["record", "length"] = "record"
+    balance: Literal["none", "source", "statement"] = "none"
+    balance_strength: PositiveFloat = Field(default=1.0, le=1.0)
+    draws: int = Field(default=8, ge=8, le=MAX_DRAWS)
+    pool_shards: PositiveInt = 16
+    strict: bool = False
+
+
+class MixedStore(Settings):
+    """Another store to pretrain on; ``where`` selects records, ``weight`` is its share of the windows."""
+
+    path: str
+    weight: PositiveFloat | None = None
+    where: str = ""
+
+
+class Data(Feeding):
+    """Where the records come from. ``leads`` picks some of the store's, in this order; all by default.
+
+    ``where``, ``sources`` and ``sites`` select records of ``store`` for pretraining, within the folds.
+    ``exclude_sources``, ``exclude_folds`` and ``exclude_patients`` leave records of all stores out of pretraining. The
+    last is a text file with a patient key on each line, or the ``seen.parquet`` of another run.
+
+    ``noise_bank``: a folder with the recorded noise of NSTDB, for views that add it.
+
+    ``stores`` are mixed in; with ``weight`` set on all of them and here, windows come in those proportions, else
+    every record counts alike. Passport and statistics are those of ``store``.
+    """
+
+    store: str
+    leads: tuple[str, ...] | None = Field(default=None, min_length=1)
+    where: str = ""
+    sources: tuple[str, ...] | None = Field(default=None, min_length=1)
+    sites: tuple[str, ...] | None = Field(default=None, min_length=1)
+    exclude_sources: tuple[str, ...] = ()
+    exclude_folds: tuple[int, ...] = ()
+    exclude_patients: str | None = None
+    noise_bank: str | None = None
+    weight: PositiveFloat | None = None
+    stores: tuple[MixedStore, ...] = ()
+
+    @model_validator(mode="after")
+    def _weights(self) -> Self:
+        weights = [self.weight, *(other.weight for other in self.stores)]
+        if len({weight is None for weight in weights}) > 1:
+            raise ValueError("give every store a weight (data.weight is that of data.store), or none of them")
+        return self

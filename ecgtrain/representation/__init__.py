@@ -1,0 +1,1 @@
+"""The backbone that came out: exported, loaded, its features, its nulls."""

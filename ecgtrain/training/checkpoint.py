@@ -1,0 +1,188 @@
+"""Checkpoints: whole or not there at all, and safe to load.
+
+    step-00001200/
+      model.safetensors     every weight and buffer of the objective; the backbone's begin with "backbone."
+      trainer.pt            step, optimiser, torch's generator: plain tensors, loaded with weights_only=True
+      config.json           the resolved recipe
+      preprocessing.json    the passport: how signals were prepared
+      checkpoint.json       SHA-256 of the files above, written last
+
+A checkpoint is written aside, flushed to the disk, and renamed. One whose hashes don't agree is passed over
+for the one before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ecgstore import ConfigError
+from ecgstore.inner import parse
+from ecgtrain.errors import CheckpointError, PassportError
+from ecgtrain.views.passport import Passport
+
+MODEL, TRAINER, CONFIG, PASSPORT, SEAL = (
+    "model.safetensors",
+    "trainer.pt",
+    "config.json",
+    "preprocessing.json",
+    "checkpoint.json",
+)
+
+log = logging.getLogger(__name__)
+
+
+def save(
+    folder: Path,
+    step: int,
+    *,
+    model: nn.Module,
+    trainer: Mapping[str, Any],
+    config: Mapping[str, Any],
+    passport: Passport,
+    keep: int = 2,
+) -> Path:
+    """Write ``folder/step-XXXXXXXX`` and remove all but the newest ``keep``; returns the new one's path.
+
+    Raises CheckpointError if the disk refuses; the checkpoints before stay as they are.
+    """
+    target = folder / f"step-{step:08d}"
+    try:
+        write(target, model, config, passport, trainer)
+        for old in (*_candidates(folder)[keep:], *folder.glob(".*.partial")):
+            shutil.rmtree(old)
+    except (
+        OSError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:  # torch and safetensors have their own for a full disk
+        raise CheckpointError(
+            "a checkpoint can't be written", where=target, got=str(error), fix="make room and resume"
+        ) from error
+    return target
+
+
+def write(
+    target: Path,
+    model: nn.Module,
+    config: Mapping[str, Any],
+    passport: Passport,
+    trainer: Mapping[str, Any] | None = None,
+) -> None:
+    """Write one sealed directory ``target``, replacing what stands there; raises OSError."""
+    aside = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    # Cloned: parameters may be views of one buffer (LSTM weights on a GPU), which safetensors refuses.
+    weights = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+    save_file(weights, aside / MODEL)
+    if trainer is not None:
+        torch.save(dict(trainer), aside / TRAINER)
+    _write_json(aside / CONFIG, config)
+    _write_json(aside / PASSPORT, passport.model_dump(mode="json"))
+    _write_json(aside / SEAL, {"sha256": {path.name: _sha256(path) for path in sorted(aside.iterdir())}})
+    for path in (*aside.iterdir(), aside):
+        _flush(path)
+    if target.exists():
+        shutil.rmtree(target)
+    aside.rename(target)
+    _flush(target.parent)
+
+
+def last(folder: Path) -> Path | None:
+    """The newest whole checkpoint in ``folder``, or None; torn ones are logged and passed over."""
+    for candidate in _candidates(folder):
+        problem = torn(candidate)
+        if problem is None:
+            return candidate
+        log.warning("checkpoint %s is passed over: %s", candidate, problem)
+    return None
+
+
+def torn(path: Path) -> str | None:
+    """Why the sealed directory ``path`` is not whole, or None if it is."""
+    try:
+        stated = json.loads((path / SEAL).read_text(encoding="utf-8"))["sha256"]
+        if not {MODEL, CONFIG, PASSPORT} <= set(stated):
+            return f"{SEAL} doesn't name all files"
+        for name, sha256 in stated.items():
+            if _sha256(path / name) != sha256:
+                return f"{name} is not what was written"
+    except FileNotFoundError as error:
+        return f"{Path(str(error.filename)).name} is missing"
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        return f"{SEAL} can't be read: {error}"
+    return None
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """All weights of a checkpoint, on the CPU; raises CheckpointError if they can't be read."""
+    try:
+        return load_file(path / MODEL)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError("the weights can't be read", where=path, got=str(error)) from error
+
+
+def load_trainer(path: Path) -> dict[str, Any]:
+    """The trainer's state; nothing but tensors and plain values is ever unpickled."""
+    try:
+        state: dict[str, Any] = torch.load(path / TRAINER, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling raises many kinds; each means that the file is unusable
+        raise CheckpointError("the trainer's state can't be read", where=path, got=str(error)) from error
+    return state
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """The ``config.json`` of a checkpoint."""
+    return _read_json(path / CONFIG)
+
+
+def load_passport(path: Path) -> Passport:
+    """The passport of a checkpoint."""
+    try:
+        return parse(Passport, _read_json(path / PASSPORT), where=path / PASSPORT)
+    except ConfigError as error:
+        raise PassportError("the passport can't be understood", where=path, got=str(error)) from error
+
+
+def _candidates(folder: Path) -> list[Path]:
+    """Checkpoints of ``folder``, newest first."""
+    return sorted((path for path in folder.glob("step-*") if path.is_dir()), reverse=True)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError("a file of the checkpoint can't be read", where=path, got=str(error)) from error
+    if not isinstance(content, dict):
+        raise CheckpointError("a file of the checkpoint must hold a mapping", where=path)
+    return content
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

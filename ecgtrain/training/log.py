@@ -1,0 +1,199 @@
+"""What a run writes down while it trains, and how fast it goes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from ecgtrain import distributed
+from ecgtrain.methods import LossTerms
+
+log = logging.getLogger(__name__)
+
+METRICS = "metrics.jsonl"
+#: Not a part of the loss, and read together with it: whether any rank was told to stop.
+STOP = "stop"
+
+
+class Metrics:
+    """``metrics.jsonl``, one line per event, and TensorBoard beside it where that is installed.
+
+    Lines after ``first_step`` are dropped: a resumed run writes them again. A tracker's failure is logged and
+    never stops a run. Unless it ``writes``, as only one rank does, nothing happens.
+    """
+
+    def __init__(self, run_dir: Path, first_step: int, *, writes: bool = True) -> None:
+        self._board: Any = None
+        self._file: Any = None
+        if not writes:
+            return
+        self._path = run_dir / METRICS
+        kept = [line for line in _lines(self._path) if first_step and line["step"] <= first_step]
+        self._path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        self._file = self._path.open("a", encoding="utf-8")
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step + 1)
+        except ImportError:
+            log.info("TensorBoard is not installed")
+        except Exception as error:
+            log.warning("TensorBoard can't write and is left out: %s", error)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._tell_board(lambda board: board.close())
+
+    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Write one line: what was measured after ``step`` steps on ``split``."""
+        if self._file is None:
+            return
+        rounded = {name: float(f"{value:.7g}") for name, value in values.items()}
+        self._file.write(json.dumps({"step": step, "split": split, **rounded}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._tell_board(partial(_add_scalar, name=f"{split}/{name}", value=value, step=step))
+
+    def _tell_board(self, tell: Callable[[Any], None]) -> None:
+        if self._board is None:
+            return
+        try:
+            tell(self._board)
+        except Exception as error:
+            log.warning("TensorBoard failed and is left out from here on: %s", error)
+            self._board = None
+
+
+class Clock:
+    """Since the last reset: mean loss, windows per second, share of time spent waiting for data."""
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+        self.reset()
+
+    def reset(self) -> None:
+        self._began_s = self._ticked_s = time.perf_counter()
+        self._waited_s = 0.0
+        self._n = 0
+        self._sums: dict[str, float] = {}
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        began_s = time.perf_counter()
+        yield
+        self._waited_s += time.perf_counter() - began_s
+
+    def pause_over(self) -> None:
+        """Leave out what was done since the last tick: it was not training."""
+        now_s = time.perf_counter()
+        self._began_s += now_s - self._ticked_s
+        self._ticked_s = now_s
+
+    def tick(self, values: Mapping[str, float]) -> None:
+        self._ticked_s = time.perf_counter()
+        self._n += 1
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+
+    def means(self) -> dict[str, float]:
+        return {name: total / self._n for name, total in self._sums.items()}
+
+    def rates(self) -> dict[str, float]:
+        elapsed_s = max(time.perf_counter() - self._began_s, 1e-9)
+        return {
+            "windows_per_s": self._n * self._batch_size / elapsed_s,
+            "waiting": self._waited_s / elapsed_s,
+        }
+
+
+class Reading(NamedTuple):
+    """What one step came to. ``own_loss`` is this rank's, ``rows`` its records."""
+
+    step: int
+    values: dict[str, float]
+    own_loss: float
+    rows: list[int]
+
+
+class Readings:
+    """The scalars of the last steps, on their way from the device.
+
+    On a GPU they are read ``lag`` steps late, so that it never waits to be told what to do next. What must not
+    wait is decided there: :meth:`hold_back_if_broken`.
+    """
+
+    def __init__(self, optimiser: torch.optim.Optimizer, lag: int) -> None:
+        self._optimiser, self._lag = optimiser, lag
+        self._pending: deque[tuple[int, list[str], Tensor, Any, list[int]]] = deque()
+        self._broken: Tensor | None = None
+
+    def put(
+        self,
+        step: int,
+        shares: Sequence[tuple[LossTerms, float]],
+        gradient_norm: Tensor,
+        stop: bool,
+        rows: list[int],
+    ) -> None:
+        """Take the scalars of a step: those of the loss are averaged over parts and ranks, by their shares."""
+        names = ["loss", *shares[0][0].parts]
+        scalars = [(share, [terms.total, *terms.parts.values()]) for terms, share in shares]
+        own = sum(share * torch.stack([one.detach().float() for one in its]) for share, its in scalars)
+        assert isinstance(own, Tensor)
+        whole = distributed.total(torch.cat([own, own.new_tensor([float(stop)])]))
+        measured = torch.cat([whole, gradient_norm.detach().float().reshape(1), own[:1]])
+        self._now = measured[[0, -2]]
+        arrived = None
+        if measured.is_cuda:
+            measured = measured.to("cpu", non_blocking=True)
+            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            arrived.record()
+        self._pending.append((step, [*names, STOP, "gradient_norm"], measured, arrived, rows))
+
+    def hold_back_if_broken(self) -> None:
+        """Let the optimiser take no step from the first on whose loss or gradient is not finite."""
+        broken = (~torch.isfinite(self._now)).any().float()
+        self._broken = broken if self._broken is None else torch.maximum(self._broken, broken)
+        self._optimiser.found_inf = self._broken  # type: ignore[attr-defined]
+
+    def due(self, *, everything: bool) -> Iterator[Reading]:
+        """What should have arrived by now, in order."""
+        while len(self._pending) > (0 if everything else self._lag):
+            step, names, measured, arrived, rows = self._pending.popleft()
+            if arrived is not None:
+                arrived.synchronize()
+            *values, own_loss = measured.tolist()
+            yield Reading(step, dict(zip(names, values, strict=True)), own_loss, rows)
+
+
+def _add_scalar(board: Any, name: str, value: float, step: int) -> None:
+    board.add_scalar(name, value, step)
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a metrics file; a torn last one is dropped."""
+    lines = []
+    if path.is_file():
+        for text in path.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                break
+    return lines

@@ -1,0 +1,205 @@
+"""Recipe + store → objects; what can be known to be wrong is refused before a sample is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ecgstore import COUNTS_PER_MV, ConfigError, Settings, Store, load_bank, open_store
+from ecgstore.inner import occupant
+from ecgtrain import tasks
+from ecgtrain.backbones import Backbone
+from ecgtrain.config import Pretrain, RunConfig
+from ecgtrain.data.feed import Batch, Feed, Part, open_feed_of
+from ecgtrain.data.selection import labelled_parts, refuse_shared_patients, select_parts
+from ecgtrain.data.settings import Data
+from ecgtrain.methods import Objective, WindowBatch, build_objective
+from ecgtrain.tasks import Targets
+from ecgtrain.training import loop
+from ecgtrain.training.step import refuse_division
+from ecgtrain.views import augmentations
+from ecgtrain.views.draw import Draw
+from ecgtrain.views.noise import Banks
+from ecgtrain.views.normalise import Normalisation, to_mv
+from ecgtrain.views.passport import Passport, normaliser
+
+#: Streams of the run's draw.
+_TRAINING, _VALIDATION = 0, 1
+
+
+class Prepared(NamedTuple):
+    """All of a pretraining but its windows. ``noise_sha256``: recorded noise, by kind."""
+
+    passport: Passport
+    parts: list[Part]
+    validation_parts: list[Part]
+    objective: Objective
+    make_views: loop.MakeViews
+    noise_sha256: dict[str, str]
+
+
+def prepare(config: RunConfig, device: torch.device | str) -> Prepared:
+    """Turn a recipe into objects, and refuse what can be known to be wrong before a sample is read."""
+    settings = pretrain_of(config)
+    store = open_store(config.data.store)
+    passport = passport_of(store, config.data.leads or store.leads, settings)
+    parts = select_parts(config.data, store, settings.folds, passport)
+    held_out = select_parts(config.data, store, settings.validation_folds, passport)
+    refuse_shared_patients(parts, held_out)
+    targets = _targets(config, store, parts)
+    n_targets = None if targets is None else len(targets.classes)
+    objective = build_objective(settings.method, settings.backbone, len(passport.leads), config.seed, n_targets)
+    objective.check(settings.window_samples, settings.batch_size, passport.fs_hz)
+    refuse_division(objective, settings)
+    bank = None if config.data.noise_bank is None else load_bank(config.data.noise_bank)
+    banks = None if bank is None else _on_device(bank.at_rate(passport.fs_hz), device)
+    chain = getattr(settings.method, "augmentations", ())
+    n_samples = augmentations.check(chain, settings.window_samples, passport.fs_hz, banks)
+    _try_on_nothing(objective.backbone, n_samples)
+    return Prepared(
+        passport,
+        labelled_parts(parts, targets),
+        labelled_parts(held_out, targets) if settings.validation_folds else [],
+        objective,
+        _make_views(settings.method, passport, config.seed, device, targets, banks),
+        {} if bank is None else {kind: its.sha256 for kind, its in bank.recordings.items()},
+    )
+
+
+def _try_on_nothing(backbone: Backbone, n_samples: int) -> None:
+    """Let a backbone refuse windows of this length now, rather than at the first step."""
+    was_training = backbone.training
+    with torch.no_grad():
+        backbone.eval()(torch.zeros(1, backbone.n_leads, n_samples))
+    backbone.train(was_training)
+
+
+def open_windows(config: RunConfig, parts: Sequence[Part], passport: Passport, device: torch.device | str) -> Feed:
+    """The windows of ``parts`` as the recipe feeds them."""
+    settings = pretrain_of(config)
+    return open_feed_of(
+        parts,
+        window_samples=settings.window_samples,
+        leads=passport.leads,
+        short_records=settings.short_records,
+        device=device,
+        feeding=config.data,
+    )
+
+
+def pretrain_of(config: RunConfig) -> Pretrain:
+    """The section ``pretrain`` of a recipe; raises ConfigError where there is none."""
+    if config.pretrain is None:
+        raise ConfigError("the recipe has no section pretrain", where=config.name)
+    return config.pretrain
+
+
+def identity_of(config: RunConfig, made: Prepared, feed: Feed) -> dict[str, Any]:
+    """What a run and its resumption must share; the place of the stores may change."""
+    content = config.model_dump(mode="json", include={"seed", "data", "pretrain"})
+    # How the work is done, not what is learned; a network that is compiled differs by rounding only.
+    manner = {
+        "online_probe",
+        "log_every_steps",
+        "validate_every_steps",
+        "checkpoint_every_steps",
+        "accumulate",
+        "compile",
+    }
+    store = made.parts[0].store
+    # Settings of the data count where they are not the default, so that older checkpoints can be resumed.
+    plain = Data(store="").model_dump(mode="json")
+    elsewhere = {"store", "stores", "noise_bank", "leads", "feed", "draws", "pool_shards", "cache_dir", "strict"}
+    mixed = [
+        {**other.model_dump(mode="json", exclude={"path"}), "fingerprint": part.store.fingerprint}
+        for other, part in zip(config.data.stores, made.parts[1:], strict=True)
+    ]
+    return {
+        "seed": content["seed"],
+        "leads": list(config.data.leads or store.leads),
+        "store_fingerprint": store.fingerprint,
+        **{f"pretrain.{name}": value for name, value in content["pretrain"].items() if name not in manner},
+        **{
+            f"data.{name}": value
+            for name, value in content["data"].items()
+            if name not in elsewhere and value != plain[name]
+        },
+        **({"data.stores": mixed} if mixed else {}),
+        **({"data.noise_bank": made.noise_sha256} if made.noise_sha256 else {}),
+        **feed.identity(),
+    }
+
+
+def passport_of(store: Store, leads: Sequence[str], settings: Pretrain) -> Passport:
+    return Passport(
+        leads=tuple(leads),
+        fs_hz=store.fs_hz,
+        counts_per_mv=COUNTS_PER_MV,
+        window_samples=settings.window_samples,
+        normalisation=_normalisation(store, leads, settings),
+        recipe=store.recipe,
+        recipe_sha256=store.recipe_sha256,
+        store_fingerprint=store.fingerprint,
+    )
+
+
+def _normalisation(store: Store, leads: Sequence[str], settings: Pretrain) -> Normalisation:
+    if settings.normalise != "lead":
+        return Normalisation(mode=settings.normalise)
+    statistics = store.statistics(folds=settings.folds)
+    mean_mv, std_mv = {}, {}
+    for lead, mean, std, n in zip(store.leads, statistics.mean_mv_l, statistics.std_mv_l, statistics.n_l, strict=True):
+        # A lead that no training record has is 0 everywhere, and stays so.
+        mean_mv[lead], std_mv[lead] = (float(mean), float(std)) if n else (0.0, 1.0)
+    return Normalisation(
+        mode="lead",
+        mean_mv={lead: mean_mv[lead] for lead in leads},
+        std_mv={lead: std_mv[lead] for lead in leads},
+    )
+
+
+def _targets(config: RunConfig, store: Store, parts: Sequence[Part]) -> Targets | None:
+    """What a supervised method learns, where its settings name a task: the classes that some record shows it."""
+    task = getattr(pretrain_of(config).method, "task", None)
+    if task is None:
+        return None
+    if len(parts) > 1:
+        raise ConfigError(
+            "a supervised method learns from one store",
+            where=config.name,
+            got=f"{len(parts)} stores",
+            fix="leave out data.stores",
+        )
+    return tasks.load(task).targets(store).fittable(parts[0].rows)
+
+
+def _on_device(bank: Mapping[str, npt.NDArray[np.float32]], device: torch.device | str) -> Banks:
+    return {kind: torch.tensor(unit_st).to(device) for kind, unit_st in bank.items()}
+
+
+def _make_views(
+    method: Settings,
+    passport: Passport,
+    seed: int,
+    device: torch.device | str,
+    targets: Targets | None = None,
+    banks: Banks | None = None,
+) -> loop.MakeViews:
+    y_nc = None if targets is None else torch.from_numpy(targets.y_nc.astype(np.float32)).to(device)
+    cut = occupant("ecgtrain.methods", cast(Any, method).name).views
+    normalise = normaliser(passport, device)
+
+    def make_views(batch: Batch, validating: bool) -> Any:
+        draw = Draw(seed).fork(_VALIDATION if validating else _TRAINING)
+        mv = to_mv(batch.counts_blt)
+        targets_bc = None if y_nc is None else y_nc[torch.from_numpy(batch.rows_b).to(y_nc.device)]
+        return cut(
+            method,
+            WindowBatch(mv, batch.sample_numbers_b, passport.fs_hz, normalise, draw, batch.step, targets_bc, banks),
+        )
+
+    return make_views

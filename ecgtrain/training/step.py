@@ -1,0 +1,92 @@
+"""Parts of one step: precision, compilation, division among ranks, groups of layers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from ecgstore import ConfigError
+from ecgtrain import distributed
+from ecgtrain.config import Training
+from ecgtrain.methods import LossTerms, Objective
+
+log = logging.getLogger(__name__)
+
+_AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def layers(objective: Objective) -> list[list[nn.Parameter]]:
+    """All parameters, from the output of the network down: what only the objective has stands at the top."""
+    layers = objective.backbone.layer_groups()
+    of_backbone = {id(parameter) for layer in layers for parameter in layer}
+    return [[one for one in objective.parameters() if id(one) not in of_backbone], *layers]
+
+
+def refuse_division(objective: Objective, training: Training) -> None:
+    """Raise ConfigError where a loss that compares windows would see only some of them, or slices of two sizes."""
+    batch_size, n_parts, world = training.batch_size, training.accumulate, distributed.world()
+    if not objective.compares_windows:
+        # Of a single window BatchNorm has no statistics.
+        fewest = 2 if objective.wants_sync_batchnorm else 1
+        if batch_size < fewest * n_parts * world:
+            raise ConfigError(
+                "a batch has too few windows to be divided so often",
+                expected=f"pretrain.batch_size of {fewest * n_parts * world} or more",
+                got=batch_size,
+                fix="lower accumulate, or use fewer ranks",
+            )
+        return
+    if n_parts > 1:
+        raise ConfigError(
+            f"{type(objective).__name__} compares the windows of a batch: it can't be taken in parts",
+            expected="pretrain.accumulate: 1",
+            got=n_parts,
+            fix="use more ranks, a smaller batch, or precision: bfloat16",
+        )
+    if batch_size % world:
+        raise ConfigError(
+            "the batch can't be divided evenly among the ranks",
+            expected=f"pretrain.batch_size divisible by {world}",
+            got=batch_size,
+            fix="change the number of ranks",
+        )
+
+
+def compiled(objective: Objective) -> nn.Module:
+    """``objective`` with its forward compiled; where the first call fails, it goes on without, and says so."""
+    try:
+        compiled = torch.compile(objective)
+    except Exception as error:
+        log.warning("torch.compile isn't to be had here: %s", " ".join(str(error).split())[:200])
+        return objective
+    return _CompiledOrNot(objective, compiled)
+
+
+class _CompiledOrNot(nn.Module):
+    """Compiled, until that is found not to work."""
+
+    def __init__(self, objective: Objective, compiled: Any) -> None:
+        super().__init__()
+        self.objective = objective
+        self._compiled = [compiled]  # in a list: the weights are the objective's, and are named once
+
+    def forward(self, views: Any) -> LossTerms:
+        if self._compiled:
+            try:
+                terms: LossTerms = self._compiled[0](views)
+                return terms
+            except Exception as error:  # the compiler's errors have no common ancestor
+                self._compiled.clear()
+                log.warning("torch.compile failed, training goes on without: %s", " ".join(str(error).split())[:200])
+        return self.objective(views)  # type: ignore[no-any-return]
+
+
+def autocast(training: Training, device: torch.device) -> Callable[[], torch.autocast]:
+    """Makes the context that networks run in, as ``training.precision`` says."""
+    dtype = _AUTOCAST.get(training.precision)
+    return partial(torch.autocast, device.type, dtype, enabled=dtype is not None)

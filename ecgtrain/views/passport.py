@@ -1,0 +1,77 @@
+"""The passport: how signals were prepared for a model; it travels with the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+
+from ecgstore import Settings, Store
+from ecgtrain.errors import PassportError
+from ecgtrain.views.normalise import Normalisation, normalise
+
+#: Parts of a store's recipe that its signals don't depend on, or that are compared by themselves.
+_NOT_OF_SIGNALS = frozenset({"fs_hz", "leads", "extra_leads"})
+
+
+class Passport(Settings):
+    """How signals were prepared for a model: it travels with the weights, from store to exported model.
+
+    ``recipe`` is the store's (rate, filters, quantisation), ``leads`` their order at the model's input.
+    """
+
+    leads: tuple[str, ...]
+    fs_hz: float
+    counts_per_mv: int
+    window_samples: int
+    normalisation: Normalisation
+    recipe: dict[str, Any]
+    recipe_sha256: str
+    store_fingerprint: str
+
+    def refuse_other(self, store: Store) -> None:
+        """Raise PassportError unless ``store`` holds the same leads, prepared by the same recipe."""
+        if store.fs_hz != self.fs_hz:
+            raise PassportError(
+                "the store has another sampling rate than the model was trained on",
+                where=store.path,
+                expected=f"{self.fs_hz:g} Hz",
+                got=f"{store.fs_hz:g} Hz",
+                fix="ingest the records at the model's rate",
+            )
+        missing = [lead for lead in self.leads if lead not in store.leads]
+        if missing:
+            raise PassportError(
+                f"the store lacks lead {', '.join(missing)}",
+                where=store.path,
+                expected=", ".join(self.leads),
+                got=", ".join(store.leads),
+            )
+        # Rate and leads are compared above; which records a source may keep changes no signal.
+        differing = _first_difference(
+            *(
+                {key: value for key, value in recipe.items() if key not in _NOT_OF_SIGNALS}
+                for recipe in (self.recipe, store.recipe)
+            )
+        )
+        if differing is not None:
+            raise PassportError(
+                f"the store was prepared otherwise than the model's records: {differing} differs",
+                where=store.path,
+                expected=repr(self.recipe.get(differing)),
+                got=repr(store.recipe.get(differing)),
+                fix="ingest the records by the model's recipe (preprocessing.json)",
+            )
+
+
+def _first_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+    """The first setting of two recipes that differs; leads aside, which are matched by name."""
+    keys = sorted({*one, *other} - {"leads", "extra_leads"})
+    return next((key for key in keys if one.get(key) != other.get(key)), None)
+
+
+def normaliser(passport: Passport, device: torch.device | str) -> Any:
+    normalisation = passport.normalisation
+    return partial(normalise, mode=normalisation.mode, statistics=normalisation.vectors(passport.leads, device))

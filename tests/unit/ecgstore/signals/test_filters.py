@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import inspect
+import math
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from scipy import signal as ss
+
+from ecgstore.errors import ConfigError
+from ecgstore.rooms import occupant, occupants
+from ecgstore.signals.conditioning import condition
+from ecgstore.signals.filters import bandpass, highpass, lowpass, median, neurokit, notch
+from ecgstore.wfdb_io.samples import read_signal
+from ecgstore.wfdb_io.segments import read_header
+
+NAMES = occupants("ecgstore.signals.filters")
+
+
+@pytest.fixture(scope="module")
+def real_mv_lt(mini):
+    path = next(iter(sorted(mini.rglob("*.hea")))).with_suffix("")
+    return read_signal(path, read_header(path, "r"), "r").signal_mv_lt
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_file_of_the_room_is_either_a_curve_or_a_stage(name, real_mv_lt):
+    file = occupant("ecgstore.signals.filters", name)
+    settings = file.Settings()
+    assert settings.name == name
+    assert hasattr(file, "gain") != hasattr(file, "stage")
+    assert list(inspect.signature(file.reach_s).parameters) == ["settings"]
+    if hasattr(file, "gain"):
+        gain = file.gain(np.linspace(0, 250, 1001), 500, settings)
+        assert gain.shape == (1001,)
+        assert np.isfinite(gain).all()
+        assert (gain >= 0).all()
+        assert (gain <= 1 + 1e-12).all()
+    else:
+        before = real_mv_lt[:2].copy()
+        out = file.stage(before, 500, settings)
+        assert (out.shape, out.dtype) == (before.shape, np.float32)
+        assert np.isfinite(out).all()
+        np.testing.assert_array_equal(before, real_mv_lt[:2])
+
+
+@pytest.mark.parametrize(("fs_hz", "freq_hz", "order"), [(500, 0.05, 1), (500, 0.5, 3), (360, 0.67, 5), (100, 5, 10)])
+def test_the_high_pass_curve_is_that_of_scipy(fs_hz, freq_hz, order):
+    freqs_hz = np.linspace(0, fs_hz / 2 - 0.01, 4000)
+    _, response = ss.freqz_sos(ss.butter(order, freq_hz, "highpass", fs=fs_hz, output="sos"), freqs_hz, fs=fs_hz)
+    gain = highpass.gain(freqs_hz, fs_hz, highpass.Settings(freq_hz=freq_hz, order=order))
+    np.testing.assert_allclose(gain, np.abs(response) ** 2, atol=1e-6)
+
+
+@pytest.mark.parametrize(("fs_hz", "freq_hz", "order"), [(500, 150, 1), (500, 40, 3), (360, 100, 5), (100, 45, 10)])
+def test_the_low_pass_curve_is_that_of_scipy(fs_hz, freq_hz, order):
+    freqs_hz = np.linspace(0, fs_hz / 2 - 0.01, 4000)
+    _, response = ss.freqz_sos(ss.butter(order, freq_hz, "lowpass", fs=fs_hz, output="sos"), freqs_hz, fs=fs_hz)
+    gain = lowpass.gain(freqs_hz, fs_hz, lowpass.Settings(freq_hz=freq_hz, order=order))
+    np.testing.assert_allclose(gain, np.abs(response) ** 2, atol=1e-8)
+
+
+def test_edges_beyond_half_the_rate():
+    freqs_hz = np.linspace(0, 32, 100)
+    assert not highpass.gain(freqs_hz, 64, highpass.Settings(freq_hz=32)).any()
+    assert (lowpass.gain(freqs_hz, 64, lowpass.Settings(freq_hz=32)) == 1).all()
+    assert (notch.gain(freqs_hz, 64, notch.Settings(freq_hz=50, harmonics=3)) == 1).all()
+
+
+def test_harmonics_are_notches_of_the_same_quality():
+    freqs_hz = np.linspace(0, 249.9, 5000)
+    expected = np.ones_like(freqs_hz)
+    for freq_hz in (60, 120, 180, 240):  # the fifth, 300 Hz, isn't in a signal of 500 Hz
+        b, a = ss.iirnotch(freq_hz, 30, fs=500)
+        expected *= np.abs(ss.freqz(b, a, freqs_hz, fs=500)[1]) ** 2
+    gain = notch.gain(freqs_hz, 500, notch.Settings(freq_hz=60, harmonics=10))
+    np.testing.assert_allclose(gain, expected, atol=1e-9)
+    one = notch.gain(freqs_hz, 500, notch.Settings(freq_hz=60))
+    np.testing.assert_array_equal(one, notch.gain(freqs_hz, 500, notch.Settings(freq_hz=60, harmonics=1)))
+    assert gain[3600] < 0.01 < one[3600]
+
+
+def test_harmonics_take_a_comb_of_mains_away_and_leave_the_rest():
+    t = np.arange(5000) / 500
+    ecg = 0.5 * np.sin(2 * np.pi * 7 * t)
+    hum = sum(0.1 / k * np.sin(2 * np.pi * 50 * k * t + k) for k in (1, 2, 3, 4))
+    signal_mv_lt = (ecg + hum)[None].astype(np.float32)
+    left_uv = {}
+    for harmonics in (1, 4):
+        out = condition(signal_mv_lt, 500, 500, (notch.Settings(freq_hz=50, harmonics=harmonics),))
+        left_uv[harmonics] = 1000 * np.sqrt(np.mean((out[0] - ecg)[1000:-1000] ** 2))
+    assert left_uv[1] == pytest.approx(1000 * np.sqrt(0.05**2 + 0.0333**2 + 0.025**2) / np.sqrt(2), rel=0.02)
+    assert left_uv[4] < 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "sos"),
+    [
+        (highpass.Settings(freq_hz=0.5, order=3), ss.butter(3, 0.5, "highpass", fs=500, output="sos")),
+        (lowpass.Settings(freq_hz=40, order=4), ss.butter(4, 40, "lowpass", fs=500, output="sos")),
+    ],
+)
+def test_filtering_equals_sosfiltfilt(settings, sos, real_mv_lt):
+    reference = ss.sosfiltfilt(sos, real_mv_lt.astype(float), padlen=2000)
+    error_uv = (condition(real_mv_lt, 500, 500, (settings,)) - reference) * 1000
+    assert np.sqrt((error_uv**2).mean()) < 0.2
+    assert np.abs(error_uv[:, 250:-250]).max() < 2
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        highpass.Settings(freq_hz=0.5),
+        highpass.Settings(freq_hz=0.05),
+        highpass.Settings(freq_hz=0.5, order=8),
+        lowpass.Settings(freq_hz=0.5),
+        bandpass.Settings(),
+        bandpass.Settings(low_hz=0.5, high_hz=0.7, order=2),
+        notch.Settings(),
+        notch.Settings(q=100, harmonics=3),
+    ],
+    ids=repr,
+)
+def test_what_a_curve_states_as_its_reach_is_where_its_response_has_died_out(settings):
+    file = occupant("ecgstore.signals.filters", settings.name)
+    n = 1 << 18
+    response = np.fft.irfft(file.gain(np.arange(n // 2 + 1) * (250 / n), 250, settings), n)[: n // 2]
+    # The most that a signal of amplitude 1 does here from further away than t, on one side.
+    tail = np.abs(response)[::-1].cumsum()[::-1]
+    at = math.ceil(file.reach_s(settings) * 250)
+    assert tail[at] < 3e-5
+    assert tail[at // 2] > 3e-4
+
+
+def test_the_median_baseline_is_that_of_two_medians(real_mv_lt):
+    expected = real_mv_lt - np.stack(
+        [ndimage.median_filter(ndimage.median_filter(lead, 101), 301) for lead in real_mv_lt]
+    )
+    np.testing.assert_allclose(median.stage(real_mv_lt, 500, median.Settings()), expected, atol=1e-7)
+
+
+def test_the_median_takes_a_wandering_baseline_and_leaves_the_beats():
+    t = np.arange(5000) / 500
+    beats = sum(np.exp(-(((t - at) / 0.012) ** 2) / 2) for at in np.arange(0.4, 10, 0.8))
+    drift = 0.8 * np.sin(2 * np.pi * 0.15 * t)
+    out = median.stage((beats + drift)[None].astype(np.float32), 500, median.Settings())
+    assert np.abs(out[0] - beats)[200:-200].max() < 0.06
+    assert np.abs(out[0] - beats).max() < 0.15
+
+
+@pytest.mark.parametrize("n_samples", [1, 2, 50, 301])
+@pytest.mark.parametrize("settings", [median.Settings(), neurokit.Settings(), neurokit.Settings(method="biosppy")])
+def test_stages_take_records_of_any_length(n_samples, settings):
+    signal_mv_lt = np.random.default_rng(0).normal(size=(2, n_samples)).astype(np.float32)
+    out = condition(signal_mv_lt, 250, 125, (settings,))
+    assert out.shape == (2, max(1, round(n_samples / 2)))
+    assert np.isfinite(out).all()
+
+
+@pytest.mark.parametrize("method", sorted(neurokit.HIGHEST_HZ))
+def test_a_neurokit_stage_equals_the_direct_call(method, real_mv_lt):
+    nk = pytest.importorskip("neurokit2")
+    settings = neurokit.Settings(method=method)
+    out = condition(real_mv_lt[:2], 500, 500, (settings,))
+    for lead in range(2):
+        direct = nk.ecg_clean(real_mv_lt[lead].astype(float), sampling_rate=500, method=method)
+        np.testing.assert_allclose(out[lead], direct, atol=1e-6)
+    assert np.abs(out - real_mv_lt[:2]).max() > 0.01
+
+
+def test_the_powerline_setting_reaches_neurokit(real_mv_lt):
+    nk = pytest.importorskip("neurokit2")
+    lead = real_mv_lt[:1]
+    out = neurokit.stage(lead, 500, neurokit.Settings(powerline_hz=60))
+    direct = nk.ecg_clean(lead[0].astype(float), sampling_rate=500, method="neurokit", powerline=60)
+    np.testing.assert_allclose(out[0], direct, atol=1e-6)
+    assert np.abs(out - neurokit.stage(lead, 500, neurokit.Settings())).max() > 1e-3
+    with pytest.raises(ValueError, match="has no powerline_hz"):
+        neurokit.Settings(method="vg", powerline_hz=60)
+
+
+def test_the_curve_equals_neurokits_butterworth_filter(real_mv_lt):
+    nk = pytest.importorskip("neurokit2")
+    lead = real_mv_lt[1].astype(float)
+    reference = nk.signal_filter(lead, sampling_rate=500, lowcut=0.5, highcut=40, method="butterworth", order=3)
+    out = condition(real_mv_lt[1:2], 500, 500, (bandpass.Settings(low_hz=0.5, high_hz=40, order=3),))
+    # neurokit2 takes scipy's short padding: far from the edges the two are one filter.
+    error_uv = 1000 * (out[0] - reference)[1500:-1500]
+    assert np.sqrt((error_uv**2).mean()) < 5
+
+
+def test_a_rate_too_low_for_a_method_is_refused_in_one_line():
+    signal_mv_lt = np.zeros((1, 800), np.float32)
+    with pytest.raises(ConfigError, match=r"engzeemod2012 can't clean.*more than 104 Hz, got 80 Hz"):
+        condition(signal_mv_lt, 80, 80, (neurokit.Settings(method="engzeemod2012"),))

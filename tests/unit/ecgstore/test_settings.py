@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import pytest
+
+from ecgstore import ConfigError, IngestSettings, override
+from ecgstore.inner import parse, read_yaml
+from ecgstore.settings import Settings
+
+
+class Inner(Settings):
+    width: int = 1
+
+
+class Outer(Settings):
+    inner: Inner = Inner()
+    items: tuple[Inner, ...] = ()
+    name: str
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"name": "a", "iner": {}}, "unknown setting iner.*did you mean inner"),
+        ({"name": "a", "inner": {"widht": 2}}, r"unknown setting inner\.widht.*did you mean width"),
+        ({"name": "a", "items": [{"widht": 2}]}, r"unknown setting items\.0\.widht.*did you mean width"),
+        ({"name": "a", "inner": {"width": "wide"}}, r"setting inner\.width.*got 'wide'"),
+        ({}, "setting name: field required"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_the_key(content, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        parse(Outer, content)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_are_frozen_and_round_trip():
+    settings = IngestSettings(filters=[{"name": "notch", "freq_hz": 60}], source={"name": "ptbxl", "rate_hz": 100})
+    with pytest.raises(ValueError, match="frozen"):
+        settings.fs_hz = 7
+    assert parse(IngestSettings, settings.model_dump(mode="json")) == settings
+
+
+def test_a_filter_that_is_not_in_the_room_names_the_nearest():
+    with pytest.raises(ConfigError, match="unknown filter 'bandpas'; did you mean bandpass"):
+        parse(IngestSettings, {"filters": [{"name": "bandpas"}]})
+
+
+def test_overrides_reach_into_mappings_and_lists_and_read_yaml_values():
+    content = {"a": {"b": 1}, "list": [{"x": 1}]}
+    merged = override(content, ["a.b=2.5", "list.0.x=[1, 2]", "new.deep.key=true"])
+    assert merged == {"a": {"b": 2.5}, "list": [{"x": [1, 2]}], "new": {"deep": {"key": True}}}
+    assert content == {"a": {"b": 1}, "list": [{"x": 1}]}
+
+
+@pytest.mark.parametrize("bad", ["no-equals", "=1", "a.b.c=1", "list.9.x=1", "a=["])
+def test_an_override_that_means_nothing_is_refused(bad):
+    with pytest.raises(ConfigError):
+        override({"a": {"b": 1}, "list": [{}]}, [bad])
+
+
+def test_yaml_files_that_are_not_settings_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no such file"):
+        read_yaml(tmp_path / "none.yaml")
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(ConfigError, match="must hold a mapping"):
+        read_yaml(tmp_path / "list.yaml")
+    (tmp_path / "bad.yaml").write_text("a: [1\nb: 2")
+    with pytest.raises(ConfigError, match="not valid YAML") as caught:
+        read_yaml(tmp_path / "bad.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_patient_key_is_never_written_down():
+    settings = IngestSettings(patient_key="secret")
+    assert "secret" not in repr(settings)
+    assert "patient_key" not in settings.model_dump()
+
+
+@pytest.mark.parametrize("wrong", [{"leads": ["II", "V9x"]}, {"fs_hz": 0}, {"profile": "raw", "fs_hz": 100}])
+def test_a_secret_key_stands_in_no_message(wrong):
+    with pytest.raises(ConfigError) as raised:
+        parse(IngestSettings, {**wrong, "patient_key": "my secret"})
+    assert "my secret" not in str(raised.value)
+    assert "setting settings" not in str(raised.value)
+    with pytest.raises(ConfigError, match="setting patient_key: ") as raised:
+        parse(IngestSettings, {"patient_key": 271828})
+    assert "271828" not in str(raised.value)

@@ -1,0 +1,218 @@
+"""The linear probe finds what is there, chooses where it may, and refuses to see a patient twice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from ecgstore import ConfigError
+from ecgstore.inner import parse
+from ecgtrain.errors import LeakageError, ProtocolError
+from ecgtrain.evaluation import heads
+from ecgtrain.evaluation.protocols import Split, refuse_overlap, tile_average
+from ecgtrain.evaluation.protocols.linear_probe import Settings, _labelled_share, linear_probe, logistic_path
+from ecgtrain.scoring import metrics
+from ecgtrain.tasks import Targets
+
+N_TILES = 3
+CLASSES = ("a", "b")
+
+
+def split(first_row, n, *, signal=1.0, n_features=6, seed=0, patients=None, scale=1.0, noise=1.0):
+    """Records whose first two features carry their two labels, in three windows each."""
+    draw = np.random.default_rng([seed, first_row])
+    row_r = np.arange(first_row, first_row + n)
+    y_rc = draw.random((n, 2)) < 0.4
+    y_rc[:2] = [[True, False], [False, True]]
+    features = noise * draw.standard_normal((n, N_TILES, n_features))
+    features[:, :, :2] += signal * y_rc[:, None]
+    keys = patients or [f"p{row}" for row in row_r]
+    return Split(
+        (scale * features.reshape(n * N_TILES, n_features) + 3).astype(np.float32),
+        np.repeat(row_r, N_TILES),
+        row_r,
+        y_rc,
+        tuple(keys),
+    )
+
+
+def probe(train=None, validation=None, test=None, seed=0, **settings):
+    return linear_probe(
+        train or split(0, 200),
+        validation or split(1000, 80),
+        test or split(2000, 150),
+        CLASSES,
+        Settings(**settings),
+        seed=seed,
+    )
+
+
+def test_the_path_is_scikit_learns_logistic_regression():
+    part = split(0, 150, n_features=20)
+    x_nd = (part.features_nd - part.features_nd.mean(axis=0)) / part.features_nd.std(axis=0)
+    x_nd *= np.geomspace(0.01, 1, 20, dtype=np.float32)  # far from round, as real features are
+    fits = list(logistic_path(x_nd, part.y_nc, (0.001, 0.1, 1.0)))
+    assert [penalty for penalty, _, _ in fits] == [1.0, 0.1, 0.001]
+    for penalty, weight_cd, bias_c in fits:
+        for c in range(2):
+            reference = LogisticRegression(C=1 / (penalty * len(x_nd)), tol=1e-10, max_iter=10_000)
+            reference.fit(x_nd.astype(np.float64), part.y_nc[:, c])
+            np.testing.assert_allclose(weight_cd[c], reference.coef_[0], atol=2e-3)
+            assert bias_c[c] == pytest.approx(reference.intercept_[0], abs=2e-3)
+
+
+def test_a_planted_signal_is_found_whatever_the_scale_of_features():
+    for scale in (1.0, 1e-3, 1e4):
+        parts = [split(row, n, scale=scale) for row, n in ((0, 200), (1000, 80), (2000, 150))]
+        result = probe(*parts)
+        assert metrics.macro_auroc(result.y_rc, result.score_rc) > 0.85, scale
+        assert np.abs(result.weight_cd[0]).argmax() == 0
+        assert np.abs(result.weight_cd[1]).argmax() == 1
+
+
+def test_shuffled_labels_stay_at_chance():
+    # One shuffle says little: the direction it finds is random, and these tests lie along a few directions only.
+    train = split(0, 200)
+    found = []
+    for seed in range(40):
+        shuffled_rc = np.random.default_rng(seed).permutation(train.y_rc, axis=0)
+        shuffled = Split(train.features_nd, train.record_row_n, train.row_r, shuffled_rc, train.patient_r)
+        result = probe(shuffled, penalties=[0.1])
+        found.append(metrics.macro_auroc(result.y_rc, result.score_rc))
+    standard_error = np.std(found) / np.sqrt(len(found))
+    assert standard_error < 0.03
+    assert abs(np.mean(found) - 0.5) < 3 * standard_error
+
+
+def test_the_penalty_is_chosen_on_validation_and_the_test_is_not_looked_at():
+    # Two features: one tells the label in training and validation, the other in training and test only.
+    # A strong penalty shares the weight between them, a weak one follows the steeper first.
+    def part(first_row, n, one, two):
+        draw = np.random.default_rng(first_row)
+        y_rc = np.arange(n)[:, None] % 2 == 0
+        sign_r = np.where(y_rc[:, 0], 1.0, -1.0)
+        x_nd = np.c_[one * sign_r, two * sign_r] + draw.standard_normal((n, 2)) * (0.3, 1.0)
+        rows = np.arange(first_row, first_row + n)
+        return Split(x_nd.astype(np.float32), rows, rows, y_rc, tuple(f"p{row}" for row in rows))
+
+    train = part(0, 300, 0.3, 0.8)
+    like_one, like_two = part(1000, 200, 0.3, -0.3), part(2000, 200, -0.3, 0.8)
+    settings = Settings(penalties=(10.0, 0.001))
+    by_one = linear_probe(train, like_one, like_two, ("a",), settings)
+    by_two = linear_probe(train, part(3000, 200, -0.3, 0.8), like_two, ("a",), settings)
+    assert by_one.penalty != by_two.penalty
+    # Judged on the very records that contradict its validation, the choice stays.
+    for test in (like_two, part(4000, 200, 0.3, 0.8), part(5000, 200, 0.0, 0.0)):
+        chosen = linear_probe(train, like_one, test, ("a",), settings)
+        assert chosen.penalty == by_one.penalty
+        np.testing.assert_array_equal(chosen.weight_cd, by_one.weight_cd)
+    assert dict(by_one.path)[by_one.penalty] == max(dict(by_one.path).values())
+
+
+def test_a_patient_on_two_sides_is_refused():
+    shared = split(2000, 150, patients=["p3", "p7", *(f"q{i}" for i in range(148))])
+    with pytest.raises(LeakageError, match=r"2 patients .* training and test; in p3, p7"):
+        probe(test=shared)
+    with pytest.raises(LeakageError, match="training and validation"):
+        probe(validation=split(1000, 80, patients=["p3", *(f"q{i}" for i in range(79))]))
+    with pytest.raises(LeakageError, match="validation and test"):
+        probe(test=split(2000, 150, patients=["p1000", *(f"q{i}" for i in range(149))]))
+    refuse_overlap(["", None, "a"], ["", None, "b"])
+
+
+def test_windows_are_averaged_per_record_in_order_of_rows():
+    score_nc = np.array([[0.2], [1.0], [0.4], [0.5], [0.9]])
+    score_rc, row_r = tile_average(score_nc, np.array([9, 4, 9, 4, 9]))
+    assert row_r.tolist() == [4, 9]
+    np.testing.assert_allclose(score_rc[:, 0], [0.75, 0.5])
+
+
+def test_the_exported_head_gives_the_reported_scores():
+    test = split(2000, 150)
+    result = probe(test=test)
+    head = heads.Linear.from_probe(result.arrays()["weight"], result.arrays()["bias"], result.classes)
+    with torch.no_grad():
+        probability_nc = torch.sigmoid(head(torch.from_numpy(test.features_nd))).numpy()
+    score_rc, row_r = tile_average(probability_nc, test.record_row_n)
+    np.testing.assert_array_equal(score_rc, result.score_rc)
+    np.testing.assert_array_equal(row_r, result.row_r)
+    assert head.classes == CLASSES
+    # Standardising first gives the same: the weights are told on raw features.
+    standard_nd = (test.features_nd - result.mean_d) / result.std_d
+    weight_cd = result.weight_cd * result.std_d
+    logits_nc = standard_nd @ weight_cd.T + result.bias_c + result.weight_cd @ result.mean_d
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits_nc)), probability_nc, atol=1e-5)
+
+
+def test_a_dead_feature_is_given_no_say():
+    train, test = split(0, 200), split(2000, 150)
+    # Not quite constant: what a sum in another order leaves behind.
+    train.features_nd[:, 5] = 7.0 + 1e-6 * train.y_nc[:, 0]
+    test.features_nd[:, 5] = 1e6
+    result = probe(train=train, test=test)
+    assert (result.weight_cd[:, 5] == 0).all()
+    assert metrics.macro_auroc(result.y_rc, result.score_rc) > 0.85
+
+
+def test_a_class_nobody_has_in_training_is_listed_and_constant():
+    train = split(0, 200)
+    train.y_rc[:, 1] = False
+    result = probe(train=train)
+    assert result.unfitted == ("b",)
+    assert np.ptp(result.score_rc[:, 1]) == 0
+    train.y_rc[:, 0] = True
+    with pytest.raises(ProtocolError, match="no class has both"):
+        probe(train=train)
+
+
+def test_without_validation_a_single_penalty_is_needed():
+    train, test = split(0, 200), split(2000, 150)
+    alone = linear_probe(train, None, test, CLASSES, Settings(penalties=(0.1,)))
+    assert (alone.penalty, alone.n_validation, alone.at_edge) == (0.1, 0, False)
+    with pytest.raises(ProtocolError, match="name a single penalty"):
+        linear_probe(train, None, test, CLASSES, Settings())
+
+
+def test_a_share_of_labels_is_a_share_of_patients_and_nested():
+    train = split(0, 60, patients=[f"p{i // 3}" for i in range(60)])
+    shares = {share: _labelled_share(train, share, seed=5) for share in (0.1, 0.5, 1.0)}
+    assert [len(part.row_r) for part in shares.values()] == [6, 30, 60]
+    assert set(shares[0.1].row_r) < set(shares[0.5].row_r)
+    assert len(set(shares[0.1].patient_r)) == 2
+    assert len(shares[0.5].features_nd) == 30 * N_TILES
+    other = _labelled_share(train, 0.5, seed=6)
+    assert set(other.row_r) != set(shares[0.5].row_r)
+    assert probe(split(0, 400), label_fraction=0.25).n_train == 100
+
+
+def test_same_input_same_scores():
+    np.testing.assert_array_equal(probe().score_rc, probe().score_rc)
+
+
+def test_a_split_keeps_labelled_records_and_refuses_what_is_no_number():
+    targets = Targets("t", CLASSES, np.array([[1, 0], [0, 0], [0, 1]], dtype=bool), np.array([0, 2]))
+    features_nd = np.arange(12, dtype=np.float32).reshape(6, 2)
+    rows = np.array([2, 2, 1, 1, 0, 0])
+    part = Split.of(features_nd, rows, targets, ["x", "y", ""])
+    assert part.row_r.tolist() == [0, 2]
+    assert part.patient_r == ("x", "")
+    np.testing.assert_array_equal(part.y_nc, [[0, 1], [0, 1], [1, 0], [1, 0]])
+    features_nd[0, 0] = np.nan
+    with pytest.raises(ProtocolError, match="at row 2"):
+        Split.of(features_nd, rows, targets, ["x", "y", ""])
+    with pytest.raises(ProtocolError, match="no record of a split has a label"):
+        Split.of(features_nd[2:4], rows[2:4], targets, ["x", "y", ""])
+
+
+def test_settings_refuse_what_makes_no_sense():
+    for wrong in (
+        {"penalties": []},
+        {"penalties": [0]},
+        {"label_fraction": 0},
+        {"label_fraction": 1.5},
+        {"penalty": 1},
+    ):
+        with pytest.raises(ConfigError):
+            parse(Settings, wrong)

@@ -1,0 +1,234 @@
+"""The report: JSON that reads back, a page that needs nothing but itself, and the caveats that belong to it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+
+import numpy as np
+import pytest
+
+from ecgstore import ConfigError, Terms
+from ecgtrain.reporting import report
+from ecgtrain.scoring import metrics
+from ecgtrain.scoring.bootstrap import Interval, bootstrap
+from ecgtrain.training.files import plain
+
+
+def result(pretraining="cpc", n_test=300, **more):
+    draw = np.random.default_rng(len(pretraining))
+    y_nc = draw.random((n_test, 3)) < 0.3
+    score_nc = draw.random((n_test, 3)) + 0.5 * y_nc
+    classes = ("NORM", "MI", "HYP")
+    return {
+        "name": "superclasses",
+        "task": "ptbxl/superdiagnostic",
+        "protocol": "linear_probe",
+        "pretraining": pretraining,
+        "store": "ptbxl.ecg",
+        "n_train": 1697,
+        "n_test": n_test,
+        "metrics": {
+            name: bootstrap(y_nc, score_nc, [""] * n_test, name, n_resamples=50)
+            for name in ("macro_auroc", "macro_auprc")
+        },
+        "per_class": metrics.per_class(y_nc, score_nc, classes, {"MI": "myocardial infarction"}),
+        "roc": metrics.roc_curves(y_nc, score_nc, classes),
+        **more,
+    }
+
+
+def whole(**more):
+    steps = list(range(10, 110, 10))
+    return {
+        "title": "paper_b_cpc",
+        "results": [
+            result(difference_to={"random": {"macro_auroc": Interval(0.04, 0.01, 0.07)}}),
+            result("random"),
+        ],
+        "run": {
+            "name": "paper_b_cpc",
+            "method": "cpc",
+            "backbone": "cpc_lstm",
+            "n_parameters": 5_263_872,
+            "n_records": 1708,
+            "folds": (1, 2, 3, 4, 5, 6, 8),
+            "steps": 1000,
+            "seconds": 312.4,
+            "device": "cpu",
+        },
+        "store": {
+            "path": "stores/ptbxl.ecg",
+            "fingerprint": "ab" * 32,
+            "n_records": 2331,
+            "fs_hz": 100.0,
+            "recipe": {"fs_hz": 100},
+            "terms": (Terms("ptbxl", "1.0.3", "CC-BY-4.0", True, "10.13026/kfzx-aw45", "Wagner et al."),),
+        },
+        "curves": {
+            "chance": {"per_term_nats": [4.86]},
+            "train": {"step": steps, "per_term_nats": list(np.linspace(4.8, 3.2, 10)), "loss": steps},
+            "validation": {"step": [50, 100], "per_term_nats": [4.0, 3.3]},
+        },
+        "settings": "seed: 0\n",
+        "environment": {"python": "3.11"},
+        **more,
+    }
+
+
+@pytest.fixture(scope="module")
+def page():
+    return report.render(whole())
+
+
+def test_the_json_reads_back_in_plain_numbers(tmp_path):
+    made = whole()
+    made["results"][0]["metrics"]["macro_auroc"] = Interval(np.float32(0.5), float("nan"), np.float64(0.75))
+    written = report.write_report(tmp_path / "run", made)
+    text = (tmp_path / "run" / "report.json").read_text()
+    assert "NaN" not in text
+    assert report.read_report(tmp_path / "run") == json.loads(text) == written
+    assert written["results"][0]["metrics"]["macro_auroc"] == {"value": 0.5, "low": None, "high": 0.75}
+    assert list(written["results"][0]["per_class"]) == ["NORM", "MI", "HYP"], "the order of classes is kept"
+    assert written["store"]["terms"][0]["licence"] == "CC-BY-4.0"
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["report.html", "report.json"]
+
+
+def test_the_same_report_gives_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        report.write_report(tmp_path / name, whole())
+    for file in (report.JSON, report.HTML):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+@pytest.mark.parametrize("step", ["os.fsync", "os.replace"])
+def test_a_failed_write_leaves_the_old_report(tmp_path, monkeypatch, step):
+    report.write_report(tmp_path, whole())
+    before = (tmp_path / report.JSON).read_bytes(), (tmp_path / report.HTML).read_bytes()
+
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(step, full_disk)
+    with pytest.raises(OSError, match="No space"):
+        report.write_report(tmp_path, whole(title="another"))
+    assert ((tmp_path / report.JSON).read_bytes(), (tmp_path / report.HTML).read_bytes()) == before
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_page_refers_to_nothing_outside_itself(page):
+    assert "http" not in page
+    assert not re.search(r"<(script|link|img|iframe|object|embed)\b", page)
+    assert not re.search(r"url\((?!#)|@import|src=", page)
+    assert "doi:10.13026/kfzx-aw45" in page
+
+
+def test_the_page_tells_the_story(page):
+    text = " ".join(re.sub(r"<[^>]+>", " ", page).split())
+    for told in (
+        "The signals come from ptbxl.ecg (2,331 records, 100 Hz).",
+        "CPC pretrained a cpc_lstm network of 5,263,872 parameters without labels on 1,708 records of folds 1–6, 8, "
+        "for 1,000 steps, in 5 min 12 s on cpu.",
+        "better than the untrained network by +0.040 [+0.010, +0.070].",
+        "myocardial infarction",
+        "Untrained network",
+        "judged on 300 records of other patients",
+        "Wagner et al.",
+        "ab" * 32,
+        "seed: 0",
+    ):
+        assert told in text
+    assert page.count("<svg role=") == 2, "ROC curves and loss curves"
+
+
+def test_a_difference_whose_interval_holds_zero_is_not_called_better():
+    made = whole()
+    made["results"][0]["difference_to"]["random"]["macro_auroc"] = Interval(0.04, -0.01, 0.09)
+    page = report.render(made)
+    assert "can&#39;t tell it from the untrained network" in page
+    assert "better than" not in page
+
+
+def test_names_cannot_break_the_page():
+    made = whole(title="<script>alert(1)</script>")
+    made["results"][0]["per_class"] = {"<b>": {"auroc": 0.5, "auprc": None, "n_positive": 12}}
+    made["results"][0]["roc"] = {"<b>": {"fpr": [0, 1], "tpr": [0, 1]}}
+    page = report.render(made)
+    assert "<script" not in page
+    assert "<b>" not in page
+
+
+def test_few_records_and_few_positives_are_warned_of(tmp_path):
+    many = report.write_report(tmp_path, whole())
+    assert many["caveats"] == []
+    few = whole()
+    few["results"] = [result(n_test=53)]
+    few["results"][0]["per_class"]["HYP"]["n_positive"] = 4
+    few["results"][0]["caveats"] = ["the best penalty is at the end of the path"]
+    written = report.write_report(tmp_path, {**few, "caveats": ["given", "the best penalty is at the end of the path"]})
+    given, records, positives, edge = written["caveats"]
+    assert given == "given"
+    assert records.startswith("53 test records are too few to rank methods: the intervals of macro AUROC are up to 0.")
+    assert "HYP (4)" in positives
+    assert edge == "CPC on ptbxl/superdiagnostic: the best penalty is at the end of the path."
+    page = (tmp_path / report.HTML).read_text()
+    assert all(text in page for text in (records, positives, edge))
+
+
+def test_a_report_without_anything_optional_still_reads():
+    bare = {key: value for key, value in result().items() if key != "roc"}
+    page = report.render({"results": [bare]})
+    assert "0.5 is a coin toss" in page
+    assert "<svg role=" not in page
+
+
+def test_merged_runs_stand_side_by_side(tmp_path):
+    one, two = whole(), whole()
+    two["run"]["name"] = "simclr"
+    two["results"][0]["pretraining"] = "simclr"
+    before = copy.deepcopy(one)
+    merged = report.merge([one, two, two])
+    assert json.dumps(plain(one)) == json.dumps(plain(before)), "what is merged is left as it was"
+    assert [run["name"] for run in merged["runs"]] == ["paper_b_cpc", "simclr", "simclr (2)"]
+    assert [one["run"] for one in merged["results"]] == ["paper_b_cpc"] * 2 + ["simclr"] * 2 + ["simclr (2)"] * 2
+    page = report.render(merged)
+    assert page.count("<h2>Results</h2>") == 1
+    for label in ("CPC", "SimCLR (simclr)", "SimCLR (simclr (2))", "Untrained network (paper_b_cpc)"):
+        assert f"</span>{label}</td>" in page
+
+
+@pytest.mark.parametrize("other", [{"n_test": 250}, {"store_fingerprint": "cd" * 32}])
+def test_results_on_other_records_keep_apart_and_say_so(tmp_path, other):
+    made = {"results": [result(), result("random", **other)]}
+    written = report.write_report(tmp_path, made)
+    assert any("compare within a table only" in text for text in written["caveats"])
+    assert (tmp_path / report.HTML).read_text().count("<h3>Per class</h3>") == 2
+
+
+def test_curves_keep_the_terms_of_the_loss(tmp_path):
+    lines = [
+        {"step": 0, "split": "chance", "accuracy": 0.01},
+        {"step": 10, "split": "train", "loss": 5.0, "accuracy": 0.1, "windows_per_s": 99.0, "learning_rate": 1e-3},
+        {"step": 20, "split": "train", "loss": 4.0, "accuracy": 0.2, "feature_std": 0.9, "windows_per_s": 98.0},
+        {"step": 20, "split": "validation", "loss": 4.5, "accuracy": 0.15},
+    ]
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert report.loss_curves(path) == {
+        "chance": {"accuracy": [0.01]},
+        "train": {"step": [10, 20], "accuracy": [0.1, 0.2], "loss": [5.0, 4.0], "feature_std": [0.9]},
+        "validation": {"step": [20], "accuracy": [0.15], "loss": [4.5]},
+    }
+
+
+def test_what_is_missing_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="there is no report"):
+        report.read_report(tmp_path)
+    (tmp_path / report.JSON).write_text("{")
+    with pytest.raises(ConfigError, match="can't be read"):
+        report.read_report(tmp_path)
+    broken = result()
+    del broken["n_test"]
+    with pytest.raises(ConfigError, match="result 0 of a report lacks n_test"):
+        report.write_report(tmp_path, {"results": [broken]})

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ecgstore import ConfigError
+from ecgstore.inner import parse
+from ecgtrain import config
+from ecgtrain.backbones import cpc_lstm
+from ecgtrain.backbones.layers.encoder import Encoder
+from ecgtrain.config import RunConfig
+from ecgtrain.methods import cpc
+
+RECIPE = {
+    "name": "small",
+    "data": {"store": "some.ecg"},
+    "pretrain": {
+        "method": {"name": "cpc", "steps_ahead": 4},
+        "backbone": {"name": "cpc_lstm", "encoder": {"width": 8}},
+        "folds": [1, 2],
+        "validation_folds": [3],
+        "window_samples": 250,
+        "batch_size": 4,
+        "steps": 10,
+    },
+    "downstream": [
+        {
+            "name": "super",
+            "task": "ptbxl/superdiagnostic",
+            "train_folds": [1, 2],
+            "test_folds": [4],
+            "window_samples": 250,
+            "stride_samples": 125,
+            "nulls": ["random"],
+        }
+    ],
+}
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(RECIPE))
+    return path
+
+
+def test_sections_are_parsed_by_the_files_they_name(recipe):
+    made = config.load(recipe)
+    assert made.pretrain.method == cpc.Settings(steps_ahead=4)
+    assert made.pretrain.backbone == cpc_lstm.Settings(encoder=Encoder(width=8))
+    assert made.pretrain.optimiser.lr == 1e-4
+
+
+def test_a_recipe_survives_the_round_trip(recipe, tmp_path):
+    made = config.load(recipe, ["seed=7", "pretrain.method.n_negatives=16", "data.leads=[I, II, V1]"])
+    again = tmp_path / "again.yaml"
+    again.write_text(config.dump(made))
+    assert config.load(again) == made
+    assert (made.seed, made.pretrain.method.n_negatives, made.data.leads) == (7, 16, ("I", "II", "V1"))
+
+
+def test_every_bundled_recipe_survives_the_round_trip(tmp_path):
+    recipes = sorted((Path(__file__).parents[3] / "recipes").rglob("*.yaml"))
+    assert recipes
+    for path in recipes:
+        again = tmp_path / "again.yaml"
+        again.write_text(config.dump(config.load(path)))
+        assert config.load(again) == config.load(path), path
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("pretrain.windw_samples=3", "unknown setting pretrain.windw_samples.*did you mean window_samples"),
+        (
+            "pretrain.method.steps_ahed=3",
+            "setting pretrain.method: unknown setting steps_ahed; did you mean steps_ahead",
+        ),
+        ("pretrain.method.name=cpcc", "setting pretrain.method: unknown method 'cpcc'; did you mean cpc"),
+        ("pretrain.backbone.name=lstm", "setting pretrain.backbone: unknown backbone 'lstm'"),
+        ("pretrain.method=[cpc]", "setting pretrain.method: this section must hold a mapping with a name"),
+        ("pretrain.optimiser.schedule=linear", "pretrain.optimiser.schedule"),
+        ("pretrain.epochs=3", "exactly one of steps and epochs"),
+        ("pretrain.steps=null", "exactly one of steps and epochs"),
+        ("pretrain.folds=[]", "pretrain.folds"),
+        ("pretrain.validation_folds=[2, 3]", "folds and validation_folds share fold 2"),
+        ("downstream.0.test_folds=[2]", "train_folds and test_folds share fold 2"),
+        ("seed=-1", "seed"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_in_one_line(recipe, override, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        config.load(recipe, [override])
+    assert "\n" not in str(caught.value)
+    assert "recipe.yaml" in str(caught.value)
+
+
+def test_choosing_the_best_needs_something_to_choose_by(recipe):
+    with pytest.raises(ConfigError, match="needs validation_folds"):
+        config.load(recipe, ["pretrain.keep=best", "pretrain.validation_folds=[]"])
+
+
+def test_two_questions_must_not_share_a_name():
+    twice = {**RECIPE, "downstream": RECIPE["downstream"] * 2}
+    with pytest.raises(ConfigError, match="two downstream entries are called super"):
+        parse(RunConfig, twice)
+
+
+def test_epochs_become_steps():
+    by_epochs = {**RECIPE["pretrain"], "epochs": 3, "steps": None}
+    assert parse(RunConfig, {**RECIPE, "pretrain": by_epochs}).pretrain.n_steps(steps_per_epoch=13) == 39
+    assert parse(RunConfig, RECIPE).pretrain.n_steps(steps_per_epoch=13) == 10
+
+
+def test_settings_are_frozen(recipe):
+    with pytest.raises(ValueError, match="frozen"):
+        config.load(recipe).pretrain.batch_size = 8
+
+
+@pytest.mark.parametrize("module", ["ecgtrain", "ecgtrain.config", "ecgtrain.errors", "ecgtrain.data.plan"])
+def test_light_modules_do_not_import_torch(module):
+    code = f"import {module}, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_without_torch_the_door_names_the_extra():
+    code = (
+        "import importlib.util as u, sys; found = u.find_spec\n"
+        "u.find_spec = lambda name, *a: None if name == 'torch' else found(name, *a)\n"
+        "import ecgstore\n"
+        "try: import ecgtrain\n"
+        "except ecgstore.MissingExtra as error: sys.exit('ecgstore[train]' not in str(error))\n"
+        "sys.exit(2)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_method_goes_by_its_name():
+    pretrain = {
+        "method": {"name": "/some/where/mine.py"},
+        "backbone": {"name": "cpc_lstm"},
+        "folds": [1],
+        "window_samples": 100,
+        "batch_size": 8,
+        "steps": 1,
+    }
+    with pytest.raises(ConfigError, match=r"go by their names.*put the file into ecgtrain/methods"):
+        parse(RunConfig, {"data": {"store": "s"}, "name": "n", "pretrain": pretrain})
