@@ -18,8 +18,8 @@ INGEST := $(BIN)/ecgstore ingest --resume --fs 100 --bandpass 0.5 40 --notch 50
 demo: $(INSTALLED) demo/synthetic
 	$(INGEST) tests/data/ptbxl_mini demo/ptbxl_mini.ecg
 	$(INGEST) demo/synthetic demo/synthetic.ecg
-	$(BIN)/ecgtrain run recipes/demo.yaml --set name=ptbxl_mini --set data.store=demo/ptbxl_mini.ecg --out demo/runs/ptbxl_mini --resume
-	$(BIN)/ecgtrain run recipes/demo.yaml --set name=synthetic --set data.store=demo/synthetic.ecg --out demo/runs/synthetic --resume
+	$(BIN)/ecgtrain run demo --set name=ptbxl_mini --set data.store=demo/ptbxl_mini.ecg --out demo/runs/ptbxl_mini --resume
+	$(BIN)/ecgtrain run demo --set name=synthetic --set data.store=demo/synthetic.ecg --out demo/runs/synthetic --resume
 	$(BIN)/ecgtrain report demo/runs/ptbxl_mini demo/runs/synthetic --out demo/report
 
 demo/synthetic: | $(INSTALLED)

@@ -45,7 +45,7 @@ from ecgtrain.scoring.bootstrap import resampled_classes
 from ecgtrain.training.log import METRICS
 from ecgtrain.training.prepare import pretrain_of
 
-RECIPES = Path(__file__).parents[1] / "recipes" / "small"
+RECIPES = config.RECIPES / "small"
 SUPER, ALL = "ptbxl/superdiagnostic", "ptbxl/all"
 #: What of a method's parts tells best whether it has learned its own task.
 PRETEXT = {

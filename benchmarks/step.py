@@ -46,7 +46,7 @@ from ecgtrain.training.environment import environment
 from ecgtrain.training.step import layers
 from ecgtrain.views.draw import Draw
 
-RECIPES = Path(__file__).parents[1] / "recipes" / "small"
+RECIPES = config.RECIPES / "small"
 N_WINDOWS, N_LEADS, N_SAMPLES = 32, 12, 1000
 
 

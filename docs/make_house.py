@@ -6,6 +6,10 @@ The rule that is measured stands in house.yaml and nowhere else; tests/architect
 from __future__ import annotations
 
 import ast
+import io
+import json
+import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -130,3 +134,111 @@ def figures(package: str) -> dict[str, Any]:
         "longest_file": f"{longest.relative_to(ROOT).as_posix()} "
         f"({len(longest.read_text(encoding='utf-8').splitlines())} lines)",
     }
+
+
+# --- the picture ----------------------------------------------------------------------------------------------
+
+#: In inches: a panel per package, and the boxes in it.
+PANEL, MOST_WIDTH, HEIGHT, GAP_X, GAP_Y = 7.2, 1.7, 0.7, 0.16, 0.42
+
+
+def summary() -> dict[str, Any]:
+    """All that the picture shows, as plain values; it stands in the picture too, so that a stale one is noticed."""
+    return {
+        package: {
+            "floors": dict(sorted(floors(wing_graph(package)).items())),
+            "arrows": sorted([wing, other] for wing, others in wing_graph(package).items() for other in others),
+        }
+        for package in PACKAGES
+    }
+
+
+def drawn() -> dict[str, Any]:
+    """What the picture that stands there shows."""
+    found = re.search(r"<desc>(.*?)</desc>", PICTURE.read_text(encoding="utf-8"), re.S)
+    return dict(json.loads(found[1])) if found else {}
+
+
+def said_of(package: str, wing: str) -> str:
+    """The first line of a wing's docstring, up to its first full stop."""
+    path = ROOT / package / wing
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return re.split(r"[.;](?: |$)", text.splitlines()[0] if text else "")[0].replace("`", "")
+
+
+def direct(graph: Graph) -> Graph:
+    """Arrows without those that a longer way makes needless to draw."""
+    below: dict[str, set[str]] = {}
+
+    def all_below(wing: str) -> set[str]:
+        if wing not in below:
+            below[wing] = set().union(*(all_below(other) | {other} for other in graph[wing]), set())
+        return below[wing]
+
+    return {
+        wing: {other for other in others if not any(other in all_below(middle) for middle in others - {other})}
+        for wing, others in graph.items()
+    }
+
+
+def draw() -> str:
+    """The house as SVG: the ground floor at the bottom, an arrow from each wing to those that it stands on."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    n_floors = max(max(floors(wing_graph(package)).values()) for package in PACKAGES)
+    height = n_floors * (HEIGHT + GAP_Y) + 0.5
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "house", "font.family": "sans-serif"}):
+        figure = Figure(figsize=(2 * PANEL, height))
+        for number, package in enumerate(PACKAGES):
+            axis = figure.add_axes((number / 2, 0, 0.5, 1))
+            axis.set(xlim=(0, PANEL), ylim=(0, height))
+            axis.axis("off")
+            _draw_package(axis, package)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    described = f"<desc>{json.dumps(summary(), separators=(',', ':'))}</desc>"
+    return re.sub(r"(<svg[^>]*>)", lambda match: match[1] + described, text.getvalue(), count=1)
+
+
+def _draw_package(axis: Any, package: str) -> None:
+    from matplotlib.patches import FancyBboxPatch
+
+    graph, found = wing_graph(package), figures(package)
+    storey, order = floors(graph), RULE[package]["wings"]
+    boxes: dict[str, tuple[float, float, float]] = {}
+    for floor in sorted(set(storey.values())):
+        here = sorted((wing for wing in storey if storey[wing] == floor), key=order.index)
+        share = PANEL / len(here)
+        width = min(MOST_WIDTH, share - GAP_X)
+        for i, wing in enumerate(here):
+            boxes[wing] = ((i + 0.5) * share, 0.1 + (floor - 1) * (HEIGHT + GAP_Y), width)
+    for wing, others in direct(graph).items():
+        for other in others:
+            (x0, y0, _), (x1, y1, _) = boxes[wing], boxes[other]
+            arrow = {"arrowstyle": "-|>", "color": "#9aa5b1", "lw": 1.0, "shrinkA": 0, "shrinkB": 1}
+            axis.annotate("", (x1, y1 + HEIGHT), (x0, y0), arrowprops=arrow, zorder=1)
+    for wing, (x, y, width) in boxes.items():
+        box = FancyBboxPatch(
+            (x - width / 2, y),
+            width,
+            HEIGHT,
+            boxstyle="round,pad=0,rounding_size=0.06",
+            facecolor="#eaf2fb" if (ROOT / package / wing).is_dir() else "#ffffff",
+            edgecolor="#3b6ea5",
+            zorder=2,
+        )
+        axis.add_patch(box)
+        axis.text(x, y + 0.55, wing, ha="center", va="center", fontsize=10, weight="bold", zorder=3)
+        folded = textwrap.wrap(said_of(package, wing), width=int(width / 0.052))
+        said = "\n".join([*folded[:2], folded[2] + (" …" if len(folded) > 3 else "")] if len(folded) > 2 else folded)
+        axis.text(x, y + 0.23, said, ha="center", va="center", fontsize=6.2, linespacing=1.1, zorder=3)
+    top = max(y for _, y, _ in boxes.values()) + HEIGHT + 0.25
+    axis.text(
+        PANEL / 2, top, f"{package}: {found['rooms']} rooms on {found['floors']} floors", ha="center", fontsize=13
+    )
+
+
+if __name__ == "__main__":
+    PICTURE.write_text(draw(), encoding="utf-8")

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ecgstore.build.memory import keep_freed_memory
-    from ecgstore.errors import need
+    from ecgstore.errors import nearest, need
     from ecgstore.rooms import occupant
     from ecgstore.settings import parse, read_yaml
 
-__all__ = ["keep_freed_memory", "need", "occupant", "parse", "read_yaml"]
+__all__ = ["keep_freed_memory", "nearest", "need", "occupant", "parse", "read_yaml"]
 
 _HOME = {
     "keep_freed_memory": "build.memory",
+    "nearest": "errors",
     "need": "errors",
     "occupant": "rooms",
     "parse": "settings",

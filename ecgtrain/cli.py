@@ -67,7 +67,7 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe")
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory. Default: runs/NAME, by the recipe's name.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set any setting: data.store=ptbxl.ecg.")
 @click.option("--resume", is_flag=True, help="Go on from the last whole checkpoint, or start if there is none.")
@@ -80,7 +80,7 @@ def main() -> None:
 @DEVICE
 @AS_JSON
 def run(
-    recipe: Path,
+    recipe: str,
     out: Path | None,
     overrides: tuple[str, ...],
     resume: bool,
@@ -90,6 +90,8 @@ def run(
     as_json: bool,
 ) -> None:
     """Do all that RECIPE says: pretrain, probe, write report.json and report.html into the run directory.
+
+    RECIPE is a YAML file, or the name of one that comes with ecgtrain, such as small/cpc (see `ecgtrain recipes`).
 
     SIGTERM, SIGUSR1 and the time limit end pretraining after a checkpoint, with exit status 75: run the same command
     with --resume to go on. Under torchrun, all processes pretrain together and the first one probes.
@@ -179,12 +181,12 @@ def report(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set any setting: data.store=ptbxl.ecg.")
 @click.option("--seconds", default=5.0, show_default=True, help="Time for each measurement.")
 @DEVICE
 @AS_JSON
-def bench(recipe: Path, overrides: tuple[str, ...], seconds: float, device: str, as_json: bool) -> None:
+def bench(recipe: str, overrides: tuple[str, ...], seconds: float, device: str, as_json: bool) -> None:
     """Measure how fast RECIPE pretrains here: feed, views and step alone, and all together; nothing is kept."""
     from rich.console import Console
     from rich.table import Table
@@ -206,6 +208,20 @@ def bench(recipe: Path, overrides: tuple[str, ...], seconds: float, device: str,
     for row in table(result):
         rows.add_row(*row)
     Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(rows)
+
+
+@main.command()
+@AS_JSON
+def recipes(as_json: bool) -> None:
+    """List the recipes that come with ecgtrain: `ecgtrain run NAME` runs one, wherever you stand."""
+    from ecgtrain import config
+
+    found = [config.about(name) for name in config.shipped()]
+    if as_json:
+        click.echo(json.dumps([one._asdict() for one in found]))
+        return
+    for one in found:
+        click.echo(f"{click.style(one.name, bold=True)}\n  {one.line}\n  source: {one.source}\n  cost: {one.cost}")
 
 
 @main.command()

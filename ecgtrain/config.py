@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
 import yaml
 from pydantic import (
@@ -24,11 +26,8 @@ from pydantic import (
 )
 
 from ecgstore import ConfigError, Settings, override
-from ecgstore.inner import occupant, parse, read_yaml
+from ecgstore.inner import nearest, occupant, parse, read_yaml
 from ecgtrain.data.settings import Data
-
-if TYPE_CHECKING:
-    pass
 
 
 def _settings_of(room: str, content: Any) -> Settings:
@@ -193,8 +192,61 @@ class RunConfig(Settings):
         return self
 
 
-def load(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
-    """Read a YAML recipe, apply ``key.path=value`` overrides, check it; raises ConfigError in one line."""
+#: The recipes that come with the package: a file's path below this, without its ending, is its name.
+RECIPES = Path(__file__).with_name("recipes")
+
+
+class About(NamedTuple):
+    """What the comment at the head of a shipped recipe says: in a sentence, where from, at what cost."""
+
+    name: str
+    line: str
+    source: str
+    cost: str
+
+
+def shipped() -> dict[str, Path]:
+    """The recipes that come with the package, by name."""
+    paths = sorted(RECIPES.rglob("*.yaml"), key=lambda path: (len(path.parts), path))
+    return {path.relative_to(RECIPES).with_suffix("").as_posix(): path for path in paths}
+
+
+def about(name: str) -> About:
+    """What a shipped recipe says of itself."""
+    lines = shipped()[name].read_text(encoding="utf-8").splitlines()
+    head = [line.removeprefix("#").strip() for line in takewhile(lambda line: line.startswith("#"), lines)]
+    said = dict(re.findall(r"^(\w+): (.*?)(?=^\w+: |\Z)", "\n".join(head), re.M | re.S))
+    source, cost = (" ".join(said.get(word, "").split()) for word in ("Source", "Cost"))
+    # A reference ends with its year or its number.
+    cited = re.match(r".*?(?:\(\d{4}\)|arXiv \d{4}\.\d{5})", source)
+    source = cited[0] if cited else re.split("[;:.]", source)[0]
+    return About(name, head[0].rstrip("."), source, cost.split(". ")[0].rstrip("."))
+
+
+def find(recipe: str | Path) -> Path:
+    """The file of a recipe: a path, or the name of a shipped one such as ``small/cpc``.
+
+    Raises ConfigError where it is neither, naming the nearest.
+    """
+    path, known = Path(recipe), shipped()
+    if path.is_file():
+        return path
+    if str(recipe) in known:
+        return known[str(recipe)]
+    near = nearest(path.with_suffix("").as_posix().removeprefix("recipes/"), known)
+    raise ConfigError(
+        "there is no such recipe: neither a file nor one that comes with ecgtrain",
+        where=recipe,
+        fix=f"did you mean {near}?" if near else "`ecgtrain recipes` lists those that come with it",
+    )
+
+
+def load(recipe: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
+    """Read a recipe, a YAML file or one of the shipped ones (:func:`find`), and apply ``key.path=value`` overrides.
+
+    Raises ConfigError in one line.
+    """
+    path = find(recipe)
     return parse(RunConfig, override(read_yaml(path), overrides), where=path)
 
 

@@ -19,6 +19,7 @@ import ecgtrain.cli
 from ecgstore.build.plan import Recipe, Storage
 from ecgstore.errors import REASONS
 from ecgstore.storage import layout, tables
+from ecgtrain import config
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -117,7 +118,7 @@ def test_commands_on_a_page_are_understood(page: Path) -> None:
         for part in re.split(r"&&|\|", command):
             words = shlex.split(part, comments=True)
             for word in words:
-                if re.match(r"(recipes|tests|benchmarks)/", word):
+                if re.match(r"(tests|benchmarks)/", word):
                     assert (ROOT / word).exists(), where
             starts = [i for i, word in enumerate(words) if word in PROGRAMS]
             if starts and (starts[0] == 0 or words[starts[0] - 1] == "-m"):
@@ -134,7 +135,9 @@ def _parse(words: list[str], where: str) -> None:
     if set(words) & {"-h", "--help"}:
         return
     try:
-        command.make_context(words[1], words[2:])
+        context = command.make_context(words[1], words[2:])
+        recipe = context.params.get("recipe", "")
+        assert recipe.endswith(".yaml") or recipe in {"", *config.shipped()}, f"{where}: no such recipe"
     except click.exceptions.Exit:  # an option that answers at once, such as `fetch --list`
         return
     except click.ClickException as error:

@@ -66,6 +66,10 @@ def test_the_house_stays_one_that_fits_in_a_head(package, capsys):
     assert found["floors"] <= rule["most_floors"]
 
 
+def test_the_picture_of_the_house_is_of_today():
+    assert house.drawn() == house.summary(), "run: python docs/make_house.py"
+
+
 def test_no_file_is_longer_than_one_can_hold_in_the_head():
     paths = [
         *EVERY,

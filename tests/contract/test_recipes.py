@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from ecgstore import ConfigError, occupants, open_store
 from ecgstore.inner import occupant
-from ecgtrain import config, distributed, tasks
+from ecgtrain import cli, config, distributed, tasks
 from ecgtrain.data.feed import open_feed
 from ecgtrain.methods import Moment, WindowBatch, build_objective
 from ecgtrain.training.step import layers
@@ -21,13 +22,13 @@ from ecgtrain.views.draw import Draw
 from ecgtrain.views.normalise import normalise, to_mv
 
 ROOT = Path(__file__).parents[2]
-RECIPES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "recipes").rglob("*.yaml"))
-SMALL = [name for name in RECIPES if name.startswith("recipes/small/")]
+RECIPES = sorted(config.shipped())
+SMALL = [name for name in RECIPES if name.startswith("small/")]
 N = 8
 
 
 def load(name):
-    return config.load(ROOT / name)
+    return config.load(name)
 
 
 def targets_of(settings, store):
@@ -99,12 +100,23 @@ def test_every_method_has_a_page():
             assert f"`{setting}" in page or setting == "name", f"{name}: {setting}"
 
 
+def test_recipes_are_listed_with_source_and_cost():
+    listed = CliRunner().invoke(cli.main, ["recipes", "--json"])
+    assert [one["name"] for one in json.loads(listed.output)] == list(config.shipped())
+    shown = CliRunner().invoke(cli.main, ["recipes"]).output
+    assert "small/cpc\n" in shown
+    assert shown.count("  source: ") == shown.count("  cost: ") == len(RECIPES)
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_whole(name):
     made = load(name)
-    text = (ROOT / name).read_text()
+    text = config.find(name).read_text(encoding="utf-8")
     for word in ("source:", "cost:", "expect"):
         assert word in text.lower(), word
+    about = config.about(name)
+    assert all(about)
+    assert all(len(part) < 200 for part in about)
     assert made.pretrain is not None
     # What is judged was not seen while pretraining.
     for question in made.downstream:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
@@ -64,12 +63,27 @@ def test_a_recipe_survives_the_round_trip(recipe, tmp_path):
 
 
 def test_every_bundled_recipe_survives_the_round_trip(tmp_path):
-    recipes = sorted((Path(__file__).parents[3] / "recipes").rglob("*.yaml"))
-    assert recipes
-    for path in recipes:
+    assert config.shipped()
+    for name in config.shipped():
         again = tmp_path / "again.yaml"
-        again.write_text(config.dump(config.load(path)))
-        assert config.load(again) == config.load(path), path
+        again.write_text(config.dump(config.load(name)))
+        assert config.load(again) == config.load(name), name
+
+
+def test_a_recipe_is_a_file_or_the_name_of_a_shipped_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert config.find("small/cpc") == config.RECIPES / "small" / "cpc.yaml"
+    mine = tmp_path / "small" / "cpc"
+    mine.parent.mkdir()
+    mine.write_text("name: mine\ndata: {store: x.ecg}\n")
+    # What stands here is what is meant, as with any command.
+    assert config.load("small/cpc").name == "mine"
+    for wrong in ("small/cpx", "recipes/small/cpc.yaml", "small/cp"):
+        with pytest.raises(ConfigError, match="no such recipe.*did you mean small/cpc"):
+            config.find(wrong)
+    for wrong in ("../config", "", "small", "nothing/like/it"):
+        with pytest.raises(ConfigError, match="no such recipe"):
+            config.find(wrong)
 
 
 @pytest.mark.parametrize(

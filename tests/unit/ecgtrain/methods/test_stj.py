@@ -3,7 +3,6 @@ from __future__ import annotations
 import itertools
 import math
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +22,6 @@ from ecgtrain.views.draw import Draw
 from ecgtrain.views.masking import LeadPermutation, Masked, Permuted, SpanMask, mask_spans, permute_leads
 from ecgtrain.views.normalise import Millivolts
 
-ROOT = Path(__file__).parents[4]
 CONV = conv_reconstructor.Settings(width=4)
 TRANSFORMER = lead_transformer.Settings(width=16, depth=1, heads=2, strides=(4, 4))
 SPAN = SpanMask(span_s=(0.04, 0.10))
@@ -537,7 +535,7 @@ def test_a_mask_never_hides_more_than_windows_are_checked_for():
 
 @pytest.mark.parametrize("name", ["small/stj", "paper_a_stj"])
 def test_recipes_are_understood(name):
-    recipe = config.load(ROOT / "recipes" / f"{name}.yaml").pretrain
+    recipe = config.load(name).pretrain
     assert recipe.normalise == "record"
     made = build_objective(recipe.method, recipe.backbone, n_leads=12, seed=0)
     made.check(recipe.window_samples, recipe.batch_size, 100.0)
