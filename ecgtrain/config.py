@@ -234,6 +234,8 @@ def find(recipe: str | Path) -> Path:
     if str(recipe) in known:
         return known[str(recipe)]
     near = nearest(path.with_suffix("").as_posix().removeprefix("recipes/"), known)
+    if near is None and path.suffix:
+        return path  # a file that isn't there, and is said to be missing by whoever reads it
     raise ConfigError(
         "there is no such recipe: neither a file nor one that comes with ecgtrain",
         where=recipe,

@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from ecgstore import cli
+from ecgstore.cli import printing
 
 INGEST = ("--fs", "100", "--bandpass", "0.5", "40", "--notch", "50")
 
@@ -223,7 +224,7 @@ def test_store_and_source_inside_each_other(mini, tmp_path):
 
 
 def test_progress_is_on_stderr_and_the_answer_on_stdout(mini, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "LINE_EVERY_S", 0.0)
+    monkeypatch.setattr(printing, "LINE_EVERY_S", 0.0)
     done = here("ingest", mini, tmp_path / "out.ecg", "--json")
     assert "reading headers: 53 of 53" in done.stderr
     assert "writing shards: 2 of 2" in done.stderr
