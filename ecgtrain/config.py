@@ -233,7 +233,7 @@ def find(recipe: str | Path) -> Path:
         return path
     if str(recipe) in known:
         return known[str(recipe)]
-    near = nearest(path.with_suffix("").as_posix().removeprefix("recipes/"), known)
+    near = nearest(str(recipe).removesuffix(".yaml").removeprefix("recipes/"), known)
     if near is None and path.suffix:
         return path  # a file that isn't there, and is said to be missing by whoever reads it
     raise ConfigError(
