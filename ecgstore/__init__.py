@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ecgstore.build.augment import augment_store
-    from ecgstore.build.ingest import IngestReport, ingest_folder, seal_store
+    from ecgstore.build.ingest import IngestReport, ingest_folder
+    from ecgstore.build.parts import seal_store
     from ecgstore.build.schedule import Workers
     from ecgstore.build.settings import IngestSettings
     from ecgstore.errors import (
@@ -50,7 +51,8 @@ _HOME = {
         "StoreExists StoreFormatError StoreIncomplete StoreNotFound StoreUnreachable"
     ),
     "build.augment": "augment_store",
-    "build.ingest": "IngestReport ingest_folder seal_store",
+    "build.ingest": "IngestReport ingest_folder",
+    "build.parts": "seal_store",
     "build.settings": "IngestSettings",
     "storage.layout": "COUNTS_PER_MV NOT_RECORDED",
     "signals.noise": "NoiseSettings",

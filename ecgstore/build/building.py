@@ -1,4 +1,4 @@
-"""A store while it is being built: begun by one plan, locked against others, sealed when all of it is there.
+"""A store while it is being built: claimed by one process, begun by one plan, sealed when all of it is there.
 
 The order of writes is what makes a kill harmless: the plan's hash first, then shards and their commits in any
 order, then the tables, and the manifest last.
@@ -29,7 +29,7 @@ def begin(root: Path, plan_sha256: str, about: Mapping[str, Any], create_array: 
     """
     refuse_foreign(root)
     root.mkdir(parents=True, exist_ok=True)
-    with locked(root, "begin", wait=True):
+    with _held(lock_file(root, "begin"), root, wait=True):
         refuse_foreign(root)
         if not (root / layout.BUILDING).exists():
             content = json.dumps({"plan_sha256": plan_sha256, **about}, indent=1)
@@ -65,31 +65,64 @@ def read_about(root: Path) -> dict[str, Any]:
     return dict(about)
 
 
+def lock_file(out: Path, part: str | None = None) -> Path:
+    """Where the lock on the store ``out`` stands, or on a named part of it: beside the store, which may be swapped."""
+    return out.with_name(f".{out.name}.lock{'' if part is None else f'.{part}'}")
+
+
 @contextlib.contextmanager
-def locked(root: Path, part: str | None = None, *, wait: bool = False) -> Iterator[None]:
-    """Let one process at a time work on a store, or on one named part of it.
+def claimed(out: Path, part: str | None = None) -> Iterator[None]:
+    """Let one process at a time decide what becomes of ``out`` and do it, or one at a time do a named part.
 
     Parts share the store and exclude each other by name; a process that wants the whole store excludes them all.
-    The system frees the lock of a process that dies. Raises StoreExists where somebody else holds it; ``wait``
-    waits for those who hold the same part.
+    The system frees the lock of a process that dies. Raises StoreExists where somebody else holds it.
     """
     with contextlib.ExitStack() as stack:
-        _lock(stack.enter_context((root / layout.LOCK).open("a")), root, shared=part is not None, wait=False)
+        stack.enter_context(_held(lock_file(out), out, shared=part is not None))
         if part is not None:
-            _lock(stack.enter_context((root / f"{layout.LOCK}.{part}").open("a")), root, shared=False, wait=wait)
+            stack.enter_context(_held(lock_file(out, part), out))
         yield
 
 
-def _lock(file: Any, root: Path, *, shared: bool, wait: bool) -> None:
+@contextlib.contextmanager
+def _held(path: Path, out: Path, *, shared: bool = False, wait: bool = False) -> Iterator[None]:
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        while True:
+            file = stack.enter_context(path.open("a"))
+            _lock(file, out, shared=shared, wait=wait)
+            # Whoever held it before may have removed the name meanwhile: then this is nobody's lock.
+            if _stands_at(file, path):
+                break
+            stack.pop_all().close()
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                # The name goes with the last who shares it, and while it is held.
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _stands_at(file, path):
+                    path.unlink()
+
+
+def _stands_at(file: Any, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _lock(file: Any, out: Path, *, shared: bool, wait: bool) -> None:
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
         fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise StoreExists("another ingest is writing this store right now", where=root, fix="wait for it") from None
+        raise StoreExists("another ingest is writing this store right now", where=out, fix="wait for it") from None
     except OSError as error:
         raise StoreError(
             "the file system knows no locks, and without them two ingests could write one store",
-            where=root,
+            where=out,
             got=error.strerror or str(error),
             fix="build the store on another file system, and copy it",
         ) from None
@@ -134,17 +167,17 @@ def seal(
     return sealed
 
 
-def release(root: Path) -> None:
-    """Remove the locks' files of a store that is sealed."""
-    for lock in root.glob(f"{layout.LOCK}*"):
-        lock.unlink(missing_ok=True)
-
-
 def recover(out: Path) -> None:
     """Finish a :func:`swap` that was killed between its two renames."""
-    if not out.exists() and (beside(out) / layout.MANIFEST).exists() and _old(out).exists():
-        beside(out).rename(out)
-        shutil.rmtree(_old(out))
+
+    def is_half_done() -> bool:
+        return not out.exists() and (beside(out) / layout.MANIFEST).exists() and _old(out).exists()
+
+    if is_half_done():
+        with claimed(out):
+            if is_half_done():  # and not just being done by somebody else
+                beside(out).rename(out)
+                shutil.rmtree(_old(out))
 
 
 def _remove_strangers(root: Path, objects: Mapping[str, manifest.ObjectHash]) -> None:
@@ -152,7 +185,7 @@ def _remove_strangers(root: Path, objects: Mapping[str, manifest.ObjectHash]) ->
     keep = objects.keys() | {layout.BUILDING, layout.SCAN}
     for path in root.rglob("*"):
         name = path.relative_to(root).as_posix()
-        if path.is_file() and name not in keep and not name.startswith(layout.LOCK):
+        if path.is_file() and name not in keep:
             path.unlink()
 
 

@@ -100,6 +100,11 @@ class Task:
     n_shards: int
     records: tuple[Planned, ...]
 
+    @property
+    def n_records(self) -> int:
+        """Records that have a place in these shards."""
+        return len(self.records)
+
 
 @dataclass(frozen=True, slots=True)
 class Work:

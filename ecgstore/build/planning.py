@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ecgstore.build.construct import Progress
 from ecgstore.build.plan import Occupied, Plan, Scanned, make_plan, scan
 from ecgstore.build.scan import read_headers, without_segments
 from ecgstore.build.settings import IngestSettings, detect_source, module_of
@@ -20,9 +21,6 @@ from ecgstore.fetching import checksums
 from ecgstore.record import Listing, Rejection
 from ecgstore.rooms import occupants
 from ecgstore.settings import Settings
-
-#: Called with (phase, done, total); phases are "verify", "scan", "shards" and "seal".
-Progress = Callable[[str, int, int], None]
 
 
 def list_source(source_root: Path, source: Settings | None) -> tuple[Path, Settings, Listing]:

@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from ecgstore.build import shards
 from ecgstore.build.memory import keep_freed_memory
-from ecgstore.build.plan import Task, Work
 from ecgstore.errors import ConfigError, StoreError, need
 from ecgstore.settings import Settings
 from ecgstore.wfdb_io.files import import_wfdb
@@ -43,32 +40,35 @@ class Workers(Settings):
     scheduler: str = ""
 
 
-def run(root: Path, tasks: Sequence[Task], work: Work, workers: Workers, done: Callable[[], None]) -> None:
-    """Do every task; ``done`` is called after each.
+#: Does one task in a store's folder; and what a process does once before its first task.
+Do = Callable[[Path, Any], None]
+Ready = Callable[[], None]
+
+
+def run(root: Path, tasks: Sequence[Any], do: Do, ready: Ready, workers: Workers, done: Callable[[], None]) -> None:
+    """Do every task, one shard or more each; ``done`` is called after each. Tasks must be picklable, and ``do`` too.
 
     Raises what a task raises (StoreError, IntegrityError), ConfigError where the scheduler can't be reached.
     """
     if not tasks:
         return
     if workers.scheduler or workers.processes:
-        _run_distributed(root, tasks, work, workers, done)
+        _run_distributed(root, tasks, do, ready, workers, done)
     else:
-        _run_threads(root, tasks, work, workers.n, done)
+        _run_threads(root, tasks, do, ready, workers.n, done)
 
 
-def _run_threads(root: Path, tasks: Sequence[Task], work: Work, n: int, done: Callable[[], None]) -> None:
-    dask = need("dask", "ingest")
-    callbacks = need("dask.callbacks", "ingest")
-    prepare(any(not record.header.plain for task in tasks for record in task.records))
-    delayed = [
-        # Bound before Dask sees it: it would search every argument for its own objects, record by record.
-        dask.delayed(functools.partial(shards.write, root, task, work), traverse=False)(
-            dask_key_name=f"shard-{task.first_shard:08d}"
-        )
-        for task in tasks
-    ]
-    with callbacks.Callback(posttask=lambda *_: done()), _quick_handover(), one_thread_each():
-        dask.compute(*delayed, scheduler="threads", num_workers=n)
+def _run_threads(root: Path, tasks: Sequence[Any], do: Do, ready: Ready, n: int, done: Callable[[], None]) -> None:
+    ready()
+    pool = ThreadPoolExecutor(n)
+    try:
+        with _quick_handover(), one_thread_each():
+            for future in as_completed([pool.submit(do, root, task) for task in tasks]):
+                future.result()
+                done()
+    finally:
+        # After an error, or Ctrl-C, the shards that were not begun yet are left for the next time.
+        pool.shutdown(cancel_futures=True)
 
 
 def prepare(with_wfdb: bool) -> None:
@@ -96,7 +96,9 @@ def _quick_handover() -> Iterator[None]:
         sys.setswitchinterval(before_s)
 
 
-def _run_distributed(root: Path, tasks: Sequence[Task], work: Work, workers: Workers, done: Callable[[], None]) -> None:
+def _run_distributed(
+    root: Path, tasks: Sequence[Any], do: Do, ready: Ready, workers: Workers, done: Callable[[], None]
+) -> None:
     distributed = need("distributed", "ingest")
     with _client(distributed, workers) as client:
         try:
@@ -108,7 +110,7 @@ def _run_distributed(root: Path, tasks: Sequence[Task], work: Work, workers: Wor
                 fix="start some with `dask worker ADDRESS`",
             ) from None
         waiting = iter(tasks)
-        submit = functools.partial(_submit, client, root.resolve(), work)
+        submit = functools.partial(_submit, client, root.resolve(), do, ready)
         first = [submit(task) for task in _take(waiting, AHEAD * sum(client.nthreads().values()))]
         running = distributed.as_completed(first, loop=client.loop)
         for future in running:
@@ -136,18 +138,18 @@ def _run_distributed(root: Path, tasks: Sequence[Task], work: Work, workers: Wor
                 running.add(submit(task))
 
 
-def _submit(client: Any, root: Path, work: Work, task: Task) -> Any:
-    return client.submit(_write, root, task, work, key=f"shard-{task.first_shard:08d}", pure=False)
+def _submit(client: Any, root: Path, do: Do, ready: Ready, task: Any) -> Any:
+    return client.submit(_do, root, do, ready, task, key=f"shard-{task.first_shard:08d}", pure=False)
 
 
-def _write(root: Path, task: Task, work: Work) -> None:
+def _do(root: Path, do: Do, ready: Ready, task: Any) -> None:
     """A task in another process."""
-    prepare(any(not record.header.plain for record in task.records))
+    ready()
     with one_thread_each():
-        shards.write(root, task, work)
+        do(root, task)
 
 
-def _take(tasks: Iterator[Task], n: int) -> list[Task]:
+def _take(tasks: Iterator[Any], n: int) -> list[Any]:
     return [task for _, task in zip(range(n), tasks, strict=False)]
 
 
@@ -200,12 +202,3 @@ def _client(distributed: Any, workers: Workers) -> Iterator[Any]:
                 fix="start one with `dask scheduler`, and workers with `dask worker ADDRESS`",
             ) from None
         yield stack.enter_context(client)
-
-
-def load_commits(
-    root: Path, tasks: Sequence[Task], work: Work, n: int, *, hashed: bool = True
-) -> dict[int, shards.Committed]:
-    """The commits of those tasks that are done, by first shard; see :func:`ecgstore.build.shards.load_commit`."""
-    with ThreadPoolExecutor(max_workers=n or os.cpu_count()) as pool:
-        found = pool.map(lambda task: shards.load_commit(root, task, work, hashed=hashed), tasks)
-        return {task.first_shard: one for task, one in zip(tasks, found, strict=True) if one is not None}

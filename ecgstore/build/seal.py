@@ -8,13 +8,15 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
-from ecgstore.build import building, shards
+from ecgstore.build import building
+from ecgstore.build.commits import Commit, Unit
 from ecgstore.build.plan import Plan, Planned, public
 from ecgstore.build.settings import IngestSettings
+from ecgstore.build.sums import Sums, by_fold, statistics
 from ecgstore.errors import SourceError
 from ecgstore.record import Rejection, Terms
 from ecgstore.storage import layout, manifest
@@ -29,9 +31,20 @@ from ecgstore.storage.tables import (
 )
 
 
-def seal_commits(
-    root: Path, made: Plan, commits: Sequence[shards.Committed], settings: IngestSettings
-) -> manifest.Manifest:
+class Sealable(Protocol):
+    """What is sealed: tasks, whose commits are listed, and the hash of the plan that they are of."""
+
+    @property
+    def tasks(self) -> Sequence[Unit]:
+        """Every task of the store."""
+
+    @property
+    def sha256(self) -> str:
+        """The plan's hash."""
+
+
+def seal_ingested(root: Path, made: Plan, settings: IngestSettings, commits: Sequence[Commit]) -> manifest.Manifest:
+    """Seal an ingest: the plan's records that the commits hold, with what was found out of them."""
     written = pa.concat_tables([commit.written for commit in commits])
     there = set(written["record_id"].to_pylist())
     planned = [record for task in made.tasks for record in task.records if record.ref.record_id in there]
@@ -40,23 +53,37 @@ def seal_commits(
         raise SourceError(f"none of {len(left_out)} records could be read", where=root, got=left_out[0])
     key = settings.patient_key or made.listing.terms.name
     patients = {pid: patient_hash(key, pid) for pid in {r.ref.patient_id for r in planned} if pid}
-    sums: dict[str, shards.Sums] = {}
-    for commit in commits:
-        for fold, part in commit.sums.items():
-            sums.setdefault(fold, shards.Sums.zero(len(made.work.leads))).add(part)
-    small = {
-        layout.RECORDS: to_parquet(records(planned, written, made, patients)),
-        layout.LEADS: to_parquet(leads(written, len(made.work.leads))),
-        layout.STATEMENTS: to_parquet(statements(planned)),
-        layout.BEATS: to_parquet(beats(written)),
-        layout.REJECTED: to_parquet(rejected(left_out)),
-        layout.ROOT: root_metadata(_attributes(made, sums, bool(settings.patient_key))),
+    tables = {
+        layout.RECORDS: records(planned, written, made, patients),
+        layout.LEADS: leads(written, len(made.work.leads)),
+        layout.STATEMENTS: statements(planned),
+        layout.BEATS: beats(written),
+        layout.REJECTED: rejected(left_out),
     }
+    sums = sums_of(commits)
+    return seal_commits(root, tables, _attributes(made, sums, bool(settings.patient_key)), commits, made)
+
+
+def seal_commits(
+    root: Path,
+    tables: Mapping[str, pa.Table],
+    attributes: Mapping[str, Any],
+    commits: Sequence[Commit],
+    made: Sealable,
+) -> manifest.Manifest:
+    """Write tables and root beside the shards that the commits name, and seal all of it."""
+    small = {name: to_parquet(table) for name, table in tables.items()}
+    small[layout.ROOT] = root_metadata(attributes)
     names = [f"{layout.SIGNAL}/zarr.json", *(layout.commit_object(task.first_shard) for task in made.tasks)]
     objects = {name: manifest.hash_object(root / name) for name in names}
     for commit in commits:
         objects |= commit.objects
     return building.seal(root, small, objects, made.sha256)
+
+
+def sums_of(commits: Sequence[Commit]) -> dict[str, Sums]:
+    """The sums of all commits, by fold."""
+    return by_fold(part for commit in commits for part in commit.sums.items())
 
 
 def patient_hash(key: str, patient_id: str) -> str:
@@ -70,7 +97,7 @@ def root_metadata(attributes: Mapping[str, Any]) -> bytes:
     return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}, indent=1).encode() + b"\n"
 
 
-def _attributes(made: Plan, sums: Mapping[str, shards.Sums], secret_key: bool) -> dict[str, Any]:
+def _attributes(made: Plan, sums: Mapping[str, Sums], secret_key: bool) -> dict[str, Any]:
     work = made.work
     is_raw = work.recipe.encoding == "adc"
     rates = {record.header.fs_hz for task in made.tasks for record in task.records}
@@ -91,12 +118,7 @@ def _attributes(made: Plan, sums: Mapping[str, shards.Sums], secret_key: bool) -
         "vocabulary": {system: sorted(codes) for system, codes in made.vocabulary.items()},
         "patients": "hashed with a secret key" if secret_key else "hashed with the source's name as key",
         # Sums over counts of different gains would mean nothing.
-        "statistics": {}
-        if is_raw
-        else {
-            fold: {"n": part.n, "sum_counts": part.total, "sum_squared_counts": part.squares}
-            for fold, part in sorted(sums.items())
-        },
+        "statistics": {} if is_raw else statistics(sums),
         "software": software(),
     }
 

@@ -6,6 +6,7 @@ thrown away.
 
 from __future__ import annotations
 
+import functools
 import tempfile
 import time
 from collections import Counter
@@ -14,9 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ecgstore.build import schedule
+from ecgstore.build import schedule, shards
+from ecgstore.build.construct import Progress
 from ecgstore.build.plan import Plan, Planned, Scanned, make_plan
-from ecgstore.build.planning import Progress, plan
+from ecgstore.build.planning import plan
 from ecgstore.build.schedule import Workers
 from ecgstore.build.settings import IngestSettings
 from ecgstore.record import Listing
@@ -118,7 +120,8 @@ def _try(
         create_array(store, work.storage.codec, len(work.leads), trial.total_samples, work.shard_samples)
         schedule.prepare(any(not one.header.plain for one in some))
         began = time.perf_counter()
-        schedule.run(store, trial.tasks, work, Workers(n=workers), lambda: None)
+        do = functools.partial(shards.write, work=work)
+        schedule.run(store, trial.tasks, do, lambda: None, Workers(n=workers), lambda: None)
         seconds = time.perf_counter() - began
         size = sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
     share = sum(one.header.n_samples for one in some) / sum(record.header.n_samples for record in planned)

@@ -24,7 +24,9 @@ from ecgstore.cli.printing import (
 )
 
 if TYPE_CHECKING:
+    from ecgstore.build.augment import AugmentReport
     from ecgstore.build.ingest import IngestReport
+    from ecgstore.build.schedule import Workers
     from ecgstore.build.settings import IngestSettings
 
 
@@ -118,23 +120,34 @@ def source_options(command: F) -> F:
 WORKERS = click.option("--workers", type=click.IntRange(1), default=None, help="Default: one per core.")
 
 
+def crew_options(command: F) -> F:
+    """The options that say who does the work: of `ingest` and of `augment`."""
+    for option in reversed(
+        (
+            WORKERS,
+            click.option("--processes", is_flag=True, help="Workers are processes, not threads."),
+            click.option(
+                "--scheduler",
+                default="",
+                metavar="TCP://HOST:PORT",
+                help="A Dask scheduler that runs already; its workers must see all folders under the same paths.",
+            ),
+            click.option(
+                "--parts",
+                metavar="I/N",
+                help="Do the I-th of N shares of the work, for job arrays; when all are done: ecgstore seal OUT.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
 @click.command()
 @click.argument("src", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @source_options
-@WORKERS
-@click.option("--processes", is_flag=True, help="Workers are processes, not threads.")
-@click.option(
-    "--scheduler",
-    default="",
-    metavar="TCP://HOST:PORT",
-    help="A Dask scheduler that runs already; its workers must see SRC and OUT under the same paths.",
-)
-@click.option(
-    "--parts",
-    metavar="I/N",
-    help="Do the I-th of N shares of the work, for job arrays; when all are done: ecgstore seal OUT.",
-)
+@crew_options
 @click.option(
     "--resume",
     is_flag=True,
@@ -177,7 +190,6 @@ def ingest(
         raise click.UsageError("--parts makes a new store: it excludes --overwrite and --append")
     part = _part(parts)
     from ecgstore.build.ingest import ingest_folder
-    from ecgstore.build.schedule import Workers
 
     settings = _ingest_settings(flags, src)
     with progress_bars(PHASES) as progress:
@@ -185,7 +197,7 @@ def ingest(
             src,
             out,
             settings,
-            workers=Workers(n=workers or os.cpu_count() or 1, processes=processes, scheduler=scheduler),
+            workers=_crew(workers, processes, scheduler),
             resume=resume,
             overwrite=overwrite,
             append=append,
@@ -195,7 +207,7 @@ def ingest(
             progress=progress,
         )
     if part is not None and not report.fingerprint:
-        _say_part(report, parts, as_json)
+        _say_part(report.path, parts, report.n_shards, as_json)
     else:
         _say_ingested(report, as_json)
     _exit_if_too_few(report)
@@ -215,11 +227,15 @@ def _part(text: str | None) -> tuple[int, int] | None:
 @AS_JSON
 @plain_errors
 def seal(out: Path, as_json: bool) -> None:
-    """Seal the store OUT, whose parts were made by `ecgstore ingest --parts`."""
-    from ecgstore.build.ingest import seal_store
+    """Seal the store OUT, whose parts were made by `ecgstore ingest --parts` or `ecgstore augment --parts`."""
+    from ecgstore.build.augment import AugmentReport
+    from ecgstore.build.parts import seal_store
 
     with progress_bars(PHASES) as progress:
         report = seal_store(out, patient_key=os.environ.get("ECGSTORE_PATIENT_KEY", ""), progress=progress)
+    if isinstance(report, AugmentReport):
+        _say_augmented(report, as_json)
+        return
     _say_ingested(report, as_json)
     _exit_if_too_few(report)
 
@@ -269,10 +285,22 @@ def scan(src: Path, workers: int | None, scan_table: Path | None, as_json: bool,
     "--origin", type=click.Choice(["electrodes", "leads", "published"]), help="Where noise arises. Default: electrodes."
 )
 @click.option("--mains", "mains_hz", type=float, metavar="HZ", help="Mains frequency of powerline. Default: 50.")
+@crew_options
 @click.option("--overwrite", is_flag=True, help="Replace a sealed store, once the new one is sealed.")
 @AS_JSON
 @plain_errors
-def augment(store: str, out: Path, noise_bank: Path | None, overwrite: bool, as_json: bool, **flags: Any) -> None:
+def augment(
+    store: str,
+    out: Path,
+    noise_bank: Path | None,
+    workers: int | None,
+    processes: bool,
+    scheduler: str,
+    parts: str | None,
+    overwrite: bool,
+    as_json: bool,
+    **flags: Any,
+) -> None:
     """Make OUT from STORE: the same records with noise, to see how robust a model is.
 
     The noise of a record depends on its id and the seed alone. RMS and SNR obtained stand in records.parquet.
@@ -283,21 +311,27 @@ def augment(store: str, out: Path, noise_bank: Path | None, overwrite: bool, as_
     from ecgstore.signals.recorded_noise import load_bank
     from ecgstore.storage.store import open_store
 
+    if parts is not None and overwrite:
+        raise click.UsageError("--parts makes a new store: it excludes --overwrite")
+    part = _part(parts)
     given = {name: value for name, value in flags.items() if value is not None}
     settings = parse(NoiseSettings, given, where="the command line")
     bank = None if noise_bank is None else load_bank(noise_bank)
     with progress_bars({"shards": "adding noise", "seal": "sealing"}) as progress:
-        report = augment_store(open_store(store), out, settings, bank=bank, overwrite=overwrite, progress=progress)
-    if as_json:
-        say_json(dataclasses.asdict(report))
-        return
-    click.echo(
-        f"{out}: {report.records} records in {report.seconds:.1f} s, median noise {report.noise_rms_mv:.3f} mV, "
-        f"median SNR {report.snr_db:.2f} dB"
-    )
-    if report.warnings:
-        click.echo(f"  {report.warnings} records carry warnings (ecgstore info {out})")
-    click.echo(f"  fingerprint {report.fingerprint}")
+        report = augment_store(
+            open_store(store),
+            out,
+            settings,
+            bank=bank,
+            workers=_crew(workers, processes, scheduler),
+            overwrite=overwrite,
+            part=part,
+            progress=progress,
+        )
+    if part is not None and not report.fingerprint:
+        _say_part(report.path, parts, report.n_shards, as_json)
+    else:
+        _say_augmented(report, as_json)
 
 
 @click.command()
@@ -414,11 +448,30 @@ def _noise(flags: dict[str, Any]) -> dict[str, Any] | None:
     return {"kind": flags["noise"], **strength}
 
 
-def _say_part(report: IngestReport, parts: str | None, as_json: bool) -> None:
+def _crew(workers: int | None, processes: bool, scheduler: str) -> Workers:
+    from ecgstore.build.schedule import Workers
+
+    return Workers(n=workers or os.cpu_count() or 1, processes=processes, scheduler=scheduler)
+
+
+def _say_part(path: str, parts: str | None, n_shards: int, as_json: bool) -> None:
     if as_json:
-        say_json({"path": report.path, "part": parts, "shards": report.n_shards})
+        say_json({"path": path, "part": parts, "shards": n_shards})
     else:
-        click.echo(f"{report.path}: part {parts} is done; when all are: ecgstore seal {report.path}")
+        click.echo(f"{path}: part {parts} is done; when all are: ecgstore seal {path}")
+
+
+def _say_augmented(report: AugmentReport, as_json: bool) -> None:
+    if as_json:
+        say_json(dataclasses.asdict(report))
+        return
+    click.echo(
+        f"{report.path}: {report.records} records in {report.seconds:.1f} s, "
+        f"median noise {report.noise_rms_mv:.3f} mV, median SNR {report.snr_db:.2f} dB"
+    )
+    if report.warnings:
+        click.echo(f"  {report.warnings} records carry warnings (ecgstore info {report.path})")
+    click.echo(f"  fingerprint {report.fingerprint}")
 
 
 def _exit_if_too_few(report: IngestReport) -> None:

@@ -160,51 +160,12 @@ def judge(
         measured_ml[:, is_empty_l] = np.nan
         measured_ml[MEASURES.index("missing_fraction"), is_empty_l] = 1.0
         measured_ml[:, [state is LeadState.ABSENT for of_record in states for state in of_record]] = np.nan
-    measured_mrl = _rounded(measured_ml).reshape(len(MEASURES), n_records, n_leads)
+    measured_mrl = rounded(measured_ml).reshape(len(MEASURES), n_records, n_leads)
     worst_mr = np.fmax.reduce(measured_mrl, axis=2)
-    einthoven_mv = _rounded(np.array(seen.einthoven_mv)).tolist()
+    einthoven_mv = rounded(np.array(seen.einthoven_mv)).tolist()
     gram_rll = _gram(seen.grid_lg.reshape(n_records, n_leads, -1), fs_hz / seen.step)
     suspects = _suspects(gram_rll, range_l.reshape(n_records, n_leads), states, tuple(leads))
     return [Quality(measured_mrl[:, r], worst_mr[:, r], einthoven_mv[r], suspects[r]) for r in range(n_records)]
-
-
-def combine(pieces: Sequence[tuple[int, Quality]]) -> Quality:
-    """Judge a record from its pieces, each with its number of samples.
-
-    Shares are averaged, noise and residuals by their power, the range is the largest, and a suspicion counts if it
-    holds in at least half of the record.
-    """
-    weights = np.array([n for n, _ in pieces], dtype=np.float64)
-    measured = []
-    for m, name in enumerate(MEASURES):
-        values_pl = np.array([quality.measured_ml[m] for _, quality in pieces])
-        if name == "range_mv":
-            combined_l = np.fmax.reduce(values_pl, axis=0)
-        elif name.endswith("_mv"):
-            combined_l = np.sqrt(_mean(values_pl**2, weights))
-        else:
-            combined_l = _mean(values_pl, weights)
-        measured.append(_rounded(combined_l))
-    einthoven_mv2 = np.array([[quality.einthoven_mv**2] for _, quality in pieces])
-    held: dict[str, float] = {}
-    for n, quality in pieces:
-        for text in quality.suspects:
-            held[text] = held.get(text, 0.0) + n
-    measured_ml = np.stack(measured)
-    return Quality(
-        measured_ml,
-        np.fmax.reduce(measured_ml, axis=1),
-        float(_rounded(np.sqrt(_mean(einthoven_mv2, weights)))[0]),
-        tuple(text for text, n in held.items() if n >= weights.sum() / 2),
-    )
-
-
-def _mean(values_pl: npt.NDArray[np.float64], weights_p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Weighted mean over pieces of what is not NaN; NaN where nothing is left."""
-    weights_pl = np.where(np.isnan(values_pl), 0.0, weights_p[:, None])
-    total_l = weights_pl.sum(axis=0)
-    sums_l = (np.nan_to_num(values_pl) * weights_pl).sum(axis=0)
-    return np.where(total_l > 0, sums_l / np.where(total_l > 0, total_l, 1.0), np.nan)
 
 
 class _Seen(NamedTuple):
@@ -344,7 +305,7 @@ def _runs(places: npt.NDArray[np.intp], n_samples: int) -> tuple[npt.NDArray[np.
     return begins, ends
 
 
-def _rounded(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+def rounded(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     """Three significant digits: more would be noise, and would not compress."""
     values = np.asarray(values, dtype=np.float64)
     size = np.where(np.isfinite(values) & (values != 0), np.abs(values), 1.0)
@@ -601,7 +562,7 @@ def full(signal_mv_lt: Signal, leads: Sequence[str], fs_hz: float) -> tuple[floa
             raise
         except Exception:
             pass
-    return float(_rounded(np.array(heart_rate_bpm))), float(_rounded(np.array(sqi)))
+    return float(rounded(np.array(heart_rate_bpm))), float(rounded(np.array(sqi)))
 
 
 def _for_peaks(signal_mv_lt: Signal, leads: Sequence[str]) -> Signal | None:

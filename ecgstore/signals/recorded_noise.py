@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +53,10 @@ class Bank:
     folder: Path
     recordings: Mapping[str, Recording]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Recordings are large; another process reads them where they stand, once.
+        return _bank_at, (self.folder,)
+
     def at_rate(self, fs_hz: float, *, from_hz: float = 0.5) -> dict[str, Float32]:
         """Each kind at ``fs_hz``, float32 (signals, samples), every signal about zero with unit RMS.
 
@@ -81,6 +86,12 @@ def load_bank(folder: str | Path) -> Bank:
             "there is no recorded noise (bw, ma, em)", where=folder, fix="get it with `ecgstore fetch nstdb DEST`"
         )
     return Bank(folder, found)
+
+
+@lru_cache(maxsize=2)
+def _bank_at(folder: Path) -> Bank:
+    """Recorded noise is read once by each process that is sent some."""
+    return load_bank(folder)
 
 
 @lru_cache(maxsize=8)

@@ -5,6 +5,7 @@ This is the only file that spells the names of objects and columns, and the only
 
 from __future__ import annotations
 
+import zlib
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +28,6 @@ MANIFEST = "manifest.json"
 #: Present only while a store is being built; after a kill in the last moment they can stay behind.
 SCAFFOLD = "building."
 BUILDING = f"{SCAFFOLD}json"
-LOCK = f"{SCAFFOLD}lock"
 SCAN = f"{SCAFFOLD}scan.parquet"
 
 #: One count is one microvolt, in every store but a raw one: the hot path needs no scale per record.
@@ -83,6 +83,16 @@ def adc_to_mv(
     signal_mv_lt = ((counts_lt - baseline_l[:, None].astype(np.float64)) / gain_per_mv_l[:, None]).astype(np.float32)
     signal_mv_lt[counts_lt == NOT_RECORDED] = np.nan
     return signal_mv_lt
+
+
+def crc32_of_counts(counts_lt: npt.NDArray[np.int16], shard_samples: int, crc32: int = 0) -> int:
+    """CRC-32 of a record's counts (leads, samples): lead after lead within each shard, shard after shard.
+
+    They lie within one shard or begin at the beginning of one. ``crc32`` is that of the record's shards before.
+    """
+    for begin in range(0, counts_lt.shape[1], shard_samples):
+        crc32 = zlib.crc32(np.ascontiguousarray(counts_lt[:, begin : begin + shard_samples]).data, crc32)
+    return crc32
 
 
 def shard_samples(total_samples: int, longest: int = 0) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -340,10 +339,7 @@ class Store:
         """As format 2 defines it: lead after lead within each shard, shard after shard."""
         # A record of several shards begins at the beginning of one. Format 1 took it as one piece.
         size = self.shard_samples if self.format_version > 1 else counts_lt.shape[1]
-        crc32 = 0
-        for begin in range(0, counts_lt.shape[1], size):
-            crc32 = zlib.crc32(np.ascontiguousarray(counts_lt[:, begin : begin + size]).data, crc32)
-        return crc32
+        return layout.crc32_of_counts(counts_lt, size)
 
     def verify(self, *, deep: bool = False, progress: Callable[[int, int], None] | None = None) -> list[str]:
         """Check the store; returns one line per problem, none if all is well.

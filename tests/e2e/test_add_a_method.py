@@ -2,46 +2,20 @@
 
 from __future__ import annotations
 
-import filecmp
 import json
-import os
-import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from copied_house import ROOT, block, copied
 
-ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "how-to" / "add-a-method.md"
 #: Three steps of what the page's recipe says, with a checkpoint after each.
 BRIEF = ("pretrain.steps=3", "pretrain.batch_size=8", "pretrain.log_every_steps=1")
 BRIEF += ("pretrain.validate_every_steps=3", "pretrain.checkpoint_every_steps=1")
+#: Long enough to learn.
+LONGER = ("pretrain.steps=80", "pretrain.batch_size=16", "pretrain.log_every_steps=20", "downstream=[]")
 WEIGHTS = Path("export") / "model.safetensors"
-
-
-class House(NamedTuple):
-    """``root``: a copy of the package with one file more, and the recipe beside it."""
-
-    root: Path
-    store: Path
-
-    def ecgtrain(self, *arguments):
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(self.root), str(ROOT)])}
-        command = [sys.executable, "-m", "ecgtrain", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, cwd=self.root, env=environment)
-
-    def run(self, out, *settings, resume=False):
-        sets = [part for one in (f"data.store={self.store}", *settings) for part in ("--set", one)]
-        return self.ecgtrain("run", "backwards.yaml", *sets, "--out", out, *(["--resume"] if resume else []))
-
-
-def block(language):
-    """The page's only block in ``language``."""
-    (found,) = re.findall(rf"^```{language}\b[^\n]*\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S)
-    return found
 
 
 def metrics(run_dir, split):
@@ -49,20 +23,34 @@ def metrics(run_dir, split):
     return [line for line in lines if line["split"] == split]
 
 
-@pytest.fixture(scope="module")
-def house(tmp_path_factory, mini_store):
-    root = tmp_path_factory.mktemp("house")
-    shutil.copytree(ROOT / "ecgtrain", root / "ecgtrain", ignore=shutil.ignore_patterns("__pycache__"))
-    (root / "ecgtrain" / "methods" / "backwards.py").write_text(block("python"), encoding="utf-8")
-    (root / "backwards.yaml").write_text(block("yaml"), encoding="utf-8")
-    return House(root, mini_store)
+def run(store, out, *settings):
+    sets = [word for one in (f"data.store={store}", *settings) for word in ("--set", one)]
+    return ["run", "backwards.yaml", *sets, "--out", out]
 
 
 @pytest.fixture(scope="module")
-def finished(house):
+def house(tmp_path_factory):
+    more = {"ecgtrain/methods/backwards.py": block(PAGE, "python"), "backwards.yaml": block(PAGE, "yaml")}
+    return copied(tmp_path_factory.mktemp("house"), more)
+
+
+@pytest.fixture(scope="module")
+def answers(house, mini_store):
+    """What is said to the page's commands, by what they are to show."""
+    commands = {
+        "listed": ["methods", "--json"],
+        "finished": run(mini_store, "run", *BRIEF),
+        "longer": run(mini_store, "longer", *LONGER, "pretrain.validation_folds=[]"),
+        "misspelt": run(mini_store, "refused", *BRIEF, "pretrain.method.augmentation=[]"),
+        "short": run(mini_store, "refused", *BRIEF, "pretrain.window_samples=199"),
+    }
+    return dict(zip(commands, house.ecgtrain(*commands.values()), strict=True))
+
+
+@pytest.fixture(scope="module")
+def finished(house, answers):
     """The directory of a run of three steps."""
-    done = house.run("run", *BRIEF)
-    assert done.returncode == 0, done.stderr
+    assert answers["finished"].status == 0, answers["finished"].error
     return house.root / "run"
 
 
@@ -73,18 +61,12 @@ def test_the_page_names_the_file_it_shows():
 
 
 def test_no_other_file_is_touched(house):
-    def changed(found, folder=""):
-        names = (*found.left_only, *found.right_only, *found.diff_files, *found.funny_files)
-        deeper = (name for sub, its in found.subdirs.items() for name in changed(its, f"{folder}{sub}/"))
-        return sorted([*(folder + name for name in names), *deeper])
-
-    assert changed(filecmp.dircmp(ROOT / "ecgtrain", house.root / "ecgtrain")) == ["methods/backwards.py"]
+    assert house.files_changed() == ["methods/backwards.py"]
 
 
-def test_it_is_listed_by_being_there(house):
-    done = house.ecgtrain("methods", "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["methods"]["backwards"] == "tell whether a window runs backwards"
+def test_it_is_listed_by_being_there(answers):
+    assert answers["listed"].status == 0
+    assert json.loads(answers["listed"].out)["methods"]["backwards"] == "tell whether a window runs backwards"
 
 
 def test_it_runs_to_a_report(finished):
@@ -99,7 +81,7 @@ def test_it_runs_to_a_report(finished):
     assert "backwards" in (finished / "report.html").read_text()
 
 
-def test_it_is_resumed_to_the_same_weights(house, finished):
+def test_it_is_resumed_to_the_same_weights(house, finished, mini_store):
     """As if it had been killed in its third step."""
     torn = shutil.copytree(finished, house.root / "torn")
     for gone in ("export", "downstream", "checkpoints/step-00000003"):
@@ -108,31 +90,31 @@ def test_it_is_resumed_to_the_same_weights(house, finished):
         (torn / gone).unlink()
     (kept,) = (torn / "checkpoints").glob("step-*")
     written_ns = (kept / "model.safetensors").stat().st_mtime_ns
-    done = house.run("torn", *BRIEF, resume=True)
-    assert done.returncode == 0, done.stderr
+    (done,) = house.ecgtrain([*run(mini_store, "torn", *BRIEF), "--resume"])
+    assert done.status == 0, done.error
     assert (kept / "model.safetensors").stat().st_mtime_ns == written_ns, "it began again instead of going on"
     assert (torn / WEIGHTS).read_bytes() == (finished / WEIGHTS).read_bytes()
     assert [line["nats"] for line in metrics(torn, "train")] == [line["nats"] for line in metrics(finished, "train")]
     assert (torn / "report.html").exists()
 
 
-def test_it_learns_what_the_page_says_it_learns(house):
+def test_it_learns_what_the_page_says_it_learns(house, answers):
     """No proof of a method, but an answer that doesn't belong to its window would stay at chance."""
-    settings = ("pretrain.steps=80", "pretrain.batch_size=16", "pretrain.log_every_steps=20", "downstream=[]")
-    done = house.run("longer", *settings, "pretrain.validation_folds=[]")
-    assert done.returncode == 0, done.stderr
+    assert answers["longer"].status == 0, answers["longer"].error
     losses = [line["nats"] for line in metrics(house.root / "longer", "train")]
     assert losses[-1] < 0.4 < losses[0]
     assert metrics(house.root / "longer", "train")[-1]["accuracy"] > 0.8
 
 
-def test_its_settings_are_checked_as_those_of_any_method(house):
-    def says(setting, *parts):
-        done = house.run("refused", *BRIEF, setting)
-        assert done.returncode == 1, done.stderr
-        for part in parts:
-            assert part in done.stderr.splitlines()[-1]
-
-    says("pretrain.method.augmentation=[]", "unknown setting", "did you mean augmentations")
-    says("pretrain.window_samples=199", "no whole heartbeat", "at least 2 s, which are 200 samples, got 199")
+@pytest.mark.parametrize(
+    ("asked", "parts"),
+    [
+        ("misspelt", ["unknown setting", "did you mean augmentations"]),
+        ("short", ["no whole heartbeat", "at least 2 s, which are 200 samples, got 199"]),
+    ],
+)
+def test_its_settings_are_checked_as_those_of_any_method(house, answers, asked, parts):
+    assert answers[asked].status == 1
+    for part in parts:
+        assert part in answers[asked].error.splitlines()[-1]
     assert not (house.root / "refused").exists()

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import ecgstore
+from ecgstore.build import building
 from ecgstore.build.ingest import ingest_folder
 from ecgstore.build.settings import IngestSettings
 from ecgstore.errors import SourceError, StoreExists, StoreIncomplete
@@ -130,7 +131,7 @@ def test_an_unfinished_store_of_other_settings_is_left_alone(many, tmp_path):
 def test_two_ingests_on_one_output(many, undisturbed, tmp_path):
     out = tmp_path / "store.ecg"
     assert kill_when(many, out, commits=2)
-    with (out / layout.LOCK).open("a") as first:  # as an ingest holds it while it writes
+    with building.lock_file(out).open("a") as first:  # as an ingest holds it while it writes
         fcntl.flock(first, fcntl.LOCK_EX)
         second = subprocess.run(command(many, out), capture_output=True, text=True)
     assert second.returncode == 1

@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from ecgstore import IngestSettings, ingest_folder, open_store
+from ecgstore import IngestSettings, Workers, ingest_folder, open_store, seal_store
 from ecgstore.build.augment import augment_store
 from ecgstore.errors import ConfigError, StoreExists, StoreIncomplete
 from ecgstore.record import Record
 from ecgstore.signals import noise
 from ecgstore.signals.noise import NoiseSettings
-from ecgstore.signals.recorded_noise import Bank, Recording
+from ecgstore.signals.recorded_noise import Bank, Recording, load_bank
 from ecgstore.storage import layout
 from ecgstore.storage.store import Store
 
@@ -210,3 +210,36 @@ def test_a_recording_is_named_in_the_terms(clean, tmp_path):
     assert [terms.name for terms in store.terms] == ["ptbxl", "nstdb"]
     assert store.terms[1].licence == "ODC-By-1.0"
     assert store.attributes["noise"]["bank_sha256"] == "abc"
+
+
+@pytest.mark.parametrize("kind", ["wander", "nstdb-bw"])
+def test_processes_and_parts_give_the_same_store(clean, tmp_path, bank_folder, kind):
+    settings = NoiseSettings(kind=kind, snr_db=6)
+    bank = load_bank(bank_folder) if kind.startswith("nstdb") else None
+    alone = augment_store(clean, tmp_path / "alone.ecg", settings, bank=bank)
+    with_processes = augment_store(
+        clean, tmp_path / "processes.ecg", settings, bank=bank, workers=Workers(n=2, processes=True)
+    )
+    assert with_processes.fingerprint == alone.fingerprint
+    out = tmp_path / "parts.ecg"
+    for i in (2, 1):
+        report = augment_store(clean, out, settings, bank=bank, workers=2, part=(i, 2))
+        assert report.fingerprint == ""
+        if i == 2:
+            with pytest.raises(StoreIncomplete, match="4 of 7 tasks are not done"):
+                seal_store(out)
+    assert seal_store(out).fingerprint == alone.fingerprint
+    with pytest.raises(StoreExists, match="sealed already"):
+        seal_store(out)
+
+
+def test_parts_of_a_parent_that_was_replaced_are_not_sealed(clean, tmp_path):
+    parent = tmp_path / "parent.ecg"
+    shutil.copytree(clean.path, parent)
+    augment_store(open_store(parent), tmp_path / "out.ecg", SETTINGS, part=(1, 1))
+    shutil.rmtree(parent)
+    augment_store(clean, parent, NoiseSettings(kind="muscle", snr_db=3))
+    with pytest.raises(ConfigError, match="noise on it already"):
+        augment_store(open_store(parent), tmp_path / "out.ecg", SETTINGS, part=(1, 1))
+    with pytest.raises(StoreExists, match="not the store that this one was begun from"):
+        seal_store(tmp_path / "out.ecg")

@@ -184,7 +184,7 @@ def test_a_source_of_ones_own_is_one_file(tmp_path, write_record):
     assert b"secret" not in everything
     # A store in parts is finished by the file's path.
     ingest_folder(tmp_path / "src", tmp_path / "parts.ecg", settings, part=(1, 1))
-    from ecgstore.build.ingest import seal_store
+    from ecgstore.build.parts import seal_store
 
     assert seal_store(tmp_path / "parts.ecg").fingerprint == store.fingerprint
 

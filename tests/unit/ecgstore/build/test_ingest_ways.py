@@ -16,7 +16,8 @@ import pytest
 
 import ecgstore
 from ecgstore.build import schedule
-from ecgstore.build.ingest import ingest_folder, seal_store
+from ecgstore.build.ingest import ingest_folder
+from ecgstore.build.parts import seal_store
 from ecgstore.build.schedule import Workers
 from ecgstore.build.settings import IngestSettings
 from ecgstore.errors import ConfigError, StoreExists, StoreIncomplete
@@ -240,7 +241,7 @@ def test_a_kill_between_the_seal_and_the_swap_is_made_good(source, by_threads, t
 
 def test_scaffolding_that_a_kill_left_is_no_damage(by_threads, tmp_path):
     out = shutil.copytree(by_threads[0], tmp_path / "out.ecg")
-    for name in ("building.json", "building.lock", "building.lock.part-1-of-3", "building.scan.parquet"):
+    for name in ("building.json", "building.scan.parquet"):
         (out / name).write_bytes(b"")
     assert ecgstore.open_store(out).verify(deep=True) == []
     (out / "stranger").write_bytes(b"")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ecgstore.record import LEADS_12, LeadState
-from ecgstore.signals import quality
+from ecgstore.signals import quality, stretches
 from ecgstore.signals.conditioning import condition
 from ecgstore.storage.layout import MEASURES, NOT_RECORDED, mv_to_counts
 
@@ -160,18 +160,33 @@ def test_very_short_records_are_judged_without_a_word(n: int) -> None:
     assert len(found.per_lead["range_mv"]) == 12
 
 
-def test_pieces_are_combined_by_their_length() -> None:
-    def piece(noise_mv: float, missing: float, span_mv: float, *suspects: str) -> quality.Quality:
-        values = {"hf_noise_mv": noise_mv, "missing_fraction": missing, "range_mv": span_mv}
+def test_stretches_are_combined_by_their_length() -> None:
+    def stretch(n: int, noise_mv: float, missing: float, lowest_mv: float, *suspects: str) -> stretches.Stretch:
+        values = {"hf_noise_mv": noise_mv, "missing_fraction": missing, "range_mv": 1.0, "baseline_mv": 0.3}
         measured_m = np.array([values.get(name, 0.0) for name in MEASURES])
-        return quality.Quality(measured_m[:, None], measured_m, math.nan, suspects)
+        judged = quality.Quality(measured_m[:, None], measured_m, 0.1, suspects)
+        lowest_l = np.array([lowest_mv])
+        return stretches.Stretch(n, judged, lowest_l, lowest_l + 1.0, lowest_l + 0.5)
 
-    found = quality.combine([(300, piece(0.1, 0.0, 1.0, "often")), (100, piece(math.nan, 1.0, 4.0, "rarely"))])
+    pieces = [stretch(300, 0.1, 0.0, 0.0, "often"), stretch(100, math.nan, 1.0, 4.0, "rarely")]
+    found = stretches.combine(pieces, ALL_MEASURED[:1], LEADS_12[:1])
     assert found.per_lead["hf_noise_mv"] == (0.1,)
     assert found.per_lead["missing_fraction"] == (0.25,)
-    assert found.per_lead["range_mv"] == (4.0,)
+    assert found.per_lead["range_mv"] == (5.0,)
+    # Four samples, three at 0.5 mV and one at 4.5 mV, have a variance of 3 mV² about their mean.
+    assert found.per_lead["baseline_mv"] == (1.76,)
     assert found.suspects == ("often",)
-    assert math.isnan(found.einthoven_mv)
+    assert found.einthoven_mv == 0.1
+    assert math.isnan(stretches.combine(pieces, [LeadState.BAD], ["I"]).einthoven_mv)
+
+
+def test_a_stretch_knows_its_extremes_and_its_mean() -> None:
+    signal_mv_lt = np.array([[1.0, np.nan, 4.0], [np.nan] * 3, [2.0, 2.0, 2.0]], dtype=np.float32)
+    found = stretches.stretch_of(signal_mv_lt, quality.Quality(np.zeros((7, 3)), np.zeros(7), 0.0, ()))
+    assert found.n_samples == 3
+    np.testing.assert_array_equal(found.lowest_l, [1.0, np.nan, 2.0])
+    np.testing.assert_array_equal(found.highest_l, [4.0, np.nan, 2.0])
+    np.testing.assert_array_equal(found.mean_l, [2.5, np.nan, 2.0])
 
 
 # --- suspicions ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,96 @@
+"""The commit of a task: written once its shards are, and read back by whoever goes on with the store or seals it.
+
+Only a commit makes a shard count. It names the hash of each object that the task wrote, so a shard that is torn, or
+that another task has written over, is found out and done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import pyarrow as pa
+
+from ecgstore.build.sums import Sums
+from ecgstore.record import Rejection
+from ecgstore.storage import layout, publish, tables
+from ecgstore.storage.manifest import ObjectHash, hash_object
+
+
+class Unit(Protocol):
+    """A unit of work: the shards from ``first_shard`` on that are its own, and the records in them."""
+
+    @property
+    def first_shard(self) -> int:
+        """Its commit is named after it."""
+
+    @property
+    def n_records(self) -> int:
+        """Each of them is written or rejected."""
+
+
+U = TypeVar("U", bound=Unit)
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """The outcome of one task: objects written, a row for each record in them, records left out, sums by fold."""
+
+    objects: Mapping[str, ObjectHash]
+    written: pa.Table
+    rejected: tuple[Rejection, ...]
+    sums: Mapping[str, Sums]
+
+
+def write(root: Path, first_shard: int, commit: Commit, task_sha256: str) -> None:
+    """Publish a commit.
+
+    It is not flushed to the disk, nor are its shards, one by one: a commit names their hashes, so after a power cut
+    whatever did not reach the disk is found out and done again. The seal flushes everything before it counts.
+    """
+    about = {
+        "task_sha256": task_sha256,
+        "objects": {name: [found.size, found.sha256] for name, found in sorted(commit.objects.items())},
+        "rejected": [[one.record_id, one.reason, one.detail] for one in commit.rejected],
+        "sums": {fold: [sums.n, sums.total, sums.squares] for fold, sums in sorted(commit.sums.items())},
+    }
+    content = tables.to_arrow(commit.written, about)
+    publish.write_bytes(root / layout.commit_object(first_shard), content, durable=False)
+
+
+def load(root: Path, task: Unit, task_sha256: str, *, hashed: bool = True) -> Commit | None:
+    """Return the commit of a task if it is of this very task and its objects are whole; None where work is left.
+
+    Without ``hashed`` the objects are trusted: only for those that were hashed a moment ago, when they were written.
+    """
+    try:
+        written, about = tables.from_arrow((root / layout.commit_object(task.first_shard)).read_bytes())
+        if about["task_sha256"] != task_sha256:
+            return None
+        commit = Commit(
+            objects={name: ObjectHash(*found) for name, found in about["objects"].items()},
+            written=written,
+            rejected=tuple(Rejection(*one) for one in about["rejected"]),
+            sums={fold: Sums(*lists) for fold, lists in about["sums"].items()},
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if len(written) + len(commit.rejected) != task.n_records:
+        return None
+    for name, stated in commit.objects.items():
+        if not (root / name).is_file() or (hashed and hash_object(root / name) != stated):
+            return None
+    return commit
+
+
+def load_all(
+    root: Path, tasks: Iterable[U], task_sha256: Callable[[U], str], n_threads: int, *, hashed: bool = True
+) -> dict[int, Commit]:
+    """The commits of those tasks that are done, by first shard."""
+    tasks = list(tasks)
+    with ThreadPoolExecutor(max_workers=n_threads) as pool:
+        found = pool.map(lambda task: load(root, task, task_sha256(task), hashed=hashed), tasks)
+        return {task.first_shard: one for task, one in zip(tasks, found, strict=True) if one is not None}

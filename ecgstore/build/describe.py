@@ -1,0 +1,174 @@
+"""What is said of a record in a store: its row, its quality, its sums. The last step of the pipeline.
+
+Ordinary records come several at a time, a long one in pieces; both end in :func:`describe`. What is judged is the
+recording as it was read, and what is counted is what is stored, each sample once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ecgstore.build.pipeline import Conditioned, Harmonised, Quantised, store_hz
+from ecgstore.build.plan import Planned, Work
+from ecgstore.build.sums import Sums, Tally, by_fold, fold_name, tally
+from ecgstore.record import LeadState, Rejection
+from ecgstore.signals import quality
+from ecgstore.signals.noise import Noisy
+from ecgstore.signals.quality import Quality
+from ecgstore.storage import layout, tables
+from ecgstore.storage.layout import MEASURES
+from ecgstore.wfdb_io.annotations import read_beats
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What the counts of a whole record tell: the samples as they stand in the store."""
+
+    tally: Tally
+    n_clipped: int
+    crc32: int
+    signature: int
+    noisy: Noisy | None = None
+
+
+class Full(NamedTuple):
+    """What ``quality: full`` adds; None where it was not asked for."""
+
+    heart_rate_bpm: float | None = None
+    sqi: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """One record that is written. ``row`` has the columns of ``tables.commit_schema`` but those of quality."""
+
+    row: dict[str, Any]
+    judged: Quality
+    sums: Sums
+    fold: str
+
+
+def describe_all(
+    harmonised: Sequence[Harmonised], conditioned: Conditioned, quantised: Quantised, work: Work
+) -> list[Described | Rejection]:
+    """:func:`describe` for whole records of one shape, in their order."""
+    n, counts_lt = len(harmonised), quantised.counts_lt
+    tallies = tally(counts_lt).split(n)
+    states = [final_states(one.states, its) for one, its in zip(harmonised, tallies, strict=True)]
+    judged = judge(harmonised, states, conditioned.band_power_mv2_lb, work)
+    counts_rlt = counts_lt.reshape(n, len(work.leads), -1)
+    signatures = quality.signatures(counts_rlt, store_hz(harmonised[0].record, work), work.leads)
+    described: list[Described | Rejection] = []
+    for i, one in enumerate(harmonised):
+        crc32 = layout.crc32_of_counts(counts_rlt[i], work.shard_samples)
+        noisy = conditioned.noisy[i] if conditioned.noisy else None
+        stored = Stored(tallies[i], quantised.n_clipped_r[i], crc32, signatures[i], noisy)
+        described.append(describe(one, judged[i], full(one, work), stored, work))
+    return described
+
+
+def judge(
+    harmonised: Sequence[Harmonised],
+    states: Sequence[Sequence[LeadState]],
+    band_power_mv2_lb: npt.NDArray[np.float32],
+    work: Work,
+) -> list[Quality]:
+    """The quality of records, or of pieces of them, of one shape."""
+    signals_mv_lt = [one.signal_mv_lt for one in harmonised]
+    return quality.judge(signals_mv_lt, states, harmonised[0].record.header.fs_hz, band_power_mv2_lb, work.leads)
+
+
+def full(harmonised: Harmonised, work: Work) -> Full:
+    """Heart rate and signal quality by neurokit2, where the store is to have them."""
+    if work.storage.quality != "full":
+        return Full()
+    return Full(*quality.full(harmonised.signal_mv_lt, work.leads, harmonised.record.header.fs_hz))
+
+
+def final_states(states: Sequence[LeadState], counted: Tally) -> tuple[LeadState, ...]:
+    """A lead that never changes is bad, however it came to be."""
+    return tuple(
+        LeadState.BAD if flat and state is not LeadState.ABSENT else state
+        for state, flat in zip(states, counted.is_flat_l, strict=True)
+    )
+
+
+def describe(read: Harmonised, judged: Quality, full: Full, stored: Stored, work: Work) -> Described | Rejection:
+    """Put together what became of a record, however it was read; one without any sample is left out.
+
+    Of ``read`` all is taken but its samples: of a long record they are those of one piece.
+    """
+    record, sums = read.record, stored.tally.sums
+    if not any(sums.n):
+        return Rejection(record.ref.record_id, "no_samples", "nothing was recorded in the wanted leads")
+    states = final_states(read.states, stored.tally)
+    n_present = sum(state is not LeadState.ABSENT for state in states)
+    beats, beat_warnings = _beats(record, work)
+    native, noisy = read.native, stored.noisy
+    row = {
+        "record_id": record.ref.record_id,
+        "lead_states": "".join(states),
+        "n_clipped": stored.n_clipped,
+        # An absent lead is said by its state; only samples missing in leads that are there are counted.
+        "n_not_recorded": n_present * record.n_samples - sum(sums.n),
+        "einthoven_mv": judged.einthoven_mv,
+        "suspects": "; ".join(judged.suspects),
+        "signature": stored.signature,
+        "heart_rate_bpm": full.heart_rate_bpm,
+        "sqi": full.sqi,
+        "noise_rms_mv": None if noisy is None else noisy.noise_rms_mv,
+        "snr_db": None if noisy is None else noisy.snr_db,
+        "source_crc32": read.source_crc32,
+        "crc32": stored.crc32,
+        "warnings": "; ".join([*read.warnings, *beat_warnings, *_clipped(stored.n_clipped)]),
+        "leads.gain_per_mv": None if native is None else native.gain_per_mv_l.tolist(),
+        "leads.baseline": None if native is None else native.baseline_l.tolist(),
+        "beats.sample": [sample for sample, _ in beats],
+        "beats.symbol": [symbol for _, symbol in beats],
+    }
+    return Described(row, judged, sums, fold_name(record.ref.fold))
+
+
+def _clipped(n_clipped: int) -> tuple[str, ...]:
+    limit_mv = layout.MAX_COUNT / layout.COUNTS_PER_MV
+    return (f"{n_clipped} samples beyond ±{limit_mv} mV were clipped",) if n_clipped else ()
+
+
+def _beats(record: Planned, work: Work) -> tuple[list[tuple[int, str]], tuple[str, ...]]:
+    """The record's annotations as (sample in the store, symbol); those outside the record are left out."""
+    if record.ref.annotator is None:
+        return [], ()
+    beats, warnings = read_beats(record.ref.path, record.ref.annotator, record.ref.record_id)
+    header, fs_hz, last = record.header, store_hz(record, work), record.n_samples - 1
+    inside = [beat for beat in beats if 0 <= beat.time_s < header.n_samples / header.fs_hz]
+    return [(min(round(beat.time_s * fs_hz), last), beat.symbol) for beat in inside], warnings
+
+
+def sums_of(described: Sequence[Described]) -> dict[str, Sums]:
+    """Sums by fold."""
+    return by_fold((one.fold, one.sums) for one in described)
+
+
+def to_table(described: Sequence[Described], n_leads: int) -> pa.Table:
+    """Records as one table of ``tables.commit_schema``, in their order."""
+    schema = tables.commit_schema(n_leads)
+    # Per measure (records,) and (records, leads). From pandas: a number that isn't one is written as not stated.
+    shape = (len(described), len(MEASURES), n_leads)
+    measured_rml = np.array([one.judged.measured_ml for one in described], dtype=np.float32).reshape(shape)
+    worst_rm = np.array([one.judged.worst_m for one in described], dtype=np.float32).reshape(shape[:2])
+    columns: dict[str, pa.Array] = {}
+    for m, name in enumerate(MEASURES):
+        columns[name] = pa.array(worst_rm[:, m], from_pandas=True)
+        flat = pa.array(measured_rml[:, m].reshape(-1), from_pandas=True)
+        columns[f"leads.{name}"] = pa.FixedSizeListArray.from_arrays(flat, n_leads)
+    for column in schema:
+        if column.name not in columns:
+            values = [one.row[column.name] for one in described]
+            columns[column.name] = pa.array(values, type=column.type, from_pandas=True)
+    return pa.table([columns[name] for name in schema.names], schema=schema)

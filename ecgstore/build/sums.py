@@ -1,0 +1,95 @@
+"""Exact sums over recorded counts, from which a store's statistics come without reading a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ecgstore.storage import layout
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Recorded samples of some records, their sum and sum of squares, per lead; Python integers never overflow."""
+
+    n: Sequence[int]
+    total: Sequence[int]
+    squares: Sequence[int]
+
+    def __add__(self, other: Sums) -> Sums:
+        pairs = ((self.n, other.n), (self.total, other.total), (self.squares, other.squares))
+        return Sums(*([a + b for a, b in zip(mine, theirs, strict=True)] for mine, theirs in pairs))
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What the counts of some leads, or of a piece of them, tell; pieces of the same leads add up.
+
+    ``lowest_l`` and ``highest_l`` are over recorded samples: of a lead without any, lowest is above highest.
+    """
+
+    sums: Sums
+    lowest_l: Sequence[int]
+    highest_l: Sequence[int]
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            self.sums + other.sums,
+            [min(pair) for pair in zip(self.lowest_l, other.lowest_l, strict=True)],
+            [max(pair) for pair in zip(self.highest_l, other.highest_l, strict=True)],
+        )
+
+    def split(self, n: int) -> list[Tally]:
+        """The tallies of ``n`` records of as many leads, whose leads were counted one below the other."""
+        size = len(self.lowest_l) // n
+        its = [slice(i * size, (i + 1) * size) for i in range(n)]
+        sums = self.sums
+        return [
+            Tally(Sums(sums.n[i], sums.total[i], sums.squares[i]), self.lowest_l[i], self.highest_l[i]) for i in its
+        ]
+
+    @property
+    def is_flat_l(self) -> list[bool]:
+        """Which leads never change, those without any sample among them."""
+        return [low >= high for low, high in zip(self.lowest_l, self.highest_l, strict=True)]
+
+
+def tally(counts_lt: npt.NDArray[np.int16]) -> Tally:
+    """Count once through int16 (leads, samples)."""
+    lowest_l, highest_l = counts_lt.min(axis=1), counts_lt.max(axis=1)
+    wide_lt = counts_lt.astype(np.int64)
+    n_l = np.full(len(counts_lt), counts_lt.shape[1])
+    if (lowest_l == layout.NOT_RECORDED).any():
+        recorded_lt = counts_lt != layout.NOT_RECORDED
+        n_l = np.count_nonzero(recorded_lt, axis=1)
+        # What is not recorded is the lowest number there is, so it is in no one's way at the top.
+        lowest_l = np.where(recorded_lt, counts_lt, layout.MAX_COUNT).min(axis=1)
+        wide_lt *= recorded_lt
+    squares_l = np.einsum("lt,lt->l", wide_lt, wide_lt)
+    sums = Sums(n_l.tolist(), wide_lt.sum(axis=1).tolist(), squares_l.tolist())
+    return Tally(sums, lowest_l.tolist(), highest_l.tolist())
+
+
+def by_fold(parts: Iterable[tuple[str, Sums]]) -> dict[str, Sums]:
+    """Sums of the same fold, added up; a record without a fold is in the fold ""."""
+    found: dict[str, Sums] = {}
+    for fold, part in parts:
+        found[fold] = found[fold] + part if fold in found else part
+    return found
+
+
+def fold_name(fold: int | None) -> str:
+    """What a fold is called in commits and statistics."""
+    return "" if fold is None else str(fold)
+
+
+def statistics(sums: Mapping[str, Sums]) -> dict[str, Any]:
+    """What the root of a store says of them."""
+    return {
+        fold: {"n": part.n, "sum_counts": part.total, "sum_squared_counts": part.squares}
+        for fold, part in sorted(sums.items())
+    }
