@@ -235,7 +235,7 @@ def test_other_rates_and_lengths(tmp_path: Path) -> None:
 
 
 def test_neurokit_makes_normal_records_with_consistent_leads(tmp_path: Path) -> None:
-    settings = Simulation(n_records=2, generator="neurokit")
+    settings = Simulation(n_records=1, generator="neurokit")
     simulate(tmp_path / "a", settings)
     simulate(tmp_path / "b", settings)
     assert tree(tmp_path / "a") == tree(tmp_path / "b")

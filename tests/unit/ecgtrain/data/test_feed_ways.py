@@ -231,7 +231,8 @@ def test_of_many_openers_one_fills_and_the_others_wait(tmp_path, caplog):
     def make(counts_tl, filled):
         made.append(1)
         filled(1, 4)
-        time.sleep(0.3)
+        while sum("waiting for process" in line for line in lines(caplog)) < 3:
+            time.sleep(0.005)
         counts_tl[:] = 7
         return {}
 
