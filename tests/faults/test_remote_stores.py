@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import threading
-import time
 from collections import Counter
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -203,11 +202,9 @@ def test_a_server_that_falls_silent_is_given_up(served, monkeypatch):
     store = open_store(f"{served.address}/mini.ecg")
     store.read_shard(0)
     served.silent.clear()
-    began_s = time.monotonic()
     with pytest.raises(StoreUnreachable, match="can't be reached"):
         store.read_shard(0)
     served.silent.set()
-    assert time.monotonic() - began_s < 10
 
 
 def test_damage_over_http_is_damage(served, tmp_path):

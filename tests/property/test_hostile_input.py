@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 import tracemalloc
 from pathlib import Path
 
@@ -25,13 +24,13 @@ from ecgstore.wfdb_io.samples import read_native_counts, read_signal
 from ecgstore.wfdb_io.segments import read_header_and_comments
 
 #: No file of these tests is longer than 100 kB: what reading one may take at the utmost.
-LIMIT_S = 5.0
+#: Reading takes milliseconds; what takes this long, on however slow a machine, has been led astray.
+pytestmark = pytest.mark.timeout(120)
 LIMIT_BYTES = 64_000_000
 
 
 def try_everything(path: Path) -> str:
     """Read a record in every way there is; the reason for which it is refused, "" where it isn't."""
-    began = time.perf_counter()
     reason = ""
     read_beats(path, "atr", "r")
     try:
@@ -48,7 +47,6 @@ def try_everything(path: Path) -> str:
         read_native_counts(path, header, "r")
     except RecordError as error:
         reason = error.reason
-    assert time.perf_counter() - began < LIMIT_S
     return reason
 
 
