@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test slow lint types docs format clean
+.PHONY: demo test slow portability lint types docs format clean
 .DEFAULT_GOAL := test
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -32,6 +32,9 @@ test: $(INSTALLED)
 
 slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
+
+portability: $(INSTALLED)
+	$(BIN)/python tests/portability.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -28,6 +28,13 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session(python="3.11")
+def portability(session: nox.Session) -> None:
+    """The tests that train, under other threads, instructions, kernels and seeds."""
+    install(session)
+    session.run("python", "tests/portability.py", *session.posargs)
+
+
+@nox.session(python="3.11")
 def lint(session: nox.Session) -> None:
     """Format, lint, spelling."""
     session.install("--constraint", "constraints.txt", "ruff", "codespell")

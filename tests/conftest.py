@@ -23,12 +23,33 @@ FILTERS = ({"name": "bandpass", "low_hz": 0.5, "high_hz": 40.0}, {"name": "notch
 
 WriteRecord = Callable[..., Path]
 
+# What tests/portability.py varies: the same tests with other threads, other kernels, other draws.
+THREADS = int(os.environ.get("ECG_TEST_THREADS", "0"))
+ONEDNN = os.environ.get("ECG_TEST_ONEDNN", "on") != "off"
+# Far apart, so that seed + 1 of one variation, such as that of held-out windows, is not the seed of another.
+SEED = 1000 * int(os.environ.get("ECG_TEST_SEED", "0"))
+
+
+def pytest_collection_finish() -> None:
+    # Torch is not imported here: what reads stores is tested without. Whoever trains has imported it by now; and it
+    # is before the fixtures of modules, which train, too.
+    if torch := sys.modules.get("torch"):
+        if THREADS:
+            torch.set_num_threads(THREADS)
+        if not ONEDNN:
+            torch.backends.mkldnn.set_flags(False)
+
 
 @pytest.fixture(autouse=True)
 def _same_draws_in_every_run() -> None:
-    # Not imported here: what reads stores is tested without torch.
     if torch := sys.modules.get("torch"):
-        torch.manual_seed(0)
+        torch.manual_seed(SEED)
+
+
+@pytest.fixture(scope="session")
+def seed() -> int:
+    """What a test that trains takes its data and its weights from: 0 unless other draws are asked for."""
+    return SEED
 
 
 @pytest.fixture(scope="session")

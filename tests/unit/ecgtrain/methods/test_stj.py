@@ -32,8 +32,8 @@ def settings(**changes):
     return stj.Settings(**({"span": SPAN} | changes))
 
 
-def objective(network=TRANSFORMER, n_leads=12, **changes):
-    return build_objective(settings(**changes), network, n_leads=n_leads, seed=0)
+def objective(network=TRANSFORMER, n_leads=12, seed=0, **changes):
+    return build_objective(settings(**changes), network, n_leads=n_leads, seed=seed)
 
 
 def windows(n, seed=0, n_samples=96):
@@ -324,17 +324,17 @@ def test_chance_hangs_on_whether_places_are_known():
     )
 
 
-def train(made, method, n_steps, n=512):
-    optimiser = torch.optim.AdamW(made.parameters(), lr=1e-2)
-    x_blt = windows(n)
+def train(made, method, n_steps, seed, make=windows, lr=1e-2):
+    optimiser = torch.optim.AdamW(made.parameters(), lr=lr)
+    x_blt = make(512, seed)
     for step in range(n_steps):
-        part = torch.arange(16 * step, 16 * step + 16) % n
+        part = torch.arange(16 * step, 16 * step + 16) % 512
         optimiser.zero_grad()
         made(make_views(method, x_blt[part], 16 * step)).total.backward()
         optimiser.step()
     made.eval()
     with torch.no_grad():
-        return made(make_views(method, windows(128, seed=1), 10**6))
+        return made(make_views(method, make(128, seed + 1), 10**6))
 
 
 def test_it_learns_leads_and_signal_of_held_out_windows():
