@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -41,9 +42,26 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _same_draws_in_every_run() -> None:
-    if torch := sys.modules.get("torch"):
-        torch.manual_seed(SEED)
+def _same_draws_in_every_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return
+    if SEED:
+        _shift_every_seed(torch, monkeypatch)
+    torch.manual_seed(0)
+
+
+def _shift_every_seed(torch: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every seed that a test or the code names be another: other weights, other data, other draws."""
+
+    class Generator(torch.Generator):
+        def manual_seed(self, seed: int) -> torch.Generator:
+            return super().manual_seed(seed + SEED)
+
+    manual_seed, default_rng = torch.manual_seed, np.random.default_rng
+    monkeypatch.setattr(torch, "manual_seed", lambda seed: manual_seed(seed + SEED))
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: default_rng(seed + SEED))
+    monkeypatch.setattr(torch, "Generator", Generator)
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,9 @@ def main(arguments: list[str]) -> int:
             [*COMMAND, *arguments], cwd=root, env={**plain, **variables}, capture_output=True, text=True
         )
         failed += done.returncode != 0
-        print(f"{name:<20}{'FAILED' if done.returncode else 'passed':<8}{time.monotonic() - began_s:6.0f} s", flush=True)
+        print(
+            f"{name:<20}{'FAILED' if done.returncode else 'passed':<8}{time.monotonic() - began_s:6.0f} s", flush=True
+        )
         if done.returncode:
             print(done.stdout[-20_000:], done.stderr[-5_000:], sep="\n", flush=True)
     return int(failed > 0)

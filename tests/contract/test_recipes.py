@@ -139,6 +139,7 @@ def test_an_objective_fits_its_recipe_and_refuses_a_batch_of_one_if_it_compares(
     assert len(placed) == len({id(parameter) for parameter in placed}) == len(list(objective.parameters()))
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("name", SMALL)
 def test_a_loss_teaches_the_backbone(name, store):
     objective = objective_of(name, store).train()

@@ -98,6 +98,7 @@ def test_it_is_resumed_to_the_same_weights(house, finished, mini_store):
     assert (torn / "report.html").exists()
 
 
+@pytest.mark.learning
 def test_it_learns_what_the_page_says_it_learns(house, answers):
     """No proof of a method, but an answer that doesn't belong to its window would stay at chance."""
     assert answers["longer"].status == 0, answers["longer"].error

@@ -268,6 +268,7 @@ def test_two_ranks_learn_what_one_process_learns(mini_store, alone, tmp_path):
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["ranks"] == 2
 
 
+@pytest.mark.learning
 def test_parts_of_a_batch_add_up_to_it(mini_store, tmp_path):
     """Without BatchNorm's batch statistics, which each part would have of its own."""
     frozen = {"method": {"name": "cpc", "steps_ahead": 3, "n_negatives": 8}, "steps": 6, "batch_size": 7}

@@ -211,6 +211,7 @@ def held_out_nats(control, n_steps=100):
         return made(make_views(method, windows(128, seed=1), 10**6)).parts["per_term_nats"].item()
 
 
+@pytest.mark.learning
 def test_cpc_learns_on_it_and_cannot_without_temporal_order():
     chance = math.log(17)
     assert held_out_nats("none") < 0.8 * chance

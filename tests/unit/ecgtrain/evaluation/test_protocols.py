@@ -63,6 +63,7 @@ def test_the_path_is_scikit_learns_logistic_regression():
             assert bias_c[c] == pytest.approx(reference.intercept_[0], abs=2e-3)
 
 
+@pytest.mark.learning
 def test_a_planted_signal_is_found_whatever_the_scale_of_features():
     for scale in (1.0, 1e-3, 1e4):
         parts = [split(row, n, scale=scale) for row, n in ((0, 200), (1000, 80), (2000, 150))]
@@ -72,6 +73,7 @@ def test_a_planted_signal_is_found_whatever_the_scale_of_features():
         assert np.abs(result.weight_cd[1]).argmax() == 1
 
 
+@pytest.mark.learning
 def test_shuffled_labels_stay_at_chance():
     # One shuffle says little: the direction it finds is random, and these tests lie along a few directions only.
     train = split(0, 200)
@@ -86,6 +88,7 @@ def test_shuffled_labels_stay_at_chance():
     assert abs(np.mean(found) - 0.5) < 3 * standard_error
 
 
+@pytest.mark.learning
 def test_the_penalty_is_chosen_on_validation_and_the_test_is_not_looked_at():
     # Two features: one tells the label in training and validation, the other in training and test only.
     # A strong penalty shares the weight between them, a weak one follows the steeper first.
@@ -129,6 +132,7 @@ def test_windows_are_averaged_per_record_in_order_of_rows():
     np.testing.assert_allclose(score_rc[:, 0], [0.75, 0.5])
 
 
+@pytest.mark.learning
 def test_the_exported_head_gives_the_reported_scores():
     test = split(2000, 150)
     result = probe(test=test)

@@ -298,6 +298,7 @@ def after_training(control):
     return terms.total.item(), terms.parts["embedding_spread"].item(), at_first
 
 
+@pytest.mark.learning
 def test_it_learns_without_collapse():
     loss, apart, at_first = after_training("none")
     assert loss < -3.5
@@ -305,6 +306,7 @@ def test_it_learns_without_collapse():
     assert apart > at_first
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("control", ["no_predictor", "no_stop_gradient"])
 def test_without_predictor_or_with_gradient_into_the_targets_it_collapses(control):
     """The loss is lower than that of what has learned something: it says nothing."""

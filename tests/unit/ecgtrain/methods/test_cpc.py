@@ -138,6 +138,7 @@ def held_out_nats(settings, n_steps=150):
         return made(make_views(method, windows(128, seed=1), 10**6)).parts["per_term_nats"].item()
 
 
+@pytest.mark.learning
 def test_it_learns_to_predict_and_cannot_without_temporal_order():
     chance = math.log(17)
     assert held_out_nats({}) < 0.8 * chance

@@ -297,6 +297,7 @@ def trained(n_steps=150, without_teacher=False):
     return measured
 
 
+@pytest.mark.learning
 def test_it_learns_and_does_not_collapse_and_without_a_teacher_it_does():
     before, after = trained()
     assert before["relative_l1"] > 1

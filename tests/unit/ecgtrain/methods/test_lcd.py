@@ -160,6 +160,7 @@ def trained(n_steps=60, **settings):
     return made, {name: value.item() for name, value in terms.parts.items()}
 
 
+@pytest.mark.learning
 def test_it_learns_and_without_its_parts_it_does_not():
     made, parts = trained()
     assert parts["intra"] < 0.8

@@ -187,6 +187,7 @@ def held_out(make, n_steps=250, leaks=False):
         return made(make_views(make(128, seed=1), 10**6)).parts["masked_mse"].item()
 
 
+@pytest.mark.learning
 def test_it_learns_waves_and_cannot_learn_chance_unless_it_leaks():
     assert held_out(windows) < 0.65
     assert held_out(coins) > 0.99

@@ -246,6 +246,7 @@ def trained(pair_up, n_steps=60):
         return terms.parts, [made.projector(x_bd) for x_bd in terms.features_vbd]
 
 
+@pytest.mark.learning
 def test_it_learns_to_tell_windows_apart_and_cannot_where_pairs_are_wrong():
     chance, unit = math.log(127), torch.nn.functional.normalize
     parts, projected = trained(lambda pair: pair)

@@ -337,6 +337,7 @@ def train(made, method, n_steps, seed, make=windows, lr=1e-2):
         return made(make_views(method, make(128, seed + 1), 10**6))
 
 
+@pytest.mark.learning
 def test_it_learns_leads_and_signal_of_held_out_windows():
     method = settings(permutation=ANY)
     parts = train(objective(permutation=ANY), method, 220).parts
@@ -347,6 +348,7 @@ def test_it_learns_leads_and_signal_of_held_out_windows():
     assert parts["masked_r2"] == 1 - parts["masked_mse"]
 
 
+@pytest.mark.learning
 def test_numbers_drawn_independently_of_the_signal_are_not_learned():
     changes = {"permutation": ANY, "control": "label_shuffle"}
     parts = train(objective(**changes), settings(**changes), 120).parts
@@ -359,6 +361,7 @@ def test_numbers_drawn_independently_of_the_signal_are_not_learned():
     assert abs(shares_told_by_looking(shown)[0] - 1 / 12) < 4 * math.sqrt(11 / 144 / 4800)
 
 
+@pytest.mark.learning
 def test_the_convolutional_network_learns_to_restore():
     parts = train(objective(CONV, shuffle=False), settings(shuffle=False), 150).parts
     assert parts["masked_mse"] < 0.5
@@ -422,6 +425,7 @@ def test_a_gap_that_betrays_the_direction_does_not_count():
     assert shown.counts_b.tolist() == [True, True, False, False, False, True]
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize(("control", "learns"), [("none", True), ("label_shuffle", False)])
 def test_reversals_are_learned_on_any_backbone_unless_they_are_drawn_anew(control, learns):
     method = settings(pretext="ts_reverse", control=control)

@@ -53,6 +53,7 @@ def test_the_loss_is_cross_entropy_of_each_class():
     assert terms.parts["prevalence_nats"].item() == pytest.approx(sum(entropy) / 3, rel=1e-5)
 
 
+@pytest.mark.learning
 def test_it_learns_what_it_is_told_and_not_what_is_shuffled():
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)

@@ -188,6 +188,7 @@ def test_all_views_are_made_by_draws_of_their_own():
     assert torch.equal(same[0], -batch().mv.x_blt)
 
 
+@pytest.mark.learning
 def test_it_learns_and_uses_many_prototypes():
     torch.manual_seed(0)
     made = objective(n_prototypes=8)

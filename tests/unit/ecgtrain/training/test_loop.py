@@ -23,6 +23,8 @@ from ecgtrain.views.draw import Draw
 from ecgtrain.views.normalise import Normalisation, to_mv
 from ecgtrain.views.passport import Passport
 
+pytestmark = pytest.mark.learning
+
 METHOD = cpc.Settings(steps_ahead=3, n_negatives=8)
 NETWORK = cpc_lstm.Settings(encoder=Encoder(width=6), lstm_width=6, lstm_layers=1)
 TRAINING = {

@@ -133,6 +133,7 @@ def test_other_cadences_and_another_place_of_the_store_may_be_resumed(run_dir, m
     assert same(learn(recipe(moved, log_every_steps=1), run_dir, resume=True).backbone, before)
 
 
+@pytest.mark.learning
 def test_the_best_weights_can_be_exported(mini_store, tmp_path):
     learn(recipe(mini_store, keep="best"), tmp_path)
     about = checkpoint.load_config(tmp_path / "export")
@@ -288,6 +289,7 @@ def test_sources_folds_and_patients_are_left_out(mini_store, run_dir, tmp_path):
         rows(exclude_patients=str(tmp_path / "nothing.parquet"))
 
 
+@pytest.mark.learning
 def test_a_representation_is_watched_while_it_grows(mini_store, tmp_path):
     made = recipe(mini_store, validation_folds=[7, 8], online_probe="ptbxl/superdiagnostic", log_every_steps=2)
     learn(made, tmp_path / "run")
