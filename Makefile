@@ -27,8 +27,11 @@ demo/synthetic: | $(INSTALLED)
 
 # --- checks ---------------------------------------------------------------------------------------------------
 
+# Two processes on two cores, more on more; the tests of a file stay together.
+TOGETHER := -n auto --maxprocesses 4 --dist loadfile
+
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TOGETHER)
 
 slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow

@@ -17,7 +17,7 @@ def install(session: nox.Session, extra: str = "dev") -> None:
 def tests(session: nox.Session) -> None:
     """The test suite: under ten minutes on two cores."""
     install(session)
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", "-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", *session.posargs)
 
 
 @nox.session(python="3.11")

@@ -8,9 +8,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
+from reading import say_how_to_read
 
 # Two test processes on two cores: threads inside them would only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -68,6 +70,10 @@ def _shift_every_seed(torch: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Non
 def seed() -> int:
     """What a test that trains takes its data and its weights from: 0 unless other draws are asked for."""
     return SEED
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    say_how_to_read(terminalreporter, config.rootpath / ".pytest_cache")
 
 
 @pytest.fixture(scope="session")
