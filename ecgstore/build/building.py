@@ -48,7 +48,7 @@ def refuse_foreign(root: Path) -> None:
     """Raise StoreExists where something stands that is neither a store nor one being built."""
     if not root.exists() or (root / layout.BUILDING).exists() or (root / layout.MANIFEST).exists():
         return
-    if not root.is_dir() or any(not path.name.startswith(layout.SCAFFOLD) for path in root.iterdir()):
+    if not _is_bare(root):
         raise StoreExists("the output is there already and is not a store", where=root, fix="choose another output")
 
 
@@ -90,7 +90,15 @@ def _held(path: Path, out: Path, *, shared: bool = False, wait: bool = False) ->
         path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         while True:
-            file = stack.enter_context(path.open("a"))
+            try:
+                file = stack.enter_context(path.open("a"))
+            except OSError as error:
+                inside = out / f"{layout.SCAFFOLD}{path.name.removeprefix(f'.{out.name}.')}"
+                if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) or path == inside or not out.is_dir():
+                    raise
+                # A folder that was made for the store where nothing else may be made: nothing can be swapped there.
+                path = inside
+                continue
             _lock(file, out, shared=shared, wait=wait)
             # Whoever held it before may have removed the name meanwhile: then this is nobody's lock.
             if _stands_at(file, path):
@@ -171,13 +179,24 @@ def recover(out: Path) -> None:
     """Finish a :func:`swap` that was killed between its two renames."""
 
     def is_half_done() -> bool:
-        return not out.exists() and (beside(out) / layout.MANIFEST).exists() and _old(out).exists()
+        return _is_bare(out) and (beside(out) / layout.MANIFEST).exists() and _old(out).exists()
 
     if is_half_done():
         with claimed(out):
             if is_half_done():  # and not just being done by somebody else
-                beside(out).rename(out)
+                _put_in_place(beside(out), out)
                 shutil.rmtree(_old(out))
+
+
+def _is_bare(out: Path) -> bool:
+    """Whether nothing stands at ``out`` but what somebody who plans may have noted down."""
+    return not out.exists() or (out.is_dir() and all(path.name.startswith(layout.SCAFFOLD) for path in out.iterdir()))
+
+
+def _put_in_place(aside: Path, out: Path) -> None:
+    if out.exists() and _is_bare(out):
+        shutil.rmtree(out)
+    aside.rename(out)
 
 
 def _remove_strangers(root: Path, objects: Mapping[str, manifest.ObjectHash]) -> None:
@@ -207,7 +226,7 @@ def swap(aside: Path, out: Path) -> None:
     old = _old(out)
     shutil.rmtree(old, ignore_errors=True)
     out.rename(old)
-    aside.rename(out)
+    _put_in_place(aside, out)
     publish.flush_folder(out.parent)
     shutil.rmtree(old)
 

@@ -6,6 +6,7 @@ finds, when its turn comes, what stands there by then.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -80,7 +81,7 @@ class Outcome(NamedTuple):
 
 
 def decide(out: Path, plan_sha256: str, wish: Wish) -> Action:
-    """What is to become of ``out``, as it stands now; only for whoever has claimed it."""
+    """What is to become of ``out``, as it stands now; what it means to write holds for whoever has claimed it."""
     if not (out / layout.MANIFEST).exists():
         return Action.BUILD
     sealed = manifest.load(out)
@@ -101,9 +102,14 @@ def construct(
     Raises StoreExists (a sealed store that may not go, an unfinished one of another plan, somebody else at work),
     StoreError (the disk refuses), and what tasks and seal raise.
     """
-    with building.plain_disk_errors(out), building.claimed(out, part and f"part-{part[0]}-of-{part[1]}"):
+    with building.plain_disk_errors(out), contextlib.ExitStack() as stack:
         building.refuse_foreign(out)
-        match decide(out, job.plan_sha256, wish):
+        action = decide(out, job.plan_sha256, wish)
+        if action not in (Action.ACCEPT, Action.REFUSE):  # who only looks keeps nobody from working
+            stack.enter_context(building.claimed(out, part and f"part-{part[0]}-of-{part[1]}"))
+            building.refuse_foreign(out)
+            action = decide(out, job.plan_sha256, wish)
+        match action:
             case Action.ACCEPT:
                 return Outcome(len(job.tasks), manifest.load(out).fingerprint)
             case Action.REFUSE:
