@@ -196,11 +196,11 @@ def make_views(method, x_blt, first_number=0):
     return cpc.views(method, WindowBatch(mv, numbers, 100.0, partial(normalise, mode="none"), Draw(1)))
 
 
-def held_out_nats(control, n_steps=100):
+def held_out_nats(control, seed, n_steps=100):
     method = cpc.Settings(n_negatives=16, steps_ahead=6, control=control)
-    made = build_objective(method, SMALL.model_copy(update={"dropout": 0.0}), n_leads=3, seed=0)
-    optimiser = torch.optim.AdamW(made.parameters(), lr=3e-3)
-    x_blt = windows(512)
+    made = build_objective(method, SMALL.model_copy(update={"dropout": 0.0}), n_leads=3, seed=seed)
+    optimiser = torch.optim.AdamW(made.parameters(), lr=1e-2)
+    x_blt = windows(512, seed=seed)
     for step in range(n_steps):
         part = torch.arange(16 * step, 16 * step + 16) % 512
         optimiser.zero_grad()
@@ -208,14 +208,14 @@ def held_out_nats(control, n_steps=100):
         optimiser.step()
     made.eval()
     with torch.no_grad():
-        return made(make_views(method, windows(128, seed=1), 10**6)).parts["per_term_nats"].item()
+        return made(make_views(method, windows(128, seed=seed + 1), 10**6)).parts["per_term_nats"].item()
 
 
 @pytest.mark.learning
-def test_cpc_learns_on_it_and_cannot_without_temporal_order():
+def test_cpc_learns_on_it_and_cannot_without_temporal_order(seed):
     chance = math.log(17)
-    assert held_out_nats("none") < 0.8 * chance
-    assert held_out_nats("time_shuffle") > 0.985 * chance
+    assert held_out_nats("none", seed) < 0.8 * chance
+    assert held_out_nats("time_shuffle", seed) > 0.97 * chance
 
 
 def test_cpc_refuses_a_network_that_sees_both_ways():

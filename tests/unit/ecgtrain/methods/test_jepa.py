@@ -20,8 +20,8 @@ NETWORK = vit1d.Settings(width=32, depth=2, heads=4, patch_samples=10)
 PREDICTOR = jepa.Predictor(width=32, depth=1, heads=4)
 
 
-def objective(network=NETWORK, **settings):
-    return build_objective(jepa.Settings(predictor=PREDICTOR, **settings), network, n_leads=3, seed=0)
+def objective(network=NETWORK, seed=0, **settings):
+    return build_objective(jepa.Settings(predictor=PREDICTOR, **settings), network, n_leads=3, seed=seed)
 
 
 def make_views(x_blt, first_number=0, step=0, recorded_blt=None):
@@ -270,9 +270,9 @@ def test_the_teacher_skips_no_blocks_unless_as_published():
         assert torch.equal(made.targets(x_blt)[0], made.targets(x_blt)[0])
 
 
-def trained(n_steps=150, without_teacher=False):
+def trained(seed, n_steps, without_teacher=False):
     """What is measured on held-out windows before and after."""
-    made = objective(momentum=(0.95, 1.0))
+    made = objective(seed=seed, momentum=(0.95, 1.0))
     if without_teacher:
         # The negative control: no moving average, and gradients through what is to be said.
         def targets(x_blt):
@@ -283,11 +283,11 @@ def trained(n_steps=150, without_teacher=False):
         made.targets = targets
         made.after_step = lambda moment: None
     optimiser = torch.optim.AdamW([p for p in made.parameters() if p.requires_grad], lr=3e-3)
-    x_blt, measured = windows(512), []
+    x_blt, measured = windows(512, seed), []
     for step in range(n_steps + 1):
         if step in (0, n_steps):
             with torch.no_grad():
-                _, parts, features_vbd = made.eval()(make_views(windows(128, seed=1), 10**6, step=10**6))
+                _, parts, features_vbd = made.eval()(make_views(windows(128, seed + 1), 10**6, step=10**6))
             measured.append({k: v.item() for k, v in parts.items()} | {"spread": features_vbd[0].std(0).mean().item()})
         part = torch.arange(16 * step, 16 * step + 16) % 512
         optimiser.zero_grad()
@@ -298,14 +298,14 @@ def trained(n_steps=150, without_teacher=False):
 
 
 @pytest.mark.learning
-def test_it_learns_and_does_not_collapse_and_without_a_teacher_it_does():
-    before, after = trained()
+def test_it_learns_and_does_not_collapse_and_without_a_teacher_it_does(seed):
+    before, after = trained(seed, 120)
     assert before["relative_l1"] > 1
     assert after["relative_l1"] < 0.95
     assert after["target_std"] > 0.4 * before["target_std"]
     assert after["spread"] > 0.2 * before["spread"]
-    before, after = trained(without_teacher=True)
-    assert after["target_std"] < 0.05 * before["target_std"]
+    before, after = trained(seed, 60, without_teacher=True)
+    assert after["target_std"] < 0.1 * before["target_std"]
     assert after["spread"] < 0.1 * before["spread"]
     assert after["relative_l1"] > 1
 

@@ -146,14 +146,13 @@ def test_no_gradient_reaches_the_target_and_it_follows_slowly():
         assert torch.allclose(target, 0.9 * old + 0.1 * mine, atol=1e-6)
 
 
-def trained(n_steps=60, **settings):
-    torch.manual_seed(0)
-    made = objective(**settings)
+def trained(seed, n_steps=40, **settings):
+    made = objective(seed, **settings)
     method = lcd.Settings(**settings)
     optimiser = torch.optim.Adam([p for p in made.parameters() if p.requires_grad], lr=2e-3)
     for step in range(n_steps):
         optimiser.zero_grad()
-        terms = made(lcd.views(method, batch(n=32, step=step, seed=step)))
+        terms = made(lcd.views(method, batch(n=32, step=step, seed=seed + step)))
         terms.total.backward()
         optimiser.step()
         made.after_step(Moment(step, n_steps, 1))
@@ -161,21 +160,23 @@ def trained(n_steps=60, **settings):
 
 
 @pytest.mark.learning
-def test_it_learns_and_without_its_parts_it_does_not():
-    made, parts = trained()
-    assert parts["intra"] < 0.8
-    assert parts["inter"] < 1.0
+def test_it_learns_and_without_its_parts_it_does_not(seed):
+    # More decorrelation than published, to be seen after a few steps.
+    made, parts = trained(seed, gamma=0.1)
+    assert parts["intra"] < 1.4  # of what has nothing in common, 2
+    assert parts["inter"] < 1.4
     # Compared with its own projections, it has nothing to keep up with and nothing to lose.
-    _, cheating = trained(control="no_stop_gradient", gamma=0.0)
-    assert cheating["intra"] < parts["intra"]
+    _, cheating = trained(seed, control="no_stop_gradient", gamma=0.0)
+    assert cheating["intra"] < 0.5 * parts["intra"]
     # Without decorrelation, features repeat each other.
-    _, repeating = trained(gamma=0.0)
-    assert repeating["off_diagonal"] > 1.2 * parts["off_diagonal"]
+    _, repeating = trained(seed, gamma=0.0)
+    assert repeating["off_diagonal"] > 1.4 * parts["off_diagonal"]
     assert made.backbone is not made.target_backbone
 
 
-def test_one_lead_in_place_of_two_makes_the_second_task_the_first():
-    _, parts = trained(n_steps=2, control="same_lead")
+@pytest.mark.learning
+def test_one_lead_in_place_of_two_makes_the_second_task_the_first(seed):
+    _, parts = trained(seed, n_steps=2, control="same_lead")
     views = lcd.views(lcd.Settings(control="same_lead"), batch())
     assert views.a == views.b
     assert parts["inter"] == pytest.approx(parts["intra"], abs=0.25)

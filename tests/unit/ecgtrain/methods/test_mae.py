@@ -170,13 +170,13 @@ def the_others(keep_bk, n_patches):
     return gone.nonzero()[:, 1].view(keep_bk.shape)
 
 
-def held_out(make, n_steps=250, leaks=False):
-    made = objective(mask_ratio=0.5)
+def held_out(make, seed, n_steps, leaks=False):
+    made = objective(seed=seed, mask_ratio=0.5)
     if leaks:
         encode = made.backbone.encode_tokens
         made.backbone.encode_tokens = lambda tokens_bsd, keep_bk: encode(tokens_bsd, the_others(keep_bk, 4))
     optimiser = torch.optim.AdamW(made.parameters(), lr=3e-3)
-    x_blt = make(512)
+    x_blt = make(512, seed=seed)
     for step in range(n_steps):
         part = torch.arange(16 * step, 16 * step + 16) % 512
         optimiser.zero_grad()
@@ -184,14 +184,14 @@ def held_out(make, n_steps=250, leaks=False):
         optimiser.step()
     made.eval()
     with torch.no_grad():
-        return made(make_views(make(128, seed=1), 10**6)).parts["masked_mse"].item()
+        return made(make_views(make(128, seed=seed + 1), 10**6)).parts["masked_mse"].item()
 
 
 @pytest.mark.learning
-def test_it_learns_waves_and_cannot_learn_chance_unless_it_leaks():
-    assert held_out(windows) < 0.65
-    assert held_out(coins) > 0.99
-    assert held_out(coins, leaks=True) < 0.9
+def test_it_learns_waves_and_cannot_learn_chance_unless_it_leaks(seed):
+    assert held_out(windows, seed, 170) < 0.8
+    assert held_out(coins, seed, 130) > 0.95
+    assert held_out(coins, seed, 130, leaks=True) < 0.6
 
 
 def test_every_parameter_learns_and_features_are_of_what_was_seen():

@@ -229,27 +229,27 @@ def test_a_resumed_objective_is_the_same():
     assert again.eval()(pair).total.item() == made.eval()(pair).total.item()
 
 
-def trained(pair_up, n_steps=60):
+def trained(pair_up, seed, n_steps=45):
     """Train on waves, with ``pair_up`` saying what is taken for two views of a window; parts on held-out ones."""
-    made = objective()
+    made = objective(seed)
     optimiser = torch.optim.Adam(made.parameters(), lr=3e-3)
-    x_blt = windows(512)
+    x_blt = windows(512, seed)
     for step in range(n_steps):
         part = torch.arange(64 * step, 64 * step + 64) % 512
         optimiser.zero_grad()
         made(pair_up(make_views(x_blt[part], 64 * step + torch.arange(64)))).total.backward()
         optimiser.step()
     made.eval()
-    held_out = pair_up(make_views(windows(64, seed=1), 10**6 + torch.arange(64)))
+    held_out = pair_up(make_views(windows(64, seed + 1), 10**6 + torch.arange(64)))
     with torch.no_grad():
         terms = made(held_out)
         return terms.parts, [made.projector(x_bd) for x_bd in terms.features_vbd]
 
 
 @pytest.mark.learning
-def test_it_learns_to_tell_windows_apart_and_cannot_where_pairs_are_wrong():
+def test_it_learns_to_tell_windows_apart_and_cannot_where_pairs_are_wrong(seed):
     chance, unit = math.log(127), torch.nn.functional.normalize
-    parts, projected = trained(lambda pair: pair)
+    parts, projected = trained(lambda pair: pair, seed)
     one, other = (unit(x_bd) for x_bd in projected)
     assert parts["nt_xent"].item() < chance - 1.0
     assert parts["retrieval"].item() > 20 / 127
@@ -258,6 +258,6 @@ def test_it_learns_to_tell_windows_apart_and_cannot_where_pairs_are_wrong():
     aligned, apart = (one - other).norm(dim=1).mean(), (one - other.roll(1, 0)).norm(dim=1).mean()
     assert aligned < 0.5 * apart
     # Negative control: views of two windows are called a pair.
-    parts, _ = trained(lambda pair: simclr.Views(pair.one_blt, pair.other_blt.roll(1, 0)))
-    assert parts["nt_xent"].item() > chance - 0.1
-    assert parts["retrieval"].item() < 5 / 127
+    parts, _ = trained(lambda pair: simclr.Views(pair.one_blt, pair.other_blt.roll(1, 0)), seed)
+    assert parts["nt_xent"].item() > chance - 0.2
+    assert parts["retrieval"].item() < 10 / 127  # chance 1 / 127

@@ -36,11 +36,11 @@ def objective(network=TRANSFORMER, n_leads=12, seed=0, **changes):
     return build_objective(settings(**changes), network, n_leads=n_leads, seed=seed)
 
 
-def windows(n, seed=0, n_samples=96):
-    """Twelve leads of one loop: three harmonics each, in shares by which leads can be told apart; and noise."""
+def windows(n, seed=0, n_samples=96, n_leads=12):
+    """Leads of one loop: three harmonics each, in shares by which leads can be told apart; and noise."""
     rng = np.random.default_rng(seed)
     phase = rng.uniform(0, 2 * np.pi, (n, 1, 1)) + 2 * np.pi * np.arange(n_samples) / rng.uniform(28, 36, (n, 1, 1))
-    share = 2 * np.pi * np.arange(12)[:, None] / 12
+    share = 2 * np.pi * np.arange(n_leads)[:, None] / n_leads
     x_blt = np.cos(share) * np.sin(phase) + np.sin(share) * np.sin(2 * phase + 1) + 0.4 * np.cos(3 * phase)
     return torch.from_numpy((x_blt + 0.1 * rng.standard_normal(x_blt.shape)).astype(np.float32))
 
@@ -324,8 +324,20 @@ def test_chance_hangs_on_whether_places_are_known():
     )
 
 
-def train(made, method, n_steps, seed, make=windows, lr=1e-2):
-    optimiser = torch.optim.AdamW(made.parameters(), lr=lr)
+def six_leads(n, seed):
+    return windows(n, seed, n_leads=6)
+
+
+def beats(n, seed):
+    """Two leads of beats that rise in a step and fall off slowly: turned either way, each place shows it."""
+    rng = np.random.default_rng(seed)
+    since = (rng.uniform(0, 32, (n, 1, 1)) + np.arange(64)) % 32
+    x_blt = np.exp(-since / 8) * np.array([[1.0], [2.0]])
+    return torch.from_numpy((x_blt + 0.05 * rng.standard_normal(x_blt.shape)).astype(np.float32))
+
+
+def train(made, method, n_steps, seed, make):
+    optimiser = torch.optim.AdamW(made.parameters(), lr=1e-2)
     x_blt = make(512, seed)
     for step in range(n_steps):
         part = torch.arange(16 * step, 16 * step + 16) % 512
@@ -338,33 +350,35 @@ def train(made, method, n_steps, seed, make=windows, lr=1e-2):
 
 
 @pytest.mark.learning
-def test_it_learns_leads_and_signal_of_held_out_windows():
+def test_it_learns_leads_and_signal_of_held_out_windows(seed):
     method = settings(permutation=ANY)
-    parts = train(objective(permutation=ANY), method, 220).parts
-    assert parts["moved_accuracy"] > 0.6  # chance 0.083
-    assert parts["lead_nats"] < 1.2  # ln 12 = 2.485
+    parts = train(objective(n_leads=6, seed=seed, permutation=ANY), method, 160, seed, six_leads).parts
+    assert parts["moved_accuracy"] > 0.6  # chance 0.167
+    assert parts["lead_nats"] < 0.8  # ln 6 = 1.792
     assert parts["masked_mse"] < 0.6
     assert parts["masked_mse"] < 0.8 * parts["interpolated_mse"]
     assert parts["masked_r2"] == 1 - parts["masked_mse"]
 
 
 @pytest.mark.learning
-def test_numbers_drawn_independently_of_the_signal_are_not_learned():
+def test_numbers_drawn_independently_of_the_signal_are_not_learned(seed):
     changes = {"permutation": ANY, "control": "label_shuffle"}
-    parts = train(objective(**changes), settings(**changes), 120).parts
-    assert abs(parts["lead_accuracy"] - 1 / 12) < 4 * math.sqrt(11 / 144 / (128 * 12))
-    assert parts["lead_nats"] > 0.99 * math.log(12)
+    parts = train(objective(n_leads=6, seed=seed, **changes), settings(**changes), 140, seed, six_leads).parts
+    # Of a shuffle, one place is right on average with variance 1, whatever is told: of 128 shuffles of 6, five sigma.
+    assert abs(parts["lead_accuracy"] - 1 / 6) < 5 * math.sqrt(1 / 128) / 6
+    assert parts["lead_nats"] > 0.98 * math.log(6)
     # The control takes the lead numbers only: signals are restored as ever, and numbers are all there, once each.
-    assert parts["masked_mse"] < 0.95
+    assert parts["masked_mse"] < 0.9
     shown = make_views(settings(control="label_shuffle"), amplitudes(400))
     assert torch.equal(shown.lead_bl.sort(dim=1).values, torch.arange(12).expand(400, 12))
     assert abs(shares_told_by_looking(shown)[0] - 1 / 12) < 4 * math.sqrt(11 / 144 / 4800)
 
 
 @pytest.mark.learning
-def test_the_convolutional_network_learns_to_restore():
-    parts = train(objective(CONV, shuffle=False), settings(shuffle=False), 150).parts
-    assert parts["masked_mse"] < 0.5
+def test_the_convolutional_network_learns_to_restore(seed):
+    method = settings(shuffle=False)
+    parts = train(objective(CONV, n_leads=6, seed=seed, shuffle=False), method, 130, seed, six_leads).parts
+    assert parts["masked_mse"] < 0.6
 
 
 # --- ablations ------------------------------------------------------------------------------------------------
@@ -427,18 +441,19 @@ def test_a_gap_that_betrays_the_direction_does_not_count():
 
 @pytest.mark.learning
 @pytest.mark.parametrize(("control", "learns"), [("none", True), ("label_shuffle", False)])
-def test_reversals_are_learned_on_any_backbone_unless_they_are_drawn_anew(control, learns):
+def test_reversals_are_learned_on_any_backbone_unless_they_are_drawn_anew(seed, control, learns):
     method = settings(pretext="ts_reverse", control=control)
-    network = cpc_lstm.Settings(encoder=Encoder(width=12), lstm_width=12, lstm_layers=1) if learns else CONV
-    made = build_objective(method, network, n_leads=12, seed=0)
+    encoder = cpc_lstm.Encoder(width=12, kernels=(8, 1), strides=(4, 1))
+    network = cpc_lstm.Settings(encoder=encoder, lstm_width=12, lstm_layers=1) if learns else CONV
+    made = build_objective(method, network, n_leads=2, seed=seed)
     assert made.chance == pytest.approx({"reversal_nats": math.log(4), "reversal_accuracy": 0.25})
-    terms = train(made, method, 80)
+    terms = train(made, method, 160 if learns else 60, seed, beats)
     assert terms.total == terms.parts["reversal_nats"]
     if learns:
         assert terms.parts["reversal_accuracy"] > 0.8
     else:
-        assert abs(terms.parts["reversal_accuracy"] - 0.25) < 4 * math.sqrt(3 / 16 / 128)
-        assert terms.parts["reversal_nats"] > 0.97 * math.log(4)
+        assert abs(terms.parts["reversal_accuracy"] - 0.25) < 5 * math.sqrt(3 / 16 / 128)
+        assert terms.parts["reversal_nats"] > 0.95 * math.log(4)
 
 
 # --- judging --------------------------------------------------------------------------------------------------

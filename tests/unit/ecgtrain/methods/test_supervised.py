@@ -33,8 +33,8 @@ def recipe(store, **others):
     return parse(RunConfig, {"name": "tiny", "data": {"store": str(store)}, "pretrain": content})
 
 
-def objective(n_targets=3):
-    backbone = build_backbone(vgg1d.Settings(alpha=0.1), 2, 0)
+def objective(n_targets=3, seed=0):
+    backbone = build_backbone(vgg1d.Settings(alpha=0.1), 2, seed)
     return supervised.build(supervised.Settings(task="ptbxl/all"), backbone, n_targets)
 
 
@@ -54,18 +54,17 @@ def test_the_loss_is_cross_entropy_of_each_class():
 
 
 @pytest.mark.learning
-def test_it_learns_what_it_is_told_and_not_what_is_shuffled():
-    torch.manual_seed(0)
-    generator = torch.Generator().manual_seed(0)
+def test_it_learns_what_it_is_told_and_not_what_is_shuffled(seed):
+    generator = torch.Generator().manual_seed(seed)
     targets = (torch.rand(256, 3, generator=generator) < 0.5).float()
     time = torch.arange(64) / 64
     waves = torch.stack([torch.sin(2 * math.pi * f * time) for f in (2, 5, 11)])
     x_blt = (targets @ waves)[:, None].expand(-1, 2, -1) + 0.3 * torch.randn(256, 2, 64, generator=generator)
 
     def held_out_nats(targets):
-        made = objective().train()
+        made = objective(seed=seed).train()
         optimiser = torch.optim.Adam(made.parameters(), lr=5e-3)
-        for step in range(60):
+        for step in range(40):
             rows = torch.arange(32 * step, 32 * step + 32) % 192
             made(supervised.Views(x_blt[rows], targets[rows])).total.backward()
             optimiser.step()

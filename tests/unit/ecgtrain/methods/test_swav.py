@@ -32,8 +32,8 @@ class Flat(nn.Module):
         return Features(pooled[:, None], pooled)
 
 
-def objective(**settings):
-    torch.manual_seed(0)
+def objective(seed=0, **settings):
+    torch.manual_seed(seed)
     return swav.build(swav.Settings(**{**SMALL, **settings}), Flat())
 
 
@@ -189,14 +189,13 @@ def test_all_views_are_made_by_draws_of_their_own():
 
 
 @pytest.mark.learning
-def test_it_learns_and_uses_many_prototypes():
-    torch.manual_seed(0)
-    made = objective(n_prototypes=8)
+def test_it_learns_and_uses_many_prototypes(seed):
+    made = objective(seed, n_prototypes=4)
     # Four kinds of windows: views of one kind must come to the same prototypes.
-    kinds = torch.randn(4, 2, 16, generator=torch.Generator().manual_seed(3)) * 2
+    kinds = torch.randn(4, 2, 16, generator=torch.Generator().manual_seed(seed + 80)) * 2
     optimiser = torch.optim.Adam(made.parameters(), lr=5e-3)
     for number in range(80):
-        generator = torch.Generator().manual_seed(number)
+        generator = torch.Generator().manual_seed(seed + number)
         x = kinds[torch.arange(32) % 4] + 0.3 * torch.randn(3, 32, 2, 16, generator=generator)
         terms = made(swav.Views(x))
         terms.total.backward()
@@ -204,9 +203,9 @@ def test_it_learns_and_uses_many_prototypes():
         optimiser.zero_grad()
         made.after_step(Moment(number, 80, 10))
     parts = {name: value.item() for name, value in terms.parts.items()}
-    assert parts["swav"] < 0.7 * math.log(8)
-    assert parts["agreement"] > 0.7
-    assert parts["usage_nats"] > 0.7 * math.log(8)
+    assert parts["swav"] < 0.4 * math.log(4)
+    assert parts["agreement"] > 0.6  # chance 0.25
+    assert parts["usage_nats"] > 0.6 * math.log(4)
 
 
 def test_a_batch_of_one_is_refused():
