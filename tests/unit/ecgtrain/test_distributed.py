@@ -103,7 +103,6 @@ class Net(nn.Module):
         torch.manual_seed(0)
         self.conv, self.over_time = nn.Conv1d(2, 4, 3), nn.BatchNorm1d(4)
         self.map, self.over_batch = nn.Linear(4, 3), nn.BatchNorm1d(3, momentum=None)
-        self.double()
         nn.init.uniform_(self.over_time.weight); nn.init.uniform_(self.over_batch.bias)
         self.double()
     def forward(self, x):

@@ -13,7 +13,6 @@ from ecgstore import ConfigError
 from ecgstore.inner import parse
 from ecgtrain import config
 from ecgtrain.backbones import build_backbone, conv_reconstructor, cpc_lstm, lead_transformer
-from ecgtrain.backbones.layers.encoder import Encoder
 from ecgtrain.backbones.layers.features import Features
 from ecgtrain.data.plan import batch_plan
 from ecgtrain.methods import WindowBatch, build_objective, stj
