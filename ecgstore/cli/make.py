@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -370,6 +371,23 @@ def simulate(out: Path, n_records: int, seed: int, fs_hz: float, duration_s: flo
     click.echo(f"{n_records} records in {out}; next: ecgstore ingest {out} {out}.ecg")
 
 
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
+#: Flags that set the setting of their name, and how their words become its value. The others stand for several
+#: settings, or for none.
+SETTING_OF_FLAG: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("profile", "fs_hz", "extra_leads", "codec", "quality", "noise_bank", "max_rejected"), _as_it_is),
+    "mains_hz": int,
+    "leads": _names,
+}
+
+
 def _ingest_settings(flags: dict[str, Any], src: Path) -> IngestSettings:
     """Defaults, then the --config file, then --set, then the flags that were given."""
     from ecgstore.build.settings import IngestSettings
@@ -378,13 +396,7 @@ def _ingest_settings(flags: dict[str, Any], src: Path) -> IngestSettings:
     config = flags["config"]
     content = override(read_yaml(config) if config else {}, flags["overrides"])
     content["source"] = _source(content.get("source"), flags, src)
-    for name in ("profile", "fs_hz", "extra_leads", "codec", "quality", "noise_bank", "max_rejected"):
-        if flags[name] is not None:
-            content[name] = flags[name]
-    if flags["mains_hz"] is not None:
-        content["mains_hz"] = int(flags["mains_hz"])
-    if flags["leads"] is not None:
-        content["leads"] = [lead.strip() for lead in flags["leads"].split(",")]
+    content |= {name: value_of(flags[name]) for name, value_of in SETTING_OF_FLAG.items() if flags[name] is not None}
     filters = _filters(flags)
     if filters is not None:
         content["filters"] = filters

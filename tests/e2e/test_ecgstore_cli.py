@@ -17,7 +17,8 @@ import pytest
 from click.testing import CliRunner
 
 from ecgstore import cli
-from ecgstore.cli import printing
+from ecgstore.build.settings import IngestSettings
+from ecgstore.cli import make, printing
 
 INGEST = ("--fs", "100", "--bandpass", "0.5", "40", "--notch", "50")
 
@@ -221,6 +222,11 @@ def test_store_and_source_inside_each_other(mini, tmp_path):
     again = json.loads(here("ingest", source, source / "out.ecg", "--append", "--json").stdout)
     assert first["records"] == again["records"] == 53
     assert first["fingerprint"] == again["fingerprint"]
+
+
+def test_every_flag_that_sets_a_setting_sets_one_that_there_is():
+    flags = {option.name for option in cli.main.commands["ingest"].params}
+    assert set(make.SETTING_OF_FLAG) <= flags & set(IngestSettings.model_fields)
 
 
 def test_progress_is_on_stderr_and_the_answer_on_stdout(mini, tmp_path, monkeypatch):
