@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -20,9 +19,9 @@ from ecgtrain.representation.export import Trained, export_backbone, load_backbo
 from ecgtrain.representation.nulls import random_backbone
 from ecgtrain.representation.online import online_probe
 from ecgtrain.training import loop
-from ecgtrain.training.environment import ENVIRONMENT
-from ecgtrain.training.files import plain
-from ecgtrain.training.log import METRICS
+from ecgtrain.training.files import plain, read_json
+from ecgtrain.training.layout import ENVIRONMENT
+from ecgtrain.training.log import read_metrics, train_seconds
 from ecgtrain.training.prepare import prepare, pretrain_of
 from ecgtrain.training.pretrain import pretrain
 
@@ -168,8 +167,9 @@ def _about_run(config: RunConfig, run_dir: Path, trained: Trained, device: torch
     assert settings is not None
     store = open_store(config.data.store)
     parts = select_parts(config.data, store, settings.folds, trained.passport)
-    curves = report.loss_curves(run_dir / METRICS)
-    environment = json.loads((run_dir / ENVIRONMENT).read_text(encoding="utf-8"))
+    lines = read_metrics(run_dir)
+    curves = report.loss_curves(lines)
+    environment = read_json(run_dir / ENVIRONMENT)
     return {
         "run": {
             "name": config.name,
@@ -180,7 +180,7 @@ def _about_run(config: RunConfig, run_dir: Path, trained: Trained, device: torch
             "folds": settings.folds,
             "steps": max(map(int, curves.get("train", {}).get("step", [0]))),
             "batch_size": settings.batch_size,
-            "seconds": _seconds(run_dir, settings.batch_size),
+            "seconds": train_seconds(lines, settings.batch_size),
             "device": environment.get("device", str(device)),
             "seed": config.seed,
         },
@@ -201,19 +201,8 @@ def _about_run(config: RunConfig, run_dir: Path, trained: Trained, device: torch
 
 def _left_out(run_dir: Path) -> list[str]:
     """A sentence on the records that could not be read, if there were any."""
-    names = json.loads((run_dir / ENVIRONMENT).read_text(encoding="utf-8")).get("records_left_out", ())
+    names = read_json(run_dir / ENVIRONMENT).get("records_left_out", ())
     if not names:
         return []
     shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
     return [f"Training went on without {len(names)} records that can't be read: {shown}."]
-
-
-def _seconds(run_dir: Path, batch_size: int) -> float:
-    """Seconds of training, summed over the run's log: right also for a run that was killed and resumed."""
-    seconds, before = 0.0, 0
-    for text in (run_dir / METRICS).read_text(encoding="utf-8").splitlines():
-        line = json.loads(text)
-        if line["split"] == "train":
-            seconds += (line["step"] - before) * batch_size / line["windows_per_s"]
-            before = line["step"]
-    return seconds

@@ -25,7 +25,6 @@ from safetensors.numpy import load_file, save_file
 from ecgstore import Store, open_store
 from ecgtrain import tasks
 from ecgtrain.config import NULLS, Downstream
-from ecgtrain.data.selection import SEEN
 from ecgtrain.errors import CheckpointError, ProtocolError
 from ecgtrain.evaluation import heads
 from ecgtrain.evaluation.protocols import Split, refuse_overlap, settings_of, tile_average
@@ -36,6 +35,7 @@ from ecgtrain.scoring import metrics
 from ecgtrain.scoring.bootstrap import Metric, bootstrap, paired_bootstrap
 from ecgtrain.tasks import Targets
 from ecgtrain.training.files import plain
+from ecgtrain.training.layout import SEEN
 
 FOLDER = "downstream"
 _REPORTED: tuple[Metric, ...] = ("macro_auroc", "macro_auprc")

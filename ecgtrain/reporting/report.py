@@ -26,7 +26,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
@@ -38,10 +37,10 @@ import yaml
 
 from ecgstore import ConfigError
 from ecgstore.inner import need
-from ecgtrain.training.files import plain
+from ecgtrain.training.files import plain, write_json, write_text
+from ecgtrain.training.layout import PAGE, REPORT
+from ecgtrain.training.log import Line
 
-JSON = "report.json"
-HTML = "report.html"
 #: What shows whether features collapse; drawn below the terms of the loss.
 _WATCHED = ("feature_std", "effective_rank", "alignment", "uniformity", "online_probe_auroc")
 _ABOUT_RUN = ("run", "store", "curves", "settings", "environment")
@@ -95,15 +94,14 @@ def write_report(path: str | Path, report: Mapping[str, Any]) -> dict[str, Any]:
     page = render(content)
     folder.mkdir(parents=True, exist_ok=True)
     # Keys keep their order, which says how classes and scores are listed; the same report gives the same bytes.
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-    _publish(folder / JSON, text + "\n")
-    _publish(folder / HTML, page)
+    write_json(folder / REPORT, content)
+    write_text(folder / PAGE, page)
     return content
 
 
 def read_report(path: str | Path) -> dict[str, Any]:
     """Read back the report of the run in the folder ``path``; raises ConfigError where there is none."""
-    file = Path(path) / JSON
+    file = Path(path) / REPORT
     try:
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -134,22 +132,23 @@ def _about_run(report: Mapping[str, Any]) -> dict[str, Any]:
     return {key: report[key] for key in _ABOUT_RUN if report.get(key)}
 
 
-def loss_curves(path: str | Path) -> dict[str, dict[str, list[float]]]:
-    """Read the terms of the loss from a run's ``metrics.jsonl``.
+def loss_curves(lines: Sequence[Line]) -> dict[str, dict[str, list[float]]]:
+    """The terms of the loss, from the lines of a run's ``metrics.jsonl``.
 
     Returns columns per split: ``{"chance": {term: [value]}, "train": {"step": […], term: […]}, "validation": …}``.
     A term is what validation or chance level speaks of (else the loss alone), and how the features lie
     (:mod:`ecgtrain.training.diagnostics`); speeds and rates are left out.
     """
-    lines = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
-    told = {name for line in lines if line["split"] in ("chance", "validation") for name in line}
-    terms = (told - {"step", "split"}) | {"loss", *_WATCHED}
+    terms = {name for line in lines if line.split in ("chance", "validation") for name in line.values}
+    terms |= {"loss", *_WATCHED}
     curves: dict[str, dict[str, list[float]]] = {}
     for line in lines:
-        columns = curves.setdefault(line["split"], {})
-        for name in ("step", *sorted(terms)):
-            if name in line and not (name == "step" and line["split"] == "chance"):
-                columns.setdefault(name, []).append(line[name])
+        columns = curves.setdefault(line.split, {})
+        if line.split != "chance":
+            columns.setdefault("step", []).append(line.step)
+        for name in sorted(terms):
+            if name in line.values:
+                columns.setdefault(name, []).append(line.values[name])
     return curves
 
 
@@ -160,19 +159,6 @@ def _check(report: Mapping[str, Any], where: Path) -> None:
         missing = [key for key in _OF_RESULT if key not in result]
         if missing:
             raise ConfigError(f"result {i} of a report lacks {', '.join(missing)}", where=where)
-
-
-def _publish(path: Path, text: str) -> None:
-    """Write aside, then rename: a reader finds the old file or the new one."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def caveats(report: Mapping[str, Any]) -> list[str]:

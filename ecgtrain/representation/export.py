@@ -12,10 +12,9 @@ from ecgtrain.backbones import Backbone, build_backbone
 from ecgtrain.config import Pretrain
 from ecgtrain.errors import CheckpointError
 from ecgtrain.methods import Objective
-from ecgtrain.training import checkpoint, loop
+from ecgtrain.training import checkpoint
+from ecgtrain.training.layout import BEST, CHECKPOINTS, EXPORT
 from ecgtrain.views.passport import Passport
-
-EXPORT = "export"
 
 
 class Trained(NamedTuple):
@@ -50,7 +49,7 @@ def load_backbone(run_dir: str | Path, *, device: torch.device | str = "cpu") ->
 
 def export_backbone(run_dir: Path, objective: Objective, settings: Pretrain, passport: Passport) -> None:
     """Write the backbone alone, from the last or the best checkpoint."""
-    folder = run_dir / (loop.BEST if settings.keep == "best" else loop.CHECKPOINTS)
+    folder = run_dir / (BEST if settings.keep == "best" else CHECKPOINTS)
     chosen = checkpoint.last(folder)
     if chosen is None:
         raise CheckpointError("no whole checkpoint to export", where=folder)

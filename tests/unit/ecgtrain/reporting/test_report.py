@@ -14,6 +14,8 @@ from ecgtrain.reporting import report
 from ecgtrain.scoring import metrics
 from ecgtrain.scoring.bootstrap import Interval, bootstrap
 from ecgtrain.training.files import plain
+from ecgtrain.training.layout import PAGE, REPORT
+from ecgtrain.training.log import read_metrics
 
 
 def result(pretraining="cpc", n_test=300, **more):
@@ -98,14 +100,14 @@ def test_the_json_reads_back_in_plain_numbers(tmp_path):
 def test_the_same_report_gives_the_same_bytes(tmp_path):
     for name in ("a", "b"):
         report.write_report(tmp_path / name, whole())
-    for file in (report.JSON, report.HTML):
+    for file in (REPORT, PAGE):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
 @pytest.mark.parametrize("step", ["os.fsync", "os.replace"])
 def test_a_failed_write_leaves_the_old_report(tmp_path, monkeypatch, step):
     report.write_report(tmp_path, whole())
-    before = (tmp_path / report.JSON).read_bytes(), (tmp_path / report.HTML).read_bytes()
+    before = (tmp_path / REPORT).read_bytes(), (tmp_path / PAGE).read_bytes()
 
     def full_disk(*_):
         raise OSError(28, "No space left on device")
@@ -113,7 +115,7 @@ def test_a_failed_write_leaves_the_old_report(tmp_path, monkeypatch, step):
     monkeypatch.setattr(step, full_disk)
     with pytest.raises(OSError, match="No space"):
         report.write_report(tmp_path, whole(title="another"))
-    assert ((tmp_path / report.JSON).read_bytes(), (tmp_path / report.HTML).read_bytes()) == before
+    assert ((tmp_path / REPORT).read_bytes(), (tmp_path / PAGE).read_bytes()) == before
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -172,7 +174,7 @@ def test_few_records_and_few_positives_are_warned_of(tmp_path):
     assert records.startswith("53 test records are too few to rank methods: the intervals of macro AUROC are up to 0.")
     assert "HYP (4)" in positives
     assert edge == "CPC on ptbxl/superdiagnostic: the best penalty is at the end of the path."
-    page = (tmp_path / report.HTML).read_text()
+    page = (tmp_path / PAGE).read_text()
     assert all(text in page for text in (records, positives, edge))
 
 
@@ -203,7 +205,7 @@ def test_results_on_other_records_keep_apart_and_say_so(tmp_path, other):
     made = {"results": [result(), result("random", **other)]}
     written = report.write_report(tmp_path, made)
     assert any("compare within a table only" in text for text in written["caveats"])
-    assert (tmp_path / report.HTML).read_text().count("<h3>Per class</h3>") == 2
+    assert (tmp_path / PAGE).read_text().count("<h3>Per class</h3>") == 2
 
 
 def test_curves_keep_the_terms_of_the_loss(tmp_path):
@@ -215,7 +217,7 @@ def test_curves_keep_the_terms_of_the_loss(tmp_path):
     ]
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert report.loss_curves(path) == {
+    assert report.loss_curves(read_metrics(tmp_path)) == {
         "chance": {"accuracy": [0.01]},
         "train": {"step": [10, 20], "accuracy": [0.1, 0.2], "loss": [5.0, 4.0], "feature_std": [0.9]},
         "validation": {"step": [20], "accuracy": [0.15], "loss": [4.5]},
@@ -225,7 +227,7 @@ def test_curves_keep_the_terms_of_the_loss(tmp_path):
 def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(ConfigError, match="there is no report"):
         report.read_report(tmp_path)
-    (tmp_path / report.JSON).write_text("{")
+    (tmp_path / REPORT).write_text("{")
     with pytest.raises(ConfigError, match="can't be read"):
         report.read_report(tmp_path)
     broken = result()
