@@ -1,12 +1,4 @@
-"""What was prepared, trained into a run directory.
-
-A run directory explains itself::
-
-    config.yaml          the resolved recipe                 environment.json    versions, machine
-    preprocessing.json   the passport                        seen.parquet        patients and records seen
-    metrics.jsonl        loss, speed, validation             tensorboard/        the same, where installed
-    checkpoints/         the last two, and best/ if kept     export/             the backbone alone, to load
-"""
+"""What was prepared, trained into a run directory (:mod:`ecgtrain.training.layout`)."""
 
 from __future__ import annotations
 
@@ -19,14 +11,12 @@ import torch
 from ecgstore import ConfigError
 from ecgtrain import distributed
 from ecgtrain.config import RunConfig, dump
-from ecgtrain.data.selection import SEEN, write_seen
-from ecgtrain.training import checkpoint, loop
+from ecgtrain.data.selection import write_seen
+from ecgtrain.training import loop
 from ecgtrain.training.environment import write_environment
-from ecgtrain.training.files import write_json
-from ecgtrain.training.log import METRICS
+from ecgtrain.training.files import write_json, write_text
+from ecgtrain.training.layout import CONFIG, METRICS, PASSPORT, SEEN
 from ecgtrain.training.prepare import Prepared, identity_of, open_windows, pretrain_of
-
-CONFIG = "config.yaml"
 
 log = logging.getLogger(__name__)
 
@@ -60,14 +50,19 @@ def pretrain(
     validation = open_windows(config, made.validation_parts, made.passport, device) if made.validation_parts else None
     identity = identity_of(config, made, feed)
     distributed.refuse_different(identity, "what they train on")
-    if first:
-        say(feed.description)
+
+    def explain() -> None:
+        """Let the run directory say what it is; a run that may not go on there has left it as it was."""
+        if not first:
+            return
         run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / CONFIG).write_text(dump(config), encoding="utf-8")
+        write_text(run_dir / CONFIG, dump(config))
         write_environment(run_dir, device, feed)
-        write_json(run_dir / checkpoint.PASSPORT, made.passport.model_dump(mode="json"))
+        write_json(run_dir / PASSPORT, made.passport.model_dump(mode="json"))
         write_seen(run_dir / SEEN, {"train": made.parts, "validation": made.validation_parts})
 
+    if first:
+        say(feed.description)
     loop.train(
         made.objective,
         feed,
@@ -80,6 +75,7 @@ def pretrain(
         validation=validation,
         keep_best=settings.keep == "best",
         resume=resume,
+        begin=explain,
         progress=progress if first else None,
         should_stop=should_stop,
         probe=probe,
