@@ -34,15 +34,17 @@ from ecgstore import open_store
 from ecgstore.inner import keep_freed_memory
 from ecgtrain import config, tasks
 from ecgtrain.backbones.layers.features import Features
-from ecgtrain.evaluation.protocols import Split
-from ecgtrain.evaluation.protocols.linear_probe import Settings, linear_probe
+from ecgtrain.evaluation import protocols
+from ecgtrain.evaluation.protocols import Context
+from ecgtrain.evaluation.protocols.linear_probe import Settings
+from ecgtrain.evaluation.splits import Split
 from ecgtrain.representation.export import Trained, load_backbone
 from ecgtrain.representation.extract import window_features
 from ecgtrain.representation.nulls import random_backbone
 from ecgtrain.run import learn
 from ecgtrain.scoring import metrics
 from ecgtrain.scoring.bootstrap import resampled_classes
-from ecgtrain.training.log import METRICS
+from ecgtrain.training.log import read_metrics, train_seconds
 from ecgtrain.training.prepare import pretrain_of
 
 RECIPES = config.RECIPES / "small"
@@ -101,14 +103,15 @@ def probe(trained: Trained, run: config.RunConfig, draws: int) -> dict[str, list
     found: dict[str, list[list[float]]] = {}
     for ask in asks(draws):
         targets = tasks.load(ask.task).targets(store).fittable(rows["train"])
-        whole = Split.of(features.features_nd, features.record_row_n, targets, patients)
+        whole = Split.given(features.features_nd, features.record_row_n, targets, patients)
         train, validation, test = (whole.only(rows[name]) for name in ("train", "validation", "test"))
-        settings = Settings(label_fraction=ask.fraction)
-        its = linear_probe(train, validation, test, targets.classes, settings, seed=ask.draw)
-        resampled_rc = resampled_classes(its.y_rc, its.score_rc, its.patient_r, seed=0)
-        values = [metrics.macro_auroc(its.y_rc, its.score_rc), *np.nanmean(resampled_rc, axis=1).tolist()]
+        settings, context = Settings(label_fraction=ask.fraction), Context(targets.classes, trained, ask.draw)
+        its = protocols.fit(train, validation, settings, context, test=test)
+        score_rc = protocols.scores(its, test)
+        resampled_rc = resampled_classes(test.y_rc, score_rc, test.patient_r, seed=0)
+        values = [metrics.macro_auroc(test.y_rc, score_rc), *np.nanmean(resampled_rc, axis=1).tolist()]
         found.setdefault(ask.key, []).append([round(float(value), 6) for value in values])
-        click.echo(f"  {ask.key} draw {ask.draw}: {values[0]:.3f} (penalty {its.penalty:g})", err=True)
+        click.echo(f"  {ask.key} draw {ask.draw}: {values[0]:.3f} (penalty {its.chosen['penalty']:g})", err=True)
     return found
 
 
@@ -165,21 +168,15 @@ def of_run(name: str, seed: int, store: str, out: Path, draws: int) -> dict[str,
             untrained = random_backbone(run, run.seed, calibrated=null == "random")
             _write(kept, probe(untrained, run, draws))
         nulls[null] = json.loads(kept.read_text())
-    last = {}
-    seconds, before = 0.0, 0
-    for text in (run_dir / METRICS).read_text().splitlines():
-        line = json.loads(text)
-        last[line["split"]] = line
-        if line["split"] == "train":
-            seconds += (line["step"] - before) * pretrain_of(run).batch_size / line["windows_per_s"]
-            before = line["step"]
+    lines = read_metrics(run_dir)
+    last = {line.split: json.loads(line.text()) for line in lines}
     return {
         "probes": json.loads(path.read_text()),
         "nulls": nulls,
         "train": last["train"],
         "validation": last.get("validation", {}),
         "chance": last.get("chance", {}),
-        "minutes": seconds / 60,
+        "minutes": train_seconds(lines, pretrain_of(run).batch_size) / 60,
     }
 
 

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +23,9 @@ from ecgtrain.errors import StoppedError
 
 if TYPE_CHECKING:
     import torch
+
+    from ecgtrain.evaluation.results import Result
+    from ecgtrain.reporting.contents import Report
 
 EXIT_ERROR, EXIT_STOPPED, EXIT_INTERRUPTED = 1, 75, 130
 #: Seconds between two lines of progress where there is no terminal to draw on.
@@ -110,11 +113,11 @@ def run(
     if report is None:  # another rank says it
         return
     if as_json:
-        answer = {"path": str(run_dir), "report": str(run_dir / "report.html"), "results": _brief(report["results"])}
+        answer = {"path": str(run_dir), "report": str(run_dir / "report.html"), "results": _brief(report)}
         click.echo(json.dumps(answer))
     else:
-        if report["results"]:
-            _print_results(report["results"])
+        if report.results:
+            _print_results(report.results)
         _print_caveats(report)
         click.echo(f"report: {run_dir / 'report.html'}")
 
@@ -153,9 +156,9 @@ def evaluate(
         device=_device(device),
     )
     if as_json:
-        click.echo(json.dumps({"run": str(run_dir), "store": store_path, "results": _brief(report["results"])}))
+        click.echo(json.dumps({"run": str(run_dir), "store": store_path, "results": _brief(report)}))
     else:
-        _print_results(report["results"])
+        _print_results(report.results)
         _print_caveats(report)
         if out is not None:
             click.echo(f"report: {out / 'report.html'}")
@@ -171,12 +174,11 @@ def report(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
     """Put the results of several RUNS side by side: report.json and report.html in one folder."""
     from ecgtrain.reporting.report import merge, read_report, write_report
 
-    merged = merge([read_report(path) for path in runs])
-    write_report(out, merged)
+    merged = write_report(out, merge([read_report(path) for path in runs]))
     if as_json:
-        click.echo(json.dumps({"report": str(out / "report.html"), "results": _brief(merged["results"])}))
+        click.echo(json.dumps({"report": str(out / "report.html"), "results": _brief(merged)}))
     else:
-        _print_results(merged["results"])
+        _print_results(merged.results)
         click.echo(f"report: {out / 'report.html'}")
 
 
@@ -227,14 +229,14 @@ def recipes(as_json: bool) -> None:
 @main.command()
 @AS_JSON
 def methods(as_json: bool) -> None:
-    """List what there is: methods, backbones, tasks; each is one file in its room."""
+    """List what there is: methods, backbones, tasks, protocols; each is one file in its room."""
     from ecgstore import occupants
     from ecgstore.inner import occupant
 
     rooms = {}
-    for room in ("methods", "backbones", "tasks"):
+    for room in ("methods", "backbones", "tasks", "evaluation.protocols"):
         package = f"ecgtrain.{room}"
-        rooms[room] = {name: str(occupant(package, name).DESCRIPTION) for name in occupants(package)}
+        rooms[room.rpartition(".")[2]] = {name: str(occupant(package, name).DESCRIPTION) for name in occupants(package)}
     if as_json:
         click.echo(json.dumps(rooms))
         return
@@ -302,14 +304,17 @@ def _folds(text: str | None) -> list[int] | Literal["all"] | None:
         raise click.BadParameter(f"{text!r} is not a list of whole numbers", param_hint="--folds") from None
 
 
-def _brief(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _brief(report: Report) -> list[dict[str, Any]]:
     """Results without their curves: what fits on a line of JSON."""
+    from ecgtrain.training.files import plain
+
+    results: list[dict[str, Any]] = [plain(result.as_json()) for result in report.results]
     return [
         {name: value for name, value in result.items() if name not in ("roc", "penalty_path")} for result in results
     ]
 
 
-def _print_results(results: list[dict[str, Any]]) -> None:
+def _print_results(results: Sequence[Result]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -325,30 +330,28 @@ def _print_results(results: list[dict[str, Any]]) -> None:
     ):
         table.add_column(column, justify="right" if column in ("test records", "macro AUROC") else "left")
     for result in results:
-        auroc = result["metrics"]["macro_auroc"]
-        gains = [one["macro_auroc"] for one in result.get("difference_to", {}).values()]
-        gain = min(gains, key=lambda one: one["value"], default=None)  # to the strongest null
+        auroc = result.macro_auroc
+        gains = [one["macro_auroc"] for one in result.difference_to.values() if "macro_auroc" in one]
+        gain = min(gains, key=lambda one: one.value, default=None)  # to the strongest null
         table.add_row(
-            result["name"],
-            result["task"],
-            result["pretraining"],
-            str(result["n_test"]),
-            _number(auroc["value"]),
-            f"{_number(auroc['low'])} to {_number(auroc['high'])}",
-            ""
-            if gain is None
-            else f"{_number(gain['value'], '+')} [{_number(gain['low'], '+')}, {_number(gain['high'], '+')}]",
+            result.name,
+            result.task,
+            result.pretraining,
+            str(result.n_test),
+            _number(auroc.value),
+            f"{_number(auroc.low)} to {_number(auroc.high)}",
+            "" if gain is None else f"{_number(gain.value, '+')} [{_number(gain.low, '+')}, {_number(gain.high, '+')}]",
         )
     Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(table)
 
 
-def _print_caveats(report: Mapping[str, Any]) -> None:
-    for caveat in report.get("caveats", []):
+def _print_caveats(report: Report) -> None:
+    for caveat in report.caveats:
         click.echo(f"note: {caveat}")
 
 
-def _number(value: float | None, sign: str = "") -> str:
-    return "–" if value is None or value != value else f"{value:{sign}.3f}"
+def _number(value: float, sign: str = "") -> str:
+    return "–" if value != value else f"{value:{sign}.3f}"
 
 
 @contextmanager

@@ -1,30 +1,31 @@
-"""One recipe from beginning to end: pretrain → judge, nulls beside it → report, in one run directory."""
+"""One recipe from beginning to end: select → train → export → judge, nulls beside → report, in one run directory."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
-from ecgstore import ConfigError, open_store
+from ecgstore import open_store
 from ecgtrain import distributed
 from ecgtrain.config import RunConfig, dump
 from ecgtrain.data.selection import select_parts
-from ecgtrain.evaluation import evaluate
-from ecgtrain.reporting import report
-from ecgtrain.representation.export import Trained, export_backbone, load_backbone
-from ecgtrain.representation.nulls import random_backbone
+from ecgtrain.evaluation.elsewhere import judge_elsewhere
+from ecgtrain.evaluation.judge import judge_all, refuse_unanswerable
+from ecgtrain.evaluation.results import Result
+from ecgtrain.reporting.contents import About, Report, RunFacts, StoreFacts, TermsFacts
+from ecgtrain.reporting.report import loss_curves, with_caveats, write_report
+from ecgtrain.representation.export import Trained, export_backbone
 from ecgtrain.representation.online import online_probe
 from ecgtrain.training import loop
-from ecgtrain.training.environment import ENVIRONMENT
-from ecgtrain.training.files import plain
-from ecgtrain.training.log import METRICS
+from ecgtrain.training.files import plain, read_json
+from ecgtrain.training.layout import ENVIRONMENT
+from ecgtrain.training.log import read_metrics, train_seconds
 from ecgtrain.training.prepare import prepare, pretrain_of
-from ecgtrain.training.pretrain import pretrain
+from ecgtrain.training.pretrain import Attempt, pretrain
 
 #: Called with one line about what is being done.
 Say = Callable[[str], None]
@@ -39,66 +40,28 @@ def run(
     progress: loop.Progress | None = None,
     say: Say = lambda _: None,
     until: AbstractContextManager[loop.ShouldStop] | None = None,
-) -> dict[str, Any] | None:
+) -> Report | None:
     """Do all that a recipe says, into ``run_dir``; returns the report that was written there.
 
     Under ``torchrun`` all ranks pretrain; the first goes on to judge, the others return None. ``until`` is entered
     while pretraining, and gives the function that says when to stop (:func:`ecgtrain.training.stopping.told_to_stop`).
 
     What can be known to be wrong is refused before any training: tasks that don't exist, stores that can't be
-    opened. Raises what :func:`ecgtrain.training.pretrain.pretrain` and
-    :func:`ecgtrain.evaluation.evaluate.judge` raise.
+    opened. Raises what :func:`learn` and :func:`ecgtrain.evaluation.judge.judge_all` raise; a resumption that is
+    refused leaves every file as it was.
     """
     run_dir = Path(run_dir)
-    settings = config.pretrain
-    if settings is None:
-        raise ConfigError("the recipe has no section pretrain", where=config.name)
-    for question in config.downstream:
-        evaluate.check(question, open_store(question.store or config.data.store))
-    method = str(settings.method.model_dump()["name"])
-    store = open_store(config.data.store)
-    with distributed.ranks(device) as own_device, until or nullcontext(lambda: None) as should_stop:
-        first = distributed.rank() == 0
-        if first:
-            ranks = f" on {distributed.world()} ranks" if distributed.world() > 1 else ""
-            say(f"{config.name}: {method} on {store.path} ({store.n_records} records), into {run_dir}{ranks}")
-        trained = learn(
-            config, run_dir, device=own_device, resume=resume, progress=progress, say=say, should_stop=should_stop
-        )
-    if not first:
-        return None
-    results: list[dict[str, Any]] = []
-    for question in config.downstream:
-        answers: dict[str, evaluate.Judged] = {}
-        for pretraining in (method, *question.nulls):
-            say(f"{question.name}: {question.protocol} of {question.task} on {pretraining} features")
-            representation = (
-                trained
-                if pretraining == method
-                else random_backbone(config, config.seed, calibrated=pretraining == "random", device=device)
-            )
-            result, answers[pretraining] = evaluate.judge(
-                question,
-                representation,
-                pretraining,
-                store_path=question.store or config.data.store,
-                run_dir=run_dir,
-                seed=config.seed,
-                device=device,
-            )
-            results.append(result)
-        asked = results[-1 - len(question.nulls)]
-        asked["difference_to"] = {
-            null: evaluate.difference(answers[method], answers[null], config.seed) for null in question.nulls
-        }
-    made = {
-        "title": config.name,
-        "results": results,
-        "caveats": [*_left_out(run_dir), *(text for result in results for text in result.get("caveats", []))],
-        **_about_run(config, run_dir, trained, device),
-    }
-    report.write_report(run_dir, made)
-    return report.read_report(run_dir)
+    refuse_unanswerable(config)
+    with distributed.ranks(device) as here, until or nullcontext(lambda: None) as should_stop:
+        announce(config, run_dir, say)
+        made = prepare(config, here)
+        attempt = Attempt(here, resume, progress, say, should_stop)
+        pretrain(config, made, run_dir, attempt, online_probe(config, made, here))
+        trained = export_backbone(config, made, run_dir, here)
+        if distributed.rank() != 0:
+            return None
+    results = judge_all(config, trained, run_dir, device=device, say=say)
+    return write_report(run_dir, report_of_run(config, run_dir, trained, results, device))
 
 
 def learn(
@@ -111,28 +74,23 @@ def learn(
     say: Say = lambda _: None,
     should_stop: loop.ShouldStop = lambda: None,
 ) -> Trained:
-    """The first half of a run: prepare → train → export; returns the exported backbone and its passport.
+    """The first half of a run: select → train → export; returns the exported backbone and its passport.
 
     Of several ranks the first exports; the others return the last weights. Raises what
     :func:`ecgtrain.training.prepare.prepare` and :func:`ecgtrain.training.pretrain.pretrain` raise.
     """
-    run_dir, settings = Path(run_dir), pretrain_of(config)
-    made = prepare(config, device)
-    pretrain(
-        config,
-        made,
-        run_dir,
-        device=device,
-        resume=resume,
-        progress=progress,
-        say=say,
-        should_stop=should_stop,
-        probe=online_probe(settings, made, device),
-    )
-    if distributed.rank() != 0:
-        return Trained(made.objective.backbone.eval(), made.passport)
-    export_backbone(run_dir, made.objective, settings, made.passport)
-    return load_backbone(run_dir, device=device)
+    run_dir, made = Path(run_dir), prepare(config, device)
+    attempt = Attempt(device, resume, progress, say, should_stop)
+    pretrain(config, made, run_dir, attempt, online_probe(config, made, device))
+    return export_backbone(config, made, run_dir, device)
+
+
+def announce(config: RunConfig, run_dir: Path, say: Say) -> None:
+    """Say once what is about to be done."""
+    if distributed.rank() == 0:
+        store, method = open_store(config.data.store), pretrain_of(config).method.model_dump()["name"]
+        ranks = f" on {distributed.world()} ranks" if distributed.world() > 1 else ""
+        say(f"{config.name}: {method} on {store.path} ({store.n_records} records), into {run_dir}{ranks}")
 
 
 def evaluate_store(
@@ -144,76 +102,54 @@ def evaluate_store(
     allow_overlap: bool = False,
     out: str | Path | None = None,
     device: torch.device | str = "cpu",
-) -> dict[str, Any]:
+) -> Report:
     """Judge the trained heads of a run on another store; writes a report into ``out`` if that is given."""
-    results = evaluate.evaluate(
-        run_dir,
-        store_path,
-        folds=folds,
-        names=names,
-        allow_overlap=allow_overlap,
-        device=device,
-    )
-    made: dict[str, Any] = {"title": f"{Path(run_dir).name} on {Path(store_path).name}", "results": results}
-    said = [text for result in results for text in result.get("caveats", [])]
-    made["caveats"] = list(dict.fromkeys([*said, *report.caveats(plain(made))]))
-    if out is not None:
-        report.write_report(out, made)
-    return made
+    results = judge_elsewhere(run_dir, store_path, folds=folds, names=names, allow_overlap=allow_overlap, device=device)
+    report = Report(title=f"{Path(run_dir).name} on {Path(store_path).name}", results=results)
+    return with_caveats(report) if out is None else write_report(out, report)
 
 
-def _about_run(config: RunConfig, run_dir: Path, trained: Trained, device: torch.device | str) -> dict[str, Any]:
-    """What the report says of a run besides its results."""
-    settings = config.pretrain
-    assert settings is not None
-    store = open_store(config.data.store)
+def report_of_run(
+    config: RunConfig, run_dir: Path, trained: Trained, results: Sequence[Result], device: torch.device | str
+) -> Report:
+    """The results together with what is told of the run that they are of."""
+    settings, store = pretrain_of(config), open_store(config.data.store)
     parts = select_parts(config.data, store, settings.folds, trained.passport)
-    curves = report.loss_curves(run_dir / METRICS)
-    environment = json.loads((run_dir / ENVIRONMENT).read_text(encoding="utf-8"))
-    return {
-        "run": {
-            "name": config.name,
-            "method": settings.method.model_dump()["name"],
-            "backbone": settings.backbone.model_dump()["name"],
-            "n_parameters": sum(parameter.numel() for parameter in trained.backbone.parameters()),
-            "n_records": sum(len(part.rows) for part in parts),
-            "folds": settings.folds,
-            "steps": max(map(int, curves.get("train", {}).get("step", [0]))),
-            "batch_size": settings.batch_size,
-            "seconds": _seconds(run_dir, settings.batch_size),
-            "device": environment.get("device", str(device)),
-            "seed": config.seed,
-        },
-        "store": {
-            "path": store.path,
-            "fingerprint": store.fingerprint,
-            "n_records": store.n_records,
-            "fs_hz": store.fs_hz,
-            "leads": store.leads,
-            "recipe": store.recipe,
-            "terms": store.terms,
-        },
-        "curves": curves,
-        "settings": dump(config),
-        "environment": environment,
-    }
+    lines, environment = read_metrics(run_dir), read_json(run_dir / ENVIRONMENT)
+    about = About(
+        run=RunFacts(
+            name=config.name,
+            method=settings.method.model_dump()["name"],
+            backbone=settings.backbone.model_dump()["name"],
+            n_parameters=sum(parameter.numel() for parameter in trained.backbone.parameters()),
+            n_records=sum(len(part.rows) for part in parts),
+            folds=settings.folds,
+            steps=max((line.step for line in lines if line.split == "train"), default=0),
+            batch_size=settings.batch_size,
+            seconds=train_seconds(lines, settings.batch_size),
+            device=environment.get("device", str(device)),
+            seed=config.seed,
+        ),
+        store=StoreFacts(
+            path=store.path,
+            fingerprint=store.fingerprint,
+            n_records=store.n_records,
+            fs_hz=store.fs_hz,
+            leads=store.leads,
+            recipe=store.recipe,
+            terms=tuple(TermsFacts(**plain(terms)) for terms in store.terms),
+        ),
+        curves=loss_curves(lines),
+        settings=dump(config),
+        environment=environment,
+    )
+    return Report(title=config.name, results=tuple(results), caveats=_left_out(environment), runs=(about,))
 
 
-def _left_out(run_dir: Path) -> list[str]:
+def _left_out(environment: dict[str, list[str]]) -> tuple[str, ...]:
     """A sentence on the records that could not be read, if there were any."""
-    names = json.loads((run_dir / ENVIRONMENT).read_text(encoding="utf-8")).get("records_left_out", ())
+    names = environment.get("records_left_out", [])
     if not names:
-        return []
+        return ()
     shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
-    return [f"Training went on without {len(names)} records that can't be read: {shown}."]
-
-
-def _seconds(run_dir: Path, batch_size: int) -> float:
-    """Seconds of training, summed over the run's log: right also for a run that was killed and resumed."""
-    seconds, before = 0.0, 0
-    for text in (run_dir / METRICS).read_text(encoding="utf-8").splitlines():
-        line = json.loads(text)
-        if line["split"] == "train":
-            seconds += (line["step"] - before) * batch_size / line["windows_per_s"]
-            before = line["step"]
-    return seconds
+    return (f"Training went on without {len(names)} records that can't be read: {shown}.",)

@@ -21,9 +21,10 @@ class Backbone(nn.Module):
     - ``build(settings, n_leads) -> Backbone``, which draws its weights from torch's generator.
 
     ``n_leads`` is the number of leads it takes, ``width`` the number of features of a token, ``pooled_width``
-    that of a window.
+    that of a window. ``settings`` are those that :func:`build_backbone` built it by.
     """
 
+    settings: Settings
     n_leads: int
     width: int
     pooled_width: int
@@ -45,4 +46,6 @@ def build_backbone(settings: Settings, n_leads: int, seed: int) -> Backbone:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         room = occupant("ecgtrain.backbones", cast(Any, settings).name)
-        return cast(Backbone, room.build(settings, n_leads))
+        backbone = cast(Backbone, room.build(settings, n_leads))
+    backbone.settings = settings
+    return backbone

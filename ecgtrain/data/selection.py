@@ -17,8 +17,6 @@ from ecgtrain.errors import LeakageError
 from ecgtrain.tasks import Targets
 from ecgtrain.views.passport import Passport
 
-SEEN = "seen.parquet"
-
 
 def select_parts(data: Data, store: Store, folds: Sequence[int], passport: Passport) -> list[Part]:
     """The records of ``folds`` that ``data`` selects, in ``store`` and in the stores mixed in.

@@ -8,14 +8,14 @@ from typing import NamedTuple
 import torch
 
 from ecgstore.inner import occupant, parse
+from ecgtrain import distributed
 from ecgtrain.backbones import Backbone, build_backbone
-from ecgtrain.config import Pretrain
+from ecgtrain.config import RunConfig
 from ecgtrain.errors import CheckpointError
-from ecgtrain.methods import Objective
-from ecgtrain.training import checkpoint, loop
+from ecgtrain.training import checkpoint
+from ecgtrain.training.layout import BEST, CHECKPOINTS, EXPORT
+from ecgtrain.training.prepare import Prepared, pretrain_of
 from ecgtrain.views.passport import Passport
-
-EXPORT = "export"
 
 
 class Trained(NamedTuple):
@@ -48,9 +48,16 @@ def load_backbone(run_dir: str | Path, *, device: torch.device | str = "cpu") ->
     return Trained(backbone.to(device).eval(), checkpoint.load_passport(path))
 
 
-def export_backbone(run_dir: Path, objective: Objective, settings: Pretrain, passport: Passport) -> None:
-    """Write the backbone alone, from the last or the best checkpoint."""
-    folder = run_dir / (loop.BEST if settings.keep == "best" else loop.CHECKPOINTS)
+def export_backbone(config: RunConfig, made: Prepared, run_dir: Path, device: torch.device | str = "cpu") -> Trained:
+    """Write the backbone alone, from the last or the best checkpoint, and load what was written.
+
+    Of several ranks the first does so; the others return the last weights. Raises CheckpointError if there is no whole
+    checkpoint, or if the disk refuses.
+    """
+    settings, objective, passport = pretrain_of(config), made.objective, made.passport
+    if distributed.rank() != 0:
+        return Trained(objective.backbone.eval(), passport)
+    folder = run_dir / (BEST if settings.keep == "best" else CHECKPOINTS)
     chosen = checkpoint.last(folder)
     if chosen is None:
         raise CheckpointError("no whole checkpoint to export", where=folder)
@@ -65,3 +72,4 @@ def export_backbone(run_dir: Path, objective: Objective, settings: Pretrain, pas
         checkpoint.write(run_dir / EXPORT, objective.backbone, about, passport)
     except OSError as error:
         raise CheckpointError("the backbone can't be exported", where=run_dir / EXPORT, got=str(error)) from error
+    return load_backbone(run_dir, device=device)

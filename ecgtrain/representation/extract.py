@@ -1,12 +1,15 @@
-"""Features of the windows of a store."""
+"""Windows of a store as evaluation cuts them, and what a backbone makes of them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from ecgstore import Store
 from ecgtrain.backbones import Backbone
@@ -24,8 +27,21 @@ class WindowFeatures(NamedTuple):
     record_row_n: Int64
 
 
-def window_features(
-    backbone: Backbone,
+class TokenFeatures(NamedTuple):
+    """A batch of windows: ``tokens_bsd`` float32 on the device; ``record_row_b``: the store's row of each's record."""
+
+    tokens_bsd: Tensor
+    record_row_b: Int64
+
+
+class Signals(NamedTuple):
+    """A batch of normalised windows (batch, leads, samples) on the device, and the store's row of each's record."""
+
+    x_blt: Tensor
+    record_row_b: Int64
+
+
+def signals(
     store: Store,
     rows: Int64,
     *,
@@ -34,13 +50,12 @@ def window_features(
     stride_samples: int,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
-) -> WindowFeatures:
-    """Pooled features of every window of the records at ``rows``, cut as evaluation cuts them.
+) -> Iterator[Signals]:
+    """Every window of the records at ``rows``, in the order of ``rows``, then of time, as a network eats them.
 
-    Windows come in the order of ``rows``, then of time: 7 for a record of 1,000 samples in windows of 250
-    every 125. A record shorter than a window gives one, padded. Raises PassportError if ``store`` was
-    prepared otherwise than the backbone's signals, IntegrityError if a record can't be read, and what
-    :func:`ecgtrain.data.feed.open_feed` raises.
+    A record of 1,000 samples gives 7 windows of 250 every 125; one shorter than a window gives one, padded. Raises
+    PassportError if ``store`` was prepared otherwise than the backbone's signals, IntegrityError if a record can't
+    be read, and what :func:`ecgtrain.data.feed.open_feed` raises.
     """
     passport.refuse_other(store)
     # Strict: features of fewer records than were asked for would be another test than the one that is reported.
@@ -57,15 +72,73 @@ def window_features(
         feed.records, window_samples=window_samples, stride_samples=stride_samples, batch_size=batch_size
     )
     normalise = normaliser(passport, feed.device)
+    for batch in feed.batches(plans):
+        yield Signals(normalise(to_mv(batch.counts_blt)), batch.rows_b)
+
+
+def window_features(
+    backbone: Backbone,
+    store: Store,
+    rows: Int64,
+    *,
+    passport: Passport,
+    window_samples: int,
+    stride_samples: int,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+) -> WindowFeatures:
+    """Pooled features of every window of the records at ``rows``, cut as :func:`signals` cuts them; raises the same."""
     features, record_rows = [], []
+    cut = signals(
+        store,
+        rows,
+        passport=passport,
+        window_samples=window_samples,
+        stride_samples=stride_samples,
+        batch_size=batch_size,
+        device=device,
+    )
+    with _only_looked_at(backbone, device):
+        for x_blt, record_row_b in cut:
+            features.append(backbone(x_blt).pooled_bd.float().cpu().numpy())
+            record_rows.append(record_row_b)
+    return WindowFeatures(np.concatenate(features), np.concatenate(record_rows))
+
+
+def token_features(
+    backbone: Backbone,
+    store: Store,
+    rows: Int64,
+    *,
+    passport: Passport,
+    window_samples: int,
+    stride_samples: int,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+) -> Iterator[TokenFeatures]:
+    """Features of every token, batch by batch: those of all windows may not fit in memory. Raises the same."""
+    cut = signals(
+        store,
+        rows,
+        passport=passport,
+        window_samples=window_samples,
+        stride_samples=stride_samples,
+        batch_size=batch_size,
+        device=device,
+    )
+    for x_blt, record_row_b in cut:
+        with _only_looked_at(backbone, device):
+            tokens_bsd = backbone(x_blt).tokens_bsd.float()
+        yield TokenFeatures(tokens_bsd, record_row_b)
+
+
+@contextmanager
+def _only_looked_at(backbone: Backbone, device: torch.device | str) -> Iterator[None]:
+    """In evaluation mode, without gradient; its mode is given back."""
     was_training = backbone.training
     backbone.to(device).eval()
     try:
         with torch.no_grad():
-            for batch in feed.batches(plans):
-                pooled_bd = backbone(normalise(to_mv(batch.counts_blt))).pooled_bd
-                features.append(pooled_bd.float().cpu().numpy())
-                record_rows.append(batch.rows_b)
+            yield
     finally:
         backbone.train(was_training)
-    return WindowFeatures(np.concatenate(features), np.concatenate(record_rows))

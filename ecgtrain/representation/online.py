@@ -6,17 +6,18 @@ import numpy as np
 import torch
 
 from ecgtrain import tasks
-from ecgtrain.config import Pretrain
+from ecgtrain.config import RunConfig
 from ecgtrain.representation.extract import window_features
 from ecgtrain.training import diagnostics, loop
-from ecgtrain.training.prepare import Prepared
+from ecgtrain.training.prepare import Prepared, pretrain_of
 
 #: Records of an online probe.
 _PROBED_RECORDS = 400
 
 
-def online_probe(settings: Pretrain, made: Prepared, device: torch.device | str) -> loop.Probe | None:
+def online_probe(config: RunConfig, made: Prepared, device: torch.device | str) -> loop.Probe | None:
     """A quick look at what the backbone's features say of a task, on held-out records."""
+    settings = pretrain_of(config)
     if settings.online_probe is None:
         return None
     store, rows, _ = made.validation_parts[0]

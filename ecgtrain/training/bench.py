@@ -7,7 +7,6 @@ same bytes for the feed, the rate of a large matrix product for the step. What i
 from __future__ import annotations
 
 import itertools
-import json
 import resource
 import statistics
 import tempfile
@@ -29,7 +28,7 @@ from ecgtrain.methods import LossTerms, Moment
 from ecgtrain.training import loop, optim
 from ecgtrain.training import step as its_step
 from ecgtrain.training.environment import environment
-from ecgtrain.training.log import METRICS
+from ecgtrain.training.log import read_metrics
 from ecgtrain.training.prepare import Prepared, open_windows, prepare, pretrain_of
 from ecgtrain.training.step import autocast, compiled
 
@@ -373,8 +372,8 @@ def _loop(config: RunConfig, made: Prepared, feed: Feed, *, each: int, measured:
             config={},
             passport=made.passport,
         )
-        lines = [json.loads(text) for text in (Path(folder) / METRICS).read_text("utf-8").splitlines()]
-    told = [line for line in lines if line["split"] == "train"][1:]
+        lines = read_metrics(Path(folder))
+    told = [line.values for line in lines if line.split == "train"][1:]
     # All lines are of as many steps: their times, rather than their rates, add up.
     seconds = [each * settings.batch_size / line["windows_per_s"] for line in told]
     waited = sum(line["waiting"] * its for line, its in zip(told, seconds, strict=True))

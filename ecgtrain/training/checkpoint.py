@@ -14,7 +14,6 @@ for the one before it.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -30,15 +29,11 @@ from torch import Tensor, nn
 from ecgstore import ConfigError
 from ecgstore.inner import parse
 from ecgtrain.errors import CheckpointError, PassportError
+from ecgtrain.training.files import read_json, write_json
+from ecgtrain.training.layout import PASSPORT
 from ecgtrain.views.passport import Passport
 
-MODEL, TRAINER, CONFIG, PASSPORT, SEAL = (
-    "model.safetensors",
-    "trainer.pt",
-    "config.json",
-    "preprocessing.json",
-    "checkpoint.json",
-)
+MODEL, TRAINER, CONFIG, SEAL = "model.safetensors", "trainer.pt", "config.json", "checkpoint.json"
 
 log = logging.getLogger(__name__)
 
@@ -89,9 +84,9 @@ def write(
     save_file(weights, aside / MODEL)
     if trainer is not None:
         torch.save(dict(trainer), aside / TRAINER)
-    _write_json(aside / CONFIG, config)
-    _write_json(aside / PASSPORT, passport.model_dump(mode="json"))
-    _write_json(aside / SEAL, {"sha256": {path.name: _sha256(path) for path in sorted(aside.iterdir())}})
+    write_json(aside / CONFIG, config)
+    write_json(aside / PASSPORT, passport.model_dump(mode="json"))
+    write_json(aside / SEAL, {"sha256": {path.name: _sha256(path) for path in sorted(aside.iterdir())}})
     for path in (*aside.iterdir(), aside):
         _flush(path)
     if target.exists():
@@ -113,7 +108,9 @@ def last(folder: Path) -> Path | None:
 def torn(path: Path) -> str | None:
     """Why the sealed directory ``path`` is not whole, or None if it is."""
     try:
-        stated = json.loads((path / SEAL).read_text(encoding="utf-8"))["sha256"]
+        if not (path / SEAL).exists():
+            return f"{SEAL} is missing"
+        stated = read_json(path / SEAL)["sha256"]
         if not {MODEL, CONFIG, PASSPORT} <= set(stated):
             return f"{SEAL} doesn't name all files"
         for name, sha256 in stated.items():
@@ -121,7 +118,7 @@ def torn(path: Path) -> str | None:
                 return f"{name} is not what was written"
     except FileNotFoundError as error:
         return f"{Path(str(error.filename)).name} is missing"
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, TypeError, KeyError, AttributeError, CheckpointError) as error:
         return f"{SEAL} can't be read: {error}"
     return None
 
@@ -145,13 +142,13 @@ def load_trainer(path: Path) -> dict[str, Any]:
 
 def load_config(path: Path) -> dict[str, Any]:
     """The ``config.json`` of a checkpoint."""
-    return _read_json(path / CONFIG)
+    return read_json(path / CONFIG)
 
 
 def load_passport(path: Path) -> Passport:
     """The passport of a checkpoint."""
     try:
-        return parse(Passport, _read_json(path / PASSPORT), where=path / PASSPORT)
+        return parse(Passport, read_json(path / PASSPORT), where=path / PASSPORT)
     except ConfigError as error:
         raise PassportError("the passport can't be understood", where=path, got=str(error)) from error
 
@@ -159,20 +156,6 @@ def load_passport(path: Path) -> Passport:
 def _candidates(folder: Path) -> list[Path]:
     """Checkpoints of ``folder``, newest first."""
     return sorted((path for path in folder.glob("step-*") if path.is_dir()), reverse=True)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError("a file of the checkpoint can't be read", where=path, got=str(error)) from error
-    if not isinstance(content, dict):
-        raise CheckpointError("a file of the checkpoint must hold a mapping", where=path)
-    return content
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _sha256(path: Path) -> str:

@@ -13,8 +13,7 @@ import torch
 from ecgtrain import distributed
 from ecgtrain.data.feed import Feed
 from ecgtrain.training.files import write_json
-
-ENVIRONMENT = "environment.json"
+from ecgtrain.training.layout import ENVIRONMENT
 
 
 def environment(device: torch.device | str) -> dict[str, Any]:

@@ -1,9 +1,10 @@
-"""What a run writes down while it trains, and how fast it goes."""
+"""What a run writes down while it trains, how it is read again, and how fast it goes."""
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,12 +19,62 @@ from torch import Tensor
 
 from ecgtrain import distributed
 from ecgtrain.methods import LossTerms
+from ecgtrain.training.files import write_text
+from ecgtrain.training.layout import METRICS, TENSORBOARD
 
 log = logging.getLogger(__name__)
 
-METRICS = "metrics.jsonl"
+_WHEN = ("step", "split")
 #: Not a part of the loss, and read together with it: whether any rank was told to stop.
 STOP = "stop"
+
+
+class Line(NamedTuple):
+    """A line of ``metrics.jsonl``: what was measured after ``step`` steps on ``split``."""
+
+    step: int
+    split: str
+    values: Mapping[str, float]
+
+    def text(self) -> str:
+        """As it stands in the file."""
+        return json.dumps({"step": self.step, "split": self.split, **self.values}) + "\n"
+
+
+def read_metrics(run_dir: Path) -> list[Line]:
+    """The lines of a run's ``metrics.jsonl``; none where there is no such file.
+
+    The first line that can't be understood, and what stands behind it, is left out: a run that was killed can leave
+    a torn end.
+    """
+    path = run_dir / METRICS
+    lines: list[Line] = []
+    if path.is_file():
+        for number, text in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+            try:
+                lines.append(_line(json.loads(text)))
+            except (ValueError, TypeError, KeyError, AttributeError):
+                log.warning("%s ends at line %d, which is torn", path, number)
+                break
+    return lines
+
+
+def _line(content: dict[str, Any]) -> Line:
+    """Raises one of several errors where ``content`` is no such line."""
+    values = {name: math.nan if value is None else float(value) for name, value in content.items() if name not in _WHEN}
+    if type(content["step"]) is not int or type(content["split"]) is not str:
+        raise TypeError
+    return Line(content["step"], content["split"], values)
+
+
+def train_seconds(lines: Sequence[Line], batch_size: int) -> float:
+    """Seconds of training, summed over the log: right also for a run that was killed and resumed."""
+    seconds, before = 0.0, 0
+    for line in lines:
+        if line.split == "train":
+            seconds += (line.step - before) * batch_size / line.values["windows_per_s"]
+            before = line.step
+    return seconds
 
 
 class Metrics:
@@ -38,14 +89,13 @@ class Metrics:
         self._file: Any = None
         if not writes:
             return
-        self._path = run_dir / METRICS
-        kept = [line for line in _lines(self._path) if first_step and line["step"] <= first_step]
-        self._path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        self._file = self._path.open("a", encoding="utf-8")
+        kept = [line for line in read_metrics(run_dir) if first_step and line.step <= first_step]
+        write_text(run_dir / METRICS, "".join(line.text() for line in kept))
+        self._file = (run_dir / METRICS).open("a", encoding="utf-8")
         try:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step + 1)
+            self._board = SummaryWriter(str(run_dir / TENSORBOARD), purge_step=first_step + 1)
         except ImportError:
             log.info("TensorBoard is not installed")
         except Exception as error:
@@ -66,7 +116,7 @@ class Metrics:
         if self._file is None:
             return
         rounded = {name: float(f"{value:.7g}") for name, value in values.items()}
-        self._file.write(json.dumps({"step": step, "split": split, **rounded}) + "\n")
+        self._file.write(Line(step, split, rounded).text())
         self._file.flush()
         for name, value in values.items():
             self._tell_board(partial(_add_scalar, name=f"{split}/{name}", value=value, step=step))
@@ -185,15 +235,3 @@ class Readings:
 
 def _add_scalar(board: Any, name: str, value: float, step: int) -> None:
     board.add_scalar(name, value, step)
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a metrics file; a torn last one is dropped."""
-    lines = []
-    if path.is_file():
-        for text in path.read_text(encoding="utf-8").splitlines():
-            try:
-                lines.append(json.loads(text))
-            except ValueError:
-                break
-    return lines

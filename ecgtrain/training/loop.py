@@ -26,6 +26,7 @@ from ecgtrain.data.plan import batch_plan, evaluation_plans, steps_per_epoch
 from ecgtrain.errors import CheckpointError, DivergedError, StoppedError
 from ecgtrain.methods import LossTerms, Moment, Objective
 from ecgtrain.training import checkpoint, diagnostics, optim
+from ecgtrain.training.layout import BEST, CHECKPOINTS
 from ecgtrain.training.log import STOP, Clock, Metrics, Reading, Readings
 from ecgtrain.training.step import autocast, compiled, layers, refuse_division
 from ecgtrain.views.passport import Passport
@@ -40,8 +41,6 @@ ShouldStop = Callable[[], str | None]
 
 #: Asked now and then, by the first rank: figures on the representation as it is.
 Probe = Callable[[], Mapping[str, float]]
-CHECKPOINTS = "checkpoints"
-BEST = "checkpoints/best"
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +58,7 @@ def train(
     validation: Feed | None = None,
     keep_best: bool = False,
     resume: bool = False,
+    begin: Callable[[], None] = lambda: None,
     progress: Progress | None = None,
     should_stop: ShouldStop = lambda: None,
     probe: Probe | None = None,
@@ -68,9 +68,10 @@ def train(
     Metrics and checkpoints go to ``run_dir``; every checkpoint holds ``config`` and ``passport``. The loss on
     ``validation`` is computed without gradient, in evaluation mode, on windows side by side over whole
     records; ``keep_best`` keeps the weights with the lowest such loss in ``checkpoints/best``. With
-    ``resume``, training goes on from the newest whole checkpoint, if there is one. What ``probe`` finds is written
-    down with each validation, or as often as there would be one. On several ranks
-    (:mod:`ecgtrain.distributed`) each takes its slice of every batch, and the first writes.
+    ``resume``, training goes on from the newest whole checkpoint, if there is one. ``begin`` is called once that one
+    is known to fit: until then nothing is written. What ``probe`` finds is written down with each validation, or as
+    often as there would be one. On several ranks (:mod:`ecgtrain.distributed`) each takes its slice of every batch,
+    and the first writes.
 
     Raises DivergedError naming step, loss and records as soon as loss or gradient is not finite; no step is taken
     from there on. StoppedError if ``should_stop`` gives a reason, after a checkpoint. CheckpointError if a
@@ -101,6 +102,7 @@ def train(
         state = _State()
         if resume and (path := _newest(run_dir)) is not None:
             state = _restore(path, objective, optimiser, scaler, config)
+        begin()
         first_step = n_steps if _ran_out(state, training) else state.step
         network = distributed.replicate(
             compiled(objective) if training.compile else objective,

@@ -1,73 +1,73 @@
-"""What was prepared, trained into a run directory.
-
-A run directory explains itself::
-
-    config.yaml          the resolved recipe                 environment.json    versions, machine
-    preprocessing.json   the passport                        seen.parquet        patients and records seen
-    metrics.jsonl        loss, speed, validation             tensorboard/        the same, where installed
-    checkpoints/         the last two, and best/ if kept     export/             the backbone alone, to load
-"""
+"""What was prepared, trained into a run directory (:mod:`ecgtrain.training.layout`)."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from ecgstore import ConfigError
 from ecgtrain import distributed
 from ecgtrain.config import RunConfig, dump
-from ecgtrain.data.selection import SEEN, write_seen
-from ecgtrain.training import checkpoint, loop
+from ecgtrain.data.selection import write_seen
+from ecgtrain.training import loop
 from ecgtrain.training.environment import write_environment
-from ecgtrain.training.files import write_json
-from ecgtrain.training.log import METRICS
+from ecgtrain.training.files import write_json, write_text
+from ecgtrain.training.layout import CONFIG, METRICS, PASSPORT, SEEN
 from ecgtrain.training.prepare import Prepared, identity_of, open_windows, pretrain_of
-
-CONFIG = "config.yaml"
 
 log = logging.getLogger(__name__)
 
 
+class Attempt(NamedTuple):
+    """How a run is tried this time; none of it changes what is learned.
+
+    With ``resume``, it goes on from the newest whole checkpoint. ``progress`` and ``say`` are told how it goes,
+    ``should_stop`` is asked at every step for a reason to stop.
+    """
+
+    device: torch.device | str = "cpu"
+    resume: bool = False
+    progress: loop.Progress | None = None
+    say: Callable[[str], None] = log.info
+    should_stop: loop.ShouldStop = lambda: None
+
+
 def pretrain(
-    config: RunConfig,
-    made: Prepared,
-    run_dir: Path,
-    *,
-    device: torch.device | str = "cpu",
-    resume: bool = False,
-    progress: loop.Progress | None = None,
-    say: Callable[[str], None] = log.info,
-    should_stop: loop.ShouldStop = lambda: None,
-    probe: loop.Probe | None = None,
+    config: RunConfig, made: Prepared, run_dir: Path, attempt: Attempt, probe: loop.Probe | None = None
 ) -> None:
     """Pretrain what :func:`prepare` made of ``config``, into ``run_dir``.
 
-    With ``resume``, goes on from the newest whole checkpoint in ``run_dir``, and returns at once if the run
-    was finished. ``should_stop`` is asked at every step for a reason to stop, ``probe`` now and then for figures on the
+    Returns at once if the run is resumed and was finished. ``probe`` is asked now and then for figures on the
     representation. Within :func:`distributed.ranks` all ranks call this alike, and the first writes the run directory.
 
     Raises ConfigError (``run_dir`` holds a run and ``resume`` is not set; folds, leads or windows that the store
     hasn't), the store's errors, and what :func:`ecgtrain.training.loop.train` raises.
     """
-    settings = pretrain_of(config)
+    settings, device = pretrain_of(config), attempt.device
     first = distributed.rank() == 0
-    if distributed.told_by_first((run_dir / METRICS).exists()) and not resume:
+    if distributed.told_by_first((run_dir / METRICS).exists()) and not attempt.resume:
         raise ConfigError("there is already a run", where=run_dir, fix="resume it, or choose another directory")
     feed = open_windows(config, made.parts, made.passport, device)
     validation = open_windows(config, made.validation_parts, made.passport, device) if made.validation_parts else None
     identity = identity_of(config, made, feed)
     distributed.refuse_different(identity, "what they train on")
-    if first:
-        say(feed.description)
+
+    def explain() -> None:
+        """Let the run directory say what it is; a run that may not go on there has left it as it was."""
+        if not first:
+            return
         run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / CONFIG).write_text(dump(config), encoding="utf-8")
+        write_text(run_dir / CONFIG, dump(config))
         write_environment(run_dir, device, feed)
-        write_json(run_dir / checkpoint.PASSPORT, made.passport.model_dump(mode="json"))
+        write_json(run_dir / PASSPORT, made.passport.model_dump(mode="json"))
         write_seen(run_dir / SEEN, {"train": made.parts, "validation": made.validation_parts})
 
+    if first:
+        attempt.say(feed.description)
     loop.train(
         made.objective,
         feed,
@@ -79,9 +79,10 @@ def pretrain(
         passport=made.passport,
         validation=validation,
         keep_best=settings.keep == "best",
-        resume=resume,
-        progress=progress if first else None,
-        should_stop=should_stop,
+        resume=attempt.resume,
+        begin=explain,
+        progress=attempt.progress if first else None,
+        should_stop=attempt.should_stop,
         probe=probe,
     )
     if first:

@@ -1,22 +1,99 @@
-"""ROOM of protocols: who may be seen when. A protocol fits on some patients, chooses on others, is judged on others."""
+"""ROOM of protocols: what is put on a representation to answer a question, one way per file, and what all promise.
+
+Who may be seen when is the same for all: a protocol fits on some patients, chooses on others, and is judged on yet
+others, whom it never gets to see while it fits.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from ecgstore import Settings
 from ecgstore.inner import occupant, parse
-from ecgtrain.errors import LeakageError, ProtocolError
-from ecgtrain.tasks import Targets
+from ecgtrain.backbones import Backbone, build_backbone
+from ecgtrain.data.feed import Batch
+from ecgtrain.errors import CheckpointError, ProtocolError
+from ecgtrain.evaluation.splits import Float64, Split, refuse_overlap
+from ecgtrain.representation.export import Trained
+from ecgtrain.views.normalise import to_mv
+from ecgtrain.views.passport import normaliser
 
-Rows = npt.NDArray[np.int64]
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
+#: What goes into a head's file, by name.
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What a protocol may use besides the records of its splits.
+
+    ``classes``: the names of the targets' columns. ``trained``: the representation, frozen, and how signals for it
+    are prepared. ``seed``: of whatever is drawn.
+    """
+
+    classes: tuple[str, ...]
+    trained: Trained
+    seed: int = 0
+    device: torch.device | str = "cpu"
+
+    def network(self) -> Backbone:
+        """A copy of the backbone to train further; the representation itself stays as it is."""
+        return copy.deepcopy(self.trained.backbone).to(self.device)
+
+    def untrained(self) -> Backbone:
+        """The same network with fresh weights, drawn by the seed: what training from scratch begins with."""
+        backbone = self.trained.backbone
+        return build_backbone(backbone.settings, backbone.n_leads, self.seed).to(self.device)
+
+    def normalise(self, batch: Batch) -> Tensor:
+        """A batch of :meth:`Split.feed` as the network eats it: (batch, leads, samples)."""
+        x_blt: Tensor = normaliser(self.trained.passport, batch.counts_blt.device)(to_mv(batch.counts_blt))
+        return x_blt
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Fitted(ABC):
+    """What a protocol has fitted. Each file of this room has
+
+    - ``DESCRIPTION``: one line;
+    - ``Settings``: frozen settings, whose ``name`` is the file's name;
+    - ``fit(train: Split, validation: Split | None, settings, context: Context) -> Fitted``, which raises
+      ProtocolError where there is nothing to fit or to choose by. A probe asks its splits for features or tokens; what
+      trains a network takes :meth:`Context.network` or :meth:`Context.untrained` and :meth:`Split.feed`;
+    - ``load(arrays, about, context) -> Fitted``: what :meth:`arrays` and :meth:`about` gave, checked by
+      :func:`checked`; raises CheckpointError.
+
+    ``n_train``, ``n_validation``: records that were used. ``unfitted``: classes without a positive or without a
+    negative training record; their score is constant. ``chosen``: plain values for the result, such as a penalty.
+    ``caveats``: what the result should be read with. Of a head that was loaded, all these are empty.
+    """
+
+    classes: tuple[str, ...]
+    n_train: int = 0
+    n_validation: int = 0
+    unfitted: tuple[str, ...] = ()
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+    caveats: tuple[str, ...] = ()
+
+    @abstractmethod
+    def predict(self, split: Split) -> Float64:
+        """Scores of the split's records (records, classes), in the order of ``split.row_r``; higher is likelier."""
+
+    @abstractmethod
+    def arrays(self) -> Arrays:
+        """What a file must hold to predict elsewhere, by name."""
+
+    def about(self) -> Mapping[str, Any]:
+        """Plain values that :func:`load` needs besides."""
+        return {}
 
 
 def settings_of(protocol: str, content: Mapping[str, Any], where: object) -> Settings:
@@ -25,89 +102,43 @@ def settings_of(protocol: str, content: Mapping[str, Any], where: object) -> Set
     return parse(chosen, content, where=where)
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Split:
-    """One side of a protocol: windows with their features, and the records they were cut from.
+def fit(train: Split, validation: Split | None, settings: Settings, context: Context, *, test: Split) -> Fitted:
+    """Fit by the protocol that ``settings`` belong to; ``test`` is only asked whom it is of.
 
-    ``features_nd``: float32 (windows, features). ``record_row_n``: int64 (windows,), the store's row number
-    of each window's record. ``row_r``: the distinct rows, ascending; ``y_rc``: bool (records, classes) and
-    ``patient_r``: patient keys ("" or None where not known), both in the order of ``row_r``.
+    Raises LeakageError where two splits share a patient, and what the protocol raises.
     """
-
-    features_nd: Float32
-    record_row_n: Rows
-    row_r: Rows
-    y_rc: npt.NDArray[np.bool_]
-    patient_r: tuple[str | None, ...]
-
-    @classmethod
-    def of(
-        cls,
-        features_nd: Float32,
-        record_row_n: Rows,
-        targets: Targets,
-        patient_keys: Sequence[str | None] | npt.NDArray[np.object_],
-    ) -> Split:
-        """Put features and targets together; windows of records without a label are left out.
-
-        ``patient_keys`` has one entry per record of the store. Raises ProtocolError where nothing is left, or
-        where a feature is not a number.
-        """
-        if features_nd.ndim != 2 or len(features_nd) != len(record_row_n):
-            raise ProtocolError(
-                "features and rows don't fit together",
-                expected=f"{len(record_row_n)} windows",
-                got=f"features of shape {features_nd.shape}",
-            )
-        kept_n = np.isin(record_row_n, targets.rows_with_label)
-        features_nd, record_row_n = features_nd[kept_n], record_row_n[kept_n]
-        row_r = np.unique(record_row_n)
-        if not len(row_r):
-            raise ProtocolError("no record of a split has a label", where=f"task {targets.task}")
-        if not np.isfinite(features_nd).all():
-            bad = np.unique(record_row_n[~np.isfinite(features_nd).all(axis=1)])
-            raise ProtocolError("features must be numbers", where=f"{bad.size} records, the first at row {bad[0]}")
-        patient_r = tuple(patient_keys[row] for row in row_r.tolist())
-        return cls(features_nd, record_row_n, row_r, targets.y_nc[row_r], patient_r)
-
-    @property
-    def y_nc(self) -> npt.NDArray[np.bool_]:
-        """Targets per window: those of its record."""
-        return self.y_rc[np.searchsorted(self.row_r, self.record_row_n)]
-
-    def only(self, rows: Rows) -> Split:
-        """The part of this split that belongs to the records at ``rows``."""
-        kept_r, kept_n = np.isin(self.row_r, rows), np.isin(self.record_row_n, rows)
-        patient_r = tuple(key for key, kept in zip(self.patient_r, kept_r, strict=True) if kept)
-        return Split(
-            self.features_nd[kept_n],
-            self.record_row_n[kept_n],
-            self.row_r[kept_r],
-            self.y_rc[kept_r],
-            patient_r,
-        )
+    refuse_overlap(train.patient_r, test.patient_r)
+    if validation is not None:
+        refuse_overlap(train.patient_r, validation.patient_r, between="training and validation")
+        refuse_overlap(validation.patient_r, test.patient_r, between="validation and test")
+    chosen = occupant(__name__, cast(Any, settings).name)
+    return cast(Fitted, chosen.fit(train, validation, settings, context))
 
 
-def refuse_overlap(
-    seen: Sequence[str | None], judged: Sequence[str | None], *, between: str = "training and test"
-) -> None:
-    """Raise LeakageError where a patient is on both sides, naming how many and some (keys are hashes).
+def scores(fitted: Fitted, split: Split) -> Float64:
+    """What ``fitted`` says of a split (records, classes); raises ProtocolError unless it is a number for each."""
+    score_rc = np.asarray(fitted.predict(split), dtype=np.float64)
+    expected = (len(split.row_r), len(fitted.classes))
+    if score_rc.shape != expected:
+        raise ProtocolError("a protocol must score every record and class", expected=expected, got=score_rc.shape)
+    if not np.isfinite(score_rc).all():
+        raise ProtocolError("scores must be numbers", got=f"{(~np.isfinite(score_rc)).any(axis=1).sum()} records")
+    return score_rc
 
-    Records without a patient key can't be compared and pass: each counts as a patient of its own.
+
+def checked(arrays: Arrays, shapes: Mapping[str, tuple[int | None, ...]]) -> Arrays:
+    """``arrays``, if they are those named in ``shapes``, of finite numbers; None is an axis of any length.
+
+    Raises CheckpointError.
     """
-    shared = sorted(({key for key in seen if key}) & {key for key in judged if key})
-    if shared:
-        some = ", ".join(shared[:3]) + (", …" if len(shared) > 3 else "")
-        raise LeakageError(
-            f"{len(shared)} patients are on both sides of {between}",
-            where=some,
-            fix="use the store's patient-disjoint folds",
+    if set(arrays) != set(shapes):
+        raise CheckpointError(
+            "the head holds other arrays than its protocol", expected=", ".join(shapes), got=", ".join(sorted(arrays))
         )
-
-
-def tile_average(score_nc: npt.NDArray[np.floating], record_row_n: Rows) -> tuple[Float64, Rows]:
-    """Average the scores of each record's windows: (records, classes), and the rows, ascending."""
-    row_r, record_n, n_r = np.unique(record_row_n, return_inverse=True, return_counts=True)
-    sum_rc = np.zeros((len(row_r), score_nc.shape[1]))
-    np.add.at(sum_rc, record_n, score_nc)
-    return sum_rc / n_r[:, None], row_r
+    for name, shape in shapes.items():
+        found = arrays[name].shape
+        if len(found) != len(shape) or any(n not in (None, m) for n, m in zip(shape, found, strict=True)):
+            raise CheckpointError(f"{name} of the head has another shape", expected=shape, got=found)
+        if not np.isfinite(arrays[name]).all():
+            raise CheckpointError(f"{name} of the head must hold numbers")
+    return arrays

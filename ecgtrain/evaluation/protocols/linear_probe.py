@@ -1,7 +1,6 @@
-"""Who may be seen when: a protocol fits on some patients, chooses on others, and is judged on yet others.
+"""One logistic regression per class on the frozen backbone's pooled features.
 
-**Linear probe.** The backbone is frozen; one logistic regression per class sits on its pooled features. It is
-fitted on every window of the training records, each with its record's labels, and judged per record: the
+It is fitted on every window of the training records, each with its record's labels, and judged per record: the
 probabilities of a record's windows are averaged (Mehari and Strodthoff, Comput. Biol. Med. 141:105114, 2022).
 Fitting on windows rather than on the average feature of each record is worth .01 to .016 of macro AUROC, on
 features of untrained convolutional networks.
@@ -13,9 +12,9 @@ their probe's score because they differ.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,10 +25,11 @@ from torch.nn import functional
 
 import ecgstore
 from ecgtrain.errors import ProtocolError
-from ecgtrain.evaluation import heads
-from ecgtrain.evaluation.protocols import Float32, Float64, Rows, Split, refuse_overlap, tile_average
+from ecgtrain.evaluation.protocols import Arrays, Context, Fitted, checked
+from ecgtrain.evaluation.splits import Float32, Float64, Split, tile_average
 from ecgtrain.scoring import metrics
-from ecgtrain.scoring.bootstrap import patient_numbers
+
+DESCRIPTION = "one logistic regression per class on frozen pooled features, the penalty chosen on validation"
 
 
 class Settings(ecgstore.Settings):
@@ -56,99 +56,81 @@ class PathPoint(NamedTuple):
     validation_macro_auroc: float
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class ProbeResult:
-    """A fitted probe and its scores on the test records.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LinearProbe(Fitted):
+    """A linear map from raw pooled features to logits: whatever standardised them is folded in.
 
-    ``score_rc``, ``y_rc``: (records, classes) in the order of ``row_r``, with ``patient_r`` for the
-    bootstrap. ``weight_cd`` and ``bias_c`` apply to raw features; ``mean_d`` and ``std_d`` are what they were
-    standardised with. ``unfitted`` are classes without a positive or without a negative training record:
-    their score is constant.
+    ``weight_cd`` and ``bias_c`` apply to raw features; ``mean_d`` and ``std_d`` are what they were standardised
+    with. ``penalty`` and ``path``: what was chosen, and from what; of a probe that was loaded they are not known.
     """
 
-    classes: tuple[str, ...]
-    score_rc: Float64
-    y_rc: npt.NDArray[np.bool_]
-    row_r: Rows
-    patient_r: tuple[str | None, ...]
-    penalty: float
-    path: tuple[PathPoint, ...]
     weight_cd: Float32
     bias_c: Float32
     mean_d: Float32
     std_d: Float32
-    unfitted: tuple[str, ...]
-    n_train: int
-    n_validation: int
+    penalty: float | None = None
+    path: tuple[PathPoint, ...] = ()
 
-    @property
-    def n_test(self) -> int:
-        """Number of test records."""
-        return len(self.row_r)
+    def predict(self, split: Split) -> Float64:
+        """Probabilities of each record, averaged over its windows."""
+        return tile_average(probabilities(self.weight_cd, self.bias_c, split.features_nd), split.record_row_n)[0]
 
-    @property
-    def at_edge(self) -> bool:
-        """Whether the chosen penalty is the weakest or strongest of a path: a wider one may score better."""
-        return len(self.path) > 1 and self.penalty in (self.path[0].penalty, self.path[-1].penalty)
-
-    def arrays(self) -> dict[str, Float32]:
-        """What a file must hold to apply the probe elsewhere, by name."""
+    def arrays(self) -> Arrays:
+        """The map, and what standardised it."""
         return {"weight": self.weight_cd, "bias": self.bias_c, "mean": self.mean_d, "std": self.std_d}
 
 
-def linear_probe(
-    train: Split,
-    validation: Split | None,
-    test: Split,
-    classes: Sequence[str],
-    settings: Settings,
-    *,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-) -> ProbeResult:
-    """Fit on ``train``, choose the penalty on ``validation``, score ``test``.
+def fit(train: Split, validation: Split | None, settings: Settings, context: Context) -> LinearProbe:
+    """Fit on ``train``, choose the penalty on ``validation``.
 
-    Test records are touched once, after everything is decided. ``validation`` may be None where ``settings``
-    names a single penalty. The seed only draws the patients of ``label_fraction``; the fit needs none.
+    ``validation`` may be None where ``settings`` names a single penalty. The seed only draws the patients of
+    ``label_fraction``; the fit needs none.
 
-    Raises LeakageError where two splits share a patient, ProtocolError where there is nothing to fit or to
-    choose by.
+    Raises ProtocolError where there is nothing to fit or to choose by.
     """
-    refuse_overlap(train.patient_r, test.patient_r)
-    if validation is not None:
-        refuse_overlap(train.patient_r, validation.patient_r, between="training and validation")
-        refuse_overlap(validation.patient_r, test.patient_r, between="validation and test")
-    train = _labelled_share(train, settings.label_fraction, seed)
-    fittable_c: npt.NDArray[np.bool_] = np.any(train.y_rc, axis=0) & ~np.all(train.y_rc, axis=0)
-    if not fittable_c.any():
-        raise ProtocolError(
-            "no class has both a positive and a negative among the training records",
-            got=f"{len(train.row_r)} records",
-            fix="add training folds, or raise label_fraction",
-        )
-
+    train = train.labelled_share(settings.label_fraction, context.seed)
+    fittable_c = train.fittable_c()
     mean_d, std_d = _moments(train.features_nd, settings.standardise)
-    fits = tuple(_fits(train, fittable_c, mean_d, std_d, settings, device))
+    fits = tuple(_fits(train, fittable_c, mean_d, std_d, settings, context.device))
     path = tuple(PathPoint(fit.penalty, _validation_score(fit, validation)) for fit in fits)
-    chosen = fits[_choose(path)]
-
-    score_rc, row_r = tile_average(_probabilities(chosen, test.features_nd), test.record_row_n)
-    return ProbeResult(
-        classes=tuple(classes),
-        score_rc=score_rc,
-        y_rc=test.y_rc,
-        row_r=row_r,
-        patient_r=test.patient_r,
-        penalty=chosen.penalty,
-        path=path,
-        weight_cd=chosen.weight_cd,
-        bias_c=chosen.bias_c,
-        mean_d=mean_d.astype(np.float32),
-        std_d=np.where(np.isfinite(std_d), std_d, 1).astype(np.float32),
-        unfitted=tuple(name for name, fitted in zip(classes, fittable_c.tolist(), strict=True) if not fitted),
+    best = fits[_choose(path)]
+    at_edge = len(path) > 1 and best.penalty in (path[0].penalty, path[-1].penalty)
+    return LinearProbe(
+        classes=context.classes,
         n_train=len(train.row_r),
         n_validation=0 if validation is None else len(validation.row_r),
+        unfitted=tuple(name for name, fitted in zip(context.classes, fittable_c.tolist(), strict=True) if not fitted),
+        chosen={"penalty": best.penalty, "penalty_path": [list(point) for point in path]},
+        caveats=("the best penalty is at the end of the path: a wider path might score better",) if at_edge else (),
+        weight_cd=best.weight_cd,
+        bias_c=best.bias_c,
+        mean_d=mean_d.astype(np.float32),
+        std_d=np.where(np.isfinite(std_d), std_d, 1).astype(np.float32),
+        penalty=best.penalty,
+        path=path,
     )
+
+
+def load(arrays: Arrays, about: Mapping[str, Any], context: Context) -> LinearProbe:
+    """The probe whose :meth:`LinearProbe.arrays` these are; raises CheckpointError."""
+    n_classes, n_features = len(context.classes), context.trained.backbone.pooled_width
+    of_features = (n_features,)
+    shapes = {"weight": (n_classes, n_features), "bias": (n_classes,), "mean": of_features, "std": of_features}
+    found = {name: array.astype(np.float32) for name, array in checked(arrays, shapes).items()}
+    return LinearProbe(
+        classes=context.classes,
+        weight_cd=found["weight"],
+        bias_c=found["bias"],
+        mean_d=found["mean"],
+        std_d=found["std"],
+    )
+
+
+def probabilities(weight_cd: Float32, bias_c: Float32, features_nd: Float32) -> Float32:
+    """What the map says of raw features: (windows, classes)."""
+    weight, bias = torch.from_numpy(weight_cd), torch.from_numpy(bias_c)
+    probability_nc: Float32 = torch.sigmoid(functional.linear(torch.from_numpy(features_nd), weight, bias)).numpy()
+    return probability_nc
 
 
 class _Fit(NamedTuple):
@@ -175,26 +157,9 @@ def _choose(path: Sequence[PathPoint]) -> int:
 def _validation_score(fit: _Fit, validation: Split | None) -> float:
     if validation is None:
         return float("nan")
-    score_rc, _ = tile_average(_probabilities(fit, validation.features_nd), validation.record_row_n)
+    score_nc = probabilities(fit.weight_cd, fit.bias_c, validation.features_nd)
+    score_rc, _ = tile_average(score_nc, validation.record_row_n)
     return metrics.macro_auroc(validation.y_rc, score_rc)
-
-
-def _probabilities(fit: _Fit, features_nd: Float32) -> Float32:
-    """Through the head that is exported, so that what is reported is what it gives."""
-    head = heads.Linear.from_probe(fit.weight_cd, fit.bias_c, [str(c) for c in range(len(fit.bias_c))])
-    with torch.no_grad():
-        probability_nc: Float32 = torch.sigmoid(head(torch.from_numpy(features_nd))).numpy()
-    return probability_nc
-
-
-def _labelled_share(train: Split, fraction: float, seed: int) -> Split:
-    """The records of a share of the patients; a smaller share lies inside a larger one of the same seed."""
-    if fraction == 1:
-        return train
-    patient_r = patient_numbers(train.patient_r)
-    order = np.random.Generator(np.random.Philox(seed)).permutation(int(patient_r.max()) + 1)
-    drawn = order[: int(np.ceil(fraction * len(order)))]
-    return train.only(train.row_r[np.isin(patient_r, drawn)])
 
 
 def _moments(features_nd: Float32, standardise: bool) -> tuple[Float64, Float64]:

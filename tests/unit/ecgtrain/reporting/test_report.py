@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-import copy
 import json
+import math
 import re
 
 import numpy as np
 import pytest
 
 from ecgstore import ConfigError, Terms
+from ecgtrain.evaluation.results import Result, read, result_of
 from ecgtrain.reporting import report
+from ecgtrain.reporting.contents import report_of
+from ecgtrain.reporting.page import render
 from ecgtrain.scoring import metrics
 from ecgtrain.scoring.bootstrap import Interval, bootstrap
 from ecgtrain.training.files import plain
+from ecgtrain.training.layout import PAGE, REPORT
+from ecgtrain.training.log import read_metrics
 
 
 def result(pretraining="cpc", n_test=300, **more):
+    return result_of(content(pretraining, n_test, **more), "here")
+
+
+def content(pretraining="cpc", n_test=300, **more):
+    """A result as it stands on disk."""
     draw = np.random.default_rng(len(pretraining))
     y_nc = draw.random((n_test, 3)) < 0.3
     score_nc = draw.random((n_test, 3)) + 0.5 * y_nc
     classes = ("NORM", "MI", "HYP")
-    return {
+    made = {
         "name": "superclasses",
         "task": "ptbxl/superdiagnostic",
         "protocol": "linear_probe",
@@ -37,15 +47,21 @@ def result(pretraining="cpc", n_test=300, **more):
         "roc": metrics.roc_curves(y_nc, score_nc, classes),
         **more,
     }
+    return plain(made)
 
 
 def whole(**more):
+    return report_of(as_written(**more), "here")
+
+
+def as_written(**more):
+    """A report as it stands on disk."""
     steps = list(range(10, 110, 10))
-    return {
+    made = {
         "title": "paper_b_cpc",
         "results": [
-            result(difference_to={"random": {"macro_auroc": Interval(0.04, 0.01, 0.07)}}),
-            result("random"),
+            content(difference_to={"random": {"macro_auroc": Interval(0.04, 0.01, 0.07)}}),
+            content("random"),
         ],
         "run": {
             "name": "paper_b_cpc",
@@ -75,37 +91,43 @@ def whole(**more):
         "environment": {"python": "3.11"},
         **more,
     }
+    return plain(made)
 
 
 @pytest.fixture(scope="module")
 def page():
-    return report.render(whole())
+    return render(whole())
 
 
 def test_the_json_reads_back_in_plain_numbers(tmp_path):
     made = whole()
-    made["results"][0]["metrics"]["macro_auroc"] = Interval(np.float32(0.5), float("nan"), np.float64(0.75))
+    broken = {"macro_auroc": Interval(np.float32(0.5), float("nan"), np.float64(0.75))}
+    made = made.model_copy(
+        update={"results": (made.results[0].model_copy(update={"metrics": broken}), *made.results[1:])}
+    )
     written = report.write_report(tmp_path / "run", made)
     text = (tmp_path / "run" / "report.json").read_text()
     assert "NaN" not in text
-    assert report.read_report(tmp_path / "run") == json.loads(text) == written
-    assert written["results"][0]["metrics"]["macro_auroc"] == {"value": 0.5, "low": None, "high": 0.75}
-    assert list(written["results"][0]["per_class"]) == ["NORM", "MI", "HYP"], "the order of classes is kept"
-    assert written["store"]["terms"][0]["licence"] == "CC-BY-4.0"
+    found = json.loads(text)
+    assert plain(report.read_report(tmp_path / "run").as_json()) == found == plain(written.as_json())
+    assert found["results"][0]["metrics"]["macro_auroc"] == {"value": 0.5, "low": None, "high": 0.75}
+    assert math.isnan(report.read_report(tmp_path / "run").results[0].macro_auroc.low)
+    assert list(found["results"][0]["per_class"]) == ["NORM", "MI", "HYP"], "the order of classes is kept"
+    assert found["store"]["terms"][0]["licence"] == "CC-BY-4.0"
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["report.html", "report.json"]
 
 
 def test_the_same_report_gives_the_same_bytes(tmp_path):
     for name in ("a", "b"):
         report.write_report(tmp_path / name, whole())
-    for file in (report.JSON, report.HTML):
+    for file in (REPORT, PAGE):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
 @pytest.mark.parametrize("step", ["os.fsync", "os.replace"])
 def test_a_failed_write_leaves_the_old_report(tmp_path, monkeypatch, step):
     report.write_report(tmp_path, whole())
-    before = (tmp_path / report.JSON).read_bytes(), (tmp_path / report.HTML).read_bytes()
+    before = (tmp_path / REPORT).read_bytes(), (tmp_path / PAGE).read_bytes()
 
     def full_disk(*_):
         raise OSError(28, "No space left on device")
@@ -113,7 +135,7 @@ def test_a_failed_write_leaves_the_old_report(tmp_path, monkeypatch, step):
     monkeypatch.setattr(step, full_disk)
     with pytest.raises(OSError, match="No space"):
         report.write_report(tmp_path, whole(title="another"))
-    assert ((tmp_path / report.JSON).read_bytes(), (tmp_path / report.HTML).read_bytes()) == before
+    assert ((tmp_path / REPORT).read_bytes(), (tmp_path / PAGE).read_bytes()) == before
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -143,56 +165,54 @@ def test_the_page_tells_the_story(page):
 
 
 def test_a_difference_whose_interval_holds_zero_is_not_called_better():
-    made = whole()
-    made["results"][0]["difference_to"]["random"]["macro_auroc"] = Interval(0.04, -0.01, 0.09)
-    page = report.render(made)
+    unsure = {"random": {"macro_auroc": Interval(0.04, -0.01, 0.09)}}
+    page = render(whole(results=[content(difference_to=unsure), content("random")]))
     assert "can&#39;t tell it from the untrained network" in page
     assert "better than" not in page
 
 
 def test_names_cannot_break_the_page():
-    made = whole(title="<script>alert(1)</script>")
-    made["results"][0]["per_class"] = {"<b>": {"auroc": 0.5, "auprc": None, "n_positive": 12}}
-    made["results"][0]["roc"] = {"<b>": {"fpr": [0, 1], "tpr": [0, 1]}}
-    page = report.render(made)
+    hostile = {
+        "per_class": {"<b>": {"auroc": 0.5, "auprc": None, "n_positive": 12}},
+        "roc": {"<b>": {"fpr": [0, 1], "tpr": [0, 1]}},
+    }
+    page = render(whole(title="<script>alert(1)</script>", results=[content(**hostile), content("random")]))
     assert "<script" not in page
     assert "<b>" not in page
 
 
 def test_few_records_and_few_positives_are_warned_of(tmp_path):
     many = report.write_report(tmp_path, whole())
-    assert many["caveats"] == []
-    few = whole()
-    few["results"] = [result(n_test=53)]
-    few["results"][0]["per_class"]["HYP"]["n_positive"] = 4
-    few["results"][0]["caveats"] = ["the best penalty is at the end of the path"]
-    written = report.write_report(tmp_path, {**few, "caveats": ["given", "the best penalty is at the end of the path"]})
-    given, records, positives, edge = written["caveats"]
+    assert many.caveats == ()
+    few = content(n_test=53, caveats=["the best penalty is at the end of the path"])
+    few["per_class"]["HYP"]["n_positive"] = 4
+    said = ["given", "the best penalty is at the end of the path"]
+    written = report.write_report(tmp_path, whole(results=[few], caveats=said))
+    given, records, positives, edge = written.caveats
     assert given == "given"
     assert records.startswith("53 test records are too few to rank methods: the intervals of macro AUROC are up to 0.")
     assert "HYP (4)" in positives
     assert edge == "CPC on ptbxl/superdiagnostic: the best penalty is at the end of the path."
-    page = (tmp_path / report.HTML).read_text()
+    page = (tmp_path / PAGE).read_text()
     assert all(text in page for text in (records, positives, edge))
 
 
 def test_a_report_without_anything_optional_still_reads():
-    bare = {key: value for key, value in result().items() if key != "roc"}
-    page = report.render({"results": [bare]})
+    bare = {key: value for key, value in content().items() if key != "roc"}
+    page = render(report_of({"results": [bare]}, "here"))
     assert "0.5 is a coin toss" in page
     assert "<svg role=" not in page
 
 
 def test_merged_runs_stand_side_by_side(tmp_path):
-    one, two = whole(), whole()
-    two["run"]["name"] = "simclr"
-    two["results"][0]["pretraining"] = "simclr"
-    before = copy.deepcopy(one)
+    one, two = whole(), whole(results=[content("simclr"), content("random")], run={"name": "simclr"})
     merged = report.merge([one, two, two])
-    assert json.dumps(plain(one)) == json.dumps(plain(before)), "what is merged is left as it was"
-    assert [run["name"] for run in merged["runs"]] == ["paper_b_cpc", "simclr", "simclr (2)"]
-    assert [one["run"] for one in merged["results"]] == ["paper_b_cpc"] * 2 + ["simclr"] * 2 + ["simclr (2)"] * 2
-    page = report.render(merged)
+    assert [run.name for run in merged.runs] == ["paper_b_cpc", "simclr", "simclr (2)"]
+    assert [one.run for one in merged.results] == ["paper_b_cpc"] * 2 + ["simclr"] * 2 + ["simclr (2)"] * 2
+    assert set(merged.as_json()) == {"results", "runs", "caveats"}
+    report.write_report(tmp_path, merged)
+    assert plain(report.read_report(tmp_path).as_json())["runs"] == plain(merged.as_json())["runs"]
+    page = render(merged)
     assert page.count("<h2>Results</h2>") == 1
     for label in ("CPC", "SimCLR (simclr)", "SimCLR (simclr (2))", "Untrained network (paper_b_cpc)"):
         assert f"</span>{label}</td>" in page
@@ -200,10 +220,10 @@ def test_merged_runs_stand_side_by_side(tmp_path):
 
 @pytest.mark.parametrize("other", [{"n_test": 250}, {"store_fingerprint": "cd" * 32}])
 def test_results_on_other_records_keep_apart_and_say_so(tmp_path, other):
-    made = {"results": [result(), result("random", **other)]}
+    made = report_of({"results": [content(), content("random", **other)]}, "here")
     written = report.write_report(tmp_path, made)
-    assert any("compare within a table only" in text for text in written["caveats"])
-    assert (tmp_path / report.HTML).read_text().count("<h3>Per class</h3>") == 2
+    assert any("compare within a table only" in text for text in written.caveats)
+    assert (tmp_path / PAGE).read_text().count("<h3>Per class</h3>") == 2
 
 
 def test_curves_keep_the_terms_of_the_loss(tmp_path):
@@ -215,20 +235,59 @@ def test_curves_keep_the_terms_of_the_loss(tmp_path):
     ]
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert report.loss_curves(path) == {
-        "chance": {"accuracy": [0.01]},
-        "train": {"step": [10, 20], "accuracy": [0.1, 0.2], "loss": [5.0, 4.0], "feature_std": [0.9]},
-        "validation": {"step": [20], "accuracy": [0.15], "loss": [4.5]},
+    assert report.loss_curves(read_metrics(tmp_path)) == {
+        "chance": {"accuracy": (0.01,)},
+        "train": {"step": (10, 20), "accuracy": (0.1, 0.2), "loss": (5.0, 4.0), "feature_std": (0.9,)},
+        "validation": {"step": (20,), "accuracy": (0.15,), "loss": (4.5,)},
     }
 
 
 def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(ConfigError, match="there is no report"):
         report.read_report(tmp_path)
-    (tmp_path / report.JSON).write_text("{")
+    (tmp_path / REPORT).write_text("{")
     with pytest.raises(ConfigError, match="can't be read"):
         report.read_report(tmp_path)
-    broken = result()
-    del broken["n_test"]
-    with pytest.raises(ConfigError, match="result 0 of a report lacks n_test"):
-        report.write_report(tmp_path, {"results": [broken]})
+
+
+@pytest.mark.parametrize(
+    ("said", "change"),
+    [
+        ("this can't be understood as a result: n_test: field required", {"n_test": ...}),
+        ("n_train: input should be a valid integer", {"n_train": "many"}),
+        ("n_test: input should be greater than or equal to 0", {"n_test": -1}),
+        ("metrics.macro_auroc", {"metrics": {"macro_auroc": {"value": 1}}}),
+        ("metrics.macro_auroc", {"metrics": {"macro_auroc": 0.5}}),
+        ("per_class.a.n_positive: field required", {"per_class": {"a": {"auroc": 1, "auprc": 1}}}),
+        ("roc.a.tpr: field required", {"roc": {"a": {"fpr": [0, 1]}}}),
+    ],
+)
+def test_a_result_that_cannot_be_understood_is_refused_in_one_line(tmp_path, said, change):
+    made = as_written()
+    made["results"][0] |= change
+    made["results"][0] = {key: value for key, value in made["results"][0].items() if value is not ...}
+    (tmp_path / REPORT).write_text(json.dumps(made))
+    with pytest.raises(ConfigError) as refused:
+        report.read_report(tmp_path)
+    assert said in str(refused.value)
+    assert str(tmp_path) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "made", [{}, {"results": 1}, {"results": [1]}, {"results": [], "runs": [{"run": 1}]}, {"results": [], "x": 1}]
+)
+def test_a_report_that_cannot_be_understood_is_refused_in_one_line(tmp_path, made):
+    (tmp_path / REPORT).write_text(json.dumps(made))
+    with pytest.raises(ConfigError):
+        report.read_report(tmp_path)
+
+
+def test_what_a_protocol_chose_goes_to_disk_and_back():
+    on_disk = content(penalty=0.1, penalty_path=[[1.0, None], [0.1, 0.9]], folds=None, unfitted_classes=[])
+    made = result_of(on_disk, "here")
+    assert (made.chosen["penalty"], made.folds, made.unfitted_classes) == (0.1, "all", ())
+    assert plain(made.as_json()) == {**on_disk, "dropped_classes": {}}
+    assert plain(result_of({**on_disk, "folds": [8]}, "here").as_json())["folds"] == [8]
+    with pytest.raises(ConfigError, match="a protocol can't call what it chose n_test"):
+        read(Result, {**dict(result()), "chosen": {"n_test": 3}}, "here")

@@ -15,7 +15,7 @@ from ecgstore.inner import parse
 from ecgtrain.config import RunConfig
 from ecgtrain.data.feed import Feed
 from ecgtrain.training import bench, log, loop
-from ecgtrain.training.log import METRICS
+from ecgtrain.training.layout import METRICS
 from ecgtrain.training.prepare import open_windows, prepare
 
 CPU = torch.device("cpu")
@@ -214,8 +214,9 @@ def test_the_loops_first_steps_dont_count(mini_store, monkeypatch):
 
     def train(objective, feed, make_views, training, *, run_dir, **_):
         assert (training.steps, training.log_every_steps) == (6, 2)
-        told = [{"split": "chance"}]
-        told += [{"split": "train", "windows_per_s": rate, "waiting": waiting} for rate, waiting in lines]
+        told = [{"step": 0, "split": "chance"}]
+        for number, (rate, waiting) in enumerate(lines, start=1):
+            told.append({"step": 2 * number, "split": "train", "windows_per_s": rate, "waiting": waiting})
         (run_dir / METRICS).write_text("".join(json.dumps(one) + "\n" for one in told))
 
     monkeypatch.setattr(loop, "train", train)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -21,7 +22,7 @@ from ecgtrain.methods import cpc
 from ecgtrain.representation.export import load_backbone
 from ecgtrain.representation.extract import window_features
 from ecgtrain.representation.nulls import calibrate_batchnorm, random_backbone
-from ecgtrain.run import learn
+from ecgtrain.run import learn, run
 from ecgtrain.training import checkpoint
 from ecgtrain.views.noise import RecordedNoise
 from ecgtrain.views.normalise import normalise, to_mv
@@ -124,6 +125,42 @@ def test_a_directory_with_a_run_is_resumed_or_refused(run_dir, mini_store):
     assert same(learn(recipe(mini_store), run_dir, resume=True).backbone, before)
     with pytest.raises(CheckpointError, match=r"pretrain.batch_size differs"):
         learn(recipe(mini_store, batch_size=7), run_dir, resume=True)
+
+
+@pytest.fixture(scope="module")
+def another_store(mini, tmp_path_factory):
+    """The same records, not filtered."""
+    out = tmp_path_factory.mktemp("another") / "raw.ecg"
+    ingest_folder(mini, out, IngestSettings(fs_hz=100, filters=()))
+    return out
+
+
+def content_of(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("differs", "changes"),
+    [
+        ("seed", {"seed": 2}),
+        ("leads", {"data": {"leads": ("V5", "II")}}),
+        ("data.exclude_folds", {"data": {"exclude_folds": (2,)}}),
+        ("store_fingerprint", {"data": "another"}),
+        ("pretrain.folds", {"pretrain": {"folds": [1, 2, 3, 4, 5]}}),
+        ("pretrain.method", {"pretrain": {"method": {"name": "cpc", "steps_ahead": 4, "n_negatives": 8}}}),
+        ("pretrain.optimiser", {"pretrain": {"optimiser": {"lr": 0.5}}}),
+    ],
+)
+def test_a_resume_that_is_refused_leaves_the_run_as_it_was(run_dir, mini_store, another_store, differs, changes):
+    before = content_of(run_dir)
+    assert {"config.yaml", "seen.parquet", "environment.json", "metrics.jsonl"} <= {str(path) for path in before}
+    made = recipe(another_store if changes.get("data") == "another" else mini_store, **changes.get("pretrain", {}))
+    if isinstance(changes.get("data"), dict):
+        made = made.model_copy(update={"data": made.data.model_copy(update=changes["data"])})
+    made = made.model_copy(update={"seed": changes.get("seed", made.seed)})
+    with pytest.raises(CheckpointError, match=rf"a run with other settings: {re.escape(differs)} differs"):
+        run(made, run_dir, resume=True)
+    assert content_of(run_dir) == before
 
 
 def test_other_cadences_and_another_place_of_the_store_may_be_resumed(run_dir, mini_store, tmp_path):

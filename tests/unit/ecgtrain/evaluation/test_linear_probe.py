@@ -1,18 +1,22 @@
-"""The linear probe finds what is there, chooses where it may, and refuses to see a patient twice."""
+"""Splits keep patients apart; the linear probe finds what is there, and chooses where it may."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import NamedTuple
+
 import numpy as np
 import pytest
-import torch
 from sklearn.linear_model import LogisticRegression
 
 from ecgstore import ConfigError
 from ecgstore.inner import parse
 from ecgtrain.errors import LeakageError, ProtocolError
-from ecgtrain.evaluation import heads
-from ecgtrain.evaluation.protocols import Split, refuse_overlap, tile_average
-from ecgtrain.evaluation.protocols.linear_probe import Settings, _labelled_share, linear_probe, logistic_path
+from ecgtrain.evaluation import protocols
+from ecgtrain.evaluation.protocols import Context, linear_probe
+from ecgtrain.evaluation.protocols.linear_probe import LinearProbe, Settings, logistic_path
+from ecgtrain.evaluation.splits import GivenFeatures, Split, refuse_overlap, tile_average
+from ecgtrain.representation.extract import WindowFeatures
 from ecgtrain.scoring import metrics
 from ecgtrain.tasks import Targets
 
@@ -29,24 +33,30 @@ def split(first_row, n, *, signal=1.0, n_features=6, seed=0, patients=None, scal
     features = noise * draw.standard_normal((n, N_TILES, n_features))
     features[:, :, :2] += signal * y_rc[:, None]
     keys = patients or [f"p{row}" for row in row_r]
-    return Split(
-        (scale * features.reshape(n * N_TILES, n_features) + 3).astype(np.float32),
-        np.repeat(row_r, N_TILES),
-        row_r,
-        y_rc,
-        tuple(keys),
-    )
+    features_nd = (scale * features.reshape(n * N_TILES, n_features) + 3).astype(np.float32)
+    return given(features_nd, np.repeat(row_r, N_TILES), row_r, y_rc, tuple(keys))
+
+
+def given(features_nd, record_row_n, row_r, y_rc, patient_r):
+    return Split(row_r, y_rc, patient_r, GivenFeatures(WindowFeatures(features_nd, record_row_n)))
+
+
+class Answer(NamedTuple):
+    """A fitted probe, and what it says of the test records."""
+
+    fitted: LinearProbe
+    y_rc: np.ndarray
+    score_rc: np.ndarray
+
+
+def answer(train, validation, test, settings, classes=CLASSES, seed=0):
+    fitted = protocols.fit(train, validation, settings, Context(classes, None, seed), test=test)
+    return Answer(fitted, test.y_rc, protocols.scores(fitted, test))
 
 
 def probe(train=None, validation=None, test=None, seed=0, **settings):
-    return linear_probe(
-        train or split(0, 200),
-        validation or split(1000, 80),
-        test or split(2000, 150),
-        CLASSES,
-        Settings(**settings),
-        seed=seed,
-    )
+    parts = train or split(0, 200), validation or split(1000, 80), test or split(2000, 150)
+    return answer(*parts, Settings(**settings), seed=seed)
 
 
 def test_the_path_is_scikit_learns_logistic_regression():
@@ -69,8 +79,8 @@ def test_a_planted_signal_is_found_whatever_the_scale_of_features():
         parts = [split(row, n, scale=scale) for row, n in ((0, 200), (1000, 80), (2000, 150))]
         result = probe(*parts)
         assert metrics.macro_auroc(result.y_rc, result.score_rc) > 0.85, scale
-        assert np.abs(result.weight_cd[0]).argmax() == 0
-        assert np.abs(result.weight_cd[1]).argmax() == 1
+        assert np.abs(result.fitted.weight_cd[0]).argmax() == 0
+        assert np.abs(result.fitted.weight_cd[1]).argmax() == 1
 
 
 @pytest.mark.learning
@@ -80,7 +90,7 @@ def test_shuffled_labels_stay_at_chance():
     found = []
     for seed in range(40):
         shuffled_rc = np.random.default_rng(seed).permutation(train.y_rc, axis=0)
-        shuffled = Split(train.features_nd, train.record_row_n, train.row_r, shuffled_rc, train.patient_r)
+        shuffled = given(train.features_nd, train.record_row_n, train.row_r, shuffled_rc, train.patient_r)
         result = probe(shuffled, penalties=[0.1])
         found.append(metrics.macro_auroc(result.y_rc, result.score_rc))
     standard_error = np.std(found) / np.sqrt(len(found))
@@ -98,17 +108,17 @@ def test_the_penalty_is_chosen_on_validation_and_the_test_is_not_looked_at():
         sign_r = np.where(y_rc[:, 0], 1.0, -1.0)
         x_nd = np.c_[one * sign_r, two * sign_r] + draw.standard_normal((n, 2)) * (0.3, 1.0)
         rows = np.arange(first_row, first_row + n)
-        return Split(x_nd.astype(np.float32), rows, rows, y_rc, tuple(f"p{row}" for row in rows))
+        return given(x_nd.astype(np.float32), rows, rows, y_rc, tuple(f"p{row}" for row in rows))
 
     train = part(0, 300, 0.3, 0.8)
     like_one, like_two = part(1000, 200, 0.3, -0.3), part(2000, 200, -0.3, 0.8)
     settings = Settings(penalties=(10.0, 0.001))
-    by_one = linear_probe(train, like_one, like_two, ("a",), settings)
-    by_two = linear_probe(train, part(3000, 200, -0.3, 0.8), like_two, ("a",), settings)
+    by_one = answer(train, like_one, like_two, settings, ("a",)).fitted
+    by_two = answer(train, part(3000, 200, -0.3, 0.8), like_two, settings, ("a",)).fitted
     assert by_one.penalty != by_two.penalty
     # Judged on the very records that contradict its validation, the choice stays.
     for test in (like_two, part(4000, 200, 0.3, 0.8), part(5000, 200, 0.0, 0.0)):
-        chosen = linear_probe(train, like_one, test, ("a",), settings)
+        chosen = answer(train, like_one, test, settings, ("a",)).fitted
         assert chosen.penalty == by_one.penalty
         np.testing.assert_array_equal(chosen.weight_cd, by_one.weight_cd)
     assert dict(by_one.path)[by_one.penalty] == max(dict(by_one.path).values())
@@ -133,20 +143,18 @@ def test_windows_are_averaged_per_record_in_order_of_rows():
 
 
 @pytest.mark.learning
-def test_the_exported_head_gives_the_reported_scores():
+def test_the_loaded_head_gives_the_reported_scores():
     test = split(2000, 150)
     result = probe(test=test)
-    head = heads.Linear.from_probe(result.arrays()["weight"], result.arrays()["bias"], result.classes)
-    with torch.no_grad():
-        probability_nc = torch.sigmoid(head(torch.from_numpy(test.features_nd))).numpy()
-    score_rc, row_r = tile_average(probability_nc, test.record_row_n)
-    np.testing.assert_array_equal(score_rc, result.score_rc)
-    np.testing.assert_array_equal(row_r, result.row_r)
-    assert head.classes == CLASSES
+    context = Context(CLASSES, SimpleNamespace(backbone=SimpleNamespace(pooled_width=6)))
+    loaded = linear_probe.load(result.fitted.arrays(), {}, context)
+    np.testing.assert_array_equal(loaded.predict(test), result.score_rc)
+    assert loaded.classes == CLASSES
     # Standardising first gives the same: the weights are told on raw features.
-    standard_nd = (test.features_nd - result.mean_d) / result.std_d
-    weight_cd = result.weight_cd * result.std_d
-    logits_nc = standard_nd @ weight_cd.T + result.bias_c + result.weight_cd @ result.mean_d
+    probability_nc = linear_probe.probabilities(loaded.weight_cd, loaded.bias_c, test.features_nd)
+    standard_nd = (test.features_nd - loaded.mean_d) / loaded.std_d
+    weight_cd = loaded.weight_cd * loaded.std_d
+    logits_nc = standard_nd @ weight_cd.T + loaded.bias_c + loaded.weight_cd @ loaded.mean_d
     np.testing.assert_allclose(1 / (1 + np.exp(-logits_nc)), probability_nc, atol=1e-5)
 
 
@@ -156,7 +164,7 @@ def test_a_dead_feature_is_given_no_say():
     train.features_nd[:, 5] = 7.0 + 1e-6 * train.y_nc[:, 0]
     test.features_nd[:, 5] = 1e6
     result = probe(train=train, test=test)
-    assert (result.weight_cd[:, 5] == 0).all()
+    assert (result.fitted.weight_cd[:, 5] == 0).all()
     assert metrics.macro_auroc(result.y_rc, result.score_rc) > 0.85
 
 
@@ -164,7 +172,7 @@ def test_a_class_nobody_has_in_training_is_listed_and_constant():
     train = split(0, 200)
     train.y_rc[:, 1] = False
     result = probe(train=train)
-    assert result.unfitted == ("b",)
+    assert result.fitted.unfitted == ("b",)
     assert np.ptp(result.score_rc[:, 1]) == 0
     train.y_rc[:, 0] = True
     with pytest.raises(ProtocolError, match="no class has both"):
@@ -173,22 +181,23 @@ def test_a_class_nobody_has_in_training_is_listed_and_constant():
 
 def test_without_validation_a_single_penalty_is_needed():
     train, test = split(0, 200), split(2000, 150)
-    alone = linear_probe(train, None, test, CLASSES, Settings(penalties=(0.1,)))
-    assert (alone.penalty, alone.n_validation, alone.at_edge) == (0.1, 0, False)
+    alone = answer(train, None, test, Settings(penalties=(0.1,))).fitted
+    assert (alone.penalty, alone.n_validation, alone.caveats) == (0.1, 0, ())
+    assert alone.chosen["penalty"] == 0.1
     with pytest.raises(ProtocolError, match="name a single penalty"):
-        linear_probe(train, None, test, CLASSES, Settings())
+        answer(train, None, test, Settings())
 
 
 def test_a_share_of_labels_is_a_share_of_patients_and_nested():
     train = split(0, 60, patients=[f"p{i // 3}" for i in range(60)])
-    shares = {share: _labelled_share(train, share, seed=5) for share in (0.1, 0.5, 1.0)}
+    shares = {share: train.labelled_share(share, seed=5) for share in (0.1, 0.5, 1.0)}
     assert [len(part.row_r) for part in shares.values()] == [6, 30, 60]
     assert set(shares[0.1].row_r) < set(shares[0.5].row_r)
     assert len(set(shares[0.1].patient_r)) == 2
     assert len(shares[0.5].features_nd) == 30 * N_TILES
-    other = _labelled_share(train, 0.5, seed=6)
+    other = train.labelled_share(0.5, seed=6)
     assert set(other.row_r) != set(shares[0.5].row_r)
-    assert probe(split(0, 400), label_fraction=0.25).n_train == 100
+    assert probe(split(0, 400), label_fraction=0.25).fitted.n_train == 100
 
 
 def test_same_input_same_scores():
@@ -199,15 +208,15 @@ def test_a_split_keeps_labelled_records_and_refuses_what_is_no_number():
     targets = Targets("t", CLASSES, np.array([[1, 0], [0, 0], [0, 1]], dtype=bool), np.array([0, 2]))
     features_nd = np.arange(12, dtype=np.float32).reshape(6, 2)
     rows = np.array([2, 2, 1, 1, 0, 0])
-    part = Split.of(features_nd, rows, targets, ["x", "y", ""])
+    part = Split.given(features_nd, rows, targets, ["x", "y", ""])
     assert part.row_r.tolist() == [0, 2]
     assert part.patient_r == ("x", "")
     np.testing.assert_array_equal(part.y_nc, [[0, 1], [0, 1], [1, 0], [1, 0]])
     features_nd[0, 0] = np.nan
     with pytest.raises(ProtocolError, match="at row 2"):
-        Split.of(features_nd, rows, targets, ["x", "y", ""])
+        _ = Split.given(features_nd, rows, targets, ["x", "y", ""]).pooled
     with pytest.raises(ProtocolError, match="no record of a split has a label"):
-        Split.of(features_nd[2:4], rows[2:4], targets, ["x", "y", ""])
+        Split.given(features_nd[2:4], rows[2:4], targets, ["x", "y", ""])
 
 
 def test_settings_refuse_what_makes_no_sense():

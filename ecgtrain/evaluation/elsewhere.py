@@ -1,0 +1,104 @@
+"""Trained heads on another store: nothing is fitted, whoever was seen in training is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from ecgstore import Store, open_store
+from ecgtrain import tasks
+from ecgtrain.config import NULLS
+from ecgtrain.errors import CheckpointError, ProtocolError
+from ecgtrain.evaluation import protocols
+from ecgtrain.evaluation.heads import load_head
+from ecgtrain.evaluation.judge import Judged, scores, seen_patients
+from ecgtrain.evaluation.results import Result
+from ecgtrain.evaluation.splits import Split, StoredWindows, refuse_overlap
+from ecgtrain.representation.export import Trained, load_backbone
+from ecgtrain.training.layout import answers
+
+Folds = Sequence[int] | Literal["all"]
+
+
+def judge_elsewhere(
+    run_dir: str | Path,
+    store_path: str,
+    *,
+    folds: Folds | None = None,
+    names: Sequence[str] = (),
+    allow_overlap: bool = False,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> tuple[Result, ...]:
+    """Apply the trained heads of a run to another store, without fitting anything; one result per head.
+
+    ``folds``: which records to judge, ``all`` for every one; by default the test folds that each head was
+    judged on, and all records where the store has no folds.
+
+    Raises CheckpointError (nothing trained in ``run_dir``), PassportError (the store was prepared otherwise),
+    LeakageError (patients that backbone or head were trained on, unless ``allow_overlap``, which is then said
+    in the result), ProtocolError (no record with a label).
+    """
+    run_dir, store = Path(run_dir), open_store(store_path)
+    trained = load_backbone(run_dir, device=device)
+    trained.passport.refuse_other(store)
+    found = [folder for folder in answers(run_dir) if folder.name not in NULLS]
+    chosen = [folder for folder in found if not names or folder.parent.name in names]
+    if not chosen:
+        known = ", ".join(sorted({folder.parent.name for folder in found})) or "none"
+        raise CheckpointError("the run has no such trained head", where=run_dir, expected=f"one of: {known}")
+    return tuple(_judge_head(folder, run_dir, store, trained, folds, allow_overlap, seed, device) for folder in chosen)
+
+
+def _judge_head(
+    folder: Path,
+    run_dir: Path,
+    store: Store,
+    trained: Trained,
+    folds: Folds | None,
+    allow_overlap: bool,
+    seed: int,
+    device: torch.device | str,
+) -> Result:
+    head, fitted = load_head(folder, trained, device)
+    wanted = _wanted_folds(store, head.test_folds, folds)
+    targets = tasks.load(head.task).targets(store)
+    rows = targets.labelled(store.select(folds=wanted))
+    if len(rows) == 0:
+        said = "the chosen folds" if wanted is not None else "the store"
+        raise ProtocolError(f"no record of {said} has a label", where=f"{head.task} on {store.path}")
+    patients = store.column("patient_key")
+    learned_from = [*seen_patients(run_dir), *head.patients]
+    overlap = {key for key in learned_from if key} & {key for key in patients[rows] if key}
+    if not allow_overlap:
+        refuse_overlap(learned_from, patients[rows].tolist(), between="the run's training and this evaluation")
+    windows = StoredWindows(store, rows, trained, head.window_samples, head.stride_samples, device)
+    test = Split.of(rows, targets, patients, windows)
+    shared = tuple(name for name in head.classes if name in targets.classes)
+    score_rc = protocols.scores(fitted, test)[:, [head.classes.index(name) for name in shared]]
+    y_rc = test.y_rc[:, [targets.classes.index(name) for name in shared]]
+    said_of_overlap = f"{len(overlap)} patients of this evaluation were seen in training (allowed on request)"
+    return Result(
+        name=head.name,
+        task=head.task,
+        protocol=head.protocol,
+        pretraining=head.pretraining,
+        store=store.path,
+        store_fingerprint=store.fingerprint,
+        folds="all" if wanted is None else tuple(int(fold) for fold in wanted),
+        n_train=head.n_train,
+        n_test=len(test.row_r),
+        **scores(Judged(y_rc, score_rc, test.row_r, test.patient_r, shared), targets, seed),
+        dropped_classes={name: "not in this store" for name in head.classes if name not in shared},
+        caveats=(said_of_overlap,) if overlap else (),
+    )
+
+
+def _wanted_folds(store: Store, test_folds: Sequence[int], folds: Folds | None) -> Sequence[int] | None:
+    """Which folds of ``store`` to judge on; None for every record."""
+    if folds == "all" or (folds is None and not (store.column("fold") >= 0).any()):
+        return None
+    return test_folds if folds is None else folds

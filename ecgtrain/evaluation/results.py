@@ -1,0 +1,157 @@
+"""What was found: one value from the judge to the page, and its shape in ``result.json`` and ``report.json``::
+
+    {name, task, protocol, pretraining, store, store_fingerprint, folds, n_train, n_validation, n_test,
+     metrics: {macro_auroc: {value, low, high}, …},
+     per_class: {class: {auroc, auprc, n_positive, title}},
+     roc: {class: {fpr: […], tpr: […]}},
+     …what the protocol chose, such as penalty…,
+     unfitted_classes: [class], dropped_classes: {class: why}, caveats: [text],
+     difference_to: {pretraining: {metric: {value, low, high}}},    # paired, this minus that
+     run: name of the run, where there are several}
+
+What is not known is left out. A number that is not one is NaN here and null there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
+
+from ecgstore import ConfigError
+from ecgtrain.scoring.bootstrap import Interval
+
+V = TypeVar("V", bound="Value")
+
+
+def _number(value: Any) -> Any:
+    return math.nan if value is None else value
+
+
+def _interval(value: Any) -> Any:
+    if isinstance(value, Mapping) and set(value) == set(Interval._fields):
+        return {name: _number(one) for name, one in value.items()}
+    return value
+
+
+#: A number that may be none: null on disk.
+Number = Annotated[float, BeforeValidator(_number)]
+Span = Annotated[Interval, BeforeValidator(_interval)]
+
+
+class Value(BaseModel):
+    """Base of what a report is made of: frozen, without unknown parts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ClassScore(Value):
+    """How one class was told apart; ``title`` spells it out."""
+
+    auroc: Number
+    auprc: Number
+    n_positive: NonNegativeInt
+    title: str = ""
+
+
+class RocCurve(Value):
+    """False and true positive rates, ascending."""
+
+    fpr: tuple[float, ...]
+    tpr: tuple[float, ...]
+
+
+class Result(Value):
+    """The answer of one representation to one question.
+
+    ``pretraining``: the method, or the null. ``folds``: which were judged, where another store was; ``all`` for every
+    record. ``chosen``: what the protocol tells, plain values. ``unfitted_classes``: None where nothing was fitted for
+    this result. ``run``: the name of its run among several.
+    """
+
+    name: str
+    task: str
+    protocol: str
+    pretraining: str
+    store: str
+    n_train: NonNegativeInt
+    n_test: NonNegativeInt
+    metrics: Mapping[str, Span]
+    per_class: Mapping[str, ClassScore]
+    store_fingerprint: str | None = None
+    folds: tuple[int, ...] | Literal["all"] | None = None
+    n_validation: NonNegativeInt | None = None
+    roc: Mapping[str, RocCurve] = Field(default_factory=dict)
+    chosen: Mapping[str, Any] = Field(default_factory=dict)
+    unfitted_classes: tuple[str, ...] | None = None
+    dropped_classes: Mapping[str, str] = Field(default_factory=dict)
+    caveats: tuple[str, ...] = ()
+    difference_to: Mapping[str, Mapping[str, Span]] = Field(default_factory=dict)
+    run: str | None = None
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> Result:
+        taken = sorted(set(self.chosen) & set(Result.model_fields))
+        if taken:
+            raise ValueError(f"a protocol can't call what it chose {', '.join(taken)}")
+        return self
+
+    @property
+    def macro_auroc(self) -> Interval:
+        """The score that results are compared by; not a number where there is none."""
+        return self.metrics.get("macro_auroc", Interval(math.nan, math.nan, math.nan))
+
+    def as_json(self) -> dict[str, Any]:
+        """Its shape on disk."""
+        folds = {"folds": None if self.folds == "all" else self.folds}
+        unfitted = {"unfitted_classes": self.unfitted_classes}
+        return {
+            **{name: getattr(self, name) for name in ("name", "task", "protocol", "pretraining", "store")},
+            **({"store_fingerprint": self.store_fingerprint} if self.store_fingerprint is not None else {}),
+            **(folds if self.folds is not None else {}),
+            "n_train": self.n_train,
+            **({"n_validation": self.n_validation} if self.n_validation is not None else {}),
+            "n_test": self.n_test,
+            "metrics": {name: span._asdict() for name, span in self.metrics.items()},
+            "per_class": {name: one.model_dump(exclude_defaults=True) for name, one in self.per_class.items()},
+            "roc": {name: curve.model_dump() for name, curve in self.roc.items()},
+            **self.chosen,
+            **(unfitted if self.unfitted_classes is not None else {}),
+            "dropped_classes": dict(self.dropped_classes),
+            **({"caveats": self.caveats} if self.caveats else {}),
+            **({"difference_to": _differences(self.difference_to)} if self.difference_to else {}),
+            **({"run": self.run} if self.run is not None else {}),
+        }
+
+
+def result_of(content: Any, where: object) -> Result:
+    """Read a result as it stands on disk; raises ConfigError in one line."""
+    if not isinstance(content, Mapping):
+        raise ConfigError("a result must be a mapping", where=where, got=type(content).__name__)
+    known = {name: value for name, value in content.items() if name in Result.model_fields and name != "chosen"}
+    chosen = {name: value for name, value in content.items() if name not in known}
+    if "folds" in known and known["folds"] is None:
+        known["folds"] = "all"
+    return read(Result, {**known, "chosen": chosen}, where)
+
+
+def read(kind: type[V], content: Mapping[str, Any], where: object) -> V:
+    """Validate what was read from a file; raises ConfigError that names the first part that can't be understood."""
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        part = ".".join(str(one) for one in first["loc"]) or "it"
+        said = first["msg"].removeprefix("Value error, ")
+        got = None if first["type"] == "missing" else repr(first["input"])[:100]
+        raise ConfigError(
+            f"this can't be understood as a {kind.__name__.lower()}: {part}: {said[:1].lower()}{said[1:]}",
+            where=where,
+            got=got,
+        ) from None
+
+
+def _differences(found: Mapping[str, Mapping[str, Interval]]) -> dict[str, Any]:
+    return {null: {name: span._asdict() for name, span in spans.items()} for null, spans in found.items()}

@@ -1,0 +1,84 @@
+"""What the numbers of a report don't bear, in sentences; and which of its results may be compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ecgtrain.evaluation.results import Result
+
+#: Below this many test records, and below this many positives of a class, a report warns.
+FEW_RECORDS = 200
+FEW_POSITIVES = 10
+
+#: Names of methods and nulls in a table.
+_PRETRAINING = {
+    "random": "Untrained network",
+    "uncalibrated": "Untrained, uncalibrated",
+    "supervised": "Supervised",
+    "shuffled": "Shuffled labels",
+    "cpc": "CPC",
+    "simclr": "SimCLR",
+    "byol": "BYOL",
+    "swav": "SwAV",
+    "lcd": "LCD",
+    "stj": "STJ",
+    "mae": "Masked autoencoding",
+    "jepa": "JEPA",
+}
+
+
+def caveats(results: Sequence[Result]) -> list[str]:
+    """What the numbers don't bear, in sentences."""
+    texts = []
+    for group in groups(results):
+        first = group[0]
+        where = f"{first.task}: " if len(groups(results)) > 1 else ""
+        if first.n_test < FEW_RECORDS:
+            texts.append(
+                f"{where}{first.n_test} test records are too few to rank methods: {_width(group)}"
+                "read the intervals, not the third digit."
+            )
+        rare = {
+            name: about.n_positive for name, about in first.per_class.items() if 0 < about.n_positive < FEW_POSITIVES
+        }
+        if rare:
+            shown = ", ".join(f"{name} ({n})" for name, n in list(rare.items())[:8])
+            more = f" and {len(rare) - 8} more" if len(rare) > 8 else ""
+            texts.append(
+                f"{where}Fewer than {FEW_POSITIVES} positive test records: {shown}{more}. "
+                "The score of such a class is mostly chance."
+            )
+    for result in results:
+        whose = pretraining(result.pretraining)
+        texts += [f"{whose} on {result.task}: {text}." for text in result.caveats]
+    return texts + _apart(results)
+
+
+def _width(group: Sequence[Result]) -> str:
+    widths = [high - low for _, low, high in (result.macro_auroc for result in group) if math.isfinite(low)]
+    return f"the intervals of macro AUROC are up to {max(widths):.2f} wide; " if widths else ""
+
+
+def _apart(results: Sequence[Result]) -> list[str]:
+    """Say where results of one task stand in different tables."""
+    tasks = [group[0].task for group in groups(results)]
+    return [
+        f"Results on {task} were judged on different records or by different protocols: compare within a table only."
+        for task in dict.fromkeys(tasks)
+        if tasks.count(task) > 1
+    ]
+
+
+def groups(results: Sequence[Result]) -> list[list[Result]]:
+    """Results that may be compared: the same task and protocol on the same test records, as far as is known."""
+    found: dict[tuple[str | int | None, ...], list[Result]] = {}
+    for result in results:
+        key = (result.task, result.protocol, result.store, result.n_test, result.store_fingerprint)
+        found.setdefault(key, []).append(result)
+    return list(found.values())
+
+
+def pretraining(name: str) -> str:
+    """What a method or a null is called in a table."""
+    return _PRETRAINING.get(name, name)

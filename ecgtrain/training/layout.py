@@ -1,0 +1,34 @@
+"""Where each file of a run stands.
+
+    config.yaml          the resolved recipe                 environment.json    versions, machine
+    preprocessing.json   the passport                        seen.parquet        patients and records seen
+    metrics.jsonl        loss, speed, validation             tensorboard/        the same, where installed
+    checkpoints/         the last two, and best/ if kept     export/             the backbone alone, to load
+    report.json          results for programs                report.html         and for people
+    downstream/<question>/<pretraining>/
+      head.safetensors   what the protocol has fitted        head.json           its classes, windows, patients
+      result.json        what the report shows               predictions.parquet one row per test record
+
+A checkpoint, and ``export/`` alike, is a sealed directory (:mod:`ecgtrain.training.checkpoint`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+CONFIG, ENVIRONMENT, PASSPORT = "config.yaml", "environment.json", "preprocessing.json"
+SEEN, METRICS, TENSORBOARD = "seen.parquet", "metrics.jsonl", "tensorboard"
+CHECKPOINTS, BEST, EXPORT = "checkpoints", "checkpoints/best", "export"
+REPORT, PAGE = "report.json", "report.html"
+HEAD, HEAD_ABOUT, RESULT, PREDICTIONS = "head.safetensors", "head.json", "result.json", "predictions.parquet"
+_DOWNSTREAM = "downstream"
+
+
+def answer(run_dir: Path, question: str, pretraining: str) -> Path:
+    """The folder of what one representation answered to one question."""
+    return run_dir / _DOWNSTREAM / question / pretraining
+
+
+def answers(run_dir: Path) -> list[Path]:
+    """All such folders that hold a head, in the order of their names."""
+    return [about.parent for about in sorted((run_dir / _DOWNSTREAM).glob(f"*/*/{HEAD_ABOUT}"))]
