@@ -2,46 +2,18 @@
 
 from __future__ import annotations
 
-import filecmp
 import json
-import os
-import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from guides import build, guide, the_page_names_what_it_shows, touched
 
-ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "how-to" / "add-a-method.md"
+GUIDE = guide("add-a-method.md", "methods/backwards.py", "backwards.yaml")
 #: Three steps of what the page's recipe says, with a checkpoint after each.
 BRIEF = ("pretrain.steps=3", "pretrain.batch_size=8", "pretrain.log_every_steps=1")
 BRIEF += ("pretrain.validate_every_steps=3", "pretrain.checkpoint_every_steps=1")
 WEIGHTS = Path("export") / "model.safetensors"
-
-
-class House(NamedTuple):
-    """``root``: a copy of the package with one file more, and the recipe beside it."""
-
-    root: Path
-    store: Path
-
-    def ecgtrain(self, *arguments):
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(self.root), str(ROOT)])}
-        command = [sys.executable, "-m", "ecgtrain", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, cwd=self.root, env=environment)
-
-    def run(self, out, *settings, resume=False):
-        sets = [part for one in (f"data.store={self.store}", *settings) for part in ("--set", one)]
-        return self.ecgtrain("run", "backwards.yaml", *sets, "--out", out, *(["--resume"] if resume else []))
-
-
-def block(language):
-    """The page's only block in ``language``."""
-    (found,) = re.findall(rf"^```{language}\b[^\n]*\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S)
-    return found
 
 
 def metrics(run_dir, split):
@@ -51,11 +23,7 @@ def metrics(run_dir, split):
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory, mini_store):
-    root = tmp_path_factory.mktemp("house")
-    shutil.copytree(ROOT / "ecgtrain", root / "ecgtrain", ignore=shutil.ignore_patterns("__pycache__"))
-    (root / "ecgtrain" / "methods" / "backwards.py").write_text(block("python"), encoding="utf-8")
-    (root / "backwards.yaml").write_text(block("yaml"), encoding="utf-8")
-    return House(root, mini_store)
+    return build(tmp_path_factory.mktemp("house"), GUIDE, mini_store)
 
 
 @pytest.fixture(scope="module")
@@ -67,18 +35,11 @@ def finished(house):
 
 
 def test_the_page_names_the_file_it_shows():
-    assert not (ROOT / "ecgtrain" / "methods" / "backwards.py").exists(), "the page must add what isn't there"
-    assert "`ecgtrain/methods/backwards.py`" in PAGE.read_text()
-    assert "`backwards.yaml`" in PAGE.read_text()
+    the_page_names_what_it_shows(GUIDE)
 
 
 def test_no_other_file_is_touched(house):
-    def changed(found, folder=""):
-        names = (*found.left_only, *found.right_only, *found.diff_files, *found.funny_files)
-        deeper = (name for sub, its in found.subdirs.items() for name in changed(its, f"{folder}{sub}/"))
-        return sorted([*(folder + name for name in names), *deeper])
-
-    assert changed(filecmp.dircmp(ROOT / "ecgtrain", house.root / "ecgtrain")) == ["methods/backwards.py"]
+    assert touched(house) == ["methods/backwards.py"]
 
 
 def test_it_is_listed_by_being_there(house):
