@@ -14,7 +14,7 @@ from ecgtrain import distributed
 from ecgtrain.config import RunConfig, dump
 from ecgtrain.data.selection import select_parts
 from ecgtrain.evaluation.elsewhere import judge_elsewhere
-from ecgtrain.evaluation.judge import judge_all, refuse_unanswerable
+from ecgtrain.evaluation.judge import judge_all, refuse_unanswerable, refuse_unfair
 from ecgtrain.evaluation.results import Result
 from ecgtrain.reporting.contents import About, Report, RunFacts, StoreFacts, TermsFacts
 from ecgtrain.reporting.report import loss_curves, with_caveats, write_report
@@ -47,14 +47,15 @@ def run(
     while pretraining, and gives the function that says when to stop (:func:`ecgtrain.training.stopping.told_to_stop`).
 
     What can be known to be wrong is refused before any training: tasks that don't exist, stores that can't be
-    opened. Raises what :func:`learn` and :func:`ecgtrain.evaluation.judge.judge_all` raise; a resumption that is
-    refused leaves every file as it was.
+    opened, test patients who would be seen. A resumption that is refused leaves every file as it was. Raises what
+    :func:`learn` and :func:`ecgtrain.evaluation.judge.judge_all` raise.
     """
     run_dir = Path(run_dir)
     refuse_unanswerable(config)
     with distributed.ranks(device) as here, until or nullcontext(lambda: None) as should_stop:
         announce(config, run_dir, say)
         made = prepare(config, here)
+        refuse_unfair(config, made.passport, made.parts)
         attempt = Attempt(here, resume, progress, say, should_stop)
         pretrain(config, made, run_dir, attempt, online_probe(config, made, here))
         trained = export_backbone(config, made, run_dir, here)

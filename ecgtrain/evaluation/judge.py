@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from ecgstore import Settings, Store, open_store
 from ecgtrain import tasks
 from ecgtrain.config import NULLS, Downstream, RunConfig
+from ecgtrain.data.feed import Part
 from ecgtrain.errors import CheckpointError, ProtocolError
 from ecgtrain.evaluation import protocols
 from ecgtrain.evaluation.heads import Head, save_head
@@ -30,6 +31,7 @@ from ecgtrain.tasks import Targets
 from ecgtrain.training.files import write_json
 from ecgtrain.training.layout import PREDICTIONS, RESULT, SEEN, answer
 from ecgtrain.training.prepare import pretrain_of
+from ecgtrain.views.passport import Passport
 
 _REPORTED: tuple[Metric, ...] = ("macro_auroc", "macro_auprc")
 
@@ -52,6 +54,20 @@ def refuse_unanswerable(config: RunConfig) -> None:
     """Refuse, before anything is trained, a question that can be known to have no answer; see :func:`check`."""
     for question in config.downstream:
         check(question, open_store(question.store or config.data.store))
+
+
+def refuse_unfair(config: RunConfig, passport: Passport, parts: Sequence[Part]) -> None:
+    """Refuse, before anything is trained on ``parts``, a question whose answer could not count.
+
+    Raises LeakageError where a test patient would be seen in pretraining, PassportError where a question's store was
+    prepared otherwise than the signals that are trained on.
+    """
+    seen = [key for part in parts for key in part.store.column("patient_key")[part.rows].tolist()]
+    for question in config.downstream:
+        store = open_store(question.store or config.data.store)
+        passport.refuse_other(store)
+        judged = store.column("patient_key")[_rows(question, store)["test"]].tolist()
+        refuse_overlap(seen, judged, between="pretraining and test")
 
 
 def check(question: Downstream, store: Store) -> Settings:

@@ -163,6 +163,28 @@ def test_a_resume_that_is_refused_leaves_the_run_as_it_was(run_dir, mini_store, 
     assert content_of(run_dir) == before
 
 
+def test_a_question_that_could_not_count_is_refused_before_anything_is_written(
+    run_dir, mini_store, another_store, tmp_path
+):
+    before = content_of(run_dir)
+
+    def asking(**changes):
+        question = {"name": "q", "task": "ptbxl/superdiagnostic", "train_folds": [2], "test_folds": [8]}
+        question |= {"window_samples": 250, "stride_samples": 125}
+        return parse(RunConfig, {**recipe(mini_store).model_dump(), "downstream": [{**question, **changes}]})
+
+    for made, error, said in (
+        (asking(test_folds=[1]), LeakageError, "patients are on both sides of pretraining and test"),
+        (asking(store=str(another_store)), PassportError, "filters differs"),
+    ):
+        with pytest.raises(error, match=said):
+            run(made, run_dir, resume=True)
+        with pytest.raises(error, match=said):
+            run(made, tmp_path / "new")
+    assert content_of(run_dir) == before
+    assert not (tmp_path / "new").exists()
+
+
 def test_other_cadences_and_another_place_of_the_store_may_be_resumed(run_dir, mini_store, tmp_path):
     moved = tmp_path / "moved.ecg"
     moved.symlink_to(mini_store)
