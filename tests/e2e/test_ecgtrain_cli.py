@@ -142,6 +142,8 @@ def test_a_finished_run_is_resumed_by_doing_nothing_again(finished, room):
 def test_a_killed_run_goes_on_to_the_same_weights(finished, room, tmp_path):
     out, _ = finished
     command = [sys.executable, "-m", "ecgtrain", "run", room / "recipe.yaml"]
+    # A checkpoint after the first of 40 steps leaves time to kill it, also to a busy machine.
+    command += ["--set", "pretrain.checkpoint_every_steps=1"]
     command += ["--set", f"data.store={room / 'a.ecg'}", "--out", tmp_path / "run"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not list((tmp_path / "run" / "checkpoints").glob("step-*")):

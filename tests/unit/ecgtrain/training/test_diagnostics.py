@@ -94,13 +94,15 @@ def cohort(seed, n=400, d=200, signal=1.0):
     return features_nd * rng.uniform(0.1, 10, d).astype(np.float32), y_nc
 
 
-def test_a_quick_probe_finds_what_is_there_and_nothing_else():
-    assert online_probe(*cohort(0)) > 0.75
-    assert online_probe(*cohort(0, d=600)) > 0.65, "more features than records"
-    features_nd, y_nc = cohort(1)
-    shuffled = np.random.default_rng(2).permutation(y_nc)
-    assert abs(online_probe(features_nd, shuffled) - 0.5) < 0.08
-    assert abs(np.mean([online_probe(*cohort(seed, signal=0.0)) for seed in range(5)]) - 0.5) < 0.05
+@pytest.mark.learning
+def test_a_quick_probe_finds_what_is_there_and_nothing_else(seed):
+    assert online_probe(*cohort(seed, signal=2.0)) > 0.75
+    assert online_probe(*cohort(seed, d=600, signal=2.0)) > 0.7, "more features than records"
+    features_nd, y_nc = cohort(seed + 1, signal=2.0)
+    shuffled = np.random.default_rng(seed + 2).permutation(y_nc)
+    # An AUROC of 80 against 120 has a standard deviation of 0.04, the mean of three classes 0.024.
+    assert abs(online_probe(features_nd, shuffled) - 0.5) < 0.12
+    assert abs(np.mean([online_probe(*cohort(seed + k, signal=0.0)) for k in range(5)]) - 0.5) < 0.12 / math.sqrt(5)
 
 
 def test_a_class_that_all_have_is_no_question():

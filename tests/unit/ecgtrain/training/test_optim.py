@@ -94,8 +94,8 @@ def test_lars_takes_the_textbook_steps():
         v = 0.9 * v + lr * 0.02 * (w.norm() / g.norm()) * g
         w, u = w - v, 0.9 * u + lr * pull
         b -= u
-        assert torch.allclose(weight.detach().double(), w, atol=1e-6)
-        assert bias.item() == pytest.approx(b, rel=1e-6)
+        assert torch.allclose(weight.detach().double(), w, atol=1e-5)
+        assert bias.item() == pytest.approx(b, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "lars"])
