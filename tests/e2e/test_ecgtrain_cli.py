@@ -276,7 +276,10 @@ def test_bad_recipes_and_stores_get_one_line(room, tmp_path):
     says(run(store, "downstream.0.test_folds=[77]"), "no record of the test folds has a label")
     assert not out.exists(), "refused before anything was trained"
     says(run(f"data.store={tmp_path / 'none.ecg'}"), "there is no store")
-    says(run(store, "pretrain.folds=[8]", "pretrain.batch_size=500"), "fewer records than one batch")
+    says(run(store, "pretrain.folds=[8]"), "patients are on both sides of pretraining and test")
+    assert not out.exists(), "refused before anything was trained"
+    few = ("pretrain.folds=[8]", "pretrain.batch_size=500", "downstream=[]")
+    says(run(store, *few), "fewer records than one batch")
     says(run(store, "pretrain.window_samples=9999"), "windows are longer than the longest record")
     says(run(store, "downstream.0.test_folds=[1]"), "train_folds and test_folds share fold 1")
     says(ecgtrain("run", tmp_path / "none.yaml"), "no such file")
