@@ -178,6 +178,9 @@ def _client(distributed: Any, workers: Workers) -> Iterator[Any]:
     quiet = {
         "distributed.scheduler.allowed-failures": DEATHS,
         "distributed.logging.distributed": "error",
+        # What goes wrong in workers comes back as an error; those that end while they talk would show where they were.
+        # Their level is read when their process imports Dask, and lasts until it is gone.
+        "distributed.nanny.pre-spawn-environ.DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "critical",
         "distributed.comm.timeouts.connect": f"{CONNECT_S}s",
     }
     with dask.config.set(quiet), contextlib.ExitStack() as stack:
@@ -189,7 +192,7 @@ def _client(distributed: Any, workers: Workers) -> Iterator[Any]:
                     threads_per_worker=1,
                     processes=True,
                     dashboard_address=":0",
-                    silence_logs="ERROR",
+                    silence_logs="CRITICAL",
                 )
             address = stack.enter_context(cluster)
         try:
