@@ -8,13 +8,13 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-ROOT = Path(__file__).parents[1]
+from processes import ROOT, Started
+
 #: Every start of torch takes seconds, so one process takes several command lines.
 SCRIPT = """
 import json, sys
@@ -45,12 +45,11 @@ class House(NamedTuple):
 
     def ecgtrain(self, *commands: list[object]) -> list[Answer]:
         """What the copy says to each command line, one after the other."""
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(self.root), str(ROOT)])}
         words = json.dumps([[str(word) for word in command] for command in commands])
-        command = [sys.executable, "-c", SCRIPT, words]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=self.root, env=environment)
-        assert done.returncode == 0, done.stderr
-        return [Answer(*answer) for answer in json.loads(done.stdout.splitlines()[-1])]
+        paths = os.pathsep.join([str(self.root), str(ROOT)])
+        done = Started(SCRIPT, words, env={"PYTHONPATH": paths}, cwd=self.root).wait(timeout_s=250)
+        assert done.status == 0, done.errors
+        return [Answer(*answer) for answer in json.loads(done.out.splitlines()[-1])]
 
     def files_changed(self) -> list[str]:
         """Paths below ecgtrain that the copy has more, less or otherwise."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner
+from processes import said_by_ranks
 
 from ecgstore import ConfigError, occupants, open_store
 from ecgstore.inner import occupant
@@ -294,28 +292,7 @@ with distributed.ranks("cpu"):
 
 @pytest.mark.learning
 def test_two_ranks_have_the_loss_and_the_gradient_of_one(mini_store, store, tmp_path):
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    common = {**os.environ, "PYTHONPATH": str(ROOT), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    common |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
-    command = [
-        sys.executable,
-        "-c",
-        ON_RANKS,
-        str(mini_store),
-        str(tmp_path / "found.pt"),
-        str(Path(__file__).parent),
-    ]
-    processes = [
-        subprocess.Popen(command, env={**common, "RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]
-    for process in processes:
-        _, errors = process.communicate(timeout=250)
-        assert process.returncode == 0, errors
+    said_by_ranks(2, ON_RANKS, mini_store, tmp_path / "found.pt", Path(__file__).parent)
     found = torch.load(tmp_path / "found.pt", weights_only=True)
     for name in SMALL:
         loss, gradient = gradients(name, store)

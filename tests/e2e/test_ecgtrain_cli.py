@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import CliRunner
+from processes import Started
 
 from ecgstore import IngestSettings, ingest_folder
 from ecgstore.sources import synthetic
@@ -141,17 +142,17 @@ def test_a_finished_run_is_resumed_by_doing_nothing_again(finished, room):
 
 def test_a_killed_run_goes_on_to_the_same_weights(finished, room, tmp_path):
     out, _ = finished
-    command = [sys.executable, "-m", "ecgtrain", "run", room / "recipe.yaml"]
+    command = ["run", room / "recipe.yaml"]
     # A checkpoint after the first of 40 steps leaves time to kill it, also to a busy machine.
     command += ["--set", "pretrain.checkpoint_every_steps=1"]
     command += ["--set", f"data.store={room / 'a.ecg'}", "--out", tmp_path / "run"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = Started("-m ecgtrain", *command)
     while process.poll() is None and not list((tmp_path / "run" / "checkpoints").glob("step-*")):
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "run" / "export").exists(), "killed too late to show anything"
-    done = ecgtrain(*command[3:], "--resume")
+    done = ecgtrain(*command, "--resume")
     assert done.returncode == 0, done.stderr
     weights = [path / "export" / "model.safetensors" for path in (out, tmp_path / "run")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
@@ -162,14 +163,14 @@ LONG = ("--set", "pretrain.steps=100000", "--set", "downstream=[]")
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_run_told_to_stop_writes_a_checkpoint_and_says_so(room, tmp_path, number):
-    command = [sys.executable, "-m", "ecgtrain", "run", room / "recipe.yaml", *LONG]
+    command = ["run", room / "recipe.yaml", *LONG]
     command += ["--set", f"data.store={room / 'a.ecg'}", "--out", tmp_path / "run"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = Started("-m ecgtrain", *command)
     while process.poll() is None and not list((tmp_path / "run" / "checkpoints").glob("step-*")):
         time.sleep(0.005)
     process.send_signal(number)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 75, error
+    status, _, error = process.wait()
+    assert status == 75, error
     last = error.splitlines()[-1]
     assert last.startswith(f"stopped: training was stopped: it was sent {number.name}")
     assert "--resume" in last

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import torch
+from processes import Started
 
 from ecgstore.inner import parse
 from ecgtrain import config
@@ -46,11 +44,6 @@ def recipe(store, path):
     return path
 
 
-def start(recipe_path, run_dir):
-    command = [sys.executable, "-c", TRAIN, str(recipe_path), str(run_dir)]
-    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)})
-
-
 def newest_step(run_dir):
     found = sorted((run_dir / "checkpoints").glob("step-*"))
     return int(found[-1].name.removeprefix("step-")) if found else 0
@@ -60,7 +53,7 @@ def test_a_training_killed_again_and_again_ends_with_the_same_weights(mini_store
     recipe_path = recipe(mini_store, tmp_path / "recipe.yaml")
     learn(config.load(recipe_path), tmp_path / "whole")
     for stop_at in (7, 41):
-        process = start(recipe_path, tmp_path / "killed")
+        process = Started(TRAIN, recipe_path, tmp_path / "killed")
         while newest_step(tmp_path / "killed") < stop_at and process.poll() is None:
             time.sleep(0.003)
         assert process.poll() is None, "the run ended before it could be killed"

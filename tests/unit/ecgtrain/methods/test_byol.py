@@ -3,16 +3,13 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
-import socket
-import subprocess
-import sys
 from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from processes import said_by_ranks
 
 from ecgstore import ConfigError
 from ecgstore.inner import parse
@@ -374,37 +371,12 @@ with distributed.ranks("cpu"):
 )
 
 
-def on_two_ranks(code):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "GLOO_SOCKET_IFNAME": "lo"}
-    where |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "PYTHONPATH": str(ROOT)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            env={**os.environ, **where, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        said = [process.communicate(timeout=120) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, (_, errors) in zip(processes, said, strict=True):
-        assert process.returncode == 0, errors
-    return [json.loads(out.splitlines()[-1]) for out, _ in said]
-
-
 @pytest.mark.learning
 def test_two_ranks_with_half_batches_learn_what_one_with_the_whole_learns():
     namespace: dict = {}
     exec(STEPS, namespace)
     losses, weights = namespace["judge"](0, 1)
-    for of_rank, its in on_two_ranks(ON_RANKS):
+    for of_rank, its in map(json.loads, said_by_ranks(2, ON_RANKS)):
         assert of_rank == pytest.approx(losses, rel=1e-5)  # the loss itself is in float32
         assert its.keys() == weights.keys()
         assert all(its[name] == pytest.approx(weights[name], rel=1e-5, abs=1e-7) for name in weights)
