@@ -28,6 +28,12 @@ MOST_USED += ["suspects", "warnings"]
 @click.option("--with-folds", metavar="3,4", help="Folds of OTHER (or of STORE itself) to compare them with.")
 @click.option("--max-bits", type=click.IntRange(0, 6), default=6, show_default=True, help="Of 64 in the signatures.")
 @click.option("--min-correlation", type=click.FloatRange(0, 1), default=0.98, show_default=True, help="Of the signals.")
+@click.option(
+    "--shifted/--no-shifted",
+    default=True,
+    show_default=True,
+    help="Look for recordings too that begin later, are cut or lack leads; that reads every sample.",
+)
 @AS_JSON
 @plain_errors
 def overlap(
@@ -37,6 +43,7 @@ def overlap(
     with_folds: str | None,
     max_bits: int,
     min_correlation: float,
+    shifted: bool,
     as_json: bool,
 ) -> None:
     """Say which patients and which recordings two selections share: what a model must not see on both sides.
@@ -50,17 +57,21 @@ def overlap(
         raise click.UsageError("without OTHER, --folds and --with-folds go together: which folds, and with which")
     a = open_store(store)
     b = a if other is None else open_store(other)
-    if other is None and with_folds is None:
-        found = overlaps.duplicates(a, max_bits=max_bits, min_correlation=min_correlation)
-    else:
-        rows_a, rows_b = _rows(a, folds, "--folds"), _rows(b, with_folds, "--with-folds")
-        found = overlaps.find_overlap(a, rows_a, b, rows_b, max_bits=max_bits, min_correlation=min_correlation)
+    with progress_bars({"beats": "comparing beats"}) as progress:
+        how: dict[str, Any] = {"max_bits": max_bits, "min_correlation": min_correlation, "shifted": shifted}
+        how["progress"] = functools.partial(progress, "beats")
+        if other is None and with_folds is None:
+            found = overlaps.duplicates(a, **how)
+        else:
+            rows_a, rows_b = _rows(a, folds, "--folds"), _rows(b, with_folds, "--with-folds")
+            found = overlaps.find_overlap(a, rows_a, b, rows_b, **how)
     ids_a, ids_b = a.column("record_id"), b.column("record_id")
     near = [(ids_a[one], ids_b[two], round(alike, 4)) for one, two, alike in found.near]
     exact = [(ids_a[one], ids_b[two]) for one, two in found.exact]
+    parts = [(ids_a[one], ids_b[two], round(alike, 4), lag_s) for one, two, alike, lag_s in found.shifted]
     if as_json:
         patients = None if found.patients is None else list(found.patients)
-        say_json({"patients": patients, "exact": exact, "near": near, "note": found.note})
+        say_json({"patients": patients, "exact": exact, "near": near, "shifted": parts, "note": found.note})
         return
     if found.note:
         click.echo(f"note: {found.note}")
@@ -72,6 +83,8 @@ def overlap(
         click.echo(f"the same samples\t{one}\t{two}")
     for one, two, alike in near:
         click.echo(f"nearly the same, correlation {alike:.4f}\t{one}\t{two}")
+    for one, two, alike, lag_s in parts:
+        click.echo(f"the same stretch, {lag_s:+.2f} s, correlation {alike:.4f}\t{one}\t{two}")
     if not found:
         click.echo("nothing in common")
 

@@ -1,7 +1,8 @@
 """Records that are there twice, in one store or in two: the same patients, the same samples, nearly the same signal.
 
 A model that is tested on what it was trained on looks better than it is. Exact copies are found by checksum, near
-ones by :func:`ecgstore.signals.quality.signature`; each is then compared sample by sample before it is reported.
+ones by :func:`ecgstore.signals.quality.signature`; each is then compared sample by sample before it is reported. Those
+that begin later, are cut or lack leads are found by their beats (:mod:`ecgstore.look.shifted`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgstore.errors import ConfigError
+from ecgstore.look.shifted import Candidate, alike, marks
+from ecgstore.look.shifted import candidates as candidates_of
 from ecgstore.record import Record
 from ecgstore.signals import quality
 from ecgstore.storage.store import Store
@@ -40,16 +43,18 @@ class Overlap:
 
     ``patients`` are the keys in both; None if the stores hash patients with different keys, which ``note`` then
     says. ``exact`` and ``near`` are pairs of row numbers, the first in the one store, the second in the other; near
-    ones come with their correlation, and are not exact ones.
+    ones come with their correlation, and are not exact ones. ``shifted`` are pairs that share a stretch of signal and
+    are neither: with the correlation over it, and by how many seconds it is later in the first than in the second.
     """
 
     patients: tuple[str, ...] | None
     exact: tuple[tuple[int, int], ...]
     near: tuple[tuple[int, int, float], ...]
     note: str = ""
+    shifted: tuple[tuple[int, int, float, float], ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.patients or self.exact or self.near)
+        return bool(self.patients or self.exact or self.near or self.shifted)
 
 
 def exact_duplicates(store: Store) -> list[tuple[int, ...]]:
@@ -89,11 +94,25 @@ def near_duplicates(
     return _alike(pairs, read, read, min_correlation)
 
 
-def duplicates(store: Store, max_bits: int = MAX_BITS, min_correlation: float = MIN_CORRELATION) -> Overlap:
-    """What a store holds twice, as pairs of rows, lower first; patients with several records are none of it."""
+def duplicates(
+    store: Store,
+    max_bits: int = MAX_BITS,
+    min_correlation: float = MIN_CORRELATION,
+    *,
+    shifted: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Overlap:
+    """What a store holds twice, as pairs of rows, lower first; patients with several records are none of it.
+
+    With ``shifted`` also records that share a stretch of signal; every sample is then read.
+    """
     exact = {(one, two) for rows in exact_duplicates(store) for one, two in itertools.combinations(rows, 2)}
-    near = (one for one in near_duplicates(store, max_bits, min_correlation) if (one[0], one[1]) not in exact)
-    return Overlap((), tuple(sorted(exact)), tuple(near))
+    near = [one for one in near_duplicates(store, max_bits, min_correlation) if (one[0], one[1]) not in exact]
+    found: tuple[tuple[int, int, float, float], ...] = ()
+    if shifted:
+        its = marks(store, np.arange(store.n_records), progress)
+        found = _shifted(candidates_of(its, its, is_one=True), store, store, exact, near, min_correlation)
+    return Overlap((), tuple(sorted(exact)), tuple(near), shifted=found)
 
 
 def find_overlap(
@@ -104,12 +123,15 @@ def find_overlap(
     *,
     max_bits: int = MAX_BITS,
     min_correlation: float = MIN_CORRELATION,
+    shifted: bool = True,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Overlap:
     """Find what ``rows_a`` of the one store and ``rows_b`` of the other share; None means all rows.
 
     The stores may differ in rate, filters and leads, and may be one and the same; a row selected on both sides is
-    then shared with itself. Samples that are the same only before conditioning are near, not exact. Raises
-    ConfigError for settings out of range, or a row that is not there.
+    then shared with itself. Samples that are the same only before conditioning are near, not exact. With ``shifted``
+    also records that share a stretch of signal; every sample is then read, and ``progress`` is told of each shard.
+    Raises ConfigError for settings out of range, or a row that is not there.
     """
     _check(max_bits, min_correlation)
     of_a, of_b = _rows(store_a, rows_a), _rows(store_b, rows_b)
@@ -124,7 +146,11 @@ def find_overlap(
         for one in _alike(pairs, _reader(store_a), _reader(store_b), min_correlation)
         if (one[0], one[1]) not in exact
     ]
-    return Overlap(patients, tuple(sorted(exact)), tuple(near), note)
+    found: tuple[tuple[int, int, float, float], ...] = ()
+    if shifted:
+        its = [marks(store, rows, progress) for store, rows in ((store_a, of_a), (store_b, of_b))]
+        found = _shifted(candidates_of(*its, is_one=False), store_a, store_b, exact, near, min_correlation)
+    return Overlap(patients, tuple(sorted(exact)), tuple(near), note, found)
 
 
 def signatures(store: Store) -> npt.NDArray[np.uint64]:
@@ -231,6 +257,19 @@ def _alike(
         if similarity >= min_correlation:
             found.append((i, j, round(similarity, 4)))
     return found
+
+
+def _shifted(
+    found: list[Candidate],
+    store_a: Store,
+    store_b: Store,
+    exact: set[tuple[int, int]],
+    near: list[tuple[int, int, float]],
+    min_correlation: float,
+) -> tuple[tuple[int, int, float, float], ...]:
+    known = exact | {(i, j) for i, j, _ in near}
+    left = [one for one in found if (one.row_a, one.row_b) not in known]
+    return tuple(alike(left, _reader(store_a), _reader(store_b), min_correlation))
 
 
 def correlation(a: Record, b: Record) -> float:
