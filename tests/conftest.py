@@ -7,11 +7,11 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+import variation
 from reading import say_how_to_read
 
 # Two test processes on two cores: threads inside them would only get in each other's way.
@@ -26,50 +26,23 @@ FILTERS = ({"name": "bandpass", "low_hz": 0.5, "high_hz": 40.0}, {"name": "notch
 
 WriteRecord = Callable[..., Path]
 
-# What tests/portability.py varies: the same tests with other threads, other kernels, other draws.
-THREADS = int(os.environ.get("ECG_TEST_THREADS", "0"))
-ONEDNN = os.environ.get("ECG_TEST_ONEDNN", "on") != "off"
-# Far apart, so that seed + 1 of one variation, such as that of held-out windows, is not the seed of another.
-SEED = 1000 * int(os.environ.get("ECG_TEST_SEED", "0"))
-
 
 def pytest_collection_finish() -> None:
     # Torch is not imported here: what reads stores is tested without. Whoever trains has imported it by now; and it
     # is before the fixtures of modules, which train, too.
-    if torch := sys.modules.get("torch"):
-        if THREADS:
-            torch.set_num_threads(THREADS)
-        if not ONEDNN:
-            torch.backends.mkldnn.set_flags(False)
+    variation.apply()
 
 
 @pytest.fixture(autouse=True)
-def _same_draws_in_every_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch = sys.modules.get("torch")
-    if torch is None:
-        return
-    if SEED:
-        _shift_every_seed(torch, monkeypatch)
-    torch.manual_seed(0)
-
-
-def _shift_every_seed(torch: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every seed that a test or the code names be another: other weights, other data, other draws."""
-
-    class Generator(torch.Generator):
-        def manual_seed(self, seed: int) -> torch.Generator:
-            return super().manual_seed(seed + SEED)
-
-    manual_seed, default_rng = torch.manual_seed, np.random.default_rng
-    monkeypatch.setattr(torch, "manual_seed", lambda seed: manual_seed(seed + SEED))
-    monkeypatch.setattr(np.random, "default_rng", lambda seed: default_rng(seed + SEED))
-    monkeypatch.setattr(torch, "Generator", Generator)
+def _same_draws_in_every_run() -> None:
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
 def seed() -> int:
     """What a test that trains takes its data and its weights from: 0 unless other draws are asked for."""
-    return SEED
+    return variation.SEED
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

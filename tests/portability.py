@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-#: By name: environment variables of the tests (see conftest.py), of torch and of its libraries.
+#: By name: environment variables of the tests (see variation.py), of torch and of its libraries.
 VARIATIONS = {
     "1 thread": {"ECG_TEST_THREADS": "1", "OMP_NUM_THREADS": "1"},
     "2 threads": {"ECG_TEST_THREADS": "2", "OMP_NUM_THREADS": "2"},

@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import variation
+
 ROOT = Path(__file__).parents[1]
 
 _SERVER = multiprocessing.get_context("forkserver")
@@ -102,6 +104,7 @@ def _run(code: str, arguments: list[str], environment: dict[str, str], cwd: Path
     os.environ.update(environment)
     os.chdir(cwd)
     sys.path[:0] = [folder for folder in environment["PYTHONPATH"].split(os.pathsep) if folder]
+    variation.apply()
     module = code.removeprefix("-m ")
     sys.argv = ["-c", *arguments]
     if module != code:
