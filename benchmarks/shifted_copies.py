@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import replace
+from itertools import combinations
 
 import click
 import numpy as np
@@ -24,7 +25,6 @@ from ecgstore.record import Record
 from ecgstore.storage.store import Store
 
 FEW = (("I", "II", "V2"), ("III", "aVF", "V6"), ("V1", "V3", "V5"), ("II",))
-LEAST = 0.98
 
 
 def part(record: Record, begin_s: float, end_s: float, leads: tuple[str, ...]) -> Record:
@@ -40,7 +40,7 @@ def recall(store: Store, altered: list[Record], name: str) -> dict[str, object]:
     pieces = (shifted.Piece(row, 0.0, one.signal_mv_lt, one.fs_hz) for row, one in enumerate(altered))
     began_s = time.perf_counter()
     found = shifted.candidates(MARKS[store.path], shifted.marks_of(pieces, altered[0].leads), is_one=False)
-    pairs = shifted.alike(found, reader(store), lambda row: altered[row], LEAST)
+    pairs = shifted.alike(found, reader(store), lambda row: altered[row], 0.0)
     took_s = time.perf_counter() - began_s
     right = {one for one, other, *_ in pairs if one == other}
     copies = {frozenset(group) for group in overlap.exact_duplicates(store)}
@@ -97,11 +97,11 @@ def main(store: str, other: str | None) -> None:
         ask("filtered otherwise, any 5 s, I II V2", filtered, leads=("I", "II", "V2"), move=True, cut=True)
     found = shifted.candidates(MARKS[opened.path], MARKS[opened.path], is_one=True)
     read = reader(opened)
-    pairs = shifted.alike(found, read, read, 0.5)
-    exact = {pair for group in overlap.exact_duplicates(opened) for pair in [tuple(sorted(group))]}
-    false = [pair for pair in pairs if pair[:2] not in exact]
-    highest = max((pair[2] for pair in false), default=float("nan"))
-    n_false = sum(pair[2] >= LEAST for pair in false)
+    exact = {tuple(sorted(pair)) for group in overlap.exact_duplicates(opened) for pair in combinations(group, 2)}
+    false = [one for one in found if one[:2] not in exact]
+    alike = [shifted.correlation_at(read(row_a), read(row_b), lag)[0] for row_a, row_b, lag in false]
+    highest = max(alike, default=float("nan"))
+    n_false = sum(similarity >= shifted.MIN_CORRELATION for similarity in alike)
     click.echo(f"among the records themselves: {n_false} false, the most alike {highest}")
     click.echo(
         json.dumps(

@@ -71,15 +71,26 @@ def changes(signal_lt: npt.NDArray[np.floating], fs_hz: float) -> Change:
 def landmarks(change_s: Change) -> Landmarks:
     """The landmarks of one lead, from its row of :func:`changes`; none of a lead without beats."""
     steps = _beats(change_s)
-    steps = steps[(steps >= _BEFORE_BLOCKS * _BLOCK_STEPS)]
+    steps = steps[steps > _BEFORE_BLOCKS * _BLOCK_STEPS]
     steps = steps[steps + (_SPAN_BLOCKS - _BEFORE_BLOCKS) * _BLOCK_STEPS < len(change_s)]
     around = (np.arange(_SPAN_BLOCKS) - _BEFORE_BLOCKS) * _BLOCK_STEPS
-    seen_nb = change_s[steps[:, None] + around]
+    at_nb = steps[:, None] + around
+    # A copy may begin between two steps: what is seen is taken at equal times from the beat's own summit.
+    share_n = _beside(change_s, steps)[:, None]
+    beside_nb = change_s[at_nb + np.where(share_n < 0, -1, 1)]
+    seen_nb = change_s[at_nb] * (1 - np.abs(share_n)) + beside_nb * np.abs(share_n)
     # By its root, a QRS complex doesn't drown what tells one patient's beats from another's.
     seen_nb = np.sign(seen_nb) * np.sqrt(np.abs(seen_nb))
     size_n = np.sqrt(np.square(seen_nb).mean(axis=1, keepdims=True))
     seen_nb = np.clip(seen_nb / np.maximum(size_n, 1e-12), -4, 4)
     return Landmarks(steps.astype(np.int64), seen_nb @ _directions())
+
+
+def _beside(change_s: Change, steps: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+    """Where the summit of each beat is, from -0.5 to 0.5 steps beside it: that of a parabola."""
+    low_n, middle_n, high_n = (np.abs(change_s[steps + i]) for i in (-1, 0, 1))
+    bend_n = low_n - 2 * middle_n + high_n
+    return np.where(bend_n < 0, (low_n - high_n) / (2 * np.minimum(bend_n, -1e-12)), 0.0).astype(np.float32)
 
 
 def _beats(change_s: Change) -> npt.NDArray[np.intp]:
