@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
+from pathlib import Path
+
 import nox
 
 nox.options.sessions = ["lint", "types", "tests"]
@@ -18,6 +22,26 @@ def tests(session: nox.Session) -> None:
     """The test suite: under ten minutes on two cores."""
     install(session)
     session.run("python", "-m", "pytest", "-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", *session.posargs)
+
+
+@nox.session(python="3.11")
+def lowest(session: nox.Session) -> None:
+    """The test suite with the lowest versions that pyproject.toml allows, but for torch: its tested build."""
+    constraints = Path(session.create_tmp()) / "lowest.txt"
+    constraints.write_text(lowest_versions())
+    session.install("--constraint", str(constraints), "--editable", ".[dev]")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+def lowest_versions() -> str:
+    """Constraints for pip: each lower bound as the one version that will do."""
+    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *(one for extra in extras if extra != "dev" for one in extras[extra])]
+    bounds = dict(found.groups() for one in wanted if (found := re.fullmatch(r"([\w-]+)(?:\[.*\])?>=([\w.]+)", one)))
+    # An older torch from the same place brings gigabytes of another machine's libraries.
+    (bounds["torch"],) = re.findall(r"(?m)^torch==(.*)$", Path("constraints.txt").read_text())
+    return "\n".join(f"{name}=={version}" for name, version in sorted(bounds.items()))
 
 
 @nox.session(python="3.11")

@@ -1,7 +1,8 @@
-"""Verbs that look at stores: info, verify, records, report, plot, overlap."""
+"""Verbs that look at stores: info, verify, records, report, plot, overlap, scrub-check."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import sys
 import time
@@ -105,6 +106,33 @@ def _numbers(text: str, option: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise click.BadParameter(f"{text!r} is not a list of numbers such as 1,2,3", param_hint=option) from None
+
+
+@click.command(name="scrub-check")
+@STORE
+@AS_JSON
+@plain_errors
+def scrub_check(store: str, as_json: bool) -> None:
+    """Look for what seems to say who a patient is: dates, long numbers, names, paths, e-mail addresses, free text.
+
+    Exit status 1 if anything was found. What was found is counted and not shown: look at the rows that are named. It is
+    a search by patterns: nothing found doesn't prove that nothing is there.
+    """
+    from ecgstore.look.scrub import scrub_check as look
+    from ecgstore.storage.store import open_store
+
+    opened = open_store(store)
+    found = look(opened)
+    if as_json:
+        say_json({"path": str(store), "ok": not found, "findings": [dataclasses.asdict(one) for one in found]})
+    for one in () if as_json else found:
+        rows = f"; rows {', '.join(map(str, one.rows))}{' …' * (one.n > len(one.rows))}" if one.rows else ""
+        click.echo(f"{one.where}\tseems to hold: {one.kind}\t{one.n} times{rows}")
+    if found:
+        click.echo(f"error: {store} seems to hold what identifies; places: {len(found)}", err=True)
+        sys.exit(EXIT_ERROR)
+    if not as_json:
+        click.echo(f"{store}: nothing found in {opened.n_records} records, ids, labels and attributes")
 
 
 @click.command()
@@ -322,4 +350,4 @@ def _filter_words(settings: dict[str, Any]) -> str:
     return f"{settings['name']} ({values})"
 
 
-VERBS = (info, verify, records, report, plot, overlap)
+VERBS = (info, verify, records, report, plot, overlap, scrub_check)

@@ -1,0 +1,156 @@
+"""What in a store seems to say who a patient is: dates, long numbers, names, paths, addresses, free text.
+
+A search by patterns proves nothing: it finds what looks like the usual slips, and passes over what looks like a code.
+So a store in which nothing is found may still hold a name, and what is found may be harmless.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ecgstore.rooms import occupant, occupants
+from ecgstore.storage.store import Store
+from ecgstore.vocabularies.packaged import rows as packaged_rows
+from ecgstore.vocabularies.vocabulary import is_snomed_ct
+
+_MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
+_DAY, _MONTH, _YEAR = r"(?:0?[1-9]|[12]\d|3[01])", r"(?:0?[1-9]|1[0-2])", r"(?:1[89]|20)\d\d"
+#: What is looked for, by kind; the first kind that fits a text is said of it.
+PATTERNS = {
+    "e-mail address": re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"),
+    "path": re.compile(r"(?:^|[\s\"'=(])(?:~?/[\w.-]+/|[A-Za-z]:[\\/]|\\\\\w+\\|file:/)"),
+    "date": re.compile(
+        rf"(?<!\d)(?:{_YEAR}(?P<a>[-/._ ]?)(?:0[1-9]|1[0-2])(?P=a)(?:0[1-9]|[12]\d|3[01])"
+        rf"|{_DAY}(?P<b>[-/. ]){_MONTH}(?P=b)(?:{_YEAR}|\d\d)|{_MONTH}/{_DAY}/(?:{_YEAR}|\d\d)"
+        rf"|{_DAY}[-. ]?(?:{_MONTHS})[a-z]*[-., ]*(?:{_YEAR}|\d\d))(?!\d)",
+        re.IGNORECASE,
+    ),
+    "long number": re.compile(r"(?<![\d.])\d{7,}(?![\d.])|(?<!\d)\d{3}[- ]\d{2,3}[- ]\d{4}(?!\d)"),
+}
+_WORD = re.compile(r"[^\W\d_]{4,}")
+#: Text of more words than this, or longer, is somebody's sentence and no code.
+_MOST_WORDS, _MOST_LETTERS = 5, 60
+#: Columns whose texts are made here, of hashes and closed words.
+_OURS = {"patient_key", "lead_states", "sex", "source", "suspects", "reason", "symbol"}
+#: What a store says of how it was made, and of the terms of the sources that come with this package.
+_OURS_TOO = {
+    "format",
+    "recipe_sha256",
+    "plan_sha256",
+    "software",
+    "statistics",
+    "recipe",
+    "storage",
+    "leads",
+    "patients",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found in one place: ``where`` (table.column, or attribute), ``kind``, and in how many rows.
+
+    ``rows`` are the first few of them; empty for an attribute. What stands there is not repeated.
+    """
+
+    where: str
+    kind: str
+    n: int
+    rows: tuple[int, ...]
+
+
+def scrub_check(store: Store) -> tuple[Finding, ...]:
+    """Look through every table, attribute and id of a store for what seems to identify somebody."""
+    findings: list[Finding] = []
+    tables = {
+        "records": store.records,
+        "statements": store.statements,
+        "rejected": store.rejected,
+        "beats": store.beats,
+    }
+    for name, table in tables.items():
+        for column in table.column_names:
+            if column in _OURS or not pa.types.is_string(table.schema.field(column).type):
+                continue
+            findings += _of_column(f"{name}.{column}", table[column])
+    kinds: dict[tuple[str, str], int] = {}
+    for where, text in _texts(store.attributes):
+        if not _is_code(text) and (kind := kind_of(text)):
+            kinds[where, kind] = kinds.get((where, kind), 0) + 1
+    findings += [Finding(f"attributes.{where}", kind, n, ()) for (where, kind), n in sorted(kinds.items())]
+    return tuple(findings)
+
+
+def kind_of(text: str) -> str | None:
+    """What a text seems to hold: a kind of :data:`PATTERNS`, "name" or "free text"; None for nothing."""
+    for kind, pattern in PATTERNS.items():
+        if pattern.search(text):
+            return kind
+    words = _WORD.findall(text)
+    if any(word.lower() in _names() for word in words):
+        return "name"
+    return "free text" if len(text.split()) > _MOST_WORDS or len(text) > _MOST_LETTERS else None
+
+
+def _of_column(where: str, column: pa.ChunkedArray) -> Iterator[Finding]:
+    kinds: dict[str, list[str]] = {}
+    for text in pc.unique(column).to_pylist():
+        kind = kind_of(text) if text and not _is_code(text) else None
+        # Warnings and reasons are sentences of ours: only what is in them counts.
+        if kind is not None and not (kind == "free text" and where in ("records.warnings", "rejected.detail")):
+            kinds.setdefault(kind, []).append(text)
+    for kind, texts in sorted(kinds.items()):
+        at = pc.indices_nonzero(pc.is_in(column, pa.array(texts)))
+        yield Finding(where, kind, len(at), tuple(at[:5].to_pylist()))
+
+
+def _texts(attributes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Every text of a store's attributes that is not made here, with its place."""
+    shipped = _shipped_terms()
+    for name, value in attributes.items():
+        if name in _OURS_TOO:
+            continue
+        if name == "sources":
+            value = [one for one in value if (one.get("name"), one.get("citation", "")) not in shipped]
+        yield from _leaves(name, value)
+
+
+def _leaves(where: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield where, value
+    elif isinstance(value, Mapping):
+        for name, one in value.items():
+            yield where, str(name)
+            yield from _leaves(f"{where}.{name}" if kind_of(str(name)) is None else where, one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _leaves(where, one)
+
+
+@functools.lru_cache(maxsize=1)
+def _names() -> frozenset[str]:
+    return frozenset(row["name"] for row in packaged_rows("names"))
+
+
+def _is_code(text: str) -> bool:
+    return is_snomed_ct(text) or text in _known_codes()
+
+
+@functools.lru_cache(maxsize=1)
+def _known_codes() -> frozenset[str]:
+    """Codes, and names of codes, of the vocabularies that come with this package."""
+    tables = ("scored_2020", "scored_2021", "scp_snomed")
+    return frozenset(cell for table in tables for row in packaged_rows(table) for cell in row.values())
+
+
+@functools.lru_cache(maxsize=1)
+def _shipped_terms() -> frozenset[tuple[str, str]]:
+    terms = [occupant("ecgstore.sources", name).TERMS for name in occupants("ecgstore.sources")]
+    return frozenset((one.name, one.citation) for one in terms)
