@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import unicodedata
 from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
@@ -54,7 +55,7 @@ class EcgError(Exception):
             parts.append(f"got {got}")
         if fix is not None:
             parts.append(fix)
-        super().__init__("; ".join(parts))
+        super().__init__(visible("; ".join(parts)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)
@@ -65,6 +66,25 @@ def _rebuild(kind: type[EcgError], args: tuple[Any, ...], state: dict[str, Any])
     error.args = args
     error.__dict__.update(state)
     return error
+
+
+def visible(text: object) -> str:
+    """``text`` as one line that does nothing but stand there: what a terminal would obey or hide becomes ``\\x1b``.
+
+    That is control characters (C0 and C1), line ends, characters that turn the direction of writing or have no width,
+    halves of surrogate pairs, and whatever has no meaning yet. All other text stays as it is.
+    """
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or unicodedata.category(one) == "Zs" else _escape(one) for one in text)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if character in "\t\n\r":
+        return {"\t": "\\t", "\n": "\\n", "\r": "\\r"}[character]
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 class ConfigError(EcgError, ValueError):
