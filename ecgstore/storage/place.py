@@ -86,7 +86,7 @@ def read_part(root: Place, name: str, begin: int, end: int) -> bytes:
             file.seek(begin)
             return file.read(end - begin)
     path = cast(Any, root / name)
-    options = {} if can_list(root) else {"timeout": web.timeout(end - begin)}
+    options = {} if can_list(root) else {"timeout": web.longest_s(end - begin)}
     part = bytes(patiently(root, lambda: path.fs.cat_file(path.path, start=begin, end=end, **options)))
     if len(part) > end - begin:
         raise StoreError(

@@ -6,6 +6,7 @@ that is another one, a packed answer, a redirect to another origin and a trickle
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from typing import Any
@@ -39,12 +40,12 @@ def client_options() -> dict[str, Any]:
     }
 
 
-def timeout(n_bytes: int) -> Any:
-    """How long an answer of ``n_bytes`` may take, with its head, and how long its server may be silent."""
-    total_s = CONNECT_S + SILENCE_S + n_bytes / SLOWEST_BYTES_PER_S
-    return need("aiohttp", "remote").ClientTimeout(total=total_s, sock_connect=CONNECT_S, sock_read=SILENCE_S)
+def longest_s(n_bytes: int) -> float:
+    """Seconds that an answer of ``n_bytes`` may take, with its head."""
+    return CONNECT_S + SILENCE_S + n_bytes / SLOWEST_BYTES_PER_S
 
 
+@functools.cache  # fsspec keeps one connection for all who ask with the same options
 def _careful(http: Any) -> Any:
     class Careful(http.ClientResponse):  # type: ignore[misc]
         """An answer whose body is taken in only as far as it was asked for."""
