@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ecgstore.cli.printing import AS_JSON, EXIT_ERROR, STORE, in_words, plain_errors, progress_bars, say_json
+from ecgstore.cli.printing import AS_JSON, EXIT_ERROR, STORE, in_words, plain_errors, progress_bars, say, say_json
 from ecgstore.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -74,19 +74,17 @@ def overlap(
         say_json({"patients": patients, "exact": exact, "near": near, "shifted": parts, "note": found.note})
         return
     if found.note:
-        click.echo(f"note: {found.note}")
+        say(f"note: {found.note}")
     if found.patients:
-        click.echo(
-            f"{len(found.patients)} patients in both: {' '.join(found.patients[:5])}{' …' * (len(found.patients) > 5)}"
-        )
+        say(f"{len(found.patients)} patients in both: {' '.join(found.patients[:5])}{' …' * (len(found.patients) > 5)}")
     for one, two in exact:
-        click.echo(f"the same samples\t{one}\t{two}")
+        say("the same samples", one, two)
     for one, two, alike in near:
-        click.echo(f"nearly the same, correlation {alike:.4f}\t{one}\t{two}")
+        say(f"nearly the same, correlation {alike:.4f}", one, two)
     for one, two, alike, lag_s in parts:
-        click.echo(f"the same stretch, {lag_s:+.2f} s, correlation {alike:.4f}\t{one}\t{two}")
+        say(f"the same stretch, {lag_s:+.2f} s, correlation {alike:.4f}", one, two)
     if not found:
-        click.echo("nothing in common")
+        say("nothing in common")
 
 
 def _rows(store: Store, folds: str | None, option: str) -> Any:
@@ -137,17 +135,15 @@ def verify(store: str, deep: bool, as_json: bool) -> None:
         problems = opened.verify(deep=deep, progress=functools.partial(progress, "verify"))
     seconds = time.perf_counter() - began
     for problem in problems:
-        click.echo(f"error: {problem}", err=True)
+        say(f"error: {problem}", err=True)
     kind = "deep" if deep else "quick"
     if as_json:
         answer = {"path": str(store), "ok": not problems, "check": kind, "problems": problems}
         say_json(answer | {"fingerprint": opened.fingerprint, "seconds": round(seconds, 3)})
     elif not problems:
-        click.echo(
-            f"{store}: {opened.n_records} records, {kind} check passed in {seconds:.1f} s, {opened.fingerprint[:16]}…"
-        )
+        say(f"{store}: {opened.n_records} records, {kind} check passed in {seconds:.1f} s, {opened.fingerprint[:16]}…")
     if problems:
-        click.echo(f"error: {store} is damaged; problems: {len(problems)}", err=True)
+        say(f"error: {store} is damaged; problems: {len(problems)}", err=True)
         sys.exit(EXIT_ERROR)
 
 
@@ -183,9 +179,9 @@ def records(store: str, rejected: bool, where: str, columns: str | None, head: i
     if as_json:
         say_json(rows)
         return
-    click.echo("\t".join(table.column_names))
+    say(*table.column_names)
     for row in rows:
-        click.echo("\t".join("" if value is None else str(value) for value in row.values()))
+        say(*("" if value is None else value for value in row.values()))
 
 
 @click.command()
@@ -207,7 +203,7 @@ def report(store: str, out: Path | None, pages: int) -> None:
     from ecgstore.storage.store import open_store
 
     beside = Path(store).name if "://" in store else store.rstrip("/")
-    click.echo(write(open_store(store), out or Path(f"{beside}.html"), pages))
+    say(write(open_store(store), out or Path(f"{beside}.html"), pages))
 
 
 @click.command()
@@ -222,7 +218,7 @@ def plot(store: str, record_id: str, out: Path) -> None:
 
     opened = open_store(store)
     page(opened.read(record_id), out, caption=", ".join(_filter_words(one) for one in opened.recipe["filters"]))
-    click.echo(out)
+    say(out)
 
 
 def _short(value: Any) -> Any:
@@ -305,21 +301,22 @@ def _print_about(about: dict[str, Any]) -> None:
         rows["source"] = " ".join(filter(None, (source["name"], source["version"], source["licence"], f"({share})")))
         rows["cite"] = " ".join(filter(None, (source["citation"], source["doi"] and f"doi:{source['doi']}"))) or "–"
     for name, value in rows.items():
-        click.echo(f"{click.style(f'{name:<12}', bold=True)} {value}")
+        say(value, label=name)
 
 
 def _noise_row(about: dict[str, Any]) -> dict[str, str]:
     noise = about["noise"]
     if noise is None:
         return {}
-    strength = f"level {noise['level']}" if noise["snr_db"] is None else f"{noise['snr_db']:g} dB"
+    strength = f"level {noise['level']}" if noise.get("snr_db") is None else f"{noise['snr_db']:g} dB"
     onto = f", on {about['parent'][:16]}…" if about["parent"] else ""
     return {"noise": f"{noise['kind']} at {strength}, seed {noise['seed']}{onto}"}
 
 
 def _filter_words(settings: dict[str, Any]) -> str:
-    values = ", ".join(f"{name} {value:g}" for name, value in settings.items() if name != "name")
-    return f"{settings['name']} ({values})"
+    values = ((name, value) for name, value in settings.items() if name != "name")
+    words = (f"{name} {value:g}" if isinstance(value, int | float) else f"{name} {value}" for name, value in values)
+    return f"{settings['name']} ({', '.join(words)})"
 
 
 VERBS = (info, verify, records, report, plot, overlap)
