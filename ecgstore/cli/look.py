@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ecgstore.cli.printing import AS_JSON, EXIT_ERROR, STORE, in_words, plain_errors, progress_bars, say, say_json
-from ecgstore.errors import ConfigError
+from ecgstore.errors import ConfigError, IntegrityError
 
 if TYPE_CHECKING:
     from ecgstore.storage.store import Store
@@ -123,13 +123,27 @@ def info(store: str, as_json: bool) -> None:
 @click.command()
 @STORE
 @click.option("--deep", is_flag=True, help="Read every byte: hash each object, decode each shard, check each record.")
+@click.option(
+    "--fingerprint",
+    metavar="EXPECTED",
+    help="Refuse any store but the one with this fingerprint: all of it, or its first 32 digits or more.",
+)
 @AS_JSON
 @plain_errors
-def verify(store: str, deep: bool, as_json: bool) -> None:
-    """Check that a store is whole: exit status 0 if it is, 1 with one line per problem if not."""
+def verify(store: str, deep: bool, fingerprint: str | None, as_json: bool) -> None:
+    """Check that a store is whole: exit status 0 if it is, 1 with one line per problem if not.
+
+    That a store is whole says nothing about who made it: anybody can seal one. With --fingerprint and --deep it is also
+    the very store whose fingerprint you were told.
+    """
     from ecgstore.storage.store import open_store
 
+    expected = None if fingerprint is None else _fingerprint(fingerprint)
     opened = open_store(store)
+    if expected is not None and not opened.fingerprint.startswith(expected):
+        raise IntegrityError(
+            "this is not the store that you expect", where=store, expected=expected, got=opened.fingerprint
+        )
     began = time.perf_counter()
     with progress_bars({"verify": "verifying"}) as progress:
         problems = opened.verify(deep=deep, progress=functools.partial(progress, "verify"))
@@ -145,6 +159,14 @@ def verify(store: str, deep: bool, as_json: bool) -> None:
     if problems:
         say(f"error: {store} is damaged; problems: {len(problems)}", err=True)
         sys.exit(EXIT_ERROR)
+
+
+def _fingerprint(text: str) -> str:
+    """128 bits at least: no one can make another store that begins with them."""
+    digits = text.strip().lower().removesuffix("…")
+    if not 32 <= len(digits) <= 64 or set(digits) - set("0123456789abcdef"):
+        raise click.BadParameter("a fingerprint has 64 hexadecimal digits; give 32 or more", param_hint="--fingerprint")
+    return digits
 
 
 @click.command()

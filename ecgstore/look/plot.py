@@ -280,13 +280,14 @@ def _draw_paper(axes: Axes, layout: _Layout) -> None:
 
 def _draw_text(axes: Axes, layout: _Layout, title: str, about: list[str], foot: list[str]) -> None:
     top_mm = LINE_MM * len(about)
-    axes.text(MARGIN_MM, top_mm + 2.6, visible(title), **_PLAIN, color=TEXT, fontsize=12, fontweight="bold", va="baseline")
+    style: dict[str, Any] = {**_PLAIN, "color": TEXT, "va": "baseline"}
+    axes.text(MARGIN_MM, top_mm + 2.6, visible(title), fontsize=12, fontweight="bold", **style)
     for line, text in enumerate(about):
         y_mm = top_mm - LINE_MM * (line + 1) + 2.2
-        axes.text(MARGIN_MM, y_mm, text, **_PLAIN, color=TEXT, fontsize=8.5, va="baseline")
+        axes.text(MARGIN_MM, y_mm, text, fontsize=8.5, **style)
     for line, text in enumerate(foot):
         y_mm = FOOT_MM - layout.height_mm - 4.8 - LINE_MM * line
-        axes.text(MARGIN_MM, y_mm, text, **_PLAIN, color=FAINT, fontsize=8.5, va="baseline")
+        axes.text(MARGIN_MM, y_mm, text, fontsize=8.5, **{**style, "color": FAINT})
 
 
 def _draw_pulse(axes: Axes, y_mm: float, scale: _Scale) -> None:
@@ -305,7 +306,9 @@ def _draw_strip(axes: Axes, record: Record, strip: Strip, row_mm: float, scale: 
     x_mm = strip.x_mm + np.arange(signal_mv_t.size) / record.fs_hz * scale.speed_mm_s
     rest_mv = _rest_mv(record.signal_mv_lt[lead])
     y_mm = strip.y_mm + (signal_mv_t - rest_mv) * scale.gain_mm_mv
-    axes.plot(x_mm, y_mm, color=INK, linewidth=0.8, solid_joinstyle="round", gid=f"trace {visible(strip.lead)}", zorder=3)
+    axes.plot(
+        x_mm, y_mm, color=INK, linewidth=0.8, solid_joinstyle="round", gid=f"trace {visible(strip.lead)}", zorder=3
+    )
     for begin_mm, end_mm in _gaps(signal_mv_t, x_mm):
         _draw_gap(axes, begin_mm, end_mm, strip.y_mm, row_mm)
     if strip.x_mm > MARGIN_MM + GUTTER_MM:

@@ -6,9 +6,10 @@ import errno
 import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,11 @@ from ecgstore.storage.limits import FIX, limits
 from ecgstore.storage.objects import Objects
 from ecgstore.storage.place import Place, is_remote, patiently, place, refuse_whole_files_only
 from ecgstore.storage.where import rows_where
+
+T = TypeVar("T")
+
+#: So large an object is hashed in a thread while it is parsed.
+PARSED_MEANWHILE_BYTES = 1 << 20
 
 REPLACED = "the store was replaced by another one while it was open"
 
@@ -85,16 +91,17 @@ class Store:
     def __init__(self, root: Place, objects: Objects, sealed: manifest.Manifest) -> None:
         self._root, self._objects, self._manifest = root, objects, sealed
         bounds = limits()
-        said = validate.parse_json(self._sealed_bytes(layout.ROOT, bounds.root_bytes), root, bounds.root_bytes)
+        said = self._json(layout.ROOT, bounds.root_bytes)
         self._attributes = validate.check_root(said, sealed.format_version, sealed.plan_sha256, root / layout.ROOT)
-        content = self._sealed_bytes(layout.SIGNAL_JSON, bounds.array_bytes)
+        self._metadata = self._json(layout.SIGNAL_JSON, bounds.array_bytes)
         where = root / layout.SIGNAL_JSON
-        self._metadata = validate.parse_json(content, where, bounds.array_bytes)
         self.total_samples = validate.check_array(self._metadata, self._attributes, sealed.objects, where)
-        self.records: pa.Table = self._table(layout.RECORDS)
+        self.records: pa.Table = self._table(layout.RECORDS, self._check_records)
         """One row per record; the row number is the record's number. Columns: docs/format.md."""
-        where = root / layout.RECORDS
-        validate_tables.check_records(self.records, self._attributes, self.total_samples, where)
+
+    def _json(self, name: str, most_bytes: int) -> dict[str, Any]:
+        where = self._root / name
+        return self._sealed(name, most_bytes, lambda content: validate.parse_json(content, where, most_bytes))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self.path, self.fingerprint)
@@ -195,9 +202,8 @@ class Store:
     @functools.cached_property
     def statements(self) -> pa.Table:
         """One row per statement: row, code, system, likelihood (percent, null where not stated)."""
-        table = self._table(layout.STATEMENTS)
-        validate_tables.check_statements(table, self.n_records, self._root / layout.STATEMENTS)
-        return table
+        check = validate_tables.check_statements
+        return self._table(layout.STATEMENTS, lambda table, where: check(table, where, self.n_records))
 
     @functools.cached_property
     def lead_quality(self) -> pa.Table:
@@ -206,30 +212,35 @@ class Store:
             if self.encoding == "adc":
                 validate.refuse("a raw store needs the gain of each lead", self.path, layout.LEADS)
             return pa.table({})
-        table = self._table(layout.LEADS)
-        validate_tables.check_leads(table, self.n_records, self._attributes, self._root / layout.LEADS)
-        return table
+        check = validate_tables.check_leads
+        return self._table(layout.LEADS, lambda table, where: check(table, where, self.n_records, self._attributes))
 
     @functools.cached_property
     def beats(self) -> pa.Table:
         """One row per beat or other annotation: row, sample in the record, symbol. Empty in format 1."""
         if layout.BEATS not in self._manifest.objects:
             return pa.table({})
-        table = self._table(layout.BEATS)
-        validate_tables.check_beats(table, self.column("n_samples"), self._root / layout.BEATS)
-        return table
+        n_samples = self.column("n_samples")
+        return self._table(layout.BEATS, lambda table, where: validate_tables.check_beats(table, where, n_samples))
 
     @functools.cached_property
     def rejected(self) -> pa.Table:
         """One row per record that was left out: record_id, reason, detail."""
-        table = self._table(layout.REJECTED)
-        validate_tables.check_rejected(table, self._root / layout.REJECTED)
-        return table
+        return self._table(layout.REJECTED, validate_tables.check_rejected)
 
-    def _table(self, name: str) -> pa.Table:
-        where = self._root / name
-        content = self._sealed_bytes(name, limits().table_bytes)
-        return validate_tables.read_table(content, name, len(self.leads), self.format_version, where)
+    def _table(self, name: str, check: Callable[[pa.Table, object], None]) -> pa.Table:
+        """A table, once it is the one that was sealed and ``check`` passes it."""
+        where, n_leads, version = self._root / name, len(self.leads), self.format_version
+
+        def parse(content: bytes) -> pa.Table:
+            table = validate_tables.read_table(content, name, n_leads, version, where)
+            check(table, where)
+            return validate_tables.plain_texts(table, where)
+
+        return self._sealed(name, limits().table_bytes, parse)
+
+    def _check_records(self, table: pa.Table, where: object) -> None:
+        validate_tables.check_records(table, where, self._attributes, self.total_samples)
 
     @functools.cached_property
     def _array(self) -> Any:
@@ -537,8 +548,8 @@ class Store:
                 got=size,
             )
 
-    def _sealed_bytes(self, name: str, most_bytes: int) -> bytes:
-        """Read an object whole and make sure that it is the one that was sealed."""
+    def _sealed(self, name: str, most_bytes: int, parse: Callable[[bytes], T]) -> T:
+        """What ``parse`` makes of an object, once it is the one that was sealed."""
         where, stated = self._root / name, self._manifest.objects[name]
         if stated.size > most_bytes:
             validate.refuse("a file of the store is too large", where, f"{most_bytes} bytes at most", stated.size, FIX)
@@ -547,10 +558,24 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             self._refuse_replaced(certainly=True)
             raise IntegrityError("an object of the store is missing", where=where) from None
-        if len(content) != stated.size or hashlib.sha256(content).hexdigest() != stated.sha256:
-            self._refuse_replaced(certainly=True)
-            raise IntegrityError("an object was changed after the store was sealed", where=where)
-        return content
+        if len(content) != stated.size:
+            self._refuse_changed(where)
+        if len(content) < PARSED_MEANWHILE_BYTES:
+            if hashlib.sha256(content).hexdigest() != stated.sha256:
+                self._refuse_changed(where)
+            return parse(content)
+        with ThreadPoolExecutor(1) as thread:
+            hashed = thread.submit(lambda: hashlib.sha256(content).hexdigest())
+            try:
+                parsed = parse(content)
+            finally:
+                if hashed.result() != stated.sha256:  # then whatever parse says of it is beside the point
+                    self._refuse_changed(where)
+        return parsed
+
+    def _refuse_changed(self, where: object) -> NoReturn:
+        self._refuse_replaced(certainly=True)
+        raise IntegrityError("an object was changed after the store was sealed", where=where)
 
     def _refuse_replaced(self, *, certainly: bool = False) -> None:
         """Raise IntegrityError if another store stands in the place of the one that was opened.

@@ -40,7 +40,10 @@ _STRING = pa.string()
 
 
 def read_table(content: bytes, name: str, n_leads: int, version: int, where: object) -> pa.Table:
-    """The table ``name`` from the bytes of its Parquet file, with the columns and types of the format."""
+    """The table ``name`` from the bytes of its Parquet file, with the columns and types of the format.
+
+    Some texts may come as indices into a list of texts, until :func:`plain_texts` has weighed them.
+    """
     try:
         file = pq.ParquetFile(
             pa.BufferReader(content), thrift_string_size_limit=_THRIFT_BYTES, thrift_container_size_limit=_THRIFT_ITEMS
@@ -49,8 +52,7 @@ def read_table(content: bytes, name: str, n_leads: int, version: int, where: obj
         if weighed := _texts_to_weigh(file.metadata):
             file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=weighed)
         # Not by read_table, and not in its threads: see tables.from_parquet.
-        read = file.read(use_threads=False)
-        return _plain_texts(read, where)
+        return file.read(use_threads=False)
     except (pa.ArrowException, OSError, ValueError, TypeError, MemoryError, OverflowError) as error:
         refuse("a table can't be read", where, got=" ".join(str(error).split())[:160] or type(error).__name__)
 
@@ -128,52 +130,60 @@ def _texts_to_weigh(about: pq.FileMetaData) -> list[str]:
     return sorted(found)
 
 
-def _plain_texts(table: pa.Table, where: object) -> pa.Table:
+def plain_texts(table: pa.Table, where: object) -> pa.Table:
     """Texts as such, once it is known that they are short enough, and UTF-8."""
     room = limits().decoded_bytes
     for i, field in enumerate(table.schema):
+        column = table.column(i)
         if pa.types.is_dictionary(field.type):
-            column = table.column(i)
             for chunk in column.chunks:
-                lengths = pc.binary_length(chunk.dictionary)
-                _refuse_long(field.name, lengths, where)
-                room -= pc.sum(pc.take(lengths, chunk.indices)).as_py() or 0
-            if room < 0:
-                refuse("a table is too large in memory", where, f"{limits().decoded_bytes} bytes at most", fix=FIX)
+                longest = _refuse_long(field.name, chunk.dictionary, where)
+                _refuse_other_text(field.name, chunk.dictionary, where)
+                if (n_bytes := longest * len(chunk)) > room:  # that is the most it can be; now for what it is
+                    n_bytes = pc.sum(pc.take(pc.binary_length(chunk.dictionary), chunk.indices)).as_py() or 0
+                room -= n_bytes
+                if room < 0:
+                    most = f"{limits().decoded_bytes} bytes at most"
+                    refuse("a table is too large in memory", where, most, fix=FIX)
             table = table.set_column(i, field.name, column.cast(_STRING))
         elif field.type == _STRING:
-            _refuse_long(field.name, pc.binary_length(table.column(i)), where)
-        if pa.types.is_string(field.type) or pa.types.is_dictionary(field.type):
-            _refuse_other_text(field.name, table.column(i), where)
+            for chunk in column.chunks:
+                _refuse_long(field.name, chunk, where)
+                _refuse_other_text(field.name, chunk, where)
     return table
 
 
-def _refuse_long(name: str, lengths: pa.Array, where: object) -> None:
+def _refuse_long(name: str, texts: pa.Array, where: object) -> int:
+    """Bytes of the longest text, or more where all together are no longer than one may be."""
     most = limits().id_bytes if name in ("record_id", "source", "patient_key") else limits().text_bytes
-    longest = pc.max(lengths).as_py() or 0
+    data = texts.buffers()[2]
+    if data is None or data.size <= most:
+        return 0 if data is None else int(data.size)
+    longest = int(pc.max(pc.binary_length(texts)).as_py() or 0)
     if longest > most:
         refuse(f"a text in column {name} is too long", where, f"{most} bytes at most", longest, FIX)
+    return longest
 
 
-def _refuse_other_text(name: str, column: pa.ChunkedArray, where: object) -> None:
+def _refuse_other_text(name: str, texts: pa.Array, where: object) -> None:
     """Arrow takes any bytes for a text. Looked at one by one only where not all are ASCII."""
-    for chunk in column.chunks:
-        data = chunk.buffers()[2]
-        if data is None or len(data) == 0:
-            continue
-        byte = np.frombuffer(data, np.uint8)
-        whole = byte[: len(byte) // 8 * 8].view(np.uint64)
-        if np.bitwise_or.reduce(whole) & np.uint64(0x8080808080808080) or (byte[len(whole) * 8 :] > 127).any():
-            try:
-                chunk.validate(full=True)
-            except pa.ArrowInvalid:
-                refuse(f"column {name} holds a text that is not UTF-8", where)
+    data = texts.buffers()[2]
+    if data is None:
+        return
+    byte = np.frombuffer(data, np.uint8)
+    n_words = len(byte) // 8
+    is_ascii = not np.bitwise_or.reduce(byte[: 8 * n_words].view(np.uint64)) & np.uint64(0x8080808080808080)
+    if not is_ascii or (byte[8 * n_words :] > 127).any():
+        try:
+            texts.validate(full=True)
+        except pa.ArrowInvalid:
+            refuse(f"column {name} holds a text that is not UTF-8", where)
 
 
 # --- the columns --------------------------------------------------------------------------------------------------
 
 
-def check_records(table: pa.Table, attributes: Mapping[str, Any], total_samples: int, where: object) -> None:
+def check_records(table: pa.Table, where: object, attributes: Mapping[str, Any], total_samples: int) -> None:
     """Every record lies within the signal, apart from all others; every value is one that the format knows."""
     _refuse_null(table, _STATED, where)
     start, n_samples = (table[name].to_numpy() for name in ("start", "n_samples"))
@@ -204,18 +214,19 @@ def _check_places(
 ) -> None:
     if not len(start):
         return
-    if start.min() < 0 or n_samples.min() < 1 or start.max() > total_samples or n_samples.max() > total_samples:
+    if start.min() < 0 or n_samples.min() < 1 or max(start.max(), n_samples.max()) > total_samples:
         refuse("a record lies outside the signal", where, f"within 0 to {total_samples}")
     end = start + n_samples
-    if end.max() > total_samples:
-        refuse("a record lies outside the signal", where, f"within 0 to {total_samples}", int(end.max()))
     if (start[1:] < end[:-1]).any():
         refuse("records overlap, or don't stand in the order of their start", where)
-    first = start // shard_samples
-    if (first != shard).any():
+    if end[-1] > total_samples:
+        refuse("a record lies outside the signal", where, f"within 0 to {total_samples}", int(end[-1]))
+    begin_of_shard = shard.astype(np.int64) * shard_samples
+    offset = start - begin_of_shard
+    if offset.min() < 0 or offset.max() >= shard_samples:
         refuse("column shard is not the shard in which a record starts", where)
-    astride = first != (end - 1) // shard_samples
-    if (astride & ((start % shard_samples != 0) | (n_samples <= shard_samples))).any():
+    astride = end - begin_of_shard > shard_samples
+    if (astride & (offset > 0)).any():
         refuse("a record straddles two shards", where)
 
 
@@ -225,7 +236,7 @@ def check_unique_ids(table: pa.Table, where: object) -> None:
         refuse("records share an id", where, f"{len(table)} ids", n_ids)
 
 
-def check_leads(table: pa.Table, n_records: int, attributes: Mapping[str, Any], where: object) -> None:
+def check_leads(table: pa.Table, where: object, n_records: int, attributes: Mapping[str, Any]) -> None:
     """One row per record; in a raw store, a gain and a baseline for each lead."""
     _check_rows(table, n_records, where)
     if attributes["counts_per_mv"] is not None:
@@ -240,7 +251,7 @@ def check_leads(table: pa.Table, n_records: int, attributes: Mapping[str, Any], 
             refuse("a gain is zero, or no number", where)
 
 
-def check_statements(table: pa.Table, n_records: int, where: object) -> None:
+def check_statements(table: pa.Table, where: object, n_records: int) -> None:
     """Each of a record that is there, in the order of the records."""
     _refuse_null(table, ["row", "code", "system"], where)
     _check_row_numbers(table, n_records, where)
@@ -249,7 +260,7 @@ def check_statements(table: pa.Table, n_records: int, where: object) -> None:
         refuse("a likelihood is no number", where)
 
 
-def check_beats(table: pa.Table, n_samples: npt.NDArray[np.int64], where: object) -> None:
+def check_beats(table: pa.Table, where: object, n_samples: npt.NDArray[np.int64]) -> None:
     """Each within a record that is there, in the order of the records. ``n_samples``: of each record."""
     _refuse_null(table, ["row", "sample", "symbol"], where)
     _check_row_numbers(table, len(n_samples), where)
@@ -298,13 +309,20 @@ def _all(column: pa.ChunkedArray) -> bool:
     return pc.all(column).as_py() in (True, None)
 
 
+def _words(column: pa.ChunkedArray) -> list[Any]:
+    """Each text of a column once, or more of them than that."""
+    if pa.types.is_dictionary(column.type):
+        return [word for chunk in column.chunks for word in chunk.dictionary.to_pylist()]
+    return list(pc.unique(column).to_pylist())
+
+
 def _check_words(table: pa.Table, name: str, known: set[str], where: object) -> None:
-    for word in pc.unique(table[name]).to_pylist():
+    for word in _words(table[name]):
         if word is not None and word not in known:
             refuse(f"column {name} holds a word that it can't", where, " or ".join(sorted(known)[:4]), word)
 
 
 def _check_letters(table: pa.Table, n_leads: int, where: object) -> None:
-    for states in pc.unique(table["lead_states"]).to_pylist():
+    for states in _words(table["lead_states"]):
         if len(states) != n_leads or set(states) - set("mdab"):
             refuse("lead_states are wrong", where, f"{n_leads} letters out of m, d, a, b", states)
