@@ -62,7 +62,12 @@ def change(root: Path, rng: random.Random) -> None:
     """Change one thing of a store."""
     if rng.random() < 0.5:
         name = rng.choice(JSON_FILES)
-        content = json.loads((root / name).read_text(encoding="utf-8"))
+        try:
+            content = json.loads((root / name).read_text(encoding="utf-8"))
+        except (ValueError, RecursionError):
+            return  # an earlier change has broken it already
+        if not isinstance(content, dict):
+            return
         change_json(content, rng)
         text = json.dumps(content)
         if rng.random() < 0.05:
@@ -143,7 +148,7 @@ def reseal(root: Path) -> None:
     path = root / layout.MANIFEST
     try:
         said = json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return
     if not isinstance(said, dict) or not isinstance(said.get("objects"), dict):
         return

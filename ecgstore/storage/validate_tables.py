@@ -145,7 +145,10 @@ def plain_texts(table: pa.Table, where: object) -> pa.Table:
                 if room < 0:
                     most = f"{limits().decoded_bytes} bytes at most"
                     refuse("a table is too large in memory", where, most, fix=FIX)
-            table = table.set_column(i, field.name, column.cast(_STRING))
+            try:
+                table = table.set_column(i, field.name, column.cast(_STRING))
+            except (pa.ArrowException, MemoryError) as error:  # more than 2 GB in one piece
+                refuse("a table can't be read", where, got=" ".join(str(error).split())[:160])
         elif field.type == _STRING:
             for chunk in column.chunks:
                 _refuse_long(field.name, chunk, where)
