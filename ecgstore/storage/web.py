@@ -118,7 +118,7 @@ async def _body_of(response: Any, http: Any) -> bytes:
             )
         if (now := time.monotonic()) - minute >= MINUTE_S:
             if len(body) - so_far < SLOWEST_BYTES_PER_S * MINUTE_S:
-                raise http.ServerTimeoutError(f"less than {SLOWEST_BYTES_PER_S} bytes per second")
+                raise http.ClientPayloadError(f"less than {SLOWEST_BYTES_PER_S} bytes per second")
             minute, so_far = now, len(body)
     if given is not None and len(body) != int(given[2]) - int(given[1]) + 1:
         raise http.ClientPayloadError("the answer ended early")

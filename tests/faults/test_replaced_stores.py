@@ -110,6 +110,7 @@ def test_fifty_rounds_of_creating_and_reading(source, tmp_path):
         versions.append(tmp_path / f"{filtered}.ecg")
     right = {open_store(one).fingerprint: read_all(open_store(one)) for one in versions}
     shutil.copytree(versions[0], out)
+    wrong: list[str] = []
 
     def read_again_and_again():
         while not stop.is_set():

@@ -420,10 +420,10 @@ def test_https_is_never_left_and_has_to_be_proved(tmp_path: Path, monkeypatch: p
 
 
 def test_a_trickle_is_given_up(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "MINUTE_S", 0.0)  # every block is judged, and none brings so much
-    monkeypatch.setattr(http, "SLOWEST_BYTES_PER_S", 1 << 40)
+    monkeypatch.setattr(http, "MINUTE_S", 1e-9)  # every block is judged, and none brings so much
+    monkeypatch.setattr(http, "SLOWEST_BYTES_PER_S", 10**15)
     monkeypatch.setattr(http, "ATTEMPTS", 1)
-    with pytest.raises(SourceError, match="less than 1099511627776 bytes per second"):
+    with pytest.raises(SourceError, match="less than 1000000000000000 bytes per second"):
         fetch.fetch(server.url, tmp_path)
 
 
