@@ -11,6 +11,7 @@
     │   ├── StoreIncomplete        never sealed
     │   ├── StoreFormatError       not a store, or one of another format version
     │   ├── IntegrityError         bytes are not those that were sealed
+    │   │   └── StoreReplaced      another store has taken the place of the one that was opened
     │   └── StoreUnreachable       on another machine that doesn't answer
     └── MissingExtra (ImportError) names the extra to install
 
@@ -154,6 +155,10 @@ class StoreFormatError(StoreError):
 
 class IntegrityError(StoreError):
     """Bytes are missing, or not those that were sealed."""
+
+
+class StoreReplaced(IntegrityError):
+    """Another store has taken the place of the one that was opened: open it again."""
 
 
 class StoreUnreachable(StoreError):

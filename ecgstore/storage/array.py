@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import struct
 import warnings
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
@@ -23,6 +24,9 @@ from ecgstore.storage import layout
 
 #: Name of an object, first byte, end.
 ReadPart = Callable[[str, int, int], bytes]
+
+#: In the index of a shard, offset and length of a chunk without a sample.
+_ABSENT = 2**64 - 1
 
 
 def create_array(root: Path, codec: str, n_leads: int, total_samples: int, shard_samples: int) -> None:
@@ -67,10 +71,41 @@ def read_array(metadata: Mapping[str, Any], sizes: Mapping[str, int], read: Read
     ``sizes``: bytes of each shard's object by its name in the store; ``read``: the bytes of one from begin up to end.
     """
     _pass_over_the_remark_on_pcodec()
-    if any(codec["name"] == "numcodecs.pcodec" for codec in metadata["codecs"][0]["configuration"]["codecs"]):
+    sharding = metadata["codecs"][0]["configuration"]
+    names = [codec["name"] for codec in sharding["codecs"]]
+    if "numcodecs.pcodec" in names:
         need("pcodec", "pcodec")
-    content = json.dumps(metadata).encode()
-    return zarr.open_array(_Sealed(content, sizes, read), mode="r", zarr_format=3)
+    n_leads, chunk_samples = sharding["chunk_shape"]
+    n_chunks = metadata["chunk_grid"]["configuration"]["chunk_shape"][1] // chunk_samples
+    chunks = _Chunks(n_chunks, 2 * n_leads * chunk_samples if "blosc" in names else None)
+    return zarr.open_array(_Sealed(json.dumps(metadata).encode(), sizes, read, chunks), mode="r", zarr_format=3)
+
+
+class _Chunks(NamedTuple):
+    """What the chunks of a shard are; ``n_bytes`` is what one unpacks to, None where its head doesn't say so."""
+
+    n_chunks: int
+    n_bytes: int | None
+
+    def check(self, part: bytes, byte_range: Any) -> None:
+        """Raise ValueError where a chunk claims another size than it has: the codec would believe it.
+
+        zarr asks for a whole shard, for its index at the end, or for one chunk.
+        """
+        if self.n_bytes is None or isinstance(byte_range, SuffixByteRequest):
+            return
+        if isinstance(byte_range, RangeByteRequest):
+            return self._check_one(memoryview(part))
+        index = np.frombuffer(part, "<u8", 2 * self.n_chunks, len(part) - 16 * self.n_chunks - 4)
+        for offset, length in index.reshape(-1, 2).tolist():
+            if (offset, length) != (_ABSENT, _ABSENT):
+                self._check_one(memoryview(part)[offset : offset + length])
+        return None
+
+    def _check_one(self, chunk: memoryview) -> None:
+        unpacked, _, packed = struct.unpack_from("<III", chunk, 4) if len(chunk) > 20 else (0, 0, 0)
+        if unpacked != self.n_bytes or packed != len(chunk) - 4:  # its CRC-32C stands behind it
+            raise ValueError("a chunk claims another size than it has")
 
 
 class _Sealed(ZarrStore):
@@ -78,9 +113,9 @@ class _Sealed(ZarrStore):
 
     supports_writes = supports_deletes = supports_partial_writes = supports_listing = False
 
-    def __init__(self, metadata: bytes, sizes: Mapping[str, int], read: ReadPart) -> None:
+    def __init__(self, metadata: bytes, sizes: Mapping[str, int], read: ReadPart, chunks: _Chunks) -> None:
         super().__init__(read_only=True)
-        self._metadata, self._sizes, self._read = metadata, sizes, read
+        self._metadata, self._sizes, self._read, self._chunks = metadata, sizes, read, chunks
 
     def __eq__(self, other: object) -> bool:
         return self is other
@@ -93,8 +128,9 @@ class _Sealed(ZarrStore):
         name = f"{layout.SIGNAL}/{key}"
         if name not in self._sizes:
             return None
-        begin, end = _span(byte_range, self._sizes[name])
-        return prototype.buffer.from_bytes(await asyncio.to_thread(self._read, name, begin, end))
+        part = await asyncio.to_thread(self._read, name, *_span(byte_range, self._sizes[name]))
+        self._chunks.check(part, byte_range)
+        return prototype.buffer.from_bytes(part)
 
     async def get_partial_values(self, prototype: Any, key_ranges: Any) -> Any:
         return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ecgstore.errors import ConfigError, EcgError, IntegrityError, StoreError, StoreUnreachable, nearest
+from ecgstore.errors import ConfigError, EcgError, IntegrityError, StoreError, StoreReplaced, StoreUnreachable, nearest
 from ecgstore.record import Beat, LeadState, Record, Statement, Terms
 from ecgstore.storage import layout, manifest, validate, validate_tables
 from ecgstore.storage.array import read_array
@@ -77,7 +77,7 @@ def open_store(path: str | Path) -> Store:
 def _reopen(path: str, fingerprint: str) -> Store:
     store = open_store(path)
     if store.fingerprint != fingerprint:
-        raise IntegrityError(REPLACED, where=path, fix="open it again")
+        raise StoreReplaced(REPLACED, where=path, fix="open it again")
     return store
 
 
@@ -85,7 +85,7 @@ class Store:
     """A sealed store. Made by :func:`open_store`; never changes, and never changes anything.
 
     What is read belongs together: where another store takes the place of this one, reading goes on with the old one as
-    long as that is there, and then raises IntegrityError. Stores may be used by several threads, and pickled.
+    long as that is there, and then raises StoreReplaced. Stores may be used by several threads, and pickled.
     """
 
     def __init__(self, root: Place, objects: Objects, sealed: manifest.Manifest) -> None:
@@ -578,7 +578,7 @@ class Store:
         raise IntegrityError("an object was changed after the store was sealed", where=where)
 
     def _refuse_replaced(self, *, certainly: bool = False) -> None:
-        """Raise IntegrityError if another store stands in the place of the one that was opened.
+        """Raise StoreReplaced if another store stands in the place of the one that was opened.
 
         ``certainly``: something is wrong already, so look at the manifest itself.
         """
@@ -591,7 +591,7 @@ class Store:
         except EcgError:
             is_current = False
         if not is_current:
-            raise IntegrityError(REPLACED, where=self.path, fix="open it again")
+            raise StoreReplaced(REPLACED, where=self.path, fix="open it again")
 
 
 def _rows_of(table: pa.Table, row: int) -> list[dict[str, Any]]:

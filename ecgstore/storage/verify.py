@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ecgstore.errors import EcgError, IntegrityError, StoreUnreachable, visible
+from ecgstore.errors import EcgError, IntegrityError, StoreReplaced, StoreUnreachable, visible
 from ecgstore.storage import layout, manifest, validate, validate_tables
 from ecgstore.storage.manifest import Manifest
 from ecgstore.storage.objects import Objects
@@ -48,7 +48,7 @@ def _problems_of_tables(store: Store, bad: set[str]) -> list[str]:
         if name not in bad:
             try:
                 check()
-            except StoreUnreachable:
+            except (StoreReplaced, StoreUnreachable):
                 raise
             except EcgError as error:
                 problems.append(f"{name}: {error}")
@@ -68,6 +68,8 @@ def _problems_of_records(store: Store, shard: int, crc32: dict[int, int]) -> lis
     """``crc32`` holds those of records that began in a shard before, as far as they were read."""
     try:
         signal = store.read_shard(shard)
+    except StoreReplaced:
+        raise
     except IntegrityError as error:
         return [str(error)]
     problems = []

@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ecgstore import NOT_RECORDED, ConfigError, IntegrityError, Store
+from ecgstore import NOT_RECORDED, ConfigError, IntegrityError, Store, StoreReplaced
 from ecgstore.inner import visible
 from ecgtrain.data.plan import BatchPlan, Int64
 
@@ -222,6 +222,8 @@ def fill(
         source, shard = job
         try:
             pieces = source.pieces(shard)
+        except StoreReplaced:  # what is left of the old store is no reason to go on
+            raise
         except IntegrityError as error:
             return error
         put_all(pieces)

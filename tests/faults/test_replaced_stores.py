@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ecgstore import IngestSettings, IntegrityError, Store, StoreError, ingest_folder, open_store
+from ecgstore import IngestSettings, Store, StoreError, StoreReplaced, ingest_folder, open_store
 
 REPLACED = "the store was replaced by another one while it was open; .*open it again"
 
@@ -46,15 +46,15 @@ def test_an_open_store_never_gives_samples_of_the_next_one(source, tmp_path):
     assert same(read_all(pickle.loads(pickled)), old)
     ingest(source, tmp_path / "out.ecg", filtered=True, overwrite=True)
     for one in (store, untouched):
-        with pytest.raises(IntegrityError, match=REPLACED):
+        with pytest.raises(StoreReplaced, match=REPLACED):
             one.read_shard(0)
-        with pytest.raises(IntegrityError, match=REPLACED):
+        with pytest.raises(StoreReplaced, match=REPLACED):
             one.read("a")
-        with pytest.raises(IntegrityError, match=REPLACED):
+        with pytest.raises(StoreReplaced, match=REPLACED):
             one.read("b", stop_s=1)
-    with pytest.raises(IntegrityError, match=REPLACED):
+    with pytest.raises(StoreReplaced, match=REPLACED):
         _ = untouched.statements
-    with pytest.raises(IntegrityError, match=REPLACED):
+    with pytest.raises(StoreReplaced, match=REPLACED):
         pickle.loads(pickled)
     assert not same(read_all(open_store(tmp_path / "out.ecg")), old)
 
@@ -75,7 +75,7 @@ def test_files_that_are_exchanged_in_the_folder_are_noticed(source, tmp_path):
         if path.is_file():
             shutil.copy(path, tmp_path / "out.ecg" / path.relative_to(tmp_path / "new.ecg"))
     for read in (lambda: store.read_shard(0), lambda: store.read("a"), lambda: store.read("a", stop_s=1)):
-        with pytest.raises(IntegrityError, match=REPLACED):
+        with pytest.raises(StoreReplaced, match=REPLACED):
             read()
 
 

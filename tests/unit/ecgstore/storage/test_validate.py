@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -396,3 +397,31 @@ def test_samples_between_records_are_found(root):
     pq.write_table(tables.from_parquet((root / layout.LEADS).read_bytes()).take([0, 2]), root / layout.LEADS)
     reseal(root)
     assert deep(root) == ["signal/c/0/0: samples that belong to no record"]
+
+
+@pytest.mark.parametrize("claimed", [2**31 - 1, 0, 960_001])
+def test_a_chunk_that_claims_another_size_is_never_unpacked(root, claimed):
+    path = root / "signal/c/0/0"
+    content = bytearray(path.read_bytes())
+    length = int.from_bytes(content[-12:-4], "little")  # of its only chunk, which begins the object
+    content[4:8] = claimed.to_bytes(4, "little")
+    content[length - 4 : length] = crc32c(content[: length - 4])
+    path.write_bytes(content)
+    said = json.loads((root / "manifest.json").read_text())
+    said["objects"]["signal/c/0/0"] = [len(content), hashlib.sha256(content).hexdigest()]
+    (root / "manifest.json").write_text(json.dumps(said))
+    reseal(root)
+    store = open_store(root)
+    for read in (lambda: store.read_shard(0), lambda: store.read("50", stop_s=1)):
+        with pytest.raises(IntegrityError, match="a chunk claims another size than it has"):
+            read()
+
+
+def crc32c(content):
+    """CRC-32C (Castagnoli), little endian, as it stands behind a chunk."""
+    crc = 0xFFFFFFFF
+    for byte in content:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ (0x82F63B78 * (crc & 1))
+    return (crc ^ 0xFFFFFFFF).to_bytes(4, "little")
