@@ -23,6 +23,7 @@ from ecgstore.storage.array import read_array
 from ecgstore.storage.limits import FIX, limits
 from ecgstore.storage.objects import Objects
 from ecgstore.storage.place import Place, is_remote, patiently, place, refuse_whole_files_only
+from ecgstore.storage.verify import problems_of
 from ecgstore.storage.where import rows_where
 
 T = TypeVar("T")
@@ -233,7 +234,7 @@ class Store:
         where, n_leads, version = self._root / name, len(self.leads), self.format_version
 
         def parse(content: bytes) -> pa.Table:
-            table = validate_tables.read_table(content, name, n_leads, version, where)
+            table = validate_tables.parse_table(content, name, n_leads, version, where)
             check(table, where)
             return validate_tables.plain_texts(table, where)
 
@@ -472,8 +473,6 @@ class Store:
         Quick: every object present and of its size, nothing added, every table as docs/format.md says. Deep: every
         byte by SHA-256, every shard decoded, every record by the CRC-32 of its counts, and nothing between records.
         """
-        from ecgstore.storage.verify import problems_of
-
         return problems_of(self, self._objects, self._manifest, deep=deep, progress=progress)
 
     def _check_against_crc32(self, signal: ShardSignal) -> None:

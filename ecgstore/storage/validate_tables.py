@@ -39,7 +39,7 @@ _STRING = pa.string()
 # --- reading ------------------------------------------------------------------------------------------------------
 
 
-def read_table(content: bytes, name: str, n_leads: int, version: int, where: object) -> pa.Table:
+def parse_table(content: bytes, name: str, n_leads: int, version: int, where: object) -> pa.Table:
     """The table ``name`` from the bytes of its Parquet file, with the columns and types of the format.
 
     Some texts may come as indices into a list of texts, until :func:`plain_texts` has weighed them.

@@ -3,21 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
 from ecgstore.errors import EcgError, IntegrityError, StoreReplaced, StoreUnreachable, visible
 from ecgstore.storage import layout, manifest, validate, validate_tables
 from ecgstore.storage.manifest import Manifest
 from ecgstore.storage.objects import Objects
 
-if TYPE_CHECKING:
-    from ecgstore.storage.store import ShardSignal, Store
+
+class Opened(Protocol):
+    """What is asked of a :class:`ecgstore.storage.store.Store`."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def format_version(self) -> int: ...
+    @property
+    def n_records(self) -> int: ...
+    @property
+    def n_shards(self) -> int: ...
+    @property
+    def shard_samples(self) -> int: ...
+    @property
+    def total_samples(self) -> int: ...
+    @property
+    def records(self) -> pa.Table: ...
+    @property
+    def statements(self) -> pa.Table: ...
+    @property
+    def lead_quality(self) -> pa.Table: ...
+    @property
+    def beats(self) -> pa.Table: ...
+    @property
+    def rejected(self) -> pa.Table: ...
+    @property
+    def spans(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]: ...
+    def column(self, name: str) -> npt.NDArray[Any]: ...
+    def id_of(self, row: int) -> str: ...
+    def read_shard(self, shard: int) -> Any: ...
+    def decode(self, begin: int, end: int, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int16]: ...
+    def crc32_of(self, counts_lt: npt.NDArray[np.int16]) -> int: ...
 
 
 def problems_of(
-    store: Store,
+    store: Opened,
     objects: Objects,
     sealed: Manifest,
     *,
@@ -34,7 +67,7 @@ def problems_of(
     return problems
 
 
-def _problems_of_tables(store: Store, bad: set[str]) -> list[str]:
+def _problems_of_tables(store: Opened, bad: set[str]) -> list[str]:
     """Whatever was not checked at the opening; ``bad``: objects of which a problem is known."""
     problems = []
     checks: dict[str, Callable[[], object]] = {
@@ -55,7 +88,7 @@ def _problems_of_tables(store: Store, bad: set[str]) -> list[str]:
     return problems
 
 
-def _check_places(store: Store, *, rejected_is_bad: bool) -> None:
+def _check_places(store: Opened, *, rejected_is_bad: bool) -> None:
     where = f"{store.path}/{layout.RECORDS}"
     validate_tables.check_unique_ids(store.records, where)
     end = int(store.spans[1][-1]) if store.n_records else 0
@@ -64,7 +97,7 @@ def _check_places(store: Store, *, rejected_is_bad: bool) -> None:
         validate.refuse("the signal does not end with its last record", where, end, store.total_samples)
 
 
-def _problems_of_records(store: Store, shard: int, crc32: dict[int, int]) -> list[str]:
+def _problems_of_records(store: Opened, shard: int, crc32: dict[int, int]) -> list[str]:
     """``crc32`` holds those of records that began in a shard before, as far as they were read."""
     try:
         signal = store.read_shard(shard)
@@ -90,7 +123,7 @@ def _problems_of_records(store: Store, shard: int, crc32: dict[int, int]) -> lis
     return problems
 
 
-def _is_empty_between(signal: ShardSignal) -> bool:
+def _is_empty_between(signal: Any) -> bool:
     """Whether everything between the records of a shard is "not recorded"."""
     ends = signal.starts + signal.lengths
     gaps = zip(np.append(0, ends), np.append(signal.starts, signal.counts_lt.shape[1]), strict=True)

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +21,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from ecgstore import NOT_RECORDED, ConfigError, IngestSettings, IntegrityError, StoreReplaced, ingest_folder, open_store
+from ecgstore import NOT_RECORDED, ConfigError, IngestSettings, IntegrityError, ingest_folder, open_store
 from ecgstore.inner import parse
 from ecgtrain import cli
 from ecgtrain.config import RunConfig
@@ -300,42 +299,6 @@ def test_a_torn_entry_is_filled_again(tmp_path):
     assert again()
     (tmp_path / "k" / "entry.json").write_text("{")
     assert again()
-
-
-def test_a_flipped_bit_in_an_entry_is_found_and_the_entry_filled_again(tmp_path, caplog):
-    def make(counts_tl, filled):
-        counts_tl[:] = 9
-        return {}
-
-    def again():
-        return (cache.open_entry(tmp_path, "k", (1000, 2), {}, make).counts_tl == 9).all()
-
-    assert again()
-    with (tmp_path / "k" / "counts.i16").open("r+b") as file:
-        file.seek(1001)
-        file.write(b"\x80")
-    assert again()
-    assert any("is not what was filled; it is filled again" in line for line in lines(caplog))
-    caplog.clear()
-    assert again()
-    assert not lines(caplog)
-
-
-def test_a_folder_into_which_everybody_may_write_is_not_used(tmp_path):
-    tmp_path.chmod(0o777)
-    with pytest.raises(cache.NoRoom, match="everybody may write into it: chmod o-w"):
-        cache.open_entry(tmp_path, "k", (1, 1), {}, lambda *_: {})
-
-
-@pytest.mark.parametrize("way", ["resident", "stream"])
-def test_feeding_stops_where_the_store_is_replaced(many, tmp_path, way):
-    """Its shards are no damaged ones, of which a run would leave out the records."""
-    shutil.copytree(many, tmp_path / "out.ecg")
-    store = open_store(tmp_path / "out.ecg")
-    streamed = opened(store, "stream")
-    shutil.rmtree(tmp_path / "out.ecg")
-    with pytest.raises(StoreReplaced):
-        list(streamed.batches(plans(streamed)) if way == "stream" else opened(store, way).batches([]))
 
 
 def test_what_making_raises_leaves_nothing_behind(tmp_path):
