@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         StoreFormatError,
         StoreIncomplete,
         StoreNotFound,
+        StoreReplaced,
         StoreUnreachable,
     )
     from ecgstore.look.overlap import Overlap, find_overlap, near_duplicates
@@ -48,7 +49,8 @@ __version__ = "0.1.0"
 _HOME = {
     "errors": (
         "ConfigError EcgError IntegrityError MissingExtra RecordError RejectedError SourceError StoreError "
-        "StoreExists StoreFormatError StoreIncomplete StoreNotFound StoreUnreachable"
+        "StoreExists StoreFormatError StoreIncomplete StoreNotFound StoreReplaced "
+        "StoreUnreachable"
     ),
     "build.augment": "augment_store",
     "build.ingest": "IngestReport ingest_folder",
@@ -98,6 +100,7 @@ __all__ = [
     "StoreFormatError",
     "StoreIncomplete",
     "StoreNotFound",
+    "StoreReplaced",
     "StoreUnreachable",
     "Terms",
     "Workers",

@@ -11,6 +11,7 @@
     │   ├── StoreIncomplete        never sealed
     │   ├── StoreFormatError       not a store, or one of another format version
     │   ├── IntegrityError         bytes are not those that were sealed
+    │   │   └── StoreReplaced      another store has taken the place of the one that was opened
     │   └── StoreUnreachable       on another machine that doesn't answer
     └── MissingExtra (ImportError) names the extra to install
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import unicodedata
 from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
@@ -54,7 +56,7 @@ class EcgError(Exception):
             parts.append(f"got {got}")
         if fix is not None:
             parts.append(fix)
-        super().__init__("; ".join(parts))
+        super().__init__(visible("; ".join(parts)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)
@@ -65,6 +67,25 @@ def _rebuild(kind: type[EcgError], args: tuple[Any, ...], state: dict[str, Any])
     error.args = args
     error.__dict__.update(state)
     return error
+
+
+def visible(text: object) -> str:
+    """``text`` as one line that does nothing but stand there: what a terminal would obey or hide becomes ``\\x1b``.
+
+    That is control characters (C0 and C1), line ends, characters that turn the direction of writing or have no width,
+    halves of surrogate pairs, and whatever has no meaning yet. All other text stays as it is.
+    """
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or unicodedata.category(one) == "Zs" else _escape(one) for one in text)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if character in "\t\n\r":
+        return {"\t": "\\t", "\n": "\\n", "\r": "\\r"}[character]
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 class ConfigError(EcgError, ValueError):
@@ -134,6 +155,10 @@ class StoreFormatError(StoreError):
 
 class IntegrityError(StoreError):
     """Bytes are missing, or not those that were sealed."""
+
+
+class StoreReplaced(IntegrityError):
+    """Another store has taken the place of the one that was opened: open it again."""
 
 
 class StoreUnreachable(StoreError):

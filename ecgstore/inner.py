@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ecgstore.build.memory import keep_freed_memory
-    from ecgstore.errors import nearest, need
+    from ecgstore.errors import nearest, need, visible
     from ecgstore.rooms import occupant
     from ecgstore.settings import parse, read_yaml
 
-__all__ = ["keep_freed_memory", "nearest", "need", "occupant", "parse", "read_yaml"]
+__all__ = ["keep_freed_memory", "nearest", "need", "occupant", "parse", "read_yaml", "visible"]
 
 _HOME = {
     "keep_freed_memory": "build.memory",
@@ -23,6 +23,7 @@ _HOME = {
     "occupant": "rooms",
     "parse": "settings",
     "read_yaml": "settings",
+    "visible": "errors",
 }
 
 

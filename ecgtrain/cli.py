@@ -7,6 +7,7 @@ Exit status: 0 done, 1 an error that the message explains, 2 wrong usage, 75 sto
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import time
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from ecgstore import EcgError, __version__
-from ecgstore.inner import keep_freed_memory
+from ecgstore.inner import keep_freed_memory, visible
 from ecgtrain.errors import StoppedError
 
 if TYPE_CHECKING:
@@ -41,18 +42,36 @@ DEVICE = click.option(
 )
 
 
+def _say(line: object, *, err: bool = False) -> None:
+    """Print one line; what a terminal would obey or hide stands there as an escape."""
+    click.echo(visible(line), err=err)
+
+
+def _say_json(answer: object) -> None:
+    # JSON escapes all but DEL.
+    click.echo(json.dumps(answer).replace("\x7f", "\\u007f"))
+
+
+class _VisibleFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return text if record.exc_info or record.stack_info else visible(text)
+
+
 class PlainErrors(click.Group):
     """Errors raised on purpose become one line on stderr and an exit status; bugs keep their traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        if logging.lastResort is not None:
+            logging.lastResort.setFormatter(_VisibleFormatter())
         try:
             return super().invoke(ctx)
         except EcgError as error:
             stopped = isinstance(error, StoppedError)
-            click.echo(f"{'stopped' if stopped else 'error'}: {error}", err=True)
+            _say(f"{'stopped' if stopped else 'error'}: {error}", err=True)
             sys.exit(EXIT_STOPPED if stopped else EXIT_ERROR)
         except KeyboardInterrupt:
-            click.echo("interrupted; run the same command with --resume to go on from the last checkpoint", err=True)
+            _say("interrupted; run the same command with --resume to go on from the last checkpoint", err=True)
             sys.exit(EXIT_INTERRUPTED)
 
 
@@ -114,12 +133,12 @@ def run(
         return
     if as_json:
         answer = {"path": str(run_dir), "report": str(run_dir / "report.html"), "results": _brief(report)}
-        click.echo(json.dumps(answer))
+        _say_json(answer)
     else:
         if report.results:
             _print_results(report.results)
         _print_caveats(report)
-        click.echo(f"report: {run_dir / 'report.html'}")
+        _say(f"report: {run_dir / 'report.html'}")
 
 
 @main.command()
@@ -156,12 +175,12 @@ def evaluate(
         device=_device(device),
     )
     if as_json:
-        click.echo(json.dumps({"run": str(run_dir), "store": store_path, "results": _brief(report)}))
+        _say_json({"run": str(run_dir), "store": store_path, "results": _brief(report)})
     else:
         _print_results(report.results)
         _print_caveats(report)
         if out is not None:
-            click.echo(f"report: {out / 'report.html'}")
+            _say(f"report: {out / 'report.html'}")
 
 
 @main.command()
@@ -176,10 +195,10 @@ def report(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
 
     merged = write_report(out, merge([read_report(path) for path in runs]))
     if as_json:
-        click.echo(json.dumps({"report": str(out / "report.html"), "results": _brief(merged)}))
+        _say_json({"report": str(out / "report.html"), "results": _brief(merged)})
     else:
         _print_results(merged.results)
-        click.echo(f"report: {out / 'report.html'}")
+        _say(f"report: {out / 'report.html'}")
 
 
 @main.command()
@@ -201,10 +220,10 @@ def bench(recipe: str, overrides: tuple[str, ...], seconds: float, device: str, 
         config.load(recipe, overrides),
         device=_device(device),
         seconds=seconds,
-        say=lambda line: click.echo(line, err=True),
+        say=lambda line: _say(line, err=True),
     )
     if as_json:
-        click.echo(json.dumps(result))
+        _say_json(result)
         return
     rows = Table(box=None, pad_edge=False, show_header=False)
     for row in table(result):
@@ -220,10 +239,12 @@ def recipes(as_json: bool) -> None:
 
     found = [config.about(name) for name in config.shipped()]
     if as_json:
-        click.echo(json.dumps([one._asdict() for one in found]))
+        _say_json([one._asdict() for one in found])
         return
     for one in found:
-        click.echo(f"{click.style(one.name, bold=True)}\n  {one.line}\n  source: {one.source}\n  cost: {one.cost}")
+        click.echo(click.style(visible(one.name), bold=True))
+        for line in (one.line, f"source: {one.source}", f"cost: {one.cost}"):
+            _say(f"  {line}")
 
 
 @main.command()
@@ -238,13 +259,13 @@ def methods(as_json: bool) -> None:
         package = f"ecgtrain.{room}"
         rooms[room.rpartition(".")[2]] = {name: str(occupant(package, name).DESCRIPTION) for name in occupants(package)}
     if as_json:
-        click.echo(json.dumps(rooms))
+        _say_json(rooms)
         return
     width = max(len(name) for found in rooms.values() for name in found)
     for room, found in rooms.items():
         click.echo(click.style(room, bold=True))
         for name, description in found.items():
-            click.echo(f"  {name:<{width}}  {description}")
+            _say(f"  {name:<{width}}  {description}")
 
 
 @main.command()
@@ -269,15 +290,15 @@ def cache(action: str, folder: Path | None, as_json: bool) -> None:
             {"folder": str(entry.folder), "bytes": entry.n_bytes, "state": entry.state, "removed": gone}
             for entry, gone in zip(found, removed, strict=True)
         ]
-        click.echo(json.dumps({"entries": rows}))
+        _say_json({"entries": rows})
         return
     for entry, gone in zip(found, removed, strict=True):
         stores = ", ".join(f"{one['n_records']:,} of {one['path']}" for one in entry.about.get("stores", ()))
         used = datetime.fromtimestamp(entry.used_s).strftime("%Y-%m-%d %H:%M")
         state = "removed" if gone else entry.state
-        click.echo(f"{entry.n_bytes / 1e6:10,.1f} MB  {state:<9}  {used}  {entry.folder}  {stores}")
+        _say(f"{entry.n_bytes / 1e6:10,.1f} MB  {state:<9}  {used}  {entry.folder}  {stores}")
     if not found:
-        click.echo(f"no caches in {', '.join(str(place) for place in caches.folders(folder))}")
+        _say(f"no caches in {', '.join(str(place) for place in caches.folders(folder))}")
 
 
 # --- what is behind the verbs -------------------------------------------------------------------------------
@@ -347,7 +368,7 @@ def _print_results(results: Sequence[Result]) -> None:
 
 def _print_caveats(report: Report) -> None:
     for caveat in report.caveats:
-        click.echo(f"note: {caveat}")
+        _say(f"note: {caveat}")
 
 
 def _number(value: float, sign: str = "") -> str:
@@ -358,7 +379,7 @@ def _number(value: float, sign: str = "") -> str:
 def _progress() -> Iterator[tuple[Callable[[int, int, Mapping[str, float]], None], Callable[[str], None]]]:
     """A bar on a terminal; elsewhere, as in a SLURM log, a plain line every few seconds. On stderr."""
     if not sys.stderr.isatty():
-        yield _lines(), lambda line: click.echo(line, err=True)
+        yield _lines(), lambda line: _say(line, err=True)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -373,7 +394,7 @@ def _progress() -> Iterator[tuple[Callable[[int, int, Mapping[str, float]], None
                 bar = bars.add_task("pretraining", total=total)
             bars.update(bar, completed=done, total=total, description=f"pretraining  {_shown(values)}")
 
-        yield update, lambda line: bars.console.print(line, highlight=False)
+        yield update, lambda line: bars.console.print(visible(line), highlight=False, markup=False)
 
 
 def _lines() -> Callable[[int, int, Mapping[str, float]], None]:
@@ -387,7 +408,7 @@ def _lines() -> Callable[[int, int, Mapping[str, float]], None]:
         if now - last >= LINE_EVERY_S or done == total:
             last = now
             left = _left(first, done, total, now) if done < total else ""
-            click.echo(f"pretraining: step {done} of {total}  {_shown(values)}{left}", err=True)
+            _say(f"pretraining: step {done} of {total}  {_shown(values)}{left}", err=True)
 
     return update
 

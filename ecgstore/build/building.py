@@ -67,6 +67,7 @@ def read_about(root: Path) -> dict[str, Any]:
 
 def lock_file(out: Path, part: str | None = None) -> Path:
     """Where the lock on the store ``out`` stands, or on a named part of it: beside the store, which may be swapped."""
+    out = behind_links(out)
     return out.with_name(f".{out.name}.lock{'' if part is None else f'.{part}'}")
 
 
@@ -175,8 +176,14 @@ def seal(
     return sealed
 
 
+def behind_links(out: Path) -> Path:
+    """Where ``out`` really stands: a store that is named by a link is built, renamed and removed there."""
+    return Path(os.path.realpath(out)) if out.is_symlink() else out
+
+
 def recover(out: Path) -> None:
     """Finish a :func:`swap` that was killed between its two renames."""
+    out = behind_links(out)
 
     def is_half_done() -> bool:
         return _is_bare(out) and (beside(out) / layout.MANIFEST).exists() and _old(out).exists()
@@ -218,11 +225,13 @@ def _flush_all(root: Path, names: Iterable[str]) -> None:
 
 def beside(out: Path) -> Path:
     """Where the next version of a sealed store is built, to be swapped with it once it is sealed."""
+    out = behind_links(out)
     return out.with_name(f"{out.name}{publish.ASIDE}")
 
 
 def swap(aside: Path, out: Path) -> None:
     """Put the store ``aside`` in the place of ``out``, which is removed."""
+    out = behind_links(out)
     old = _old(out)
     shutil.rmtree(old, ignore_errors=True)
     out.rename(old)

@@ -139,7 +139,7 @@ def write_counts(root: Path, shard: int, counts_lt: npt.NDArray[np.int16], shard
     try:
         # What a killed task left here is not to be merged with: zarr would read it, torn as it may be.
         (root / name).unlink(missing_ok=True)
-        array = open_array(root, writable=True)
+        array = open_array(root)
         begin = shard * shard_samples
         end = min(begin + shard_samples, array.shape[1])
         array[:, begin:end] = counts_lt[:, : end - begin]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ecgstore.cli.printing import AS_JSON, EXIT_REJECTED, plain_errors, progress_bars, say_json
+from ecgstore.cli.printing import AS_JSON, EXIT_REJECTED, plain_errors, progress_bars, say, say_json
 
 if TYPE_CHECKING:
     pass
@@ -25,7 +25,7 @@ def _list_open_sets(context: click.Context, _: click.Parameter, wanted: bool) ->
 
     for name, one in open_sets().items():
         size = f"about {one.about_bytes / 1e9:.2f} GB" if one.about_bytes else "size not stated"
-        click.echo(f"{name:<20} {one.title} {one.version}; {one.records or '?'} records, {size}; {one.licence}")
+        say(f"{name:<20} {one.title} {one.version}; {one.records or '?'} records, {size}; {one.licence}")
     context.exit()
 
 
@@ -70,7 +70,7 @@ def fetch(name: str, dest: Path, workers: int, recheck: bool, dry_run: bool, as_
         if as_json:
             say_json({field: getattr(plan, field) for field in FETCH_PLAN} | {"files": len(plan.files)})
         else:
-            click.echo(_fetch_words(plan))
+            say(_fetch_words(plan))
         return
     with progress_bars({"fetch": "fetching"}) as progress:
         report = fetching.fetch(
@@ -79,20 +79,20 @@ def fetch(name: str, dest: Path, workers: int, recheck: bool, dry_run: bool, as_
             **which,
             workers=workers,
             recheck=recheck,
-            announce=lambda plan: click.echo(_fetch_words(plan), err=True),
+            announce=lambda plan: say(_fetch_words(plan), err=True),
             progress=lambda done, total, _: progress("fetch", done, total),
         )
     for path, why in report.failed.items():
-        click.echo(f"error: {path}: {why}", err=True)
+        say(f"error: {path}: {why}", err=True)
     if as_json:
         say_json(dataclasses.asdict(report))
     else:
-        click.echo(
+        say(
             f"{dest}: {report.fetched} files fetched ({report.bytes_fetched / 1e6:.1f} MB in {report.seconds:.0f} s), "
             f"{report.kept} were there; next: ecgstore ingest {dest} {dest.name}.ecg"
         )
     if not report.ok:
-        click.echo(f"error: {len(report.failed)} files are missing; run the same command again", err=True)
+        say(f"error: {len(report.failed)} files are missing; run the same command again", err=True)
         sys.exit(EXIT_REJECTED)
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ecgstore.cli.printing import AS_JSON, EXIT_ERROR, STORE, in_words, plain_errors, progress_bars, say_json
-from ecgstore.errors import ConfigError
+from ecgstore.cli.printing import AS_JSON, EXIT_ERROR, STORE, in_words, plain_errors, progress_bars, say, say_json
+from ecgstore.errors import ConfigError, IntegrityError
 
 if TYPE_CHECKING:
     from ecgstore.storage.store import Store
@@ -75,19 +75,17 @@ def overlap(
         say_json({"patients": patients, "exact": exact, "near": near, "shifted": parts, "note": found.note})
         return
     if found.note:
-        click.echo(f"note: {found.note}")
+        say(f"note: {found.note}")
     if found.patients:
-        click.echo(
-            f"{len(found.patients)} patients in both: {' '.join(found.patients[:5])}{' …' * (len(found.patients) > 5)}"
-        )
+        say(f"{len(found.patients)} patients in both: {' '.join(found.patients[:5])}{' …' * (len(found.patients) > 5)}")
     for one, two in exact:
-        click.echo(f"the same samples\t{one}\t{two}")
+        say("the same samples", one, two)
     for one, two, alike in near:
-        click.echo(f"nearly the same, correlation {alike:.4f}\t{one}\t{two}")
+        say(f"nearly the same, correlation {alike:.4f}", one, two)
     for one, two, alike, lag_s in parts:
-        click.echo(f"the same stretch, {lag_s:+.2f} s, correlation {alike:.4f}\t{one}\t{two}")
+        say(f"the same stretch, {lag_s:+.2f} s, correlation {alike:.4f}", one, two)
     if not found:
-        click.echo("nothing in common")
+        say("nothing in common")
 
 
 def _rows(store: Store, folds: str | None, option: str) -> Any:
@@ -153,30 +151,50 @@ def info(store: str, as_json: bool) -> None:
 @click.command()
 @STORE
 @click.option("--deep", is_flag=True, help="Read every byte: hash each object, decode each shard, check each record.")
+@click.option(
+    "--fingerprint",
+    metavar="EXPECTED",
+    help="Refuse any store but the one with this fingerprint: all of it, or its first 32 digits or more.",
+)
 @AS_JSON
 @plain_errors
-def verify(store: str, deep: bool, as_json: bool) -> None:
-    """Check that a store is whole: exit status 0 if it is, 1 with one line per problem if not."""
+def verify(store: str, deep: bool, fingerprint: str | None, as_json: bool) -> None:
+    """Check that a store is whole: exit status 0 if it is, 1 with one line per problem if not.
+
+    That a store is whole says nothing about who made it: anybody can seal one. With --fingerprint and --deep it is also
+    the very store whose fingerprint you were told.
+    """
     from ecgstore.storage.store import open_store
 
+    expected = None if fingerprint is None else _fingerprint(fingerprint)
     opened = open_store(store)
+    if expected is not None and not opened.fingerprint.startswith(expected):
+        raise IntegrityError(
+            "this is not the store that you expect", where=store, expected=expected, got=opened.fingerprint
+        )
     began = time.perf_counter()
     with progress_bars({"verify": "verifying"}) as progress:
         problems = opened.verify(deep=deep, progress=functools.partial(progress, "verify"))
     seconds = time.perf_counter() - began
     for problem in problems:
-        click.echo(f"error: {problem}", err=True)
+        say(f"error: {problem}", err=True)
     kind = "deep" if deep else "quick"
     if as_json:
         answer = {"path": str(store), "ok": not problems, "check": kind, "problems": problems}
         say_json(answer | {"fingerprint": opened.fingerprint, "seconds": round(seconds, 3)})
     elif not problems:
-        click.echo(
-            f"{store}: {opened.n_records} records, {kind} check passed in {seconds:.1f} s, {opened.fingerprint[:16]}…"
-        )
+        say(f"{store}: {opened.n_records} records, {kind} check passed in {seconds:.1f} s, {opened.fingerprint[:16]}…")
     if problems:
-        click.echo(f"error: {store} is damaged; problems: {len(problems)}", err=True)
+        say(f"error: {store} is damaged; problems: {len(problems)}", err=True)
         sys.exit(EXIT_ERROR)
+
+
+def _fingerprint(text: str) -> str:
+    """128 bits at least: no one can make another store that begins with them."""
+    digits = text.strip().lower().removesuffix("…")
+    if not 32 <= len(digits) <= 64 or set(digits) - set("0123456789abcdef"):
+        raise click.BadParameter("a fingerprint has 64 hexadecimal digits; give 32 or more", param_hint="--fingerprint")
+    return digits
 
 
 @click.command()
@@ -211,9 +229,9 @@ def records(store: str, rejected: bool, where: str, columns: str | None, head: i
     if as_json:
         say_json(rows)
         return
-    click.echo("\t".join(table.column_names))
+    say(*table.column_names)
     for row in rows:
-        click.echo("\t".join("" if value is None else str(value) for value in row.values()))
+        say(*("" if value is None else value for value in row.values()))
 
 
 @click.command()
@@ -235,7 +253,7 @@ def report(store: str, out: Path | None, pages: int) -> None:
     from ecgstore.storage.store import open_store
 
     beside = Path(store).name if "://" in store else store.rstrip("/")
-    click.echo(write(open_store(store), out or Path(f"{beside}.html"), pages))
+    say(write(open_store(store), out or Path(f"{beside}.html"), pages))
 
 
 @click.command()
@@ -250,7 +268,7 @@ def plot(store: str, record_id: str, out: Path) -> None:
 
     opened = open_store(store)
     page(opened.read(record_id), out, caption=", ".join(_filter_words(one) for one in opened.recipe["filters"]))
-    click.echo(out)
+    say(out)
 
 
 def _short(value: Any) -> Any:
@@ -333,21 +351,22 @@ def _print_about(about: dict[str, Any]) -> None:
         rows["source"] = " ".join(filter(None, (source["name"], source["version"], source["licence"], f"({share})")))
         rows["cite"] = " ".join(filter(None, (source["citation"], source["doi"] and f"doi:{source['doi']}"))) or "–"
     for name, value in rows.items():
-        click.echo(f"{click.style(f'{name:<12}', bold=True)} {value}")
+        say(value, label=name)
 
 
 def _noise_row(about: dict[str, Any]) -> dict[str, str]:
     noise = about["noise"]
     if noise is None:
         return {}
-    strength = f"level {noise['level']}" if noise["snr_db"] is None else f"{noise['snr_db']:g} dB"
+    strength = f"level {noise['level']}" if noise.get("snr_db") is None else f"{noise['snr_db']:g} dB"
     onto = f", on {about['parent'][:16]}…" if about["parent"] else ""
     return {"noise": f"{noise['kind']} at {strength}, seed {noise['seed']}{onto}"}
 
 
 def _filter_words(settings: dict[str, Any]) -> str:
-    values = ", ".join(f"{name} {value:g}" for name, value in settings.items() if name != "name")
-    return f"{settings['name']} ({values})"
+    values = ((name, value) for name, value in settings.items() if name != "name")
+    words = (f"{name} {value:g}" if isinstance(value, int | float) else f"{name} {value}" for name, value in values)
+    return f"{settings['name']} ({', '.join(words)})"
 
 
 VERBS = (info, verify, records, report, plot, overlap, scrub_check)

@@ -21,6 +21,7 @@ from ecgstore.cli.printing import (
     in_words,
     plain_errors,
     progress_bars,
+    say,
     say_json,
 )
 
@@ -368,7 +369,7 @@ def simulate(out: Path, n_records: int, seed: int, fs_hz: float, duration_s: flo
     settings = parse(synthetic.Simulation, content)
     with progress_bars({"simulate": "simulating"}) as progress:
         synthetic.simulate(out, settings, progress=functools.partial(progress, "simulate"))
-    click.echo(f"{n_records} records in {out}; next: ecgstore ingest {out} {out}.ecg")
+    say(f"{n_records} records in {out}; next: ecgstore ingest {out} {out}.ecg")
 
 
 def _as_it_is(value: Any) -> Any:
@@ -470,25 +471,25 @@ def _say_part(path: str, parts: str | None, n_shards: int, as_json: bool) -> Non
     if as_json:
         say_json({"path": path, "part": parts, "shards": n_shards})
     else:
-        click.echo(f"{path}: part {parts} is done; when all are: ecgstore seal {path}")
+        say(f"{path}: part {parts} is done; when all are: ecgstore seal {path}")
 
 
 def _say_augmented(report: AugmentReport, as_json: bool) -> None:
     if as_json:
         say_json(dataclasses.asdict(report))
         return
-    click.echo(
+    say(
         f"{report.path}: {report.records} records in {report.seconds:.1f} s, "
         f"median noise {report.noise_rms_mv:.3f} mV, median SNR {report.snr_db:.2f} dB"
     )
     if report.warnings:
-        click.echo(f"  {report.warnings} records carry warnings (ecgstore info {report.path})")
-    click.echo(f"  fingerprint {report.fingerprint}")
+        say(f"  {report.warnings} records carry warnings (ecgstore info {report.path})")
+    say(f"  fingerprint {report.fingerprint}")
 
 
 def _exit_if_too_few(report: IngestReport) -> None:
     if report.rejected_fraction > report.max_rejected:
-        click.echo(
+        say(
             f"error: {report.rejected} of {report.records + report.rejected} records were left out, more than "
             f"--max-rejected {report.max_rejected:g} allows; the other {report.records} are in {report.path}; "
             f"reasons: {in_words(report.reasons)} (see `ecgstore info {report.path}`)",
@@ -517,9 +518,9 @@ def _print_survey(found: dict[str, Any]) -> None:
         f"in about {found['seconds']:.0f} s (by a trial of a few records)",
     }
     for name, value in rows.items():
-        click.echo(f"{click.style(f'{name:<12}', bold=True)} {value}")
+        say(value, label=name)
     for reason, example in found["examples"].items():
-        click.echo(f"  {reason}: {example}")
+        say(f"  {reason}: {example}")
 
 
 def _say_ingested(report: IngestReport, as_json: bool) -> None:
@@ -539,16 +540,14 @@ def _say_ingested(report: IngestReport, as_json: bool) -> None:
             }
         )
         return
-    click.echo(f"{report.path}: {report.records} records in {report.seconds:.1f} s ({report.records_per_s:.0f}/s)")
+    say(f"{report.path}: {report.records} records in {report.seconds:.1f} s ({report.records_per_s:.0f}/s)")
     if report.n_shards_resumed:
-        click.echo(f"  {report.n_shards_resumed} of {report.n_shards} shards were there already")
+        say(f"  {report.n_shards_resumed} of {report.n_shards} shards were there already")
     if report.rejected:
-        click.echo(
-            f"  {report.rejected} left out: {in_words(report.reasons)} (ecgstore records {report.path} --rejected)"
-        )
+        say(f"  {report.rejected} left out: {in_words(report.reasons)} (ecgstore records {report.path} --rejected)")
     if report.warnings:
-        click.echo(f"  {report.warnings} records carry warnings (ecgstore info {report.path})")
-    click.echo(f"  fingerprint {report.fingerprint}")
+        say(f"  {report.warnings} records carry warnings (ecgstore info {report.path})")
+    say(f"  fingerprint {report.fingerprint}")
 
 
 VERBS = (ingest, seal, scan, augment, simulate)

@@ -1,9 +1,13 @@
-"""What all verbs share: errors as one line and an exit status, JSON, progress, words for counts."""
+"""What all verbs share: text that a terminal can't obey, errors as one line, JSON, progress, words for counts.
+
+Ids, codes and names of files come from elsewhere. So nothing is printed but by :func:`say` and :func:`say_json`.
+"""
 
 from __future__ import annotations
 
 import functools
 import json
+import logging
 import math
 import os
 import sys
@@ -14,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from ecgstore.errors import EcgError
+from ecgstore.errors import EcgError, visible
 
 if TYPE_CHECKING:
     pass
@@ -36,6 +40,29 @@ PHASES = {
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line on stdout.")
 
 
+def say(*cells: object, err: bool = False, label: str = "") -> None:
+    """Print one line, its cells apart by tabs, under a ``label`` if there is one.
+
+    Whatever a terminal would obey or hide stands there as an escape, see :func:`ecgstore.errors.visible`.
+    """
+    line = "\t".join(visible(cell) for cell in cells)
+    click.echo(f"{click.style(f'{label:<12}', bold=True)} {line}" if label else line, err=err)
+
+
+class VisibleFormatter(logging.Formatter):
+    """Log lines as :func:`say` prints them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return text if record.exc_info or record.stack_info else visible(text)  # a bug's traceback has lines
+
+
+def escape_log_lines() -> None:
+    """Let warnings of the libraries reach the terminal escaped as well, where nobody set up logging otherwise."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(VisibleFormatter())
+
+
 def plain_errors(command: F) -> F:
     """Turn errors raised on purpose into one line on stderr and an exit status; bugs keep their traceback."""
 
@@ -44,16 +71,16 @@ def plain_errors(command: F) -> F:
         try:
             return command(*args, **kwargs)
         except EcgError as error:
-            click.echo(f"error: {error}", err=True)
+            say(f"error: {error}", err=True)
             sys.exit(EXIT_ERROR)
         except KeyboardInterrupt:
-            click.echo("interrupted; run the same command again to go on where it stopped", err=True)
+            say("interrupted; run the same command again to go on where it stopped", err=True)
             sys.exit(EXIT_INTERRUPTED)
         except BrokenPipeError:  # the reader, such as `head`, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except OSError as error:  # a file or folder that can't be read or written, not a bug
             where = f"; in {error.filename}" if error.filename is not None else ""
-            click.echo(f"error: the file system refuses: {error.strerror or error}{where}", err=True)
+            say(f"error: the file system refuses: {error.strerror or error}{where}", err=True)
             sys.exit(EXIT_ERROR)
 
     return cast(F, wrapped)
@@ -63,6 +90,7 @@ class PlainUsage(click.Group):
     """Wrong usage is one line on stderr as well, and says where the right one is described."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
+        escape_log_lines()
         try:
             return super().main(*args, **{**kwargs, "standalone_mode": False})
         except click.exceptions.NoArgsIsHelpError as error:
@@ -71,10 +99,10 @@ class PlainUsage(click.Group):
         except click.UsageError as error:
             text = " ".join(error.format_message().split()).rstrip(".")
             command = error.ctx.command_path if error.ctx is not None else "ecgstore"
-            click.echo(f"error: {text[:1].lower()}{text[1:]}; see `{command} --help`", err=True)
+            say(f"error: {text[:1].lower()}{text[1:]}; see `{command} --help`", err=True)
             sys.exit(error.exit_code)
         except click.Abort:
-            click.echo("interrupted", err=True)
+            say("interrupted", err=True)
             sys.exit(EXIT_INTERRUPTED)
 
 
@@ -88,7 +116,8 @@ def say_json(answer: Any) -> None:
             return [plain(item) for item in value]
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
-    click.echo(json.dumps(plain(answer), default=str, allow_nan=False))
+    # JSON escapes all but DEL.
+    click.echo(json.dumps(plain(answer), default=str, allow_nan=False).replace("\x7f", "\\u007f"))
 
 
 def in_words(counts: Any) -> str:
@@ -123,6 +152,6 @@ def _lines(phases: dict[str, str]) -> Callable[[str, int, int], None]:
         nonlocal last
         if time.monotonic() - last >= LINE_EVERY_S:
             last = time.monotonic()
-            click.echo(f"{phases[phase]}: {done} of {total}", err=True)
+            say(f"{phases[phase]}: {done} of {total}", err=True)
 
     return update

@@ -26,6 +26,8 @@ MAX_BACKOFF_S = 60.0
 MAX_RETRY_AFTER_S = 300.0
 #: Limits where the server does not say how long something is.
 MAX_LIST_BYTES = 512 << 20
+#: Within each minute a server has to send so many bytes per second at least.
+SLOWEST_BYTES_PER_S, MINUTE_S = 1024, 60.0
 
 _BLOCK = 32 << 10
 _MAX_REDIRECTS = 5
@@ -93,12 +95,23 @@ class Http:
             raise Passing(f"no answer, or half of one: {_first(error)}") from None
 
     def blocks(self, response: Any) -> Iterator[bytes]:
-        """The body as it comes; raise _Stopped as soon as the fetch ends."""
-        while block := response.raw.read(_BLOCK, decode_content=False):
+        """The body as it comes; raise _Stopped as soon as the fetch ends, _Passing where it comes too slowly."""
+        minute, n_bytes = time.monotonic(), 0
+        while block := self._some_of(response):
             self.refuse_stopped()
             with self._lock:
                 self.n_bytes += len(block)
             yield block
+            n_bytes += len(block)
+            if (now := time.monotonic()) - minute >= MINUTE_S:
+                if n_bytes < SLOWEST_BYTES_PER_S * MINUTE_S:
+                    raise Passing(f"the server sends less than {SLOWEST_BYTES_PER_S} bytes per second")
+                minute, n_bytes = now, 0
+
+    def _some_of(self, response: Any) -> bytes:
+        """What has come by now: waiting for a whole block would let a server send byte by byte for hours."""
+        some = getattr(response.raw, "read1", None)
+        return bytes(response.raw.read(_BLOCK, decode_content=False) if some is None else some(_BLOCK, False))
 
     def length(self, url: str) -> int | None:
         """What the server says a file's length is; None if it doesn't."""
@@ -180,9 +193,8 @@ class Http:
                     return
                 _drain(response)
                 target = urljoin(url, response.headers["Location"])
-            allowed = ("http", "https") if urlsplit(url).scheme == "http" else ("https",)
-            if urlsplit(target).scheme not in allowed:
-                raise Final(f"the server sends us on to {target!a}, which is not safe: refused")
+            if _origin(target) != _origin(url):
+                raise Final(f"the server sends us on to {target!a}, another place: refused; name it if you trust it")
             url = target
         raise Final("the server sends us on and on")
 
@@ -230,6 +242,16 @@ def read_list(http: Http, url: str) -> bytes:
                 fix="check name and version. A set that asks for a login, or for terms to be signed, is not fetched: "
                 "sign them on its page and download it as said there",
             ) from None
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port; a port that can't be is none."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        port = None
+    return parts.scheme, parts.hostname, port
 
 
 def _drain(response: Any) -> None:

@@ -10,12 +10,12 @@ import os
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ecgstore.errors import ConfigError, need
+from ecgstore.errors import ConfigError, need, visible
 from ecgstore.record import LEADS_12, LeadState, Record
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ MAX_REST_MV = 1.0
 
 PAPER, MINOR, MAJOR = "#fffaf9", "#fae0de", "#f1b0ad"
 INK, TEXT, FAINT, GAP = "#101216", "#24262c", "#6c6e76", "#8d8f98"
+#: Ids and codes are no formulae, whatever dollars stand in them.
+_PLAIN: dict[str, Any] = {"parse_math": False}
 STATE_WORDS = {LeadState.DERIVED: "derived", LeadState.ABSENT: "absent", LeadState.BAD: "bad"}
 
 
@@ -257,7 +259,7 @@ def _foot(record: Record, layout: _Layout, scale: _Scale, caption: str | None) -
 
 def _wrapped(text: str, layout: _Layout) -> list[str]:
     """Lines that fit on the page; a capital of the small type is about 2 mm wide."""
-    return textwrap.wrap(text, width=int((layout.width_mm - 2 * MARGIN_MM) / 2.0))
+    return textwrap.wrap(visible(text), width=int((layout.width_mm - 2 * MARGIN_MM) / 2.0))
 
 
 def _draw_paper(axes: Axes, layout: _Layout) -> None:
@@ -278,13 +280,14 @@ def _draw_paper(axes: Axes, layout: _Layout) -> None:
 
 def _draw_text(axes: Axes, layout: _Layout, title: str, about: list[str], foot: list[str]) -> None:
     top_mm = LINE_MM * len(about)
-    axes.text(MARGIN_MM, top_mm + 2.6, title, color=TEXT, fontsize=12, fontweight="bold", va="baseline")
+    style: dict[str, Any] = {**_PLAIN, "color": TEXT, "va": "baseline"}
+    axes.text(MARGIN_MM, top_mm + 2.6, visible(title), fontsize=12, fontweight="bold", **style)
     for line, text in enumerate(about):
         y_mm = top_mm - LINE_MM * (line + 1) + 2.2
-        axes.text(MARGIN_MM, y_mm, text, color=TEXT, fontsize=8.5, va="baseline")
+        axes.text(MARGIN_MM, y_mm, text, fontsize=8.5, **style)
     for line, text in enumerate(foot):
         y_mm = FOOT_MM - layout.height_mm - 4.8 - LINE_MM * line
-        axes.text(MARGIN_MM, y_mm, text, color=FAINT, fontsize=8.5, va="baseline")
+        axes.text(MARGIN_MM, y_mm, text, fontsize=8.5, **{**style, "color": FAINT})
 
 
 def _draw_pulse(axes: Axes, y_mm: float, scale: _Scale) -> None:
@@ -303,7 +306,9 @@ def _draw_strip(axes: Axes, record: Record, strip: Strip, row_mm: float, scale: 
     x_mm = strip.x_mm + np.arange(signal_mv_t.size) / record.fs_hz * scale.speed_mm_s
     rest_mv = _rest_mv(record.signal_mv_lt[lead])
     y_mm = strip.y_mm + (signal_mv_t - rest_mv) * scale.gain_mm_mv
-    axes.plot(x_mm, y_mm, color=INK, linewidth=0.8, solid_joinstyle="round", gid=f"trace {strip.lead}", zorder=3)
+    axes.plot(
+        x_mm, y_mm, color=INK, linewidth=0.8, solid_joinstyle="round", gid=f"trace {visible(strip.lead)}", zorder=3
+    )
     for begin_mm, end_mm in _gaps(signal_mv_t, x_mm):
         _draw_gap(axes, begin_mm, end_mm, strip.y_mm, row_mm)
     if strip.x_mm > MARGIN_MM + GUTTER_MM:
@@ -364,7 +369,8 @@ def _draw_label(axes: Axes, strip: Strip, row_mm: float, label: str) -> None:
     axes.text(
         strip.x_mm + 1.5,
         strip.y_mm + 0.5 * row_mm - 2.0,
-        label,
+        visible(label),
+        **_PLAIN,
         color=TEXT,
         fontsize=9,
         fontweight="bold",

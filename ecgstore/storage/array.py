@@ -5,17 +5,28 @@ Only this file imports zarr.
 
 from __future__ import annotations
 
+import asyncio
+import json
+import struct
 import warnings
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
+from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteRequest
+from zarr.abc.store import Store as ZarrStore
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from ecgstore.errors import need
 from ecgstore.storage import layout
-from ecgstore.storage.place import Place
+
+#: Name of an object, first byte, end.
+ReadPart = Callable[[str, int, int], bytes]
+
+#: In the index of a shard, offset and length of a chunk without a sample.
+_ABSENT = 2**64 - 1
 
 
 def create_array(root: Path, codec: str, n_leads: int, total_samples: int, shard_samples: int) -> None:
@@ -45,11 +56,120 @@ def create_array(root: Path, codec: str, n_leads: int, total_samples: int, shard
     )
 
 
-def open_array(root: Place, *, writable: bool = False) -> zarr.Array[Any]:
-    """Open the array afresh: a handle that saw another grid of shards would write nonsense."""
+def open_array(root: Path) -> zarr.Array[Any]:
+    """Open the array of a store that is being built here for writing.
+
+    Afresh each time: a handle that saw another grid of shards would write nonsense.
+    """
     _pass_over_the_remark_on_pcodec()
-    options = getattr(root, "storage_options", None)
-    return zarr.open_array(str(root / layout.SIGNAL), mode="r+" if writable else "r", storage_options=options)
+    return zarr.open_array(str(root / layout.SIGNAL), mode="r+", zarr_format=3)
+
+
+def read_array(metadata: Mapping[str, Any], sizes: Mapping[str, int], read: ReadPart) -> zarr.Array[Any]:
+    """The array of a sealed store. zarr sees the ``metadata`` that was checked, and shards as they were sealed.
+
+    ``sizes``: bytes of each shard's object by its name in the store; ``read``: the bytes of one from begin up to end.
+    """
+    _pass_over_the_remark_on_pcodec()
+    sharding = metadata["codecs"][0]["configuration"]
+    names = [codec["name"] for codec in sharding["codecs"]]
+    if "numcodecs.pcodec" in names:
+        need("pcodec", "pcodec")
+    n_leads, chunk_samples = sharding["chunk_shape"]
+    n_chunks = metadata["chunk_grid"]["configuration"]["chunk_shape"][1] // chunk_samples
+    chunks = _Chunks(n_chunks, 2 * n_leads * chunk_samples if "blosc" in names else None)
+    return zarr.open_array(_Sealed(json.dumps(metadata).encode(), sizes, read, chunks), mode="r", zarr_format=3)
+
+
+class _Chunks(NamedTuple):
+    """What the chunks of a shard are; ``n_bytes`` is what one unpacks to, None where its head doesn't say so."""
+
+    n_chunks: int
+    n_bytes: int | None
+
+    def check(self, part: bytes, byte_range: Any) -> None:
+        """Raise ValueError where a chunk claims another size than it has: the codec would believe it.
+
+        zarr asks for a whole shard, for its index at the end, or for one chunk.
+        """
+        if self.n_bytes is None or isinstance(byte_range, SuffixByteRequest):
+            return
+        if isinstance(byte_range, RangeByteRequest):
+            return self._check_one(memoryview(part))
+        index = np.frombuffer(part, "<u8", 2 * self.n_chunks, len(part) - 16 * self.n_chunks - 4)
+        for offset, length in index.reshape(-1, 2).tolist():
+            if (offset, length) != (_ABSENT, _ABSENT):
+                self._check_one(memoryview(part)[offset : offset + length])
+        return None
+
+    def _check_one(self, chunk: memoryview) -> None:
+        unpacked, _, packed = struct.unpack_from("<III", chunk, 4) if len(chunk) > 20 else (0, 0, 0)
+        if unpacked != self.n_bytes or packed != len(chunk) - 4:  # its CRC-32C stands behind it
+            raise ValueError("a chunk claims another size than it has")
+
+
+class _Sealed(ZarrStore):
+    """What zarr may see of a store: metadata, and the shards that the manifest names. Nothing is written."""
+
+    supports_writes = supports_deletes = supports_partial_writes = supports_listing = False
+
+    def __init__(self, metadata: bytes, sizes: Mapping[str, int], read: ReadPart, chunks: _Chunks) -> None:
+        super().__init__(read_only=True)
+        self._metadata, self._sizes, self._read, self._chunks = metadata, sizes, read, chunks
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    __hash__ = object.__hash__
+
+    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+        if key == "zarr.json":
+            return prototype.buffer.from_bytes(self._metadata)
+        name = f"{layout.SIGNAL}/{key}"
+        if name not in self._sizes:
+            return None
+        part = await asyncio.to_thread(self._read, name, *_span(byte_range, self._sizes[name]))
+        self._chunks.check(part, byte_range)
+        return prototype.buffer.from_bytes(part)
+
+    async def get_partial_values(self, prototype: Any, key_ranges: Any) -> Any:
+        return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
+
+    async def exists(self, key: str) -> bool:
+        return key == "zarr.json" or f"{layout.SIGNAL}/{key}" in self._sizes
+
+    async def set(self, key: str, value: Any) -> None:
+        raise PermissionError("a sealed store is never written")
+
+    async def set_partial_values(self, key_start_values: Any) -> None:
+        raise PermissionError("a sealed store is never written")
+
+    async def delete(self, key: str) -> None:
+        raise PermissionError("a sealed store is never written")
+
+    async def _nothing(self) -> AsyncIterator[str]:
+        for name in list[str]():
+            yield name
+
+    def list(self) -> AsyncIterator[str]:
+        return self._nothing()
+
+    def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        return self._nothing()
+
+    def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        return self._nothing()
+
+
+def _span(byte_range: Any, size: int) -> tuple[int, int]:
+    match byte_range:
+        case RangeByteRequest(start=begin, end=end):
+            return begin, min(end, size)
+        case OffsetByteRequest(offset=begin):
+            return begin, size
+        case SuffixByteRequest(suffix=n_bytes):
+            return max(size - n_bytes, 0), size
+    return 0, size
 
 
 def _pass_over_the_remark_on_pcodec() -> None:

@@ -18,6 +18,7 @@ READABLE_VERSIONS = frozenset({1, 2})
 
 ROOT = "zarr.json"
 SIGNAL = "signal"
+SIGNAL_JSON = f"{SIGNAL}/zarr.json"
 RECORDS = "records.parquet"
 LEADS = "leads.parquet"
 STATEMENTS = "statements.parquet"

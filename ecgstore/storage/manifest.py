@@ -7,15 +7,20 @@ the same settings give the same fingerprint.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from ecgstore.errors import IntegrityError, StoreFormatError, StoreIncomplete, StoreNotFound
-from ecgstore.storage import layout, publish
-from ecgstore.storage.place import Place, can_list, patiently, size_of
+from ecgstore.errors import IntegrityError, StoreFormatError, StoreIncomplete, StoreNotFound, visible
+from ecgstore.storage import layout, publish, validate
+from ecgstore.storage.limits import limits
+from ecgstore.storage.objects import Objects, objects_at, sha256_of
+from ecgstore.storage.place import Place
+
+#: Files that don't belong to a store and are named one by one.
+MOST_STRANGERS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,7 @@ class Manifest:
     fingerprint: str
     plan_sha256: str
     objects: Mapping[str, ObjectHash]
+    format_version: int = layout.FORMAT_VERSION
 
 
 def hash_object(path: Place) -> ObjectHash:
@@ -65,66 +71,96 @@ def seal(root: Path, objects: Mapping[str, ObjectHash], plan_sha256: str) -> Man
 def load(root: Place) -> Manifest:
     """Read the manifest of the store at ``root``.
 
-    Raises StoreNotFound, StoreIncomplete (never sealed), StoreFormatError (not ours, or a version that this
-    release can't read), IntegrityError (the list doesn't give its own fingerprint), StoreUnreachable.
+    Raises StoreNotFound, StoreIncomplete (never sealed), StoreFormatError (not ours, a version that this release can't
+    read, or names that no store holds), IntegrityError (the list doesn't give its own fingerprint), StoreUnreachable.
     """
-    path = root / layout.MANIFEST
+    return open_sealed(root)[1]
+
+
+def open_sealed(root: Place) -> tuple[Objects, Manifest]:
+    """The place of a sealed store, held open, and its manifest; raises as :func:`load`."""
+    most = limits().manifest_bytes
     try:
-        content = json.loads(patiently(root, path.read_bytes))
+        objects = objects_at(root)
+        content = objects.read(layout.MANIFEST, 0, most + 1)
     except FileNotFoundError:
         raise _why_missing(root) from None
     except NotADirectoryError:
         raise StoreFormatError("a store is a folder, and this is a file", where=root) from None
-    except ValueError as error:
-        raise IntegrityError("the manifest can't be read", where=path, got=str(error)) from None
-    if not isinstance(content, dict) or content.get("format") != layout.FORMAT:
+    return objects, _parse(content, root, most)
+
+
+def _parse(content: bytes, root: Place, most_bytes: int) -> Manifest:
+    path = root / layout.MANIFEST
+    said = validate.parse_json(content, path, most_bytes)
+    if said.get("format") != layout.FORMAT:
         raise StoreFormatError("this is not the manifest of an ecgstore", where=path)
-    if content.get("format_version") not in layout.READABLE_VERSIONS:
-        readable = ", ".join(map(str, sorted(layout.READABLE_VERSIONS)))
-        raise StoreFormatError(
-            "the store has a format version that this release can't read",
-            where=root,
-            expected=readable,
-            got=content.get("format_version"),
-            fix="install a newer ecgstore",
-        )
-    try:
-        objects = {name: ObjectHash(int(size), str(sha256)) for name, (size, sha256) in content["objects"].items()}
-        manifest = Manifest(content["fingerprint"], content["plan_sha256"], objects)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise IntegrityError("the manifest has lost a part", where=path, got=repr(error)) from None
-    if fingerprint(objects) != manifest.fingerprint:
+    version = validate.check_version(said.get("format_version"), root)
+    for key in ("fingerprint", "plan_sha256"):
+        if not validate.is_sha256(said.get(key)):
+            raise IntegrityError("the manifest has lost a part", where=path, expected=key)
+    objects = _objects(said.get("objects"), path)
+    validate.check_names({name: one.size for name, one in objects.items()}, path)
+    if fingerprint(objects) != said["fingerprint"]:
         raise IntegrityError("the manifest was changed after the store was sealed", where=path)
-    return manifest
+    return Manifest(said["fingerprint"], said["plan_sha256"], objects, version)
+
+
+def _objects(said: object, path: Place) -> dict[str, ObjectHash]:
+    if not isinstance(said, dict):
+        raise IntegrityError("the manifest has lost a part", where=path, expected="objects")
+    found = {}
+    for name, pair in said.items():
+        is_pair = isinstance(pair, list) and len(pair) == 2 and type(pair[0]) is int and 0 <= pair[0] < 2**50
+        if not is_pair or not validate.is_sha256(pair[1]):
+            raise IntegrityError("the manifest states no size and hash of an object", where=path, got=name[:80])
+        found[name] = ObjectHash(*pair)
+    return found
 
 
 def verify(
-    root: Place, manifest: Manifest, *, deep: bool, progress: Callable[[int, int], None] | None = None
+    objects: Objects, manifest: Manifest, *, deep: bool, progress: Callable[[int, int], None] | None = None
 ) -> list[str]:
-    """Compare the files below ``root`` with the manifest; one line per problem, none if all is well.
+    """Compare what stands there with the manifest; one line per problem, none if all is well.
 
     Quick: presence, sizes, nothing that doesn't belong (where one can ask what is there: not over HTTP). Deep: every
-    byte by its SHA-256.
+    byte by its SHA-256. Nothing but plain files below the store is opened.
     """
     problems = []
     expected = manifest.objects
     for done, (name, stated) in enumerate(sorted(expected.items()), start=1):
-        size = size_of(root, name)
-        if size is None:
-            problems.append(f"{name}: missing")
-        elif size != stated.size:
-            problems.append(f"{name}: size {size}, sealed {stated.size}")
-        elif deep and (found := patiently(root, partial(hash_object, root / name)).sha256) != stated.sha256:
-            problems.append(f"{name}: sha256 {found[:12]}…, sealed {stated.sha256[:12]}…")
+        problems += _problem_of(objects, name, stated, deep=deep)
         if progress is not None:
             progress(done, len(expected))
-    if not can_list(root):
+    present = objects.names()
+    if present is None:
         return problems
-    base = len(f"{root}/")
-    present = {str(path)[base:].replace("\\", "/") for path in root.rglob("*") if path.is_file()}
-    strangers = {name for name in present if not name.startswith(layout.SCAFFOLD)} - expected.keys() - {layout.MANIFEST}
-    problems += [f"{name}: does not belong to the store" for name in sorted(strangers)]
+    # As many as anybody wants to read of.
+    strangers = itertools.islice((name for name in present if _is_strange(name, expected)), MOST_STRANGERS + 1)
+    found = [visible(name) for name in strangers]
+    problems += [f"{name}: does not belong to the store" for name in sorted(found[:MOST_STRANGERS])]
+    if len(found) > MOST_STRANGERS:
+        problems.append(f"more than {MOST_STRANGERS} files do not belong to the store")
     return problems
+
+
+def _problem_of(objects: Objects, name: str, stated: ObjectHash, *, deep: bool) -> list[str]:
+    try:
+        size = objects.size(name)
+        if size is None:
+            return [f"{name}: missing"]
+        if size != stated.size:
+            return [f"{name}: size {size}, sealed {stated.size}"]
+        found = sha256_of(objects, name, size) if deep else stated.sha256
+    except StoreFormatError as error:
+        return [f"{name}: {error.what}"]
+    except FileNotFoundError:
+        return [f"{name}: missing"]
+    return [] if found == stated.sha256 else [f"{name}: sha256 {found[:12]}…, sealed {stated.sha256[:12]}…"]
+
+
+def _is_strange(name: str, expected: Collection[str]) -> bool:
+    return name not in expected and name != layout.MANIFEST and not name.startswith(layout.SCAFFOLD)
 
 
 def _why_missing(root: Place) -> StoreNotFound | StoreIncomplete | StoreFormatError:

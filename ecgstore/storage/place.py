@@ -14,7 +14,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, cast
 
-from ecgstore.errors import ConfigError, MissingExtra, StoreError, StoreUnreachable, need
+from ecgstore.errors import ConfigError, EcgError, MissingExtra, StoreError, StoreUnreachable, need, visible
+from ecgstore.storage import web
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +24,8 @@ T = TypeVar("T")
 #: Seconds to wait before each new try.
 RETRY_WAITS_S = (0.5, 2.0, 8.0)
 
-#: Seconds until a server is given up that doesn't take a connection, or stops in the middle of an answer.
-CONNECT_S, SILENCE_S = 15.0, 60.0
+#: Of the answers between 400 and 499, those that may be another one the next time.
+_PASSING = (408, 425, 429)
 
 #: Their servers tell no one what is in a folder.
 _WITHOUT_LISTING = ("http", "https")
@@ -59,11 +60,7 @@ def place(address: str | Path) -> Place:
 
 
 def _options(text: str) -> dict[str, Any]:
-    if not text.startswith(_WITHOUT_LISTING):
-        return {}
-    # The default ends every answer after five minutes, one that comes slowly and one that never comes.
-    timeout = need("aiohttp", "remote").ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENCE_S)
-    return {"client_kwargs": {"timeout": timeout}}
+    return {"client_kwargs": web.client_options()} if text.startswith(_WITHOUT_LISTING) else {}
 
 
 def is_remote(root: Place) -> bool:
@@ -78,17 +75,27 @@ def can_list(root: Place) -> bool:
 
 def refuse_whole_files_only(root: Place, name: str) -> None:
     """Raise StoreError where the server answers a request for a part of a file with the whole file."""
-    if can_list(root):
-        return
+    if not can_list(root):
+        read_part(root, name, 0, 2)
+
+
+def read_part(root: Place, name: str, begin: int, end: int) -> bytes:
+    """The bytes of a file from ``begin`` up to ``end``, fewer where it ends; raises FileNotFoundError, StoreError."""
+    if isinstance(root, Path):
+        with (root / name).open("rb") as file:
+            file.seek(begin)
+            return file.read(end - begin)
     path = cast(Any, root / name)
-    part = patiently(root, lambda: path.fs.cat_file(path.path, start=0, end=2))
-    if len(part) != 2:
+    options = {} if can_list(root) else {"timeout": web.longest_s(end - begin)}
+    part = bytes(patiently(root, lambda: path.fs.cat_file(path.path, start=begin, end=end, **options)))
+    if len(part) > end - begin:
         raise StoreError(
             "the server gives whole files only",
             where=root,
             expected="answers to HTTP range requests",
             fix="copy the store first",
         )
+    return part
 
 
 def size_of(root: Place, name: str) -> int | None:
@@ -100,27 +107,47 @@ def size_of(root: Place, name: str) -> int | None:
     return int(found.st_size)
 
 
+def mark_of(root: Place, name: str) -> tuple[str, ...] | None:
+    """What changes when another file takes the place of this one, as far as is known; None where there is none."""
+    try:
+        if isinstance(root, Path):
+            found = (root / name).stat()
+            return str(found.st_size), str(found.st_mtime_ns)
+        path = cast(Any, root / name)
+        path.fs.invalidate_cache()
+        about = patiently(root, lambda: path.fs.info(path.path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return tuple(str(about.get(key)) for key in ("size", "ETag", "Last-Modified", "LastModified", "created", "mtime"))
+
+
 def patiently(root: Place, read: Callable[[], T]) -> T:
     """What ``read`` gives. If ``root`` isn't on a file system and it fails, it is tried again.
 
     Raises StoreUnreachable where the network is at fault, and otherwise what ``read`` raises.
     """
-    for wait_s in RETRY_WAITS_S if is_remote(root) else ():
+    for wait_s in (*RETRY_WAITS_S, None) if is_remote(root) else (None,):
         try:
             return read()
+        except EcgError:
+            raise
         except Exception as error:
-            if _is_missing(error):
+            if isinstance(error.__cause__, EcgError):  # fsspec says "not found" of it
+                raise error.__cause__ from None
+            if _is_missing(error) or not is_remote(root):
                 raise
-            log.warning("%s: %s; trying again in %g s", root, _in_words(error), wait_s)
+            if wait_s is None or _is_refused(error):
+                if not _is_of_the_network(error):
+                    raise
+                raise StoreUnreachable(
+                    "the store can't be reached",
+                    where=root,
+                    got=_in_words(error),
+                    fix="check address, network and rights",
+                ) from error
+            log.warning("%s: %s; trying again in %g s", visible(root), _in_words(error), wait_s)
             time.sleep(wait_s)
-    try:
-        return read()
-    except Exception as error:
-        if is_remote(root) and not _is_missing(error) and _is_of_the_network(error):
-            raise StoreUnreachable(
-                "the store can't be reached", where=root, got=_in_words(error), fix="check address, network and rights"
-            ) from error
-        raise
+    raise AssertionError("the last try returns or raises")
 
 
 def _is_missing(error: Exception) -> bool:
@@ -131,6 +158,15 @@ def _is_missing(error: Exception) -> bool:
     return cause is None or isinstance(cause, FileNotFoundError) or getattr(cause, "status", None) in (404, 410)
 
 
+def _is_refused(error: Exception) -> bool:
+    """Whether a server has understood what it was asked for, and won't give it: asking again is no use."""
+    for one in (error, error.__cause__):
+        status = getattr(one, "status", None)
+        if isinstance(status, int) and 400 <= status < 500 and status not in _PASSING:
+            return True
+    return False
+
+
 def _is_of_the_network(error: Exception) -> bool:
     package = type(error).__module__.partition(".")[0]
     return isinstance(error, OSError | asyncio.TimeoutError) or package in {"aiohttp", "botocore", "aiobotocore"}
@@ -138,4 +174,4 @@ def _is_of_the_network(error: Exception) -> bool:
 
 def _in_words(error: Exception) -> str:
     why = error.__cause__ if isinstance(error, FileNotFoundError) and error.__cause__ is not None else error
-    return " ".join(str(why).split())[:160] or type(why).__name__
+    return visible(" ".join(str(why).split())[:160]) or type(why).__name__

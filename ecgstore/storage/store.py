@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ecgstore.errors import ConfigError, IntegrityError, StoreError, StoreFormatError, StoreUnreachable, nearest
+from ecgstore.errors import ConfigError, EcgError, IntegrityError, StoreError, StoreReplaced, StoreUnreachable, nearest
 from ecgstore.record import Beat, LeadState, Record, Statement, Terms
-from ecgstore.storage import layout, manifest, tables
-from ecgstore.storage.array import open_array
-from ecgstore.storage.place import Place, patiently, place, refuse_whole_files_only, size_of
+from ecgstore.storage import layout, manifest, validate, validate_tables
+from ecgstore.storage.array import read_array
+from ecgstore.storage.limits import FIX, limits
+from ecgstore.storage.objects import Objects
+from ecgstore.storage.place import Place, is_remote, patiently, place, refuse_whole_files_only
+from ecgstore.storage.verify import problems_of
 from ecgstore.storage.where import rows_where
+
+T = TypeVar("T")
+
+#: So large an object is hashed in a thread while it is parsed.
+PARSED_MEANWHILE_BYTES = 1 << 20
+
+REPLACED = "the store was replaced by another one while it was open"
+
+Spans = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,24 +65,47 @@ def open_store(path: str | Path) -> Store:
     """Open a sealed store for reading: a folder, or an address such as ``https://…`` or ``s3://bucket/name``.
 
     Raises StoreNotFound, StoreIncomplete (never sealed), StoreFormatError (not a store, or of a version that
-    this release can't read), IntegrityError (tables missing or not those that were sealed), StoreUnreachable
-    (it is on another machine, and that doesn't answer).
+    this release can't read, or not as docs/format.md says), IntegrityError (tables missing or not those that were
+    sealed), StoreUnreachable (it is on another machine, and that doesn't answer). A store may come from anybody:
+    docs/security.md says what opening one promises.
     """
     root = place(path)
-    sealed = manifest.load(root)
+    objects, sealed = manifest.open_sealed(root)
     refuse_whole_files_only(root, layout.MANIFEST)
-    return Store(root, sealed)
+    return Store(root, objects, sealed)
+
+
+def _reopen(path: str, fingerprint: str) -> Store:
+    store = open_store(path)
+    if store.fingerprint != fingerprint:
+        raise StoreReplaced(REPLACED, where=path, fix="open it again")
+    return store
 
 
 class Store:
-    """A sealed store. Made by :func:`open_store`; never changes, and never changes anything."""
+    """A sealed store. Made by :func:`open_store`; never changes, and never changes anything.
 
-    def __init__(self, root: Place, sealed: manifest.Manifest) -> None:
-        self._root = root
-        self._manifest = sealed
-        self._attributes = _attributes(root, sealed)
-        self.records: pa.Table = _table(root, sealed, layout.RECORDS)
+    What is read belongs together: where another store takes the place of this one, reading goes on with the old one as
+    long as that is there, and then raises StoreReplaced. Stores may be used by several threads, and pickled.
+    """
+
+    def __init__(self, root: Place, objects: Objects, sealed: manifest.Manifest) -> None:
+        self._root, self._objects, self._manifest = root, objects, sealed
+        bounds = limits()
+        said = self._json(layout.ROOT, bounds.root_bytes)
+        self._attributes = validate.check_root(said, sealed.format_version, sealed.plan_sha256, root / layout.ROOT)
+        self._metadata = self._json(layout.SIGNAL_JSON, bounds.array_bytes)
+        where = root / layout.SIGNAL_JSON
+        self.total_samples = validate.check_array(self._metadata, self._attributes, sealed.objects, where)
+        self.records: pa.Table = self._table(layout.RECORDS, self._check_records)
         """One row per record; the row number is the record's number. Columns: docs/format.md."""
+
+    def _json(self, name: str, most_bytes: int) -> dict[str, Any]:
+        where = self._root / name
+        return self._sealed(name, most_bytes, lambda content: validate.parse_json(content, where, most_bytes))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self.path, self.fingerprint)
 
     def __repr__(self) -> str:
         rate = f"{self._attributes['fs_hz']:g} Hz" if self._attributes["fs_hz"] else "several rates"
@@ -156,8 +192,8 @@ class Store:
     @property
     def n_shards(self) -> int:
         """Number of shards."""
-        end = int(pc.max(pc.add(self.records["start"], self.records["n_samples"])).as_py())
-        return -(-end // self.shard_samples)
+        ends = self.spans[1]
+        return -(-int(ends[-1]) // self.shard_samples) if len(ends) else 0
 
     @property
     def shard_samples(self) -> int:
@@ -167,33 +203,64 @@ class Store:
     @functools.cached_property
     def statements(self) -> pa.Table:
         """One row per statement: row, code, system, likelihood (percent, null where not stated)."""
-        return _table(self._root, self._manifest, layout.STATEMENTS)
+        check = validate_tables.check_statements
+        return self._table(layout.STATEMENTS, lambda table, where: check(table, where, self.n_records))
 
     @functools.cached_property
     def lead_quality(self) -> pa.Table:
         """What was measured of each lead: one row per record, lists of one number per lead. Empty in format 1."""
-        return self._optional_table(layout.LEADS)
+        if layout.LEADS not in self._manifest.objects:
+            if self.encoding == "adc":
+                validate.refuse("a raw store needs the gain of each lead", self.path, layout.LEADS)
+            return pa.table({})
+        check = validate_tables.check_leads
+        return self._table(layout.LEADS, lambda table, where: check(table, where, self.n_records, self._attributes))
 
     @functools.cached_property
     def beats(self) -> pa.Table:
         """One row per beat or other annotation: row, sample in the record, symbol. Empty in format 1."""
-        return self._optional_table(layout.BEATS)
-
-    def _optional_table(self, name: str) -> pa.Table:
-        return _table(self._root, self._manifest, name) if name in self._manifest.objects else pa.table({})
+        if layout.BEATS not in self._manifest.objects:
+            return pa.table({})
+        n_samples = self.column("n_samples")
+        return self._table(layout.BEATS, lambda table, where: validate_tables.check_beats(table, where, n_samples))
 
     @functools.cached_property
     def rejected(self) -> pa.Table:
         """One row per record that was left out: record_id, reason, detail."""
-        return _table(self._root, self._manifest, layout.REJECTED)
+        return self._table(layout.REJECTED, validate_tables.check_rejected)
+
+    def _table(self, name: str, check: Callable[[pa.Table, object], None]) -> pa.Table:
+        """A table, once it is the one that was sealed and ``check`` passes it."""
+        where, n_leads, version = self._root / name, len(self.leads), self.format_version
+
+        def parse(content: bytes) -> pa.Table:
+            table = validate_tables.parse_table(content, name, n_leads, version, where)
+            check(table, where)
+            return validate_tables.plain_texts(table, where)
+
+        return self._sealed(name, limits().table_bytes, parse)
+
+    def _check_records(self, table: pa.Table, where: object) -> None:
+        validate_tables.check_records(table, where, self._attributes, self.total_samples)
 
     @functools.cached_property
     def _array(self) -> Any:
-        return patiently(self._root, lambda: open_array(self._root))
+        sizes = {name: one.size for name, one in self._manifest.objects.items()}
+        return read_array(self._metadata, sizes, self._read_shard_part)
 
     @functools.cached_property
     def _row_of(self) -> dict[str, int]:
-        return {record_id: row for row, record_id in enumerate(self.records["record_id"].to_pylist())}
+        ids = self.records["record_id"].to_pylist()
+        rows = {record_id: row for row, record_id in enumerate(ids)}
+        if len(rows) != len(ids):
+            validate_tables.check_unique_ids(self.records, self._root / layout.RECORDS)
+        return rows
+
+    @functools.cached_property
+    def spans(self) -> Spans:
+        """First sample of each record in the array, and the one behind its last, each (records,); both ascend."""
+        starts = self.column("start")
+        return starts, starts + self.column("n_samples")
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """One column as NumPy: null is NaN in a float, -1 in an integer, 0 in an unsigned and "" in a text column."""
@@ -279,35 +346,85 @@ class Store:
         if not 0 <= shard < self.n_shards:
             raise ConfigError(f"no shard {shard}", where=self.path, expected=f"0 to {self.n_shards - 1}")
         size = self.shard_samples
-        begin, end = shard * size, min((shard + 1) * size, self._array.shape[1])
-        starts, lengths = self.column("start"), self.column("n_samples")
-        rows = np.flatnonzero((starts < end) & (starts + lengths > begin))
-        counts_lt = self._decode(begin, end, rows)
-        first = np.maximum(starts[rows], begin)
-        last = np.minimum(starts[rows] + lengths[rows], end)
-        return ShardSignal(shard, rows, first - begin, last - first, first - starts[rows], counts_lt)
+        begin, end = shard * size, min((shard + 1) * size, self.total_samples)
+        starts, ends = self.spans
+        rows = np.arange(np.searchsorted(ends, begin, side="right"), np.searchsorted(starts, end, side="left"))
+        counts_lt = self.decode(begin, end, rows)
+        first, last = np.maximum(starts[rows], begin), np.minimum(ends[rows], end)
+        signal = ShardSignal(shard, rows, first - begin, last - first, first - starts[rows], counts_lt)
+        if is_remote(self._root):
+            self._check_against_crc32(signal)
+        return signal
 
-    def read(self, record_id: str) -> Record:
-        """Read one record: float32 mV of shape (leads, samples), NaN where nothing was recorded."""
+    def read(
+        self,
+        record_id: str,
+        *,
+        start_s: float = 0.0,
+        stop_s: float | None = None,
+        leads: Sequence[str] | None = None,
+    ) -> Record:
+        """Read one record, or a part of it: float32 mV of shape (leads, samples), NaN where nothing was recorded.
+
+        ``start_s`` and ``stop_s`` are seconds from its first sample, each rounded to the nearest sample; None is its
+        end. ``leads`` are read in the order in which they are named; None means all. Of a part, only the chunks that
+        it lies in are decoded. Each chunk has a checksum of its own, which is always compared; the record's CRC-32 can
+        only be compared where all of it is read.
+
+        Raises ConfigError for a record or a lead that is not there, or a part that isn't within the record;
+        IntegrityError where the samples are not those that were written, or the store was replaced.
+        """
         row = self._row(record_id)
         about = self.records.slice(row, 1).to_pylist()[0]
-        counts_lt = self._decode(about["start"], about["start"] + about["n_samples"], np.array([row]))
-        if self._crc32(counts_lt) != about["crc32"]:
+        which, fs_hz = self._which_leads(leads), self._fs_of(about)
+        first, last = self._part_of(record_id, about["n_samples"], fs_hz, start_s, stop_s)
+        begin = about["start"] + first
+        counts_lt = self.decode(begin, about["start"] + last, np.array([row]))
+        if last - first < about["n_samples"]:
+            if is_remote(self._root):
+                self._refuse_replaced()
+        elif self.crc32_of(counts_lt) != about["crc32"]:
+            self._refuse_replaced(certainly=True)
             raise IntegrityError(f"record {record_id} is not what was written", where=self.path)
-        stated = self.statements.filter(pc.equal(self.statements["row"], row)).to_pylist()
         return Record(
             record_id=record_id,
-            leads=self.leads,
-            fs_hz=self._fs_of(about),
-            signal_mv_lt=self._to_mv(counts_lt, row),
-            lead_states=tuple(LeadState(letter) for letter in about["lead_states"]),
+            leads=tuple(self.leads[lead] for lead in which),
+            fs_hz=fs_hz,
+            signal_mv_lt=self._to_mv(counts_lt, row, which),
+            lead_states=tuple(LeadState(about["lead_states"][lead]) for lead in which),
             patient_key=about["patient_key"],
             fold=about["fold"],
             age_years=about["age_years"],
             sex=about["sex"],
-            statements=tuple(Statement(one["code"], one["system"], one["likelihood"]) for one in stated),
-            warnings=tuple(filter(None, about["warnings"].split("; "))),
+            statements=tuple(
+                Statement(one["code"], one["system"], one["likelihood"]) for one in _rows_of(self.statements, row)
+            ),
+            warnings=tuple(filter(None, (about["warnings"] or "").split("; "))),
         )
+
+    def _which_leads(self, leads: Sequence[str] | None) -> list[int]:
+        if leads is None:
+            return list(range(len(self.leads)))
+        for lead in leads:
+            if lead not in self.leads:
+                raise ConfigError(f"no lead {lead!r}", where=self.path, expected=", ".join(self.leads))
+        return [self.leads.index(lead) for lead in leads]
+
+    def _part_of(
+        self, record_id: str, n_samples: int, fs_hz: float, start_s: float, stop_s: float | None
+    ) -> tuple[int, int]:
+        """First sample of the part of a record that is asked for, and the one behind its last."""
+        end_s = n_samples / fs_hz if stop_s is None else stop_s
+        is_part = 0 <= start_s <= end_s < float("inf")  # false for what is no number
+        first, last = (round(start_s * fs_hz), round(end_s * fs_hz)) if is_part else (0, 0)
+        if not 0 <= first < last <= n_samples:
+            raise ConfigError(
+                f"no such part of record {record_id}",
+                where=self.path,
+                expected=f"within 0 to {n_samples / fs_hz:g} s",
+                got=f"{start_s} to {end_s} s",
+            )
+        return first, last
 
     def read_beats(self, record_id: str) -> tuple[Beat, ...]:
         """The beats and other annotations of one record, in time; empty where its source states none."""
@@ -315,10 +432,16 @@ class Store:
         if self.beats.num_rows == 0:
             return ()
         fs_hz = self._fs_of(self.records.slice(row, 1).to_pylist()[0])
-        its = self.beats.filter(pc.equal(self.beats["row"], row)).to_pylist()
-        return tuple(Beat(one["sample"] / fs_hz, one["symbol"]) for one in its)
+        return tuple(Beat(one["sample"] / fs_hz, one["symbol"]) for one in _rows_of(self.beats, row))
 
     def _row(self, record_id: str) -> int:
+        if not isinstance(record_id, str):
+            raise ConfigError(
+                "a record is read by its id, which is a text",
+                where=self.path,
+                got=repr(record_id)[:80],
+                fix='the id of row 0 is store.column("record_id")[0]',
+            )
         row = self._row_of.get(record_id)
         if row is None:
             near = nearest(record_id, self._row_of)
@@ -329,13 +452,16 @@ class Store:
     def _fs_of(self, about: Mapping[str, Any]) -> float:
         return float(self._attributes["fs_hz"] or about["source_fs_hz"])
 
-    def _to_mv(self, counts_lt: npt.NDArray[np.int16], row: int) -> npt.NDArray[np.float32]:
+    def _to_mv(self, counts_lt: npt.NDArray[np.int16], row: int, which: list[int]) -> npt.NDArray[np.float32]:
+        if len(which) != len(self.leads) or which != sorted(which):
+            counts_lt = counts_lt[which]
         if self.encoding != "adc":
             return layout.counts_to_mv(counts_lt)
         its = self.lead_quality.slice(row, 1).to_pylist()[0]
-        return layout.adc_to_mv(counts_lt, np.array(its["gain_per_mv"]), np.array(its["baseline"], dtype=np.int32))
+        gain_per_mv_l, baseline_l = np.array(its["gain_per_mv"])[which], np.array(its["baseline"], np.int32)[which]
+        return layout.adc_to_mv(counts_lt, gain_per_mv_l, baseline_l)
 
-    def _crc32(self, counts_lt: npt.NDArray[np.int16]) -> int:
+    def crc32_of(self, counts_lt: npt.NDArray[np.int16]) -> int:
         """As format 2 defines it: lead after lead within each shard, shard after shard."""
         # A record of several shards begins at the beginning of one. Format 1 took it as one piece.
         size = self.shard_samples if self.format_version > 1 else counts_lt.shape[1]
@@ -344,78 +470,131 @@ class Store:
     def verify(self, *, deep: bool = False, progress: Callable[[int, int], None] | None = None) -> list[str]:
         """Check the store; returns one line per problem, none if all is well.
 
-        Quick: every object present and of its size, nothing added. Deep: every byte by SHA-256, every shard
-        decoded, every record by the CRC-32 of its counts.
+        Quick: every object present and of its size, nothing added, every table as docs/format.md says. Deep: every
+        byte by SHA-256, every shard decoded, every record by the CRC-32 of its counts, and nothing between records.
         """
-        problems = manifest.verify(self._root, self._manifest, deep=deep, progress=progress)
-        if deep and not problems:
-            for shard in range(self.n_shards):
-                problems += self._verify_records(shard)
-        return problems
+        return problems_of(self, self._objects, self._manifest, deep=deep, progress=progress)
 
-    def _verify_records(self, shard: int) -> list[str]:
-        try:
-            signal = self.read_shard(shard)
-        except IntegrityError as error:
-            return [str(error)]
-        crc32, lengths, ids = self.column("crc32"), self.column("n_samples"), self.column("record_id")
-        problems = []
+    def _check_against_crc32(self, signal: ShardSignal) -> None:
+        """On another machine a shard can be another store's by now: only its samples tell."""
+        lengths, crc32 = self.column("n_samples"), self.column("crc32")
         for row, start, length in zip(signal.rows, signal.starts, signal.lengths, strict=True):
-            if length != lengths[row]:  # a record of several shards: read() puts it together
-                counts_lt = self._decode(*self._span(int(row)), np.array([row]))
-            else:
-                counts_lt = signal.counts_lt[:, start : start + length]
-            if self._crc32(counts_lt) != crc32[row]:
-                problems.append(f"record {ids[row]}: its samples are not those that were written")
-        return problems
+            if length != lengths[row]:
+                self._refuse_replaced()
+            elif self.crc32_of(signal.counts_lt[:, start : start + length]) != crc32[row]:
+                self._refuse_replaced(certainly=True)
+                raise IntegrityError(f"record {self.id_of(int(row))} is not what was written", where=self.path)
 
-    def _span(self, row: int) -> tuple[int, int]:
-        start = int(self.column("start")[row])
-        return start, start + int(self.column("n_samples")[row])
+    def id_of(self, row: int) -> str:
+        """The id of a record by its number."""
+        return str(self.records["record_id"][row].as_py())
 
-    def _decode(self, begin: int, end: int, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int16]:
+    def decode(self, begin: int, end: int, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int16]:
+        """Counts (leads, samples) of the array from ``begin`` up to ``end``; ``rows`` are the records in there."""
+        if (n_bytes := 2 * len(self.leads) * (end - begin)) > limits().record_bytes:
+            raise StoreError("that is too much to read at once", where=self.path, got=f"{n_bytes} bytes", fix=FIX)
         for shard in range(begin // self.shard_samples, -(-end // self.shard_samples)):
             self._refuse_missing(shard)
         try:
-            return patiently(self._root, lambda: np.asarray(self._array[:, begin:end], dtype=np.int16))
-        except StoreUnreachable:
+            counts_lt = patiently(self._root, lambda: np.asarray(self._array[:, begin:end], dtype=np.int16))
+        except EcgError:
             raise
+        except MemoryError:
+            raise StoreError("that is too much to read at once", where=self.path, got=f"{n_bytes} bytes") from None
         except Exception as error:  # zarr and its codecs raise many kinds; each means that the bytes are bad
-            ids = self.column("record_id")[rows]
-            some = ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
+            self._refuse_replaced(certainly=True)
+            ids = [self.id_of(int(row)) for row in rows[:5]]
+            some = ", ".join(ids) + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
             raise IntegrityError(
                 "a shard can't be decoded",
                 where=f"{self.path} (samples {begin} to {end}, records {some})",
                 got=" ".join(str(error).split())[:160],
                 fix="see `ecgstore verify --deep`, and copy or ingest the store again",
             ) from error
+        if not is_remote(self._root):
+            self._refuse_replaced()
+        return counts_lt
+
+    def _read_shard_part(self, name: str, begin: int, end: int) -> bytes:
+        try:
+            part = self._objects.read(name, begin, end)
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError) and error.errno != errno.ESTALE:
+                raise
+            part = b""
+        if len(part) != end - begin:
+            self._refuse_replaced(certainly=True)
+            raise IntegrityError(
+                "a shard is missing, or has lost its end", where=self._root / name, fix="copy or ingest the store again"
+            )
+        return part
 
     def _refuse_missing(self, shard: int) -> None:
         """Zarr reads a missing shard as "not recorded"; the manifest knows better."""
         name = layout.shard_object(shard)
-        if name in self._manifest.objects and size_of(self._root, name) is None:
+        if (stated := self._manifest.objects.get(name)) is None:
+            return
+        size = self._objects.size(name)
+        if size != stated.size:
+            self._refuse_replaced(certainly=True)
+        if size is None:
             raise IntegrityError("a shard is missing", where=self._root / name, fix="copy or ingest the store again")
+        if size != stated.size:
+            raise IntegrityError(
+                "a shard was changed after the store was sealed",
+                where=self._root / name,
+                expected=f"{stated.size} bytes",
+                got=size,
+            )
+
+    def _sealed(self, name: str, most_bytes: int, parse: Callable[[bytes], T]) -> T:
+        """What ``parse`` makes of an object, once it is the one that was sealed."""
+        where, stated = self._root / name, self._manifest.objects[name]
+        if stated.size > most_bytes:
+            validate.refuse("a file of the store is too large", where, f"{most_bytes} bytes at most", stated.size, FIX)
+        try:
+            content = self._objects.read(name, 0, stated.size + 1)
+        except (FileNotFoundError, NotADirectoryError):
+            self._refuse_replaced(certainly=True)
+            raise IntegrityError("an object of the store is missing", where=where) from None
+        if len(content) != stated.size:
+            self._refuse_changed(where)
+        if len(content) < PARSED_MEANWHILE_BYTES:
+            if hashlib.sha256(content).hexdigest() != stated.sha256:
+                self._refuse_changed(where)
+            return parse(content)
+        with ThreadPoolExecutor(1) as thread:
+            hashed = thread.submit(lambda: hashlib.sha256(content).hexdigest())
+            try:
+                parsed = parse(content)
+            finally:
+                if hashed.result() != stated.sha256:  # then whatever parse says of it is beside the point
+                    self._refuse_changed(where)
+        return parsed
+
+    def _refuse_changed(self, where: object) -> NoReturn:
+        self._refuse_replaced(certainly=True)
+        raise IntegrityError("an object was changed after the store was sealed", where=where)
+
+    def _refuse_replaced(self, *, certainly: bool = False) -> None:
+        """Raise StoreReplaced if another store stands in the place of the one that was opened.
+
+        ``certainly``: something is wrong already, so look at the manifest itself.
+        """
+        if not certainly and not self._objects.is_rewritten():
+            return
+        try:
+            is_current = manifest.load(self._root).fingerprint == self.fingerprint
+        except StoreUnreachable:
+            raise
+        except EcgError:
+            is_current = False
+        if not is_current:
+            raise StoreReplaced(REPLACED, where=self.path, fix="open it again")
 
 
-def _attributes(root: Place, sealed: manifest.Manifest) -> dict[str, Any]:
-    content = json.loads(_sealed_bytes(root, sealed, layout.ROOT))
-    attributes = content.get("attributes", {})
-    if attributes.get("format") != layout.FORMAT:
-        raise StoreFormatError("the root of the store is not an ecgstore", where=root / layout.ROOT)
-    return dict(attributes)
-
-
-def _table(root: Place, sealed: manifest.Manifest, name: str) -> pa.Table:
-    return tables.from_parquet(_sealed_bytes(root, sealed, name))
-
-
-def _sealed_bytes(root: Place, sealed: manifest.Manifest, name: str) -> bytes:
-    """Read a small object and make sure that it is the one that was sealed."""
-    stated = sealed.objects.get(name)
-    try:
-        content = patiently(root, (root / name).read_bytes)
-    except FileNotFoundError:
-        raise IntegrityError("an object of the store is missing", where=root / name) from None
-    if stated is None or hashlib.sha256(content).hexdigest() != stated.sha256:
-        raise IntegrityError("an object was changed after the store was sealed", where=root / name)
-    return content
+def _rows_of(table: pa.Table, row: int) -> list[dict[str, Any]]:
+    """What a table says of one record; it stands in the order of the records."""
+    rows = table["row"].to_numpy()
+    first, last = np.searchsorted(rows, [row, row + 1])
+    return list(table.slice(first, last - first).to_pylist())

@@ -26,6 +26,9 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
 }
+#: A condition may be as long as this, and have so many parts besides values: each part costs some of the stack.
+MOST_CHARACTERS, MOST_PARTS = 100_000, 1000
+
 _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -39,10 +42,18 @@ def rows_where(table: pa.Table, condition: str) -> npt.NDArray[np.bool_]:
 
     Raises ConfigError naming the part that is not understood, and the nearest column for one that is not there.
     """
+    shown = repr(condition if len(condition) <= 200 else f"{condition[:200]}…")
     try:
+        _refuse_long(len(condition), MOST_CHARACTERS, "characters", shown)
         tree = ast.parse(condition.strip(), mode="eval").body
-    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-        raise ConfigError("the condition can't be read", where=repr(condition), got=str(error)) from None
+        n_parts = sum(not isinstance(node, ast.Constant | ast.expr_context) for node in ast.walk(tree))
+        _refuse_long(n_parts + _n_joined(tree), MOST_PARTS, "parts", shown)
+    except (SyntaxError, MemoryError, RecursionError) as error:
+        raise ConfigError("the condition can't be read", where=shown, got=str(error) or "too many parts") from None
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError("the condition can't be read", where=shown, got=str(error)) from None
     try:
         matched = table.append_column("_where", _column(table, _expression(table, tree, condition)))["_where"]
     except (pa.ArrowException, TypeError, RecursionError, OverflowError) as error:
@@ -51,6 +62,16 @@ def rows_where(table: pa.Table, condition: str) -> npt.NDArray[np.bool_]:
     if not pa.types.is_boolean(matched.type):
         raise ConfigError("the condition is not one", where=repr(condition), expected="true or false", got=matched.type)
     return np.asarray(pc.fill_null(matched, False).to_numpy())
+
+
+def _n_joined(tree: ast.expr) -> int:
+    """Joins of more than two parts, which stand as one in the tree."""
+    return sum(len(node.values) - 2 for node in ast.walk(tree) if isinstance(node, ast.BoolOp))
+
+
+def _refuse_long(n: int, most: int, noun: str, shown: str) -> None:
+    if n > most:
+        raise ConfigError("the condition is too long", where=shown, expected=f"{most} {noun} at most", got=n)
 
 
 def _column(table: pa.Table, expression: Any) -> Any:
@@ -108,7 +129,7 @@ def _comparison(table: pa.Table, terms: list[ast.expr], ops: list[ast.cmpop], co
 def _constant(node: ast.expr, condition: str) -> Any:
     try:
         return ast.literal_eval(node)
-    except ValueError:
+    except (ValueError, TypeError, MemoryError, RecursionError):
         raise ConfigError(
             "only plain values can stand in a list", where=repr(condition), got=ast.unparse(node)
         ) from None

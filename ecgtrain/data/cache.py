@@ -21,8 +21,10 @@ import json
 import logging
 import os
 import shutil
+import stat
 import time
 import weakref
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -33,13 +35,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ecgstore import NOT_RECORDED, ConfigError, IntegrityError, Store
+from ecgstore import NOT_RECORDED, ConfigError, IntegrityError, Store, StoreReplaced
+from ecgstore.inner import visible
 from ecgtrain.data.plan import BatchPlan, Int64
 
 #: Where caches go, and how much they may take, by the environment.
 CACHE_DIR, CACHE_GB = "ECGTRAIN_CACHE_DIR", "ECGTRAIN_CACHE_GB"
 #: Raised whenever the layout of an entry changes.
-_ENTRY_VERSION = 1
+_ENTRY_VERSION = 2
+#: Bytes of a buffer that have a CRC-32 of their own.
+_CHECKED_BYTES = 64 << 20
 _COUNTS, _ENTRY, _FILLING, _LOCK = "counts.i16", "entry.json", ".filling", ".lock"
 #: Seconds between two looks at a fill that another process does, and between two words about it.
 _LOOK_EVERY_S, _SAY_EVERY_S = 0.1, 5.0
@@ -217,6 +222,8 @@ def fill(
         source, shard = job
         try:
             pieces = source.pieces(shard)
+        except StoreReplaced:  # what is left of the old store is no reason to go on
+            raise
         except IntegrityError as error:
             return error
         put_all(pieces)
@@ -256,7 +263,7 @@ def ids_of(sources: Sequence[Source], places: Sequence[int]) -> list[str]:
 def warn_lost(sources: Sequence[Source], places: Sequence[int], why: str) -> None:
     """Say which records a run goes on without."""
     ids = ids_of(sources, places)
-    log.warning("%d records can't be read and are left out: %s (%s)", len(ids), ", ".join(ids), why)
+    log.warning("%d records can't be read and are left out: %s (%s)", len(ids), visible(", ".join(ids)), why)
 
 
 def decoders() -> int:
@@ -326,7 +333,8 @@ def open_entry(
 ) -> Opened:
     """The entry ``key`` of int16 ``shape`` in ``folder``; filled by ``make`` first if it isn't there.
 
-    One process fills, the others wait for it and say how far it is. ``make`` writes the buffer and returns what
+    One process fills, the others wait for it and say how far it is. Whoever opens an entry compares its checksums: one
+    that is damaged is thrown away and filled again. ``make`` writes the buffer and returns what
     to add to ``about``. Raises NoRoom if the folder can't be written or has no room, and whatever ``make``
     raises; nothing is left behind then.
     """
@@ -345,6 +353,10 @@ def open_entry(
             if (known := _whole(folder / key, n_bytes)) is not None:
                 os.utime(folder / key / _ENTRY)
                 counts_tl = np.memmap(folder / key / _COUNTS, np.int16, "r", shape=shape)
+                if _crc32_of(counts_tl) != known["crc32"]:
+                    del counts_tl
+                    _throw_away(folder / key, lock)
+                    continue
                 weakref.finalize(counts_tl, lock.close)
                 return Opened(counts_tl, folder / key, known)
             lock.release()
@@ -389,9 +401,10 @@ def _fill_entry(
             counts_tl = np.memmap(file, np.int16, "r+", shape=shape)
             added = make(counts_tl, lambda done, of: lock.write(f"{os.getpid()} {done} {of}"))
             counts_tl.flush()
+            crc32 = _crc32_of(counts_tl)
             del counts_tl
             os.fsync(file.fileno())
-        content = {"version": _ENTRY_VERSION, "n_bytes": n_bytes, "shape": shape, **about, **added}
+        content = {"version": _ENTRY_VERSION, "n_bytes": n_bytes, "shape": shape, "crc32": crc32, **about, **added}
         (aside / _ENTRY).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         aside.rename(folder / key)
     except OSError as error:
@@ -405,19 +418,41 @@ def _fill_entry(
         lock.write("")
 
 
+def _crc32_of(counts_tl: npt.NDArray[np.int16]) -> list[int]:
+    """CRC-32 of each piece of the buffer; it is read whole, by a few threads."""
+    byte = counts_tl.reshape(-1).view(np.uint8)
+    with ThreadPoolExecutor(decoders()) as threads:
+        begins = range(0, len(byte), _CHECKED_BYTES)
+        return list(threads.map(lambda begin: zlib.crc32(byte[begin : begin + _CHECKED_BYTES].data), begins))
+
+
+def _throw_away(entry: Path, lock: _Lock) -> None:
+    """Remove an entry that is damaged; raises NoRoom where others use it."""
+    log.warning("the cache %s is not what was filled; it is filled again", entry)
+    lock.release()
+    if not lock.take(exclusive=True):
+        raise NoRoom(f"{entry} is damaged, and in use")
+    shutil.rmtree(entry)
+    lock.release()
+
+
 def _whole(entry: Path, n_bytes: int) -> dict[str, Any] | None:
     try:
         known = json.loads((entry / _ENTRY).read_text(encoding="utf-8"))
-        return known if (entry / _COUNTS).stat().st_size == n_bytes == known["n_bytes"] else None
+        is_whole = (entry / _COUNTS).stat().st_size == n_bytes == known["n_bytes"] and isinstance(known["crc32"], list)
+        return known if is_whole else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _own_folder(folder: Path) -> None:
-    """Make the folder; refuse one of another user, who could put anything into it."""
+    """Make the folder; refuse one into which another user could put anything."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
+    found = folder.stat()
+    if found.st_uid != os.getuid():
         raise PermissionError(errno.EPERM, "it belongs to another user", str(folder))
+    if found.st_mode & stat.S_IWOTH:
+        raise PermissionError(errno.EPERM, "everybody may write into it: chmod o-w", str(folder))
 
 
 def _limit_bytes(folder: Path) -> int:

@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from ecgstore import IntegrityError
+from ecgstore import IntegrityError, StoreReplaced
 from ecgtrain.data.cache import Source, WindowCache, decoders, warn_lost
 from ecgtrain.data.plan import BatchPlan, Int64
 
@@ -200,6 +200,8 @@ class ShardPool:
         for shard in np.unique(np.concatenate([np.arange(a, b + 1) for a, b in zip(first, last, strict=True)])):
             try:
                 pieces = source.pieces(int(shard))
+            except StoreReplaced:  # what is left of the old store is no reason to go on
+                raise
             except IntegrityError as error:
                 if self._strict:
                     raise

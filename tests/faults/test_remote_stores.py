@@ -28,6 +28,7 @@ from ecgstore import (
 )
 from ecgstore.inner import parse
 from ecgstore.storage import place as places
+from ecgstore.storage import web
 from ecgstore.storage.store import Store
 from ecgtrain.config import RunConfig
 from ecgtrain.run import learn
@@ -197,7 +198,7 @@ def test_what_is_out_of_reach_is_not_damaged(served, tmp_path, monkeypatch):
 
 
 def test_a_server_that_falls_silent_is_given_up(served, monkeypatch):
-    monkeypatch.setattr(places, "SILENCE_S", 0.2)
+    monkeypatch.setattr(web, "SILENCE_S", 0.2)
     monkeypatch.setattr(places, "RETRY_WAITS_S", (0.01,))
     store = open_store(f"{served.address}/mini.ecg")
     store.read_shard(0)

@@ -412,10 +412,19 @@ def test_https_is_never_left_and_has_to_be_proved(tmp_path: Path, monkeypatch: p
         secure.faults["LICENSE.txt"] = [(302, {"Location": plain.url + "LICENSE.txt"})]
         report = fetch.fetch(secure.url, tmp_path / "set", only="LICENSE.txt")
         assert report.failed.keys() == {"LICENSE.txt"}
-        assert "which is not safe: refused" in report.failed["LICENSE.txt"]
+        assert "another place: refused" in report.failed["LICENSE.txt"]
         assert not plain.requests
         plain.faults["LICENSE.txt"] = [(302, {"Location": secure.url + "LICENSE.txt"})]
-        assert fetch.fetch(plain.url, tmp_path / "upgraded", only="LICENSE.txt").ok
+        report = fetch.fetch(plain.url, tmp_path / "upgraded", only="LICENSE.txt")
+        assert "another place: refused; name it if you trust it" in report.failed["LICENSE.txt"]
+
+
+def test_a_trickle_is_given_up(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "MINUTE_S", 1e-9)  # every block is judged, and none brings so much
+    monkeypatch.setattr(http, "SLOWEST_BYTES_PER_S", 10**15)
+    monkeypatch.setattr(http, "ATTEMPTS", 1)
+    with pytest.raises(SourceError, match="less than 1000000000000000 bytes per second"):
+        fetch.fetch(server.url, tmp_path)
 
 
 def test_passwords_are_never_sent(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

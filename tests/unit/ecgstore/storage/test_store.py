@@ -154,7 +154,11 @@ def test_one_flipped_bit_anywhere_is_found(copy, name):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    assert store.verify() == []
+    quick = store.verify()
+    if name in ("leads.parquet", "rejected.parquet"):  # the quick check reads tables as well
+        assert [problem.partition(":")[0] for problem in quick] == [name]
+    else:
+        assert quick == []
     (problem,) = store.verify(deep=True)
     assert problem.startswith(f"{name}: sha256")
 

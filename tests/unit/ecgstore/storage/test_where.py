@@ -64,3 +64,28 @@ def test_a_store_selects_by_quality(mini_store):
     assert (ranges[rows] <= median).all()
     with pytest.raises(ConfigError, match="did you mean"):
         store.select(where="rnge_mv < 1")
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        " and ".join(["fold > 1"] * 11_000),
+        "not " * 5000 + "fold > 1",
+        "(" * 5000 + "fold" + ")" * 5000,
+        "fold" + " + 1" * 3000 + " > 1",
+        "fold" + " < 9" * 3000,
+        "-" * 3000 + "1 < fold",
+        "fold > 1 or " * 9000 + "fold > 1",
+        "fold in (" + "1," * 60_000 + ")",
+    ],
+)
+def test_a_condition_without_end_is_refused_in_one_line(condition):
+    with pytest.raises(ConfigError, match="the condition") as error:
+        rows_where(pa.table({"fold": [1, 2]}), condition)
+    assert len(str(error.value)) < 600
+
+
+def test_many_parts_and_many_values_are_understood():
+    table = pa.table({"fold": [1, 2]})
+    assert rows_where(table, " or ".join(f"fold == {k}" for k in range(2, 200))).tolist() == [False, True]
+    assert rows_where(table, f"fold in ({', '.join(map(str, range(2, 9000)))})").tolist() == [False, True]

@@ -1,0 +1,331 @@
+"""Whether the tables of a store are what docs/format.md says: their sizes before they are read, then each column.
+
+Checked in whole columns, so that a million records cost hundredths of a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ecgstore.errors import REASONS
+from ecgstore.storage import layout, tables
+from ecgstore.storage.limits import FIX, limits
+from ecgstore.storage.validate import refuse
+
+#: Columns of ``records.parquet`` that each version has; what came later may be there.
+_V1 = ["record_id", "patient_key", "source", "start", "n_samples", "shard", "fold", "age_years", "sex", "lead_states"]
+_V1 += ["n_clipped", "n_not_recorded", "source_fs_hz", "source_crc32", "crc32", "warnings"]
+_V2 = [*_V1, *layout.MEASURES, "site", "einthoven_mv", "suspects", "signature", "heart_rate_bpm", "sqi"]
+_V2 += ["noise_rms_mv", "snr_db"]
+#: Those that are never null.
+_STATED = ["record_id", "source", "start", "n_samples", "shard", "source_fs_hz", "lead_states"]
+_STATED += ["n_clipped", "n_not_recorded", "crc32"]
+#: A text column is read as it is where its file holds so many bytes per row, or it is small in any case: such a column
+#: can't grow without bounds. Any other is read as indices into a list of texts first, and weighed.
+_PLAIN_BYTES_PER_ROW = 12
+_MOST_YEARS = 150
+#: Of the footer of a Parquet file.
+_THRIFT_BYTES, _THRIFT_ITEMS = 16 << 20, 1 << 20
+_STRING = pa.string()
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+def parse_table(content: bytes, name: str, n_leads: int, version: int, where: object) -> pa.Table:
+    """The table ``name`` from the bytes of its Parquet file, with the columns and types of the format.
+
+    Some texts may come as indices into a list of texts, until :func:`plain_texts` has weighed them.
+    """
+    try:
+        file = pq.ParquetFile(
+            pa.BufferReader(content), thrift_string_size_limit=_THRIFT_BYTES, thrift_container_size_limit=_THRIFT_ITEMS
+        )
+        _check_footer(file, name, n_leads, version, where)
+        if weighed := _texts_to_weigh(file.metadata):
+            file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=weighed)
+        # Not by read_table, and not in its threads: see tables.from_parquet.
+        return file.read(use_threads=False)
+    except (pa.ArrowException, OSError, ValueError, TypeError, MemoryError, OverflowError) as error:
+        refuse("a table can't be read", where, got=" ".join(str(error).split())[:160] or type(error).__name__)
+
+
+def _expected(name: str, n_leads: int, version: int) -> tuple[pa.Schema, frozenset[str]]:
+    """All columns that the table may have, in their order, and those that it must have."""
+    schema: pa.Schema = {
+        layout.RECORDS: tables.RECORDS_SCHEMA,
+        layout.LEADS: tables.leads_schema(n_leads),
+        layout.STATEMENTS: tables.STATEMENTS_SCHEMA,
+        layout.BEATS: tables.BEATS_SCHEMA,
+        layout.REJECTED: tables.REJECTED_SCHEMA,
+    }[name]
+    needed = {
+        layout.RECORDS: _V1 if version == 1 else _V2,
+        layout.LEADS: [*layout.MEASURES, "gain_per_mv", "baseline"],
+        layout.STATEMENTS: ["row", "code", "system", "likelihood"],
+        layout.BEATS: ["row", "sample", "symbol"],
+        layout.REJECTED: ["record_id", "reason", "detail"],
+    }[name]
+    return schema, frozenset(needed)
+
+
+def _check_footer(file: pq.ParquetFile, name: str, n_leads: int, version: int, where: object) -> None:
+    bounds, about, found = limits(), file.metadata, file.schema_arrow
+    if about.num_rows > bounds.rows:
+        refuse("a table has too many rows", where, f"{bounds.rows} at most", about.num_rows, FIX)
+    if about.num_row_groups > bounds.row_groups:
+        refuse("a table has too many row groups", where, f"{bounds.row_groups} at most", about.num_row_groups, FIX)
+    schema, needed = _expected(name, n_leads, version)
+    for column in sorted(needed - set(found.names)):
+        refuse("a table lacks a column", where, column)
+    if len(set(found.names)) != len(found.names):
+        refuse("a table has a column twice", where)
+    for field in found:
+        if field.name not in schema.names:
+            refuse("a table has a column that the format doesn't know", where, got=field.name)
+        if not _same_type(field.type, schema.field(field.name).type):
+            refuse(f"column {field.name} has a wrong type", where, schema.field(field.name).type, str(field.type))
+    n_bytes = sum(_least_bytes(field.type) for field in found) * about.num_rows
+    n_bytes = max(n_bytes, sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups)))
+    if n_bytes > bounds.decoded_bytes:
+        refuse("a table is too large in memory", where, f"{bounds.decoded_bytes} bytes at most", n_bytes, FIX)
+    for column in _chunks(about):
+        if column.num_values > about.num_rows * n_leads:
+            refuse("a column of a table has too many values", where, f"{about.num_rows * n_leads} at most")
+
+
+def _same_type(found: pa.DataType, expected: pa.DataType) -> bool:
+    if not pa.types.is_fixed_size_list(expected):
+        return bool(found == expected)
+    its_own = pa.types.is_fixed_size_list(found) and found.list_size == expected.list_size
+    return bool(its_own and found.value_type == expected.value_type)
+
+
+def _least_bytes(of_type: pa.DataType) -> int:
+    """Bytes of one value in memory; of a text, its offset."""
+    if pa.types.is_fixed_size_list(of_type):
+        return int(of_type.list_size) * _least_bytes(of_type.value_type)
+    return 4 if of_type == _STRING else int(of_type.bit_width) // 8
+
+
+def _chunks(about: pq.FileMetaData) -> list[pq.ColumnChunkMetaData]:
+    groups = [about.row_group(i) for i in range(about.num_row_groups)]
+    return [group.column(j) for group in groups for j in range(about.num_columns)]
+
+
+def _texts_to_weigh(about: pq.FileMetaData) -> list[str]:
+    found = set()
+    for chunk in _chunks(about):
+        if chunk.physical_type == "BYTE_ARRAY" and "RLE_DICTIONARY" in chunk.encodings:
+            rows, n_bytes = chunk.num_values, chunk.total_uncompressed_size
+            if n_bytes < _PLAIN_BYTES_PER_ROW * rows and rows * n_bytes > limits().decoded_bytes // 16:
+                found.add(chunk.path_in_schema)
+    return sorted(found)
+
+
+def plain_texts(table: pa.Table, where: object) -> pa.Table:
+    """Texts as such, once it is known that they are short enough, and UTF-8."""
+    room = limits().decoded_bytes
+    for i, field in enumerate(table.schema):
+        column = table.column(i)
+        if pa.types.is_dictionary(field.type):
+            for chunk in column.chunks:
+                longest = _refuse_long(field.name, chunk.dictionary, where)
+                _refuse_other_text(field.name, chunk.dictionary, where)
+                if (n_bytes := longest * len(chunk)) > room:  # that is the most it can be; now for what it is
+                    n_bytes = pc.sum(pc.take(pc.binary_length(chunk.dictionary), chunk.indices)).as_py() or 0
+                room -= n_bytes
+                if room < 0:
+                    most = f"{limits().decoded_bytes} bytes at most"
+                    refuse("a table is too large in memory", where, most, fix=FIX)
+            try:
+                table = table.set_column(i, field.name, column.cast(_STRING))
+            except (pa.ArrowException, MemoryError) as error:  # more than 2 GB in one piece
+                refuse("a table can't be read", where, got=" ".join(str(error).split())[:160])
+        elif field.type == _STRING:
+            for chunk in column.chunks:
+                _refuse_long(field.name, chunk, where)
+                _refuse_other_text(field.name, chunk, where)
+    return table
+
+
+def _refuse_long(name: str, texts: pa.Array, where: object) -> int:
+    """Bytes of the longest text, or more where all together are no longer than one may be."""
+    most = limits().id_bytes if name in ("record_id", "source", "patient_key") else limits().text_bytes
+    data = texts.buffers()[2]
+    if data is None or data.size <= most:
+        return 0 if data is None else int(data.size)
+    longest = int(pc.max(pc.binary_length(texts)).as_py() or 0)
+    if longest > most:
+        refuse(f"a text in column {name} is too long", where, f"{most} bytes at most", longest, FIX)
+    return longest
+
+
+def _refuse_other_text(name: str, texts: pa.Array, where: object) -> None:
+    """Arrow takes any bytes for a text. Looked at one by one only where not all are ASCII."""
+    data = texts.buffers()[2]
+    if data is None:
+        return
+    byte = np.frombuffer(data, np.uint8)
+    n_words = len(byte) // 8
+    is_ascii = not np.bitwise_or.reduce(byte[: 8 * n_words].view(np.uint64)) & np.uint64(0x8080808080808080)
+    if not is_ascii or (byte[8 * n_words :] > 127).any():
+        try:
+            texts.validate(full=True)
+        except pa.ArrowInvalid:
+            refuse(f"column {name} holds a text that is not UTF-8", where)
+
+
+# --- the columns --------------------------------------------------------------------------------------------------
+
+
+def check_records(table: pa.Table, where: object, attributes: Mapping[str, Any], total_samples: int) -> None:
+    """Every record lies within the signal, apart from all others; every value is one that the format knows."""
+    _refuse_null(table, _STATED, where)
+    start, n_samples = (table[name].to_numpy() for name in ("start", "n_samples"))
+    _check_places(start, n_samples, table["shard"].to_numpy(), attributes["shard_samples"], total_samples, where)
+    n_leads = len(attributes["leads"])
+    most = limits().record_bytes // (2 * n_leads)
+    if len(n_samples) and n_samples.max() > most:
+        refuse("a record is too long", where, f"{most} samples at most", int(n_samples.max()), FIX)
+    _check_range(table, "fold", 0, 32767, where)
+    _check_range(table, "age_years", 0, _MOST_YEARS, where)
+    _check_range(table, "source_fs_hz", 1e-3, 1e7, where)
+    _check_range(table, "crc32", 0, 2**32 - 1, where)
+    _check_range(table, "source_crc32", 0, 2**32 - 1, where)
+    _check_range(table, "n_clipped", 0, 2**62, where)
+    _check_range(table, "n_not_recorded", 0, 2**62, where)
+    _check_words(table, "sex", {"female", "male"}, where)
+    _check_words(table, "source", {source["name"] for source in attributes["sources"]}, where)
+    _check_letters(table, n_leads, where)
+
+
+def _check_places(
+    start: npt.NDArray[np.int64],
+    n_samples: npt.NDArray[np.int64],
+    shard: npt.NDArray[np.int32],
+    shard_samples: int,
+    total_samples: int,
+    where: object,
+) -> None:
+    if not len(start):
+        return
+    if start.min() < 0 or n_samples.min() < 1 or max(start.max(), n_samples.max()) > total_samples:
+        refuse("a record lies outside the signal", where, f"within 0 to {total_samples}")
+    end = start + n_samples
+    if (start[1:] < end[:-1]).any():
+        refuse("records overlap, or don't stand in the order of their start", where)
+    if end[-1] > total_samples:
+        refuse("a record lies outside the signal", where, f"within 0 to {total_samples}", int(end[-1]))
+    begin_of_shard = shard.astype(np.int64) * shard_samples
+    offset = start - begin_of_shard
+    if offset.min() < 0 or offset.max() >= shard_samples:
+        refuse("column shard is not the shard in which a record starts", where)
+    astride = end - begin_of_shard > shard_samples
+    if (astride & (offset > 0)).any():
+        refuse("a record straddles two shards", where)
+
+
+def check_unique_ids(table: pa.Table, where: object) -> None:
+    """Every record has an id of its own."""
+    if (n_ids := len(pc.unique(table["record_id"]))) != len(table):
+        refuse("records share an id", where, f"{len(table)} ids", n_ids)
+
+
+def check_leads(table: pa.Table, where: object, n_records: int, attributes: Mapping[str, Any]) -> None:
+    """One row per record; in a raw store, a gain and a baseline for each lead."""
+    _check_rows(table, n_records, where)
+    if attributes["counts_per_mv"] is not None:
+        return
+    _refuse_null(table, ["gain_per_mv", "baseline"], where)
+    for name in ("gain_per_mv", "baseline"):
+        if any(chunk.flatten().null_count for chunk in table[name].chunks):
+            refuse(f"column {name} lacks a value", where)
+    for chunk in table["gain_per_mv"].chunks:
+        gain = chunk.flatten().to_numpy(zero_copy_only=False)
+        if not (np.isfinite(gain) & (gain != 0)).all():
+            refuse("a gain is zero, or no number", where)
+
+
+def check_statements(table: pa.Table, where: object, n_records: int) -> None:
+    """Each of a record that is there, in the order of the records."""
+    _refuse_null(table, ["row", "code", "system"], where)
+    _check_row_numbers(table, n_records, where)
+    likelihood = table["likelihood"]
+    if not _all(pc.is_finite(likelihood)):
+        refuse("a likelihood is no number", where)
+
+
+def check_beats(table: pa.Table, where: object, n_samples: npt.NDArray[np.int64]) -> None:
+    """Each within a record that is there, in the order of the records. ``n_samples``: of each record."""
+    _refuse_null(table, ["row", "sample", "symbol"], where)
+    _check_row_numbers(table, len(n_samples), where)
+    sample = table["sample"].to_numpy()
+    if len(sample) and ((sample < 0) | (sample > n_samples[table["row"].to_numpy()])).any():
+        refuse("a beat lies outside its record", where)
+
+
+def check_rejected(table: pa.Table, where: object) -> None:
+    """Each with a reason out of the closed list."""
+    _refuse_null(table, ["record_id", "reason"], where)
+    _check_words(table, "reason", set(REASONS), where)
+
+
+def _refuse_null(table: pa.Table, names: list[str], where: object) -> None:
+    for name in names:
+        if table[name].null_count:
+            refuse(f"column {name} lacks a value", where)
+
+
+def _check_rows(table: pa.Table, n_records: int, where: object) -> None:
+    if len(table) != n_records:
+        refuse("a table has another number of rows than there are records", where, n_records, len(table))
+
+
+def _check_row_numbers(table: pa.Table, n_records: int, where: object) -> None:
+    row = table["row"].to_numpy()
+    if len(row) and (row.min() < 0 or row.max() >= n_records):
+        refuse("a table refers to a record that is not there", where, f"rows 0 to {n_records - 1}")
+    if (row[1:] < row[:-1]).any():
+        refuse("a table does not stand in the order of the records", where)
+
+
+def _check_range(table: pa.Table, name: str, least: float, most: float, where: object) -> None:
+    """Null passes; what is no number does not."""
+    column = table[name]
+    found = pc.min_max(column).as_py()
+    if found["min"] is None:
+        return
+    is_number = not pa.types.is_floating(column.type) or _all(pc.is_finite(column))
+    if not is_number or not least <= found["min"] <= found["max"] <= most:
+        refuse(f"a value in column {name} is out of range", where, f"{least:g} to {most:g}")
+
+
+def _all(column: pa.ChunkedArray) -> bool:
+    return pc.all(column).as_py() in (True, None)
+
+
+def _words(column: pa.ChunkedArray) -> list[Any]:
+    """Each text of a column once, or more of them than that."""
+    if pa.types.is_dictionary(column.type):
+        return [word for chunk in column.chunks for word in chunk.dictionary.to_pylist()]
+    return list(pc.unique(column).to_pylist())
+
+
+def _check_words(table: pa.Table, name: str, known: set[str], where: object) -> None:
+    for word in _words(table[name]):
+        if word is not None and word not in known:
+            refuse(f"column {name} holds a word that it can't", where, " or ".join(sorted(known)[:4]), word)
+
+
+def _check_letters(table: pa.Table, n_leads: int, where: object) -> None:
+    for states in _words(table["lead_states"]):
+        if len(states) != n_leads or set(states) - set("mdab"):
+            refuse("lead_states are wrong", where, f"{n_leads} letters out of m, d, a, b", states)

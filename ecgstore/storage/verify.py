@@ -1,0 +1,130 @@
+"""Whether a store is whole: its files, its tables, and every record by its CRC-32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ecgstore.errors import EcgError, IntegrityError, StoreReplaced, StoreUnreachable, visible
+from ecgstore.storage import layout, manifest, validate, validate_tables
+from ecgstore.storage.manifest import Manifest
+from ecgstore.storage.objects import Objects
+
+
+class Opened(Protocol):
+    """What is asked of a :class:`ecgstore.storage.store.Store`."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def format_version(self) -> int: ...
+    @property
+    def n_records(self) -> int: ...
+    @property
+    def n_shards(self) -> int: ...
+    @property
+    def shard_samples(self) -> int: ...
+    @property
+    def total_samples(self) -> int: ...
+    @property
+    def records(self) -> pa.Table: ...
+    @property
+    def statements(self) -> pa.Table: ...
+    @property
+    def lead_quality(self) -> pa.Table: ...
+    @property
+    def beats(self) -> pa.Table: ...
+    @property
+    def rejected(self) -> pa.Table: ...
+    @property
+    def spans(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]: ...
+    def column(self, name: str) -> npt.NDArray[Any]: ...
+    def id_of(self, row: int) -> str: ...
+    def read_shard(self, shard: int) -> Any: ...
+    def decode(self, begin: int, end: int, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int16]: ...
+    def crc32_of(self, counts_lt: npt.NDArray[np.int16]) -> int: ...
+
+
+def problems_of(
+    store: Opened,
+    objects: Objects,
+    sealed: Manifest,
+    *,
+    deep: bool,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[str]:
+    """One line per problem of an open store; see :meth:`Store.verify`."""
+    problems = manifest.verify(objects, sealed, deep=deep, progress=progress)
+    problems += _problems_of_tables(store, {problem.partition(":")[0] for problem in problems})
+    if deep and not problems:
+        crc32: dict[int, int] = {}
+        for shard in range(store.n_shards):
+            problems += _problems_of_records(store, shard, crc32)
+    return problems
+
+
+def _problems_of_tables(store: Opened, bad: set[str]) -> list[str]:
+    """Whatever was not checked at the opening; ``bad``: objects of which a problem is known."""
+    problems = []
+    checks: dict[str, Callable[[], object]] = {
+        layout.STATEMENTS: lambda: store.statements,
+        layout.LEADS: lambda: store.lead_quality,
+        layout.BEATS: lambda: store.beats,
+        layout.REJECTED: lambda: store.rejected,
+        layout.RECORDS: lambda: _check_places(store, rejected_is_bad=layout.REJECTED in bad),
+    }
+    for name, check in checks.items():
+        if name not in bad:
+            try:
+                check()
+            except (StoreReplaced, StoreUnreachable):
+                raise
+            except EcgError as error:
+                problems.append(f"{name}: {error}")
+    return problems
+
+
+def _check_places(store: Opened, *, rejected_is_bad: bool) -> None:
+    where = f"{store.path}/{layout.RECORDS}"
+    validate_tables.check_unique_ids(store.records, where)
+    end = int(store.spans[1][-1]) if store.n_records else 0
+    # Only a record that was left out while its samples were read leaves a hole at the end.
+    if end != store.total_samples and not rejected_is_bad and not store.rejected.num_rows:
+        validate.refuse("the signal does not end with its last record", where, end, store.total_samples)
+
+
+def _problems_of_records(store: Opened, shard: int, crc32: dict[int, int]) -> list[str]:
+    """``crc32`` holds those of records that began in a shard before, as far as they were read."""
+    try:
+        signal = store.read_shard(shard)
+    except StoreReplaced:
+        raise
+    except IntegrityError as error:
+        return [str(error)]
+    problems = []
+    if not _is_empty_between(signal):
+        problems.append(f"{layout.shard_object(shard)}: samples that belong to no record")
+    lengths, stated = store.column("n_samples")[signal.rows], store.records["crc32"].take(signal.rows).to_pylist()
+    places = zip(signal.rows.tolist(), signal.starts, signal.lengths, signal.offsets, lengths, stated, strict=True)
+    for row, start, length, offset, whole, sealed in places:
+        if store.format_version == 1 and length != whole:  # its CRC-32 is lead after lead of all of it
+            begin, end = (int(ends[row]) for ends in store.spans)
+            is_right = offset > 0 or store.crc32_of(store.decode(begin, end, np.array([row]))) == sealed
+        else:
+            counts_lt = signal.counts_lt[:, start : start + length]
+            crc32[row] = layout.crc32_of_counts(counts_lt, store.shard_samples, crc32.get(row, 0))
+            is_right = offset + length < whole or crc32.pop(row) == sealed
+        if not is_right:
+            problems.append(visible(f"record {store.id_of(row)}: its samples are not those that were written"))
+    return problems
+
+
+def _is_empty_between(signal: Any) -> bool:
+    """Whether everything between the records of a shard is "not recorded"."""
+    ends = signal.starts + signal.lengths
+    gaps = zip(np.append(0, ends), np.append(signal.starts, signal.counts_lt.shape[1]), strict=True)
+    return all((signal.counts_lt[:, begin:end] == layout.NOT_RECORDED).all() for begin, end in gaps if begin < end)
