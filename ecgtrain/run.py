@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from ecgstore import open_store
+from ecgstore.inner import name_own_file
 from ecgtrain import distributed
 from ecgtrain.config import RunConfig, dump
 from ecgtrain.data.selection import select_parts
@@ -17,10 +18,11 @@ from ecgtrain.evaluation.elsewhere import judge_elsewhere
 from ecgtrain.evaluation.judge import judge_all, refuse_unanswerable, refuse_unfair
 from ecgtrain.evaluation.results import Result
 from ecgtrain.reporting.contents import About, Report, RunFacts, StoreFacts, TermsFacts
-from ecgtrain.reporting.report import loss_curves, with_caveats, write_report
+from ecgtrain.reporting.report import loss_curves, merge, read_report, with_caveats, write_report
 from ecgtrain.representation.export import Trained, export_backbone
 from ecgtrain.representation.online import online_probe
 from ecgtrain.training import loop
+from ecgtrain.training.claim import claimed, looked_at
 from ecgtrain.training.files import plain, read_json
 from ecgtrain.training.layout import ENVIRONMENT
 from ecgtrain.training.log import read_metrics, train_seconds
@@ -47,22 +49,25 @@ def run(
     while pretraining, and gives the function that says when to stop (:func:`ecgtrain.training.stopping.told_to_stop`).
 
     What can be known to be wrong is refused before any training: tasks that don't exist, stores that can't be
-    opened, test patients who would be seen. A resumption that is refused leaves every file as it was. Raises what
+    opened, test patients who would be seen. The directory is this process' own from here to the end, and a refusal
+    leaves every file in it as it was. Raises ClaimedError where another process is at work there, and what
     :func:`learn` and :func:`ecgtrain.evaluation.judge.judge_all` raise.
     """
     run_dir = Path(run_dir)
     refuse_unanswerable(config)
-    with distributed.ranks(device) as here, until or nullcontext(lambda: None) as should_stop:
-        announce(config, run_dir, say)
-        made = prepare(config, here)
-        refuse_unfair(config, made.passport, made.parts)
-        attempt = Attempt(here, resume, progress, say, should_stop)
-        pretrain(config, made, run_dir, attempt, online_probe(config, made, here))
-        trained = export_backbone(config, made, run_dir, here)
-        if distributed.rank() != 0:
-            return None
-    results = judge_all(config, trained, run_dir, device=device, say=say)
-    return write_report(run_dir, report_of_run(config, run_dir, trained, results, device))
+    with ExitStack() as until_the_end:
+        with distributed.ranks(device) as here, until or nullcontext(lambda: None) as should_stop:
+            until_the_end.enter_context(claimed(run_dir))
+            announce(config, run_dir, say)
+            made = prepare(config, here)
+            refuse_unfair(config, made.passport, made.parts)
+            attempt = Attempt(here, resume, progress, say, should_stop)
+            pretrain(config, made, run_dir, attempt, online_probe(config, made, here))
+            trained = export_backbone(config, made, run_dir, here)
+            if distributed.rank() != 0:
+                return None
+        results = judge_all(config, trained, run_dir, device=device, say=say)
+        return write_report(run_dir, report_of_run(config, run_dir, trained, results, device))
 
 
 def learn(
@@ -80,10 +85,12 @@ def learn(
     Of several ranks the first exports; the others return the last weights. Raises what
     :func:`ecgtrain.training.prepare.prepare` and :func:`ecgtrain.training.pretrain.pretrain` raise.
     """
-    run_dir, made = Path(run_dir), prepare(config, device)
-    attempt = Attempt(device, resume, progress, say, should_stop)
-    pretrain(config, made, run_dir, attempt, online_probe(config, made, device))
-    return export_backbone(config, made, run_dir, device)
+    run_dir = Path(run_dir)
+    with claimed(run_dir):
+        made = prepare(config, device)
+        attempt = Attempt(device, resume, progress, say, should_stop)
+        pretrain(config, made, run_dir, attempt, online_probe(config, made, device))
+        return export_backbone(config, made, run_dir, device)
 
 
 def announce(config: RunConfig, run_dir: Path, say: Say) -> None:
@@ -101,13 +108,38 @@ def evaluate_store(
     folds: Sequence[int] | Literal["all"] | None = None,
     names: Sequence[str] = (),
     allow_overlap: bool = False,
+    own_files: Sequence[str | Path] = (),
     out: str | Path | None = None,
     device: torch.device | str = "cpu",
 ) -> Report:
-    """Judge the trained heads of a run on another store; writes a report into ``out`` if that is given."""
-    results = judge_elsewhere(run_dir, store_path, folds=folds, names=names, allow_overlap=allow_overlap, device=device)
-    report = Report(title=f"{Path(run_dir).name} on {Path(store_path).name}", results=results)
-    return with_caveats(report) if out is None else write_report(out, report)
+    """Judge the trained heads of a run on another store; writes a report into ``out`` if that is given.
+
+    ``own_files``: code that the heads' tasks may be; what a run itself names is never run. Raises ClaimedError where
+    another process is at work in one of the directories, and what
+    :func:`ecgtrain.evaluation.elsewhere.judge_elsewhere` raises.
+    """
+    run_dir = Path(run_dir)
+    for file in own_files:
+        name_own_file(file)
+    with ExitStack() as until_the_end:
+        if out is not None:
+            until_the_end.enter_context(claimed(Path(out)))
+        if out is None or Path(out).resolve() != run_dir.resolve():
+            until_the_end.enter_context(looked_at(run_dir))
+        results = judge_elsewhere(
+            run_dir, store_path, folds=folds, names=names, allow_overlap=allow_overlap, device=device
+        )
+        report = Report(title=f"{run_dir.resolve().name} on {Path(store_path).name}", results=results)
+        return with_caveats(report) if out is None else write_report(out, report)
+
+
+def merge_reports(runs: Sequence[str | Path], out: str | Path) -> Report:
+    """Put the results of several runs side by side, in a report in the folder ``out``.
+
+    Raises ClaimedError where another process is at work there, and ConfigError where a run has no report.
+    """
+    with claimed(Path(out)):
+        return write_report(out, merge([read_report(path) for path in runs]))
 
 
 def report_of_run(

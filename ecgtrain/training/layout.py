@@ -16,7 +16,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-CONFIG, ENVIRONMENT, PASSPORT = "config.yaml", "environment.json", "preprocessing.json"
+from ecgtrain.config import RESOLVED
+
+CONFIG, ENVIRONMENT, PASSPORT = RESOLVED, "environment.json", "preprocessing.json"
 SEEN, METRICS, TENSORBOARD = "seen.parquet", "metrics.jsonl", "tensorboard"
 CHECKPOINTS, BEST, EXPORT = "checkpoints", "checkpoints/best", "export"
 REPORT, PAGE = "report.json", "report.html"
