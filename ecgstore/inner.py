@@ -14,26 +14,31 @@ if TYPE_CHECKING:
     from ecgstore.rooms import name_own_file, occupant, own_file_sha256
     from ecgstore.settings import parse, read_yaml
     from ecgstore.storage.locks import held
+    from ecgstore.vocabularies.known_overlaps import Origin, overlaps_between
 
 __all__ = [
+    "Origin",
     "held",
     "keep_freed_memory",
     "name_own_file",
     "nearest",
     "need",
     "occupant",
+    "overlaps_between",
     "own_file_sha256",
     "parse",
     "read_yaml",
 ]
 
 _HOME = {
+    "Origin": "vocabularies.known_overlaps",
     "held": "storage.locks",
     "keep_freed_memory": "build.memory",
     "name_own_file": "rooms",
     "nearest": "errors",
     "need": "errors",
     "occupant": "rooms",
+    "overlaps_between": "vocabularies.known_overlaps",
     "own_file_sha256": "rooms",
     "parse": "settings",
     "read_yaml": "settings",

@@ -156,6 +156,11 @@ class Pretrain(Training):
                 raise ValueError(f"{what} needs validation_folds")
         return self
 
+    @property
+    def chooses_by_validation(self) -> bool:
+        """Whether something is chosen by the validation records, by the run or by who looks at it."""
+        return self.keep == "best" or self.patience is not None or self.online_probe is not None
+
 
 Null = Literal["random", "uncalibrated"]
 #: All of them, by name.
@@ -168,6 +173,8 @@ class Downstream(Settings):
     ``store`` defaults to the run's. ``settings`` go to the protocol. Nulls: ``random`` is the untrained network with
     BatchNorm statistics of the pretraining records, ``uncalibrated`` has those it was made with. Mostly the first
     is the stronger one; where signals are of one scale it can be the second.
+
+    ``allow_overlap``: judge although patients, records or known sets are on both sides of a split; the result says so.
     """
 
     name: Name
@@ -181,6 +188,7 @@ class Downstream(Settings):
     stride_samples: PositiveInt
     nulls: tuple[Null, ...] = ()
     settings: dict[str, Any] = Field(default_factory=dict)
+    allow_overlap: bool = False
 
     @model_validator(mode="after")
     def _split(self) -> Self:

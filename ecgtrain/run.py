@@ -60,7 +60,7 @@ def run(
             until_the_end.enter_context(claimed(run_dir))
             announce(config, run_dir, say)
             made = prepare(config, here)
-            refuse_unfair(config, made.passport, made.parts)
+            refuse_unfair(config, made)
             attempt = Attempt(here, resume, progress, say, should_stop)
             pretrain(config, made, run_dir, attempt, online_probe(config, made, here))
             trained = export_backbone(config, made, run_dir, here)

@@ -322,13 +322,28 @@ def _restore(
                 fix="resume with the settings of the run, or start another one",
             )
     trainer = checkpoint.load_trainer(path)
+    weights = checkpoint.load_weights(path, objective.state_dict())
     try:
-        objective.load_state_dict(checkpoint.load_weights(path))
-        optimiser.load_state_dict(trainer["optimiser"])
+        objective.load_state_dict(weights)
+        _restore_optimiser(optimiser, trainer["optimiser"])
         if scaler.is_enabled():
             scaler.load_state_dict(trainer["scaler"])
         return _State(int(trainer["step"]), float(trainer["best_loss"]), int(trainer.get("stale", 0)))
-    except (RuntimeError, KeyError, ValueError, TypeError) as error:
+    except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(
             "the checkpoint doesn't fit this run", where=path, got=" ".join(str(error).split())[:200]
         ) from error
+
+
+def _restore_optimiser(optimiser: torch.optim.Optimizer, written: Mapping[str, Any]) -> None:
+    """What it remembers of each parameter; its settings are the recipe's. Raises one of several errors."""
+    own = optimiser.state_dict()["param_groups"]
+    numbers = [number for group in own for number in group["params"]]
+    if [number for group in written["param_groups"] for number in group["params"]] != numbers:
+        raise ValueError("its optimiser is of other parameters")
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    for number, remembered in written["state"].items():
+        for name, value in remembered.items():
+            if isinstance(value, Tensor) and value.dim() and value.shape != parameters[numbers.index(number)].shape:
+                raise ValueError(f"{name} of its optimiser has another shape")
+    optimiser.load_state_dict({"state": written["state"], "param_groups": own})

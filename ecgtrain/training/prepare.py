@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 
 from ecgstore import COUNTS_PER_MV, ConfigError, Settings, Store, load_bank, open_store
@@ -15,6 +16,7 @@ from ecgtrain import tasks
 from ecgtrain.backbones import Backbone
 from ecgtrain.config import Pretrain, RunConfig
 from ecgtrain.data.feed import Batch, Feed, Part, open_feed_of
+from ecgtrain.data.seen import seen_of
 from ecgtrain.data.selection import labelled_parts, refuse_shared_patients, select_parts
 from ecgtrain.data.settings import Data
 from ecgtrain.methods import Objective, WindowBatch, build_objective
@@ -32,7 +34,10 @@ _TRAINING, _VALIDATION = 0, 1
 
 
 class Prepared(NamedTuple):
-    """All of a pretraining but its windows. ``noise_sha256``: recorded noise, by kind."""
+    """All of a pretraining but its windows. ``noise_sha256``: recorded noise, by kind.
+
+    ``held_out_as``: what the validation records are for, as in :data:`ecgtrain.data.seen.COLUMNS`.
+    """
 
     passport: Passport
     parts: list[Part]
@@ -40,6 +45,14 @@ class Prepared(NamedTuple):
     objective: Objective
     make_views: loop.MakeViews
     noise_sha256: dict[str, str]
+    held_out_as: str = "validation"
+
+    def seen(self) -> list[pa.Table]:
+        """All records that are trained on, and those that it is validated on."""
+        return [
+            *(seen_of(part.store, part.rows, "train") for part in self.parts),
+            *(seen_of(part.store, part.rows, self.held_out_as) for part in self.validation_parts),
+        ]
 
 
 def prepare(config: RunConfig, device: torch.device | str) -> Prepared:
@@ -67,6 +80,7 @@ def prepare(config: RunConfig, device: torch.device | str) -> Prepared:
         objective,
         _make_views(settings.method, passport, config.seed, device, targets, banks),
         {} if bank is None else {kind: its.sha256 for kind, its in bank.recordings.items()},
+        "selection" if settings.chooses_by_validation else "validation",
     )
 
 

@@ -170,7 +170,7 @@ def test_a_question_that_could_not_count_is_refused_before_anything_is_written(
 
     def asking(**changes):
         question = {"name": "q", "task": "ptbxl/superdiagnostic", "train_folds": [2], "test_folds": [8]}
-        question |= {"window_samples": 250, "stride_samples": 125}
+        question |= {"window_samples": 250, "stride_samples": 125, "settings": {"penalties": [1.0]}}
         return parse(RunConfig, {**recipe(mini_store).model_dump(), "downstream": [{**question, **changes}]})
 
     for made, error, said in (
