@@ -9,13 +9,13 @@ from typing import Literal
 
 import torch
 
-from ecgstore import open_store
+from ecgstore import Store, open_store
 from ecgstore.inner import name_own_file
 from ecgtrain import distributed
 from ecgtrain.config import RunConfig, dump
-from ecgtrain.data.selection import select_parts
+from ecgtrain.data.feed import Part
 from ecgtrain.evaluation.elsewhere import judge_elsewhere
-from ecgtrain.evaluation.judge import judge_all, refuse_unanswerable, refuse_unfair
+from ecgtrain.evaluation.judge import judge_all, refuse_other_questions, refuse_unanswerable, refuse_unfair
 from ecgtrain.evaluation.results import Result
 from ecgtrain.reporting.contents import About, Report, RunFacts, StoreFacts, TermsFacts
 from ecgtrain.reporting.report import loss_curves, merge, read_report, with_caveats, write_report
@@ -23,7 +23,7 @@ from ecgtrain.representation.export import Trained, export_backbone
 from ecgtrain.representation.online import online_probe
 from ecgtrain.training import loop
 from ecgtrain.training.claim import claimed, looked_at
-from ecgtrain.training.files import plain, read_json
+from ecgtrain.training.files import plain, read_json, refuse_strange_files
 from ecgtrain.training.layout import ENVIRONMENT
 from ecgtrain.training.log import read_metrics, train_seconds
 from ecgtrain.training.prepare import prepare, pretrain_of
@@ -58,6 +58,9 @@ def run(
     with ExitStack() as until_the_end:
         with distributed.ranks(device) as here, until or nullcontext(lambda: None) as should_stop:
             until_the_end.enter_context(claimed(run_dir))
+            if resume:
+                refuse_strange_files(run_dir)
+                refuse_other_questions(config, run_dir)
             announce(config, run_dir, say)
             made = prepare(config, here)
             refuse_unfair(config, made)
@@ -67,7 +70,7 @@ def run(
             if distributed.rank() != 0:
                 return None
         results = judge_all(config, trained, run_dir, device=device, say=say)
-        return write_report(run_dir, report_of_run(config, run_dir, trained, results, device))
+        return write_report(run_dir, report_of_run(config, run_dir, made.parts, trained, results, device))
 
 
 def learn(
@@ -126,6 +129,7 @@ def evaluate_store(
             until_the_end.enter_context(claimed(Path(out)))
         if out is None or Path(out).resolve() != run_dir.resolve():
             until_the_end.enter_context(looked_at(run_dir))
+        refuse_strange_files(run_dir)
         results = judge_elsewhere(
             run_dir, store_path, folds=folds, names=names, allow_overlap=allow_overlap, device=device
         )
@@ -143,11 +147,15 @@ def merge_reports(runs: Sequence[str | Path], out: str | Path) -> Report:
 
 
 def report_of_run(
-    config: RunConfig, run_dir: Path, trained: Trained, results: Sequence[Result], device: torch.device | str
+    config: RunConfig,
+    run_dir: Path,
+    parts: Sequence[Part],
+    trained: Trained,
+    results: Sequence[Result],
+    device: torch.device | str,
 ) -> Report:
-    """The results together with what is told of the run that they are of."""
+    """The results together with what is told of the run that they are of; ``parts`` were trained on."""
     settings, store = pretrain_of(config), open_store(config.data.store)
-    parts = select_parts(config.data, store, settings.folds, trained.passport)
     lines, environment = read_metrics(run_dir), read_json(run_dir / ENVIRONMENT)
     about = About(
         run=RunFacts(
@@ -155,7 +163,7 @@ def report_of_run(
             method=settings.method.model_dump()["name"],
             backbone=settings.backbone.model_dump()["name"],
             n_parameters=sum(parameter.numel() for parameter in trained.backbone.parameters()),
-            n_records=sum(len(part.rows) for part in parts),
+            n_records=sum(len(part.rows) for part in parts) - len(environment.get("records_left_out", [])),
             folds=settings.folds,
             steps=max((line.step for line in lines if line.split == "train"), default=0),
             batch_size=settings.batch_size,
@@ -163,20 +171,24 @@ def report_of_run(
             device=environment.get("device", str(device)),
             seed=config.seed,
         ),
-        store=StoreFacts(
-            path=store.path,
-            fingerprint=store.fingerprint,
-            n_records=store.n_records,
-            fs_hz=store.fs_hz,
-            leads=store.leads,
-            recipe=store.recipe,
-            terms=tuple(TermsFacts(**plain(terms)) for terms in store.terms),
-        ),
+        store=_facts_of(store),
         curves=loss_curves(lines),
         settings=dump(config),
         environment=environment,
     )
     return Report(title=config.name, results=tuple(results), caveats=_left_out(environment), runs=(about,))
+
+
+def _facts_of(store: Store) -> StoreFacts:
+    return StoreFacts(
+        path=store.path,
+        fingerprint=store.fingerprint,
+        n_records=store.n_records,
+        fs_hz=store.fs_hz,
+        leads=store.leads,
+        recipe=store.recipe,
+        terms=tuple(TermsFacts(**plain(terms)) for terms in store.terms),
+    )
 
 
 def _left_out(environment: dict[str, list[str]]) -> tuple[str, ...]:

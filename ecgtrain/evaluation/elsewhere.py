@@ -33,7 +33,6 @@ def judge_elsewhere(
     folds: Folds | None = None,
     names: Sequence[str] = (),
     allow_overlap: bool = False,
-    seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> tuple[Result, ...]:
     """Apply the trained heads of a run to another store, without fitting anything; one result per head.
@@ -53,7 +52,7 @@ def judge_elsewhere(
     if not chosen:
         known = ", ".join(sorted({folder.parent.name for folder in found})) or "none"
         raise CheckpointError("the run has no such trained head", where=run_dir, expected=f"one of: {known}")
-    return tuple(_judge_head(folder, run_dir, store, trained, folds, allow_overlap, seed, device) for folder in chosen)
+    return tuple(_judge_head(folder, run_dir, store, trained, folds, allow_overlap, device) for folder in chosen)
 
 
 def _judge_head(
@@ -63,7 +62,6 @@ def _judge_head(
     trained: Trained,
     folds: Folds | None,
     allow_overlap: bool,
-    seed: int,
     device: torch.device | str,
 ) -> Result:
     head, fitted = load_head(folder, trained, device)
@@ -95,7 +93,7 @@ def _judge_head(
         folds="all" if wanted is None else tuple(int(fold) for fold in wanted),
         n_train=head.n_train,
         n_test=len(test.row_r),
-        **scores(Judged(y_rc, score_rc, test.row_r, test.patient_r, shared), targets, seed),
+        **scores(Judged(y_rc, score_rc, test.row_r, test.patient_r, shared), targets, head.seed),
         dropped_classes={name: "not in this store" for name in head.classes if name not in shared},
         caveats=warnings,
     )

@@ -43,7 +43,7 @@ def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class Head(Value):
-    """What is known of a head besides its weights.
+    """What is known of a head besides its weights. ``seed``: of its run; intervals are drawn by it wherever it is judged.
 
     ``patients``: whom it was fitted on, or chosen by; to evaluate on them would be to evaluate on training data.
     ``fitted``: what its protocol needs besides its arrays. ``own_files``: SHA-256 of code that was not of this package, by its name.
@@ -60,6 +60,7 @@ class Head(Value):
     n_train: NonNegativeInt
     patients: tuple[str, ...]
     own_files: dict[str, str] = Field(default_factory=dict)
+    seed: NonNegativeInt = Field(default=0, lt=2**63)
     fitted: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ecgstore import Settings, Store, open_store
+from ecgstore import ConfigError, Settings, Store, open_store
 from ecgtrain import tasks
 from ecgtrain.config import NULLS, Downstream, RunConfig
 from ecgtrain.data.seen import read_seen, seen_of, write_seen
@@ -29,8 +30,8 @@ from ecgtrain.representation.nulls import random_backbone
 from ecgtrain.scoring import metrics
 from ecgtrain.scoring.bootstrap import Interval, Metric, bootstrap, paired_bootstrap
 from ecgtrain.tasks import Targets
-from ecgtrain.training.files import write_json
-from ecgtrain.training.layout import PREDICTIONS, RESULT, SEEN, answer
+from ecgtrain.training.files import read_json, write_json
+from ecgtrain.training.layout import PREDICTIONS, QUESTION, RESULT, SEEN, answer
 from ecgtrain.training.prepare import Prepared, pretrain_of
 
 _PRETRAINING = "pretraining and test"
@@ -69,6 +70,35 @@ def refuse_unfair(config: RunConfig, made: Prepared) -> None:
         made.passport.refuse_other(store)
         tested = seen_of(store, _rows(question, store)["test"], "test")
         refuse_leaks(seen, tested, between=_PRETRAINING, allow=question.allow_overlap)
+
+
+def refuse_other_questions(config: RunConfig, run_dir: Path) -> None:
+    """Refuse to answer a question once more under other settings: its old answers would be mixed with the new ones.
+
+    Raises ConfigError.
+    """
+    for question in config.downstream:
+        for pretraining in (str(pretrain_of(config).method.model_dump()["name"]), *question.nulls):
+            path = answer(run_dir, question.name, pretraining) / QUESTION
+            if not path.exists():
+                continue
+            asked, before = _asked(question, config.seed), read_json(path)
+            for key in sorted({*asked, *before}):
+                if asked.get(key) != before.get(key):
+                    raise ConfigError(
+                        f"the question {question.name} was answered with other settings: {key} differs",
+                        where=run_dir,
+                        expected=json.dumps(before.get(key)),
+                        got=json.dumps(asked.get(key)),
+                        fix="give the new question another name",
+                    )
+
+
+def _asked(question: Downstream, seed: int) -> dict[str, Any]:
+    """What an answer hangs on besides the representation; nulls stand beside it, and the store may have moved."""
+    store = open_store(question.store).fingerprint if question.store else "of the run"
+    content = question.model_dump(mode="json", exclude={"nulls", "store"})
+    return {**content, "store": store, "seed": seed}
 
 
 def check(question: Downstream, store: Store, seed: int = 0) -> Settings:
@@ -193,7 +223,7 @@ def judge(
     )
     seen_here = [seen_of(store, train.row_r, "train")]
     seen_here += [] if validation is None else [seen_of(store, validation.row_r, "selection")]
-    _keep(answer(run_dir, question.name, pretraining), question, fitted, result, store, judged, seen_here)
+    _keep(answer(run_dir, question.name, pretraining), question, fitted, result, store, judged, seen_here, seed)
     return result, judged
 
 
@@ -244,6 +274,7 @@ def _keep(
     store: Store,
     judged: Judged,
     seen: Sequence[pa.Table],
+    seed: int,
 ) -> None:
     """Head, whom it has seen, predictions per test record, result: in the folder of this answer."""
     head = Head(
@@ -258,6 +289,7 @@ def _keep(
         n_train=fitted.n_train,
         patients=tuple(sorted({key for its in seen for key in its["patient_key"].to_pylist() if key})),
         own_files=own_files(question.task),
+        seed=seed,
     )
     folder.mkdir(parents=True, exist_ok=True)
     write_seen(folder / SEEN, seen, store.fingerprint)
@@ -271,3 +303,4 @@ def _keep(
         columns[f"stated:{name}"] = pa.array(judged.y_rc[:, c])
     pq.write_table(pa.table(columns), folder / PREDICTIONS)
     write_json(folder / RESULT, result.as_json())
+    write_json(folder / QUESTION, _asked(question, seed))

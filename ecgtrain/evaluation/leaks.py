@@ -65,4 +65,4 @@ def _origins(table: pa.Table) -> Iterable[Origin]:
 
 
 def _first(between: str) -> str:
-    return between.partition(" and ")[0]
+    return between.partition(" and ")[0].removeprefix("the run's ")

@@ -12,6 +12,7 @@ from ecgtrain import distributed
 from ecgtrain.backbones import Backbone, build_backbone
 from ecgtrain.config import RunConfig
 from ecgtrain.errors import CheckpointError
+from ecgtrain.representation.calibrate import calibrate
 from ecgtrain.training import checkpoint
 from ecgtrain.training.layout import BEST, CHECKPOINTS, EXPORT
 from ecgtrain.training.prepare import Prepared, pretrain_of
@@ -79,6 +80,7 @@ def _refuse_absurd(settings: Any) -> None:
 def export_backbone(config: RunConfig, made: Prepared, run_dir: Path, device: torch.device | str = "cpu") -> Trained:
     """Write the backbone alone, from the last or the best checkpoint, and load what was written.
 
+    Its BatchNorm statistics are those of clean windows (:mod:`ecgtrain.representation.calibrate`).
     Of several ranks the first does so; the others return the last weights. Raises CheckpointError if there is no whole
     checkpoint, or if the disk refuses.
     """
@@ -90,6 +92,10 @@ def export_backbone(config: RunConfig, made: Prepared, run_dir: Path, device: to
     if chosen is None:
         raise CheckpointError("no whole checkpoint to export", where=folder)
     objective.load_state_dict(checkpoint.load_weights(chosen, objective.state_dict()))
+    # A network of its own: that of training may take its BatchNorm statistics from all ranks, and is left as it was.
+    backbone = build_backbone(settings.backbone, len(passport.leads), seed=0).to(device)
+    backbone.load_state_dict(objective.backbone.state_dict())
+    calibrate(backbone, config, made.parts, passport, device)
     about = {
         "backbone": settings.backbone.model_dump(mode="json"),
         "method": settings.method.model_dump(mode="json"),
@@ -97,7 +103,7 @@ def export_backbone(config: RunConfig, made: Prepared, run_dir: Path, device: to
         "checkpoint": chosen.name,
     }
     try:
-        checkpoint.write(run_dir / EXPORT, objective.backbone, about, passport)
+        checkpoint.write(run_dir / EXPORT, backbone, about, passport)
     except OSError as error:
         raise CheckpointError("the backbone can't be exported", where=run_dir / EXPORT, got=str(error)) from error
     return load_backbone(run_dir, device=device)

@@ -127,6 +127,7 @@ def train(
                 metrics.write(0, "chance", objective.chance)
             clock = Clock(training.batch_size)
             watched: dict[str, float] = {}
+            at_first: dict[str, float] = {}
             warned = False
             readings = Readings(optimiser, lag=1 if device.type == "cuda" else 0)
             for step in range(first_step, n_steps):
@@ -176,7 +177,8 @@ def train(
                 if logs:
                     where = {"epoch": done * training.batch_size / feed.n_records, "learning_rate": lr}
                     watched = _watched(shares)
-                    if (warning := diagnostics.verdict(watched)) is not None and not warned:
+                    at_first = at_first or watched
+                    if not warned and (warning := _verdict(shares, watched, at_first)) is not None:
                         log.warning("step %d: %s", done, warning)
                         warned = True
                     metrics.write(done, "train", clock.means() | watched | where | clock.rates())
@@ -279,6 +281,15 @@ def _watched(shares: Sequence[tuple[LossTerms, float]]) -> dict[str, float]:
     """How the features of the last batch lie: of this rank's slice."""
     features_vbd = shares[-1][0].features_vbd
     return {} if features_vbd is None else _values(diagnostics.watch(features_vbd))
+
+
+def _verdict(
+    shares: Sequence[tuple[LossTerms, float]], watched: Mapping[str, float], at_first: Mapping[str, float]
+) -> str | None:
+    features_vbd = shares[-1][0].features_vbd
+    if features_vbd is None:
+        return None
+    return diagnostics.verdict(watched, at_first, diagnostics.most_directions(features_vbd))
 
 
 def _values(scalars: Mapping[str, Tensor]) -> dict[str, float]:

@@ -21,7 +21,8 @@ from ecgtrain.errors import CheckpointError, LeakageError, PassportError
 from ecgtrain.methods import cpc
 from ecgtrain.representation.export import load_backbone
 from ecgtrain.representation.extract import window_features
-from ecgtrain.representation.nulls import calibrate_batchnorm, random_backbone
+from ecgtrain.representation.calibrate import calibrate_batchnorm
+from ecgtrain.representation.nulls import random_backbone
 from ecgtrain.run import learn, run
 from ecgtrain.training import checkpoint
 from ecgtrain.views.noise import RecordedNoise
@@ -97,7 +98,8 @@ def test_who_was_seen_is_written_down(run_dir, mini_store):
 def test_what_is_loaded_is_what_was_trained(run_dir, mini_store):
     loaded = load_backbone(run_dir)
     weights = checkpoint.load_weights(checkpoint.last(run_dir / "checkpoints"))
-    assert all(torch.equal(weights[f"backbone.{name}"], value) for name, value in loaded.backbone.state_dict().items())
+    parameters = loaded.backbone.named_parameters()
+    assert all(torch.equal(weights[f"backbone.{name}"], value) for name, value in parameters)
     assert not loaded.backbone.training
     assert loaded.passport == checkpoint.load_passport(run_dir / "export")
     assert same(load_backbone(run_dir / "export").backbone, loaded.backbone)
