@@ -61,7 +61,7 @@ def yaml_of(text: str, *, where: object = None) -> Any:
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # a date such as 2021-13-01 is a ValueError
         raise ConfigError("this is not valid YAML", where=where, got=_in_a_line(error)) from None
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
 
 
 class _PlainYaml(yaml.SafeLoader):
@@ -86,7 +86,7 @@ class _PlainYaml(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         known: set[Any] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str | int | float | bool | None):
                 raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key_node.start_mark)
             if key in known:
@@ -97,7 +97,7 @@ class _PlainYaml(yaml.SafeLoader):
 
 def _text(path: Path) -> str:
     """A plain file's text: a pipe or a device may never end. Raises OSError and UnicodeDecodeError."""
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError("not a plain file")
         return file.read(MAX_YAML_BYTES + 1).decode("utf-8")

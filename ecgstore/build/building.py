@@ -72,7 +72,7 @@ def read_about(root: Path) -> dict[str, Any]:
 
 def _note(path: Path) -> bytes:
     """An unfinished store may come from elsewhere: a plain file of bounded size, not a pipe, a device or a link."""
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as file:
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError("not a plain file")
         content = file.read(_MOST_NOTED_BYTES + 1)
@@ -100,14 +100,14 @@ def claimed(out: Path, part: str | None = None) -> Iterator[None]:
         yield
 
 
-def _held(path: Path, out: Path, *, shared: bool = False, wait: bool = False) -> contextlib.AbstractContextManager[None]:
+def _held(
+    path: Path, out: Path, *, shared: bool = False, wait: bool = False
+) -> contextlib.AbstractContextManager[None]:
     # A folder that was made for the store where nothing else may be made: nothing can be swapped there.
     inside = out / f"{layout.SCAFFOLD}{path.name.removeprefix(f'.{out.name}.')}"
 
     def busy(who: str) -> StoreExists:
-        return StoreExists(
-            "another ingest is writing this store right now", where=out, got=who, fix="wait for it"
-        )
+        return StoreExists("another ingest is writing this store right now", where=out, got=who, fix="wait for it")
 
     def lockless(error: OSError) -> StoreError:
         return StoreError(

@@ -133,9 +133,7 @@ def seal_ingest(
     return _report(out, made, outcome, began, settings)
 
 
-def _begun_with(
-    out: Path, about: Mapping[str, Any], patient_key: str, own_source: str | Path | None
-) -> IngestSettings:
+def _begun_with(out: Path, about: Mapping[str, Any], patient_key: str, own_source: str | Path | None) -> IngestSettings:
     """The settings that were noted down; an unfinished store may come from elsewhere, so it can name no code."""
     where, noted = out / layout.BUILDING, about.get("settings")
     source = noted.get("source") if isinstance(noted, dict) else None

@@ -41,11 +41,12 @@ def source_of(mapping: Mapping[str, Any]) -> Settings:
     """
     name = str(mapping.get("name"))
     module = occupant("ecgstore.sources", name)
+    kind: type[Settings] = getattr(module, "Settings", Settings)
     if not name.endswith(".py"):
-        return parse(module.Settings, mapping)
+        return parse(kind, mapping)
     _refuse_half_a_source(module)
     # A file of yours may call itself what it likes, and may do without settings.
-    return parse(module.Settings, {key: value for key, value in mapping.items() if key != "name"})
+    return parse(kind, {key: value for key, value in mapping.items() if key != "name"})
 
 
 def _refuse_half_a_source(module: ModuleType) -> None:

@@ -175,11 +175,12 @@ def _columns(table: pa.Table) -> Table:
 def _samples(old: Table, new: Table) -> Bools:
     """The same samples, by checksum, length and signature. Without one a signal is flat, as others are."""
 
-    def keys(of: Table) -> npt.NDArray[np.void]:
-        names = ("crc32", "n_samples", "signature")
-        return np.rec.fromarrays([of[name] for name in names], names=list(names))
+    def keys(of: Table) -> list[tuple[int, ...]]:
+        return list(zip(*(of[name].tolist() for name in ("crc32", "n_samples", "signature")), strict=True))
 
-    said: Bools = (new["signature"] != 0) & np.isin(keys(new), keys(old)[old["signature"] != 0])
+    known = set(keys(old))
+    same = np.fromiter((key in known for key in keys(new)), dtype=np.bool_, count=len(new["crc32"]))
+    said: Bools = (new["signature"] != 0) & same
     return said
 
 
@@ -267,6 +268,6 @@ def _unknown(old: Table, new: Table) -> tuple[str, ...]:
             "whether patients are on both sides is unknown: patients can't be compared, for their keys are hashed "
             "differently; records were compared by name, checksum and signature only"
         )
-    if len(old["signature"]) and not old["signature"].any():
+    if len(old["n_samples"]) and not old["n_samples"].any():
         told.append("the run was trained by an older version: only patients and names of records were compared")
     return tuple(told)

@@ -24,7 +24,6 @@ from ecgtrain.training.files import read_json, write_json
 from ecgtrain.training.layout import HEAD, HEAD_ABOUT
 from ecgtrain.training.weights import read_arrays
 
-
 #: What a task may have of classes, and a window of samples: 1,000,000 are 16 minutes at 1,000 Hz.
 MAX_CLASSES, MAX_WINDOW_SAMPLES = 10_000, 1_000_000
 
@@ -43,10 +42,11 @@ def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class Head(Value):
-    """What is known of a head besides its weights. ``seed``: of its run; intervals are drawn by it wherever it is judged.
+    """What is known of a head besides its weights.
 
     ``patients``: whom it was fitted on, or chosen by; to evaluate on them would be to evaluate on training data.
-    ``fitted``: what its protocol needs besides its arrays. ``own_files``: SHA-256 of code that was not of this package, by its name.
+    ``fitted``: what its protocol needs besides its arrays. ``own_files``: SHA-256 of code that was not of this package,
+    by its name. ``seed``: of its run; intervals are drawn by it wherever the head is judged.
     """
 
     name: Name

@@ -31,8 +31,8 @@ def refuse_leaks(seen: Sequence[pa.Table], tested: pa.Table, *, between: str, al
     told = [f"{text} (allowed on request)" for text in dict.fromkeys(known)]
     if found.any.any():
         told.append(
-            f"{int(found.any.sum())} of {tested.num_rows} test records, {found.in_words()}, were seen in {_first(between)} "
-            "(allowed on request)"
+            f"{int(found.any.sum())} of {tested.num_rows} test records, {found.in_words()}, were seen in "
+            f"{_first(between)} (allowed on request)"
         )
     if (found.alike & ~found.any).any():
         told.append(

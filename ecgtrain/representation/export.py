@@ -18,9 +18,9 @@ from ecgtrain.training.layout import BEST, CHECKPOINTS, EXPORT
 from ecgtrain.training.prepare import Prepared, pretrain_of
 from ecgtrain.views.passport import Passport
 
-
 #: Larger than any network here: an export of absurd size is refused before it is built.
-_MOST_FEATURES, _MOST_LAYERS = 65_536, 1_000
+_MOST_FEATURES, _MOST_LAYERS = 65_536, 500
+_LAYERS = ("layers", "depth", "blocks", "stages", "heads", "number")
 
 
 class Trained(NamedTuple):
@@ -62,18 +62,19 @@ def load_backbone(run_dir: str | Path, *, device: torch.device | str = "cpu") ->
     return Trained(backbone.to(device).eval(), passport)
 
 
-def _refuse_absurd(settings: Any) -> None:
+def _refuse_absurd(settings: Any, most: int = _MOST_FEATURES) -> None:
     """Raise ValueError for numbers that no network has, of layers or of features."""
     match settings:
         case dict():
-            for value in settings.values():
-                _refuse_absurd(value)
+            for name, value in settings.items():
+                is_count = any(word in name for word in _LAYERS)
+                _refuse_absurd(value, _MOST_LAYERS if is_count else most)
         case list() | tuple():
             if len(settings) > _MOST_LAYERS:
                 raise ValueError(f"{len(settings)} layers are no network")
             for value in settings:
-                _refuse_absurd(value)
-        case int() if abs(settings) > _MOST_FEATURES:
+                _refuse_absurd(value, most)
+        case int() if abs(settings) > most:
             raise ValueError(f"{settings} is no size of a network")
 
 

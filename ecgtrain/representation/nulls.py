@@ -11,6 +11,7 @@ from ecgtrain.representation.calibrate import calibrate
 from ecgtrain.representation.export import Trained
 from ecgtrain.training.prepare import pretrain_of, selected
 
+
 def random_backbone(
     config: RunConfig, seed: int, *, calibrated: bool = True, device: torch.device | str = "cpu"
 ) -> Trained:

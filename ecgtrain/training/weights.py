@@ -27,10 +27,10 @@ MAX_HEADER_BYTES, MAX_BYTES = 10_000_000, 16_000_000_000
 #: Heads are small.
 MAX_HEAD_BYTES = 2_000_000_000
 _ITEM_BYTES = {
-    **{name: 8 for name in ("F64", "I64", "U64")},
-    **{name: 4 for name in ("F32", "I32", "U32")},
-    **{name: 2 for name in ("F16", "BF16", "I16", "U16")},
-    **{name: 1 for name in ("I8", "U8", "BOOL")},
+    **dict.fromkeys(("F64", "I64", "U64"), 8),
+    **dict.fromkeys(("F32", "I32", "U32"), 4),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
+    **dict.fromkeys(("I8", "U8", "BOOL"), 1),
 }
 _OF_TORCH = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32"}
 _OF_TORCH |= {"int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL"}

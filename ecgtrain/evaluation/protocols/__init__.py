@@ -118,9 +118,7 @@ def check(train: Split, validation: Split | None, settings: Settings, seed: int)
         train.fittable_c()
 
 
-def fit(
-    train: Split, validation: Split | None, settings: Settings, context: Context, *, test: Split | None
-) -> Fitted:
+def fit(train: Split, validation: Split | None, settings: Settings, context: Context, *, test: Split | None) -> Fitted:
     """Fit by the protocol that ``settings`` belong to; ``test`` is only asked whom it is of, unless it is None.
 
     Raises LeakageError where two splits share a patient, and what the protocol raises.

@@ -19,9 +19,9 @@ from ecgtrain.data.selection import select_parts
 from ecgtrain.data.settings import Data
 from ecgtrain.errors import CheckpointError, LeakageError, PassportError
 from ecgtrain.methods import cpc
+from ecgtrain.representation.calibrate import calibrate_batchnorm
 from ecgtrain.representation.export import load_backbone
 from ecgtrain.representation.extract import window_features
-from ecgtrain.representation.calibrate import calibrate_batchnorm
 from ecgtrain.representation.nulls import random_backbone
 from ecgtrain.run import learn, run
 from ecgtrain.training import checkpoint
