@@ -11,16 +11,36 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ecgstore.build.memory import keep_freed_memory
     from ecgstore.errors import nearest, need, visible
-    from ecgstore.rooms import occupant
+    from ecgstore.rooms import name_own_file, occupant, own_file_sha256
     from ecgstore.settings import parse, read_yaml
+    from ecgstore.storage.locks import held
+    from ecgstore.vocabularies.known_overlaps import Origin, overlaps_between
 
-__all__ = ["keep_freed_memory", "nearest", "need", "occupant", "parse", "read_yaml", "visible"]
+__all__ = [
+    "Origin",
+    "held",
+    "keep_freed_memory",
+    "name_own_file",
+    "nearest",
+    "need",
+    "occupant",
+    "overlaps_between",
+    "own_file_sha256",
+    "parse",
+    "read_yaml",
+    "visible",
+]
 
 _HOME = {
+    "Origin": "vocabularies.known_overlaps",
+    "held": "storage.locks",
     "keep_freed_memory": "build.memory",
+    "name_own_file": "rooms",
     "nearest": "errors",
     "need": "errors",
     "occupant": "rooms",
+    "overlaps_between": "vocabularies.known_overlaps",
+    "own_file_sha256": "rooms",
     "parse": "settings",
     "read_yaml": "settings",
     "visible": "errors",

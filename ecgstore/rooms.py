@@ -1,11 +1,13 @@
 """A folder is a room, a file in it an occupant, and the file's name is its name in YAML and on the command line.
 
 So a new source, filter, backbone, method or task is one new file: nothing is registered anywhere. An occupant
-that lives elsewhere, such as a hospital's own source, is named by the path of its file.
+that lives elsewhere, such as a hospital's own source, is named by the path of its file. Such a file is run only where
+its user names it (:func:`name_own_file`): a store, run or export that came from elsewhere can name no code.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import pkgutil
@@ -14,6 +16,30 @@ from pathlib import Path
 from types import ModuleType
 
 from ecgstore.errors import ConfigError, nearest
+
+#: Files of their own that users have named in this process, with the SHA-256 of what stood there; no others are run.
+_NAMED: dict[Path, str] = {}
+
+
+def name_own_file(name: str | Path, kind: str = "own") -> str:
+    """Let :func:`occupant` run the Python file ``name``; for what a user names, never for what was received.
+
+    Returns its SHA-256. Raises ConfigError where there is no such file, of this ``kind``.
+    """
+    path = _place(str(name))
+    if path.suffix != ".py" or not path.is_file():
+        raise ConfigError(f"the {kind} file is not there", where=name, expected="a .py file", fix="check the path")
+    _NAMED[path] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return _NAMED[path]
+
+
+def own_file_sha256(name: str) -> str | None:
+    """The SHA-256 of the file ``name``, if it was named; None for what stands in a room."""
+    return _NAMED.get(_place(name)) if name.endswith(".py") else None
+
+
+def _place(name: str) -> Path:
+    return Path(name).expanduser().resolve()
 
 
 def occupants(room: str) -> tuple[str, ...]:
@@ -27,18 +53,18 @@ def occupants(room: str) -> tuple[str, ...]:
 
 
 def occupant(room: str, name: str) -> ModuleType:
-    """Import the file ``name`` of ``room``, or the Python file at the path ``name`` if it ends in ``.py``.
+    """Import the file ``name`` of ``room``, or the Python file at the path ``name`` if it was named by the user.
 
     Raises ConfigError: naming the nearest match if there is none, or what keeps the file from being imported.
     """
-    if name.endswith(".py"):
+    if isinstance(name, str) and name.endswith(".py"):
         return _visitor(room, Path(name).expanduser())
     names = occupants(room)
     if name not in names:
         kind = room.rpartition(".")[2].removesuffix("s")
-        near = nearest(str(name), names)
+        near = nearest(str(name)[:100], names)
         raise ConfigError(
-            f"unknown {kind} {name!r}",
+            f"unknown {kind} {str(name)[:100]!r}",
             fix=f"did you mean {near}?" if near else f"known: {', '.join(names)}",
         )
     return importlib.import_module(f"{room}.{name}")
@@ -46,10 +72,15 @@ def occupant(room: str, name: str) -> ModuleType:
 
 def _visitor(room: str, path: Path) -> ModuleType:
     kind = room.rpartition(".")[2].removesuffix("s")
-    if not path.is_file():
-        raise ConfigError(f"the {kind} file is not there", where=path, fix="check the path")
+    resolved = _place(str(path))
+    if resolved not in _NAMED:
+        raise ConfigError(
+            f"the {kind} is a file of code, and is not run unless you name it yourself",
+            where=path,
+            fix="if you trust it, name it on the command line, as --help says",
+        )
     name = f"{room}._file_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    spec = importlib.util.spec_from_file_location(name, resolved)
     if spec is None or spec.loader is None:
         raise ConfigError(f"the {kind} file can't be imported", where=path)
     module = importlib.util.module_from_spec(spec)

@@ -6,6 +6,8 @@ Both houses use this file: an ingest has its settings, a training run has its re
 from __future__ import annotations
 
 import inspect
+import os
+import stat
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,6 +20,9 @@ from ecgstore.errors import ConfigError, nearest
 
 M = TypeVar("M", bound=BaseModel)
 
+#: Settings are written by hand: what is larger, or nested deeper, is none.
+MAX_YAML_BYTES, MAX_YAML_DEPTH = 200_000, 50
+
 
 class Settings(BaseModel):
     """Base of every settings model: frozen, no unknown keys, defaults validated like given values."""
@@ -26,21 +31,83 @@ class Settings(BaseModel):
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a YAML file that holds one mapping; raise ConfigError naming the line where it doesn't parse."""
+    """Read a YAML file that holds one mapping, as :func:`yaml_of` understands it; raises ConfigError in one line."""
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml_of(_text(path), where=path)
     except FileNotFoundError:
         raise ConfigError("no such file", where=path) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("the file can't be read as text", where=path, got=str(error)) from None
-    except yaml.YAMLError as error:
-        raise ConfigError("the file is not valid YAML", where=path, got=" ".join(str(error).split())) from None
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise ConfigError("the file must hold a mapping", where=path, got=type(content).__name__)
     return content
+
+
+def yaml_of(text: str, *, where: object = None) -> Any:
+    """The one value that a YAML text holds, in plain mappings, lists, texts and numbers.
+
+    Raises ConfigError, naming the line: where it doesn't parse, for a key that stands twice in a mapping, for anchors
+    and aliases (a few lines of them can stand for thousands of millions of values), and for text that is too large or
+    nested too deep to be settings.
+    """
+    if len(text) > MAX_YAML_BYTES:
+        raise ConfigError("this is too large to be settings", where=where, expected=f"{MAX_YAML_BYTES} bytes at most")
+    loader = _PlainYaml(text)
+    try:
+        return loader.get_single_data()
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # a date such as 2021-13-01 is a ValueError
+        raise ConfigError("this is not valid YAML", where=where, got=_in_a_line(error)) from None
+    finally:
+        loader.dispose()
+
+
+class _PlainYaml(yaml.SafeLoader):
+    """YAML without anchors and aliases, in which each key stands once, nested to a bounded depth."""
+
+    _depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(event, "anchor", None) is not None:
+            said = "anchors (&) and aliases (*) are not understood here: write the value out"
+            raise yaml.constructor.ConstructorError(None, None, said, event.start_mark)
+        if self._depth == MAX_YAML_DEPTH:
+            said = f"nested deeper than {MAX_YAML_DEPTH}"
+            raise yaml.constructor.ConstructorError(None, None, said, event.start_mark)
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        known: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int | float | bool | None):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key_node.start_mark)
+            if key in known:
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} stands twice", key_node.start_mark)
+            known.add(key)
+        return dict(super().construct_mapping(node, deep))
+
+
+def _text(path: Path) -> str:
+    """A plain file's text: a pipe or a device may never end. Raises OSError and UnicodeDecodeError."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError("not a plain file")
+        return file.read(MAX_YAML_BYTES + 1).decode("utf-8")
+
+
+def _in_a_line(error: Exception) -> str:
+    """What the parser says and where, without the lines that it quotes."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    said = " ".join(str(problem or error).split())[:200]
+    return f"line {mark.line + 1}, column {mark.column + 1}: {said}" if mark is not None else said
 
 
 def override(content: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
@@ -53,10 +120,7 @@ def override(content: Mapping[str, Any], assignments: Iterable[str]) -> dict[str
         key, equals, text = assignment.partition("=")
         if not equals or not key:
             raise ConfigError("an override must read key=value", got=repr(assignment))
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise ConfigError("the value of an override is not valid YAML", got=repr(assignment)) from None
+        value = yaml_of(text, where=f"override {assignment[:100]!r}")
         _assign(merged, key.split("."), value, assignment)
     return merged
 

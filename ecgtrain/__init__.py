@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from ecgstore import MissingExtra
 
-if find_spec("torch") is None:
-    raise MissingExtra("torch is not installed", fix='pip install "ecgstore[train]"')
-
 if TYPE_CHECKING:
     from ecgtrain.backbones.layers.features import Features
     from ecgtrain.config import RunConfig
@@ -59,6 +56,8 @@ _HOME = {
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
+        if find_spec("torch") is None:
+            raise MissingExtra("torch is not installed", fix='pip install "ecgstore[train]"')
         return getattr(importlib.import_module(f"ecgtrain.{_HOME[name]}"), name)
     raise AttributeError(f"module 'ecgtrain' has no attribute {name!r}")
 

@@ -32,6 +32,9 @@ EXIT_ERROR, EXIT_STOPPED, EXIT_INTERRUPTED = 1, 75, 130
 #: Seconds between two lines of progress where there is no terminal to draw on.
 LINE_EVERY_S = 5.0
 
+#: What the extra `train` brings; help and lists of recipes do without.
+_FOR_TRAINING = frozenset({"torch", "safetensors", "sklearn", "matplotlib", "jinja2"})
+
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line on stdout.")
 DEVICE = click.option(
     "--device",
@@ -70,6 +73,11 @@ class PlainErrors(click.Group):
             stopped = isinstance(error, StoppedError)
             _say(f"{'stopped' if stopped else 'error'}: {error}", err=True)
             sys.exit(EXIT_STOPPED if stopped else EXIT_ERROR)
+        except ModuleNotFoundError as error:
+            if str(error.name).partition(".")[0] not in _FOR_TRAINING:
+                raise  # a bug, or code of the user's own
+            click.echo(f'error: {error.name} is not installed; pip install "ecgstore[train]"', err=True)
+            sys.exit(EXIT_ERROR)
         except KeyboardInterrupt:
             _say("interrupted; run the same command with --resume to go on from the last checkpoint", err=True)
             sys.exit(EXIT_INTERRUPTED)
@@ -88,6 +96,17 @@ def main() -> None:
     keep_freed_memory()
 
 
+OWN_FILES = click.option(
+    "--own-file",
+    "own_files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE.py",
+    help="Code of your own (a task, a protocol) that may be run (repeatable). What a run names is never run unasked; a "
+    "recipe that you wrote may name it itself.",
+)
+
+
 @main.command()
 @click.argument("recipe")
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory. Default: runs/NAME, by the recipe's name.")
@@ -99,6 +118,7 @@ def main() -> None:
     help="Stop pretraining before this time is over (3h, 90m, 1-12:00:00), with a checkpoint and exit status 75.",
 )
 @click.option("--strict", is_flag=True, help="Stop at a record that can't be read, instead of going on without it.")
+@OWN_FILES
 @DEVICE
 @AS_JSON
 def run(
@@ -108,6 +128,7 @@ def run(
     resume: bool,
     time_limit: str | None,
     strict: bool,
+    own_files: tuple[Path, ...],
     device: str,
     as_json: bool,
 ) -> None:
@@ -119,11 +140,12 @@ def run(
     with --resume to go on. Under torchrun, all processes pretrain together and the first one probes.
     """
     from ecgtrain import config
+
+    settings = config.load(recipe, (*overrides, *(["data.strict=true"] if strict else [])), own_files)
+    run_dir = out or Path("runs") / settings.name
     from ecgtrain.run import run as run_recipe
     from ecgtrain.training.stopping import seconds, told_to_stop
 
-    settings = config.load(recipe, (*overrides, *(["data.strict=true"] if strict else [])))
-    run_dir = out or Path("runs") / settings.name
     until = told_to_stop(None if time_limit is None else seconds(time_limit))
     with _progress() as (progress, say):
         report = run_recipe(
@@ -150,6 +172,7 @@ def run(
 @click.option("--name", "names", multiple=True, help="Only the head of this downstream entry (repeatable).")
 @click.option("--allow-overlap", is_flag=True, help="Judge on patients seen in training too; the result says so.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for report.json and report.html.")
+@OWN_FILES
 @DEVICE
 @AS_JSON
 def evaluate(
@@ -159,6 +182,7 @@ def evaluate(
     names: tuple[str, ...],
     allow_overlap: bool,
     out: Path | None,
+    own_files: tuple[Path, ...],
     device: str,
     as_json: bool,
 ) -> None:
@@ -171,6 +195,7 @@ def evaluate(
         folds=_folds(folds),
         names=names,
         allow_overlap=allow_overlap,
+        own_files=own_files,
         out=out,
         device=_device(device),
     )
@@ -191,9 +216,9 @@ def evaluate(
 @AS_JSON
 def report(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
     """Put the results of several RUNS side by side: report.json and report.html in one folder."""
-    from ecgtrain.reporting.report import merge, read_report, write_report
+    from ecgtrain.run import merge_reports
 
-    merged = write_report(out, merge([read_report(path) for path in runs]))
+    merged = merge_reports(runs, out)
     if as_json:
         _say_json({"report": str(out / "report.html"), "results": _brief(merged)})
     else:
@@ -211,6 +236,7 @@ def bench(recipe: str, overrides: tuple[str, ...], seconds: float, device: str, 
     """Measure how fast RECIPE pretrains here: feed, views and step alone, and all together; nothing is kept."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from ecgtrain import config
     from ecgtrain.training.bench import bench as measure
@@ -227,7 +253,7 @@ def bench(recipe: str, overrides: tuple[str, ...], seconds: float, device: str, 
         return
     rows = Table(box=None, pad_edge=False, show_header=False)
     for row in table(result):
-        rows.add_row(*row)
+        rows.add_row(*(Text(cell) for cell in row))
     Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(rows)
 
 
@@ -338,6 +364,7 @@ def _brief(report: Report) -> list[dict[str, Any]]:
 def _print_results(results: Sequence[Result]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in (
@@ -354,7 +381,7 @@ def _print_results(results: Sequence[Result]) -> None:
         auroc = result.macro_auroc
         gains = [one["macro_auroc"] for one in result.difference_to.values() if "macro_auroc" in one]
         gain = min(gains, key=lambda one: one.value, default=None)  # to the strongest null
-        table.add_row(
+        cells = (
             result.name,
             result.task,
             result.pretraining,
@@ -363,6 +390,8 @@ def _print_results(results: Sequence[Result]) -> None:
             f"{_number(auroc.low)} to {_number(auroc.high)}",
             "" if gain is None else f"{_number(gain.value, '+')} [{_number(gain.low, '+')}, {_number(gain.high, '+')}]",
         )
+        # As text, not as rich's markup: names come from files.
+        table.add_row(*(Text(cell) for cell in cells))
     Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(table)
 
 
@@ -384,7 +413,7 @@ def _progress() -> Iterator[tuple[Callable[[int, int, Mapping[str, float]], None
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         bar = None
 
@@ -394,7 +423,7 @@ def _progress() -> Iterator[tuple[Callable[[int, int, Mapping[str, float]], None
                 bar = bars.add_task("pretraining", total=total)
             bars.update(bar, completed=done, total=total, description=f"pretraining  {_shown(values)}")
 
-        yield update, lambda line: bars.console.print(visible(line), highlight=False, markup=False)
+        yield update, lambda line: bars.console.print(visible(line), highlight=False, markup=False, emoji=False)
 
 
 def _lines() -> Callable[[int, int, Mapping[str, float]], None]:

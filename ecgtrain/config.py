@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     NonNegativeFloat,
@@ -26,7 +27,7 @@ from pydantic import (
 )
 
 from ecgstore import ConfigError, Settings, override
-from ecgstore.inner import nearest, occupant, parse, read_yaml
+from ecgstore.inner import name_own_file, nearest, occupant, own_file_sha256, parse, read_yaml
 from ecgtrain.data.settings import Data
 
 
@@ -51,6 +52,19 @@ def _settings_of(room: str, content: Any) -> Settings:
 MethodSettings = Annotated[SerializeAsAny[Settings], BeforeValidator(partial(_settings_of, "ecgtrain.methods"))]
 BackboneSettings = Annotated[SerializeAsAny[Settings], BeforeValidator(partial(_settings_of, "ecgtrain.backbones"))]
 Folds = Annotated[tuple[int, ...], Field(min_length=1)]
+
+
+def _is_name(value: str) -> str:
+    if NAME.fullmatch(value) is None:
+        raise ValueError(
+            "a name has letters, digits, '.', '_' and '-', begins with a letter or digit, and has at most 100 of them"
+        )
+    return value
+
+
+#: What runs and questions may be called: folders are named after them, and pages and terminals show them.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+Name = Annotated[str, AfterValidator(_is_name)]
 
 
 class Optimiser(Settings):
@@ -142,6 +156,11 @@ class Pretrain(Training):
                 raise ValueError(f"{what} needs validation_folds")
         return self
 
+    @property
+    def chooses_by_validation(self) -> bool:
+        """Whether something is chosen by the validation records, by the run or by who looks at it."""
+        return self.keep == "best" or self.patience is not None or self.online_probe is not None
+
 
 Null = Literal["random", "uncalibrated"]
 #: All of them, by name.
@@ -154,9 +173,11 @@ class Downstream(Settings):
     ``store`` defaults to the run's. ``settings`` go to the protocol. Nulls: ``random`` is the untrained network with
     BatchNorm statistics of the pretraining records, ``uncalibrated`` has those it was made with. Mostly the first
     is the stronger one; where signals are of one scale it can be the second.
+
+    ``allow_overlap``: judge although patients, records or known sets are on both sides of a split; the result says so.
     """
 
-    name: str
+    name: Name
     task: str
     protocol: str = "linear_probe"
     train_folds: Folds
@@ -167,6 +188,7 @@ class Downstream(Settings):
     stride_samples: PositiveInt
     nulls: tuple[Null, ...] = ()
     settings: dict[str, Any] = Field(default_factory=dict)
+    allow_overlap: bool = False
 
     @model_validator(mode="after")
     def _split(self) -> Self:
@@ -177,7 +199,7 @@ class Downstream(Settings):
 class RunConfig(Settings):
     """A recipe: what ``ecgtrain run`` reads, and stores with the run in its resolved form."""
 
-    name: str
+    name: Name
     seed: NonNegativeInt = Field(default=0, lt=2**63)
     data: Data
     pretrain: Pretrain | None = None
@@ -185,12 +207,16 @@ class RunConfig(Settings):
 
     @model_validator(mode="after")
     def _names(self) -> Self:
-        names = [question.name for question in self.downstream]
+        # Some file systems tell no case apart.
+        names = [question.name.lower() for question in self.downstream]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two downstream entries are called {', '.join(twice)}")
         return self
 
+
+#: What a run's directory calls its recipe, and files that stand in no other directory.
+RESOLVED, _OF_A_RUN = "config.yaml", ("preprocessing.json", "seen.parquet", "metrics.jsonl")
 
 #: The recipes that come with the package: a file's path below this, without its ending, is its name.
 RECIPES = Path(__file__).with_name("recipes")
@@ -243,18 +269,57 @@ def find(recipe: str | Path) -> Path:
     )
 
 
-def load(recipe: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
+def load(recipe: str | Path, overrides: Iterable[str] = (), own_files: Iterable[str | Path] = ()) -> RunConfig:
     """Read a recipe, a YAML file or one of the shipped ones (:func:`find`), and apply ``key.path=value`` overrides.
 
-    Raises ConfigError in one line.
+    Tasks and protocols that stand in files of their own may be run where ``recipe`` names them, or ``own_files`` does.
+    The recipe of a run's directory names none: it may have come from elsewhere. Raises ConfigError in one line.
     """
-    path = find(recipe)
-    return parse(RunConfig, override(read_yaml(path), overrides), where=path)
+    path, overrides = find(recipe), tuple(overrides)
+    config = parse(RunConfig, override(read_yaml(path), overrides), where=path)
+    for file in own_files:
+        name_own_file(file)
+    # What stands in an override was written by whoever gave the command.
+    typed = {assignment.partition("=")[2].strip(" '\"") for assignment in overrides}
+    for kind, name in _files_of_code(config):
+        if not _is_of_a_run(path) or any(one.startswith(name) for one in typed):
+            name_own_file(name, kind)
+        elif own_file_sha256(name) is None:
+            raise ConfigError(
+                f"the recipe of a run names a {kind} file, which is not run unless you name it yourself",
+                where=path,
+                got=name,
+                fix=f"if you trust it: --own-file {name}",
+            )
+    return config
+
+
+def _files_of_code(config: RunConfig) -> list[tuple[str, str]]:
+    """Tasks and protocols that are files, not names of a room."""
+    of_pretraining = [] if config.pretrain is None else [config.pretrain.online_probe, config.pretrain.method]
+    tasks = [one if isinstance(one, str) else getattr(one, "task", None) for one in of_pretraining]
+    tasks += [question.task for question in config.downstream]
+    rooms = [str(task).rpartition("/")[0] for task in tasks if task is not None]
+    found = [("task", room) for room in rooms] + [("protocol", question.protocol) for question in config.downstream]
+    return [(kind, name) for kind, name in dict.fromkeys(found) if name.endswith(".py")]
+
+
+def _is_of_a_run(path: Path) -> bool:
+    """Whether a recipe is the one that a run has written down, wherever the run came from."""
+    path = path.resolve()
+    return path.name == RESOLVED or any((folder / name).exists() for folder in path.parents for name in _OF_A_RUN)
 
 
 def dump(config: RunConfig) -> str:
     """The resolved recipe as YAML; :func:`load` reads it back equal."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.dump(config.model_dump(mode="json"), Dumper=_Written, sort_keys=False, allow_unicode=True)
+
+
+class _Written(yaml.SafeDumper):
+    """Equal parts are written out, each where it stands: no aliases, which :func:`load` doesn't read."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def _disjoint(**folds: tuple[int, ...]) -> None:

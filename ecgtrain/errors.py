@@ -2,6 +2,7 @@
 
     EcgError                     what happened · where · expected · got · what to do
     ├── CheckpointError          a checkpoint can't be written or read, or belongs to another run
+    ├── ClaimedError             another process is at work in a run's directory
     ├── DivergedError            the loss or its gradient is no longer a number; .step, .parts, .record_ids
     ├── LeakageError             a patient or record would be seen by both sides of a split
     ├── PassportError            signals were prepared differently from those the model was trained on
@@ -21,6 +22,10 @@ from ecgstore import EcgError
 
 class CheckpointError(EcgError):
     """A checkpoint can't be written or read, or belongs to another run."""
+
+
+class ClaimedError(EcgError):
+    """Another process is at work in a run's directory, or whether one is can't be known."""
 
 
 class DivergedError(EcgError):

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from ecgstore import open_store
+from ecgstore import Store, open_store
+from ecgstore.inner import name_own_file
 from ecgtrain import distributed
 from ecgtrain.config import RunConfig, dump
-from ecgtrain.data.selection import select_parts
+from ecgtrain.data.feed import Part
 from ecgtrain.evaluation.elsewhere import judge_elsewhere
-from ecgtrain.evaluation.judge import judge_all, refuse_unanswerable, refuse_unfair
+from ecgtrain.evaluation.judge import judge_all, refuse_other_questions, refuse_unanswerable, refuse_unfair
 from ecgtrain.evaluation.results import Result
 from ecgtrain.reporting.contents import About, Report, RunFacts, StoreFacts, TermsFacts
-from ecgtrain.reporting.report import loss_curves, with_caveats, write_report
+from ecgtrain.reporting.report import loss_curves, merge, read_report, with_caveats, write_report
 from ecgtrain.representation.export import Trained, export_backbone
 from ecgtrain.representation.online import online_probe
 from ecgtrain.training import loop
-from ecgtrain.training.files import plain, read_json
+from ecgtrain.training.claim import claimed, looked_at
+from ecgtrain.training.files import plain, read_json, refuse_strange_files
 from ecgtrain.training.layout import ENVIRONMENT
 from ecgtrain.training.log import read_metrics, train_seconds
 from ecgtrain.training.prepare import prepare, pretrain_of
@@ -47,22 +49,28 @@ def run(
     while pretraining, and gives the function that says when to stop (:func:`ecgtrain.training.stopping.told_to_stop`).
 
     What can be known to be wrong is refused before any training: tasks that don't exist, stores that can't be
-    opened, test patients who would be seen. A resumption that is refused leaves every file as it was. Raises what
+    opened, test patients who would be seen. The directory is this process' own from here to the end, and a refusal
+    leaves every file in it as it was. Raises ClaimedError where another process is at work there, and what
     :func:`learn` and :func:`ecgtrain.evaluation.judge.judge_all` raise.
     """
     run_dir = Path(run_dir)
     refuse_unanswerable(config)
-    with distributed.ranks(device) as here, until or nullcontext(lambda: None) as should_stop:
-        announce(config, run_dir, say)
-        made = prepare(config, here)
-        refuse_unfair(config, made.passport, made.parts)
-        attempt = Attempt(here, resume, progress, say, should_stop)
-        pretrain(config, made, run_dir, attempt, online_probe(config, made, here))
-        trained = export_backbone(config, made, run_dir, here)
-        if distributed.rank() != 0:
-            return None
-    results = judge_all(config, trained, run_dir, device=device, say=say)
-    return write_report(run_dir, report_of_run(config, run_dir, trained, results, device))
+    with ExitStack() as until_the_end:
+        with distributed.ranks(device) as here, until or nullcontext(lambda: None) as should_stop:
+            until_the_end.enter_context(claimed(run_dir))
+            if resume:
+                refuse_strange_files(run_dir)
+                refuse_other_questions(config, run_dir)
+            announce(config, run_dir, say)
+            made = prepare(config, here)
+            refuse_unfair(config, made)
+            attempt = Attempt(here, resume, progress, say, should_stop)
+            pretrain(config, made, run_dir, attempt, online_probe(config, made, here))
+            trained = export_backbone(config, made, run_dir, here)
+            if distributed.rank() != 0:
+                return None
+        results = judge_all(config, trained, run_dir, device=device, say=say)
+        return write_report(run_dir, report_of_run(config, run_dir, made.parts, trained, results, device))
 
 
 def learn(
@@ -80,10 +88,12 @@ def learn(
     Of several ranks the first exports; the others return the last weights. Raises what
     :func:`ecgtrain.training.prepare.prepare` and :func:`ecgtrain.training.pretrain.pretrain` raise.
     """
-    run_dir, made = Path(run_dir), prepare(config, device)
-    attempt = Attempt(device, resume, progress, say, should_stop)
-    pretrain(config, made, run_dir, attempt, online_probe(config, made, device))
-    return export_backbone(config, made, run_dir, device)
+    run_dir = Path(run_dir)
+    with claimed(run_dir):
+        made = prepare(config, device)
+        attempt = Attempt(device, resume, progress, say, should_stop)
+        pretrain(config, made, run_dir, attempt, online_probe(config, made, device))
+        return export_backbone(config, made, run_dir, device)
 
 
 def announce(config: RunConfig, run_dir: Path, say: Say) -> None:
@@ -101,21 +111,51 @@ def evaluate_store(
     folds: Sequence[int] | Literal["all"] | None = None,
     names: Sequence[str] = (),
     allow_overlap: bool = False,
+    own_files: Sequence[str | Path] = (),
     out: str | Path | None = None,
     device: torch.device | str = "cpu",
 ) -> Report:
-    """Judge the trained heads of a run on another store; writes a report into ``out`` if that is given."""
-    results = judge_elsewhere(run_dir, store_path, folds=folds, names=names, allow_overlap=allow_overlap, device=device)
-    report = Report(title=f"{Path(run_dir).name} on {Path(store_path).name}", results=results)
-    return with_caveats(report) if out is None else write_report(out, report)
+    """Judge the trained heads of a run on another store; writes a report into ``out`` if that is given.
+
+    ``own_files``: code that the heads' tasks may be; what a run itself names is never run. Raises ClaimedError where
+    another process is at work in one of the directories, and what
+    :func:`ecgtrain.evaluation.elsewhere.judge_elsewhere` raises.
+    """
+    run_dir = Path(run_dir)
+    for file in own_files:
+        name_own_file(file)
+    with ExitStack() as until_the_end:
+        if out is not None:
+            until_the_end.enter_context(claimed(Path(out)))
+        if out is None or Path(out).resolve() != run_dir.resolve():
+            until_the_end.enter_context(looked_at(run_dir))
+        refuse_strange_files(run_dir)
+        results = judge_elsewhere(
+            run_dir, store_path, folds=folds, names=names, allow_overlap=allow_overlap, device=device
+        )
+        report = Report(title=f"{run_dir.resolve().name} on {Path(store_path).name}", results=results)
+        return with_caveats(report) if out is None else write_report(out, report)
+
+
+def merge_reports(runs: Sequence[str | Path], out: str | Path) -> Report:
+    """Put the results of several runs side by side, in a report in the folder ``out``.
+
+    Raises ClaimedError where another process is at work there, and ConfigError where a run has no report.
+    """
+    with claimed(Path(out)):
+        return write_report(out, merge([read_report(path) for path in runs]))
 
 
 def report_of_run(
-    config: RunConfig, run_dir: Path, trained: Trained, results: Sequence[Result], device: torch.device | str
+    config: RunConfig,
+    run_dir: Path,
+    parts: Sequence[Part],
+    trained: Trained,
+    results: Sequence[Result],
+    device: torch.device | str,
 ) -> Report:
-    """The results together with what is told of the run that they are of."""
+    """The results together with what is told of the run that they are of; ``parts`` were trained on."""
     settings, store = pretrain_of(config), open_store(config.data.store)
-    parts = select_parts(config.data, store, settings.folds, trained.passport)
     lines, environment = read_metrics(run_dir), read_json(run_dir / ENVIRONMENT)
     about = About(
         run=RunFacts(
@@ -123,7 +163,7 @@ def report_of_run(
             method=settings.method.model_dump()["name"],
             backbone=settings.backbone.model_dump()["name"],
             n_parameters=sum(parameter.numel() for parameter in trained.backbone.parameters()),
-            n_records=sum(len(part.rows) for part in parts),
+            n_records=sum(len(part.rows) for part in parts) - len(environment.get("records_left_out", [])),
             folds=settings.folds,
             steps=max((line.step for line in lines if line.split == "train"), default=0),
             batch_size=settings.batch_size,
@@ -131,20 +171,24 @@ def report_of_run(
             device=environment.get("device", str(device)),
             seed=config.seed,
         ),
-        store=StoreFacts(
-            path=store.path,
-            fingerprint=store.fingerprint,
-            n_records=store.n_records,
-            fs_hz=store.fs_hz,
-            leads=store.leads,
-            recipe=store.recipe,
-            terms=tuple(TermsFacts(**plain(terms)) for terms in store.terms),
-        ),
+        store=_facts_of(store),
         curves=loss_curves(lines),
         settings=dump(config),
         environment=environment,
     )
     return Report(title=config.name, results=tuple(results), caveats=_left_out(environment), runs=(about,))
+
+
+def _facts_of(store: Store) -> StoreFacts:
+    return StoreFacts(
+        path=store.path,
+        fingerprint=store.fingerprint,
+        n_records=store.n_records,
+        fs_hz=store.fs_hz,
+        leads=store.leads,
+        recipe=store.recipe,
+        terms=tuple(TermsFacts(**plain(terms)) for terms in store.terms),
+    )
 
 
 def _left_out(environment: dict[str, list[str]]) -> tuple[str, ...]:

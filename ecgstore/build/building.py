@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from ecgstore.errors import StoreError, StoreExists, StoreIncomplete
-from ecgstore.storage import layout, manifest, publish
+from ecgstore.storage import layout, locks, manifest, publish
+
+#: Settings and a few paths: more than this was not written by :func:`begin`.
+_MOST_NOTED_BYTES = 10_000_000
 
 
 def begin(root: Path, plan_sha256: str, about: Mapping[str, Any], create_array: Callable[[], None]) -> None:
@@ -55,14 +58,27 @@ def refuse_foreign(root: Path) -> None:
 def read_about(root: Path) -> dict[str, Any]:
     """What :func:`begin` wrote. Raises StoreIncomplete where nothing is being built."""
     try:
-        about = json.loads((root / layout.BUILDING).read_bytes())
+        about = json.loads(_note(root / layout.BUILDING))
     except (FileNotFoundError, NotADirectoryError):
         if (root / layout.MANIFEST).exists():
             raise StoreExists("this store is sealed already", where=root, fix="there is nothing left to do") from None
         raise StoreIncomplete("no store is being built here", where=root, fix="begin with `ecgstore ingest`") from None
-    except ValueError as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise StoreIncomplete("the note of what is being built is torn", where=root, got=str(error)) from None
-    return dict(about)
+    if not isinstance(about, dict):
+        raise StoreIncomplete("the note of what is being built is torn", where=root, got=type(about).__name__)
+    return about
+
+
+def _note(path: Path) -> bytes:
+    """An unfinished store may come from elsewhere: a plain file of bounded size, not a pipe, a device or a link."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError("not a plain file")
+        content = file.read(_MOST_NOTED_BYTES + 1)
+    if len(content) > _MOST_NOTED_BYTES:
+        raise OSError(f"more than {_MOST_NOTED_BYTES} bytes")
+    return content
 
 
 def lock_file(out: Path, part: str | None = None) -> Path:
@@ -85,56 +101,24 @@ def claimed(out: Path, part: str | None = None) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def _held(path: Path, out: Path, *, shared: bool = False, wait: bool = False) -> Iterator[None]:
-    if not path.parent.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        while True:
-            try:
-                file = stack.enter_context(path.open("a"))
-            except OSError as error:
-                inside = out / f"{layout.SCAFFOLD}{path.name.removeprefix(f'.{out.name}.')}"
-                if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) or path == inside or not out.is_dir():
-                    raise
-                # A folder that was made for the store where nothing else may be made: nothing can be swapped there.
-                path = inside
-                continue
-            _lock(file, out, shared=shared, wait=wait)
-            # Whoever held it before may have removed the name meanwhile: then this is nobody's lock.
-            if _stands_at(file, path):
-                break
-            stack.pop_all().close()
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                # The name goes with the last who shares it, and while it is held.
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _stands_at(file, path):
-                    path.unlink()
+def _held(
+    path: Path, out: Path, *, shared: bool = False, wait: bool = False
+) -> contextlib.AbstractContextManager[None]:
+    # A folder that was made for the store where nothing else may be made: nothing can be swapped there.
+    inside = out / f"{layout.SCAFFOLD}{path.name.removeprefix(f'.{out.name}.')}"
 
+    def busy(who: str) -> StoreExists:
+        return StoreExists("another ingest is writing this store right now", where=out, got=who, fix="wait for it")
 
-def _stands_at(file: Any, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _lock(file: Any, out: Path, *, shared: bool, wait: bool) -> None:
-    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    try:
-        fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise StoreExists("another ingest is writing this store right now", where=out, fix="wait for it") from None
-    except OSError as error:
-        raise StoreError(
+    def lockless(error: OSError) -> StoreError:
+        return StoreError(
             "the file system knows no locks, and without them two ingests could write one store",
             where=out,
             got=error.strerror or str(error),
             fix="build the store on another file system, and copy it",
-        ) from None
+        )
+
+    return locks.held(path, busy=busy, lockless=lockless, shared=shared, wait=wait, instead=inside)
 
 
 def remove_leftovers(root: Path) -> None:

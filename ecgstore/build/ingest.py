@@ -17,9 +17,9 @@ from ecgstore.build.plan import Occupied, Plan, task_sha256
 from ecgstore.build.planning import count_reasons, plan
 from ecgstore.build.schedule import Workers
 from ecgstore.build.seal import seal_ingested
-from ecgstore.build.settings import IngestSettings, module_of
-from ecgstore.errors import ConfigError, StoreExists
-from ecgstore.rooms import occupants
+from ecgstore.build.settings import IngestSettings, module_of, source_of
+from ecgstore.errors import ConfigError, StoreExists, StoreIncomplete
+from ecgstore.rooms import name_own_file, occupants, own_file_sha256
 from ecgstore.settings import parse
 from ecgstore.storage import layout, tables
 from ecgstore.storage.array import create_array
@@ -107,16 +107,23 @@ def ingest_folder(
     return _report(out, made, outcome, began, settings)
 
 
-def seal_ingest(out: Path, about: Mapping[str, Any], patient_key: str, progress: Progress | None) -> IngestReport:
+def seal_ingest(
+    out: Path,
+    about: Mapping[str, Any],
+    patient_key: str,
+    progress: Progress | None,
+    own_source: str | Path | None = None,
+) -> IngestReport:
     """Seal a store whose parts were made by several ingests; ``about`` is what was noted down when it was begun.
 
-    Raises StoreIncomplete where tasks are left, StoreExists where the source or the patients' key is another now.
+    Raises StoreIncomplete where tasks are left, StoreExists where the source or the patients' key is another now,
+    ConfigError where the store was begun with a source file, and that is not the file ``own_source``.
     """
     began = time.perf_counter()
-    settings = parse(IngestSettings, {**about["settings"], "patient_key": patient_key}, where=out / layout.BUILDING)
-    source_root, verify_source = Path(about["source_root"]), about["verify_source"]
+    settings = _begun_with(out, about, patient_key, own_source)
+    source_root, verify_source = Path(str(about.get("source_root"))), bool(about.get("verify_source"))
     made = plan(source_root, settings, verify_source=verify_source, scan_table=out / layout.SCAN, progress=progress)
-    if made.sha256 != about["plan_sha256"]:
+    if made.sha256 != about.get("plan_sha256"):
         raise StoreExists(
             "the source is not what it was when this store was begun, or ECGSTORE_PATIENT_KEY is another",
             where=out,
@@ -126,6 +133,40 @@ def seal_ingest(out: Path, about: Mapping[str, Any], patient_key: str, progress:
     return _report(out, made, outcome, began, settings)
 
 
+def _begun_with(out: Path, about: Mapping[str, Any], patient_key: str, own_source: str | Path | None) -> IngestSettings:
+    """The settings that were noted down; an unfinished store may come from elsewhere, so it can name no code."""
+    where, noted = out / layout.BUILDING, about.get("settings")
+    source = noted.get("source") if isinstance(noted, dict) else None
+    if not isinstance(noted, dict) or not isinstance(source, dict):
+        raise StoreIncomplete("the note of what is being built names no source", where=where)
+    if own_source is not None:
+        if not _same_file(own_source, source.get("name")):
+            raise ConfigError(
+                "the store was begun with another source", where=where, expected=source.get("name"), got=own_source
+            )
+        name_own_file(own_source, "source")
+        if about.get("own_source_sha256") not in (None, own_file_sha256(str(own_source))):
+            raise StoreExists(
+                "the source file is not what it was when this store was begun",
+                where=own_source,
+                fix="delete that folder and begin again",
+            )
+        source = {**source, "name": str(own_source)}
+    elif str(source.get("name")) not in occupants("ecgstore.sources"):
+        raise ConfigError(
+            "this store was begun with a source file, which is not run unless you name it yourself",
+            where=where,
+            got=str(source.get("name"))[:200],
+            fix="if you trust it: ecgstore seal OUT --source FILE.py",
+        )
+    return parse(IngestSettings, {**noted, "source": source_of(source), "patient_key": patient_key}, where=where)
+
+
+def _same_file(named: str | Path, noted: object) -> bool:
+    """Whether both paths end in the same name: the file may have moved since."""
+    return isinstance(noted, str) and Path(named).name == Path(noted).name
+
+
 def _job(made: Plan, settings: IngestSettings, source_root: Path, verify_source: bool) -> Job:
     """An ingest as :func:`construct` makes it; what :func:`ecgstore.seal_store` needs is noted down meanwhile."""
     work = made.work
@@ -133,6 +174,7 @@ def _job(made: Plan, settings: IngestSettings, source_root: Path, verify_source:
     name = getattr(made.source, "name", "")
     name = name if name in occupants("ecgstore.sources") else module_of(made.source).__file__
     content["source"] = {**made.source.model_dump(mode="json"), "name": name}
+    own_sha256 = own_file_sha256(str(name))
     needs_wfdb = any(not record.header.plain for task in made.tasks for record in task.records)
     return Job(
         plan_sha256=made.sha256,
@@ -144,7 +186,12 @@ def _job(made: Plan, settings: IngestSettings, source_root: Path, verify_source:
         create_array=lambda root: create_array(
             root, work.storage.codec, len(work.leads), made.total_samples, work.shard_samples
         ),
-        about={"source_root": str(source_root.resolve()), "settings": content, "verify_source": verify_source},
+        about={
+            "source_root": str(source_root.resolve()),
+            "settings": content,
+            "verify_source": verify_source,
+            **({} if own_sha256 is None else {"own_source_sha256": own_sha256}),
+        },
         seal=lambda root, commits: seal_ingested(root, made, settings, commits),
         otherwise="from another source or with other settings",
         instead="choose another output, replace it with --overwrite, or add to it with --append",

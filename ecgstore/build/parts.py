@@ -12,17 +12,22 @@ from ecgstore.errors import StoreIncomplete
 
 
 def seal_store(
-    out: str | Path, *, patient_key: str = "", progress: Progress | None = None
+    out: str | Path,
+    *,
+    patient_key: str = "",
+    progress: Progress | None = None,
+    own_source: str | Path | None = None,
 ) -> IngestReport | AugmentReport:
     """Seal a store whose parts were made by several ingests, or by several augmentations.
 
-    Raises StoreIncomplete where tasks are left, and whatever :func:`ecgstore.ingest_folder` and
-    :func:`ecgstore.augment_store` raise.
+    ``own_source``: the Python file that lists the records, where the store was begun with one. What an unfinished
+    store itself names is never run. Raises StoreIncomplete where tasks are left, and whatever
+    :func:`ecgstore.ingest_folder` and :func:`ecgstore.augment_store` raise.
     """
     out = Path(out)
     about = building.read_about(out)
     if "settings" in about:
-        return seal_ingest(out, about, patient_key, progress)
+        return seal_ingest(out, about, patient_key, progress, own_source)
     if "parent_path" in about:
         return seal_augmented(out, about)
     raise StoreIncomplete(

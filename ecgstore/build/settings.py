@@ -13,27 +13,40 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from ecgstore.build.plan import Recipe, Storage
 from ecgstore.errors import ConfigError
-from ecgstore.rooms import occupant, occupants
+from ecgstore.rooms import name_own_file, occupant, occupants
 from ecgstore.settings import Settings, parse
 from ecgstore.signals.noise import check, with_bank
 from ecgstore.signals.recorded_noise import load_bank
 
 
 def _parse_source(value: Any) -> Any:
+    """A source as its user names it: a file of one's own may be run."""
     if isinstance(value, Settings):
         return value
     mapping = {"name": value} if isinstance(value, str) else value
     if not isinstance(mapping, dict) or "name" not in mapping:
         raise ValueError(f"a source is a name, or a mapping with its name: {', '.join(occupants('ecgstore.sources'))}")
     try:
-        module = occupant("ecgstore.sources", str(mapping["name"]))
-        if not str(mapping["name"]).endswith(".py"):
-            return parse(module.Settings, mapping)
-        _refuse_half_a_source(module)
-        # A file of yours may call itself what it likes, and may do without settings.
-        return parse(module.Settings, {name: value for name, value in mapping.items() if name != "name"})
+        if str(mapping["name"]).endswith(".py"):
+            name_own_file(str(mapping["name"]), "source")
+        return source_of(mapping)
     except ConfigError as error:
         raise ValueError(str(error)) from None
+
+
+def source_of(mapping: Mapping[str, Any]) -> Settings:
+    """The settings of the source that ``mapping`` names; of a file, only where its user has named it.
+
+    Raises ConfigError.
+    """
+    name = str(mapping.get("name"))
+    module = occupant("ecgstore.sources", name)
+    kind: type[Settings] = getattr(module, "Settings", Settings)
+    if not name.endswith(".py"):
+        return parse(kind, mapping)
+    _refuse_half_a_source(module)
+    # A file of yours may call itself what it likes, and may do without settings.
+    return parse(kind, {key: value for key, value in mapping.items() if key != "name"})
 
 
 def _refuse_half_a_source(module: ModuleType) -> None:

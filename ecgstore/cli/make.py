@@ -226,15 +226,23 @@ def _part(text: str | None) -> tuple[int, int] | None:
 
 @click.command()
 @click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--source",
+    "own_source",
+    type=click.Path(path_type=Path),
+    metavar="FILE.py",
+    help="Your own source's file, where the parts were made with one. It is run, so trust it first.",
+)
 @AS_JSON
 @plain_errors
-def seal(out: Path, as_json: bool) -> None:
+def seal(out: Path, own_source: Path | None, as_json: bool) -> None:
     """Seal the store OUT, whose parts were made by `ecgstore ingest --parts` or `ecgstore augment --parts`."""
     from ecgstore.build.augment import AugmentReport
     from ecgstore.build.parts import seal_store
 
     with progress_bars(PHASES) as progress:
-        report = seal_store(out, patient_key=os.environ.get("ECGSTORE_PATIENT_KEY", ""), progress=progress)
+        key = os.environ.get("ECGSTORE_PATIENT_KEY", "")
+        report = seal_store(out, patient_key=key, progress=progress, own_source=own_source)
     if isinstance(report, AugmentReport):
         _say_augmented(report, as_json)
         return

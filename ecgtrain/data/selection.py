@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ecgstore import ConfigError, Store, open_store
 from ecgtrain.data.feed import Part
+from ecgtrain.data.parquet import read_table
 from ecgtrain.data.plan import Int64
 from ecgtrain.data.settings import Data
 from ecgtrain.errors import LeakageError
@@ -47,10 +47,10 @@ def _patients(path: Path, parts: Sequence[Part]) -> frozenset[str]:
     """The patient keys that a file lists."""
     try:
         if path.suffix == ".parquet":
-            keys = pq.ParquetFile(path).read(columns=["patient_key"], use_threads=False)["patient_key"].to_pylist()
+            keys = read_table(path, {"patient_key": pa.string()})["patient_key"].to_pylist()
         else:
             keys = path.read_text(encoding="utf-8").split()
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+    except (OSError, ValueError) as error:
         said = " ".join(str(error).split())[:200]
         raise ConfigError("the patients to leave out can't be read", where=path, got=said) from error
     listed = frozenset(key for key in keys if key)
@@ -85,16 +85,3 @@ def refuse_shared_patients(parts: Sequence[Part], validation_parts: Sequence[Par
             where=", ".join(part.store.path for part in parts),
             fix="ingest again with patient-disjoint folds",
         )
-
-
-def write_seen(path: Path, roles: dict[str, Sequence[Part]]) -> None:
-    """Who was seen: the evaluation's guard against leaks reads this."""
-    tables = []
-    for role, parts in roles.items():
-        for store, rows, _ in parts:
-            table = store.records.select(["record_id", "patient_key", "source", "fold"]).take(pa.array(rows))
-            table = table.append_column("role", pa.array([role] * len(rows), type=pa.string()))
-            tables.append(table.replace_schema_metadata(None))
-    fingerprint = next(iter(roles.values()))[0].store.fingerprint
-    together = pa.concat_tables(tables).replace_schema_metadata({"store_fingerprint": fingerprint})
-    pq.write_table(together, path)

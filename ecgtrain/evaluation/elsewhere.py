@@ -6,19 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+import pyarrow as pa
 import torch
 
 from ecgstore import Store, open_store
 from ecgtrain import tasks
 from ecgtrain.config import NULLS
+from ecgtrain.data.seen import COLUMNS, read_seen, seen_of
 from ecgtrain.errors import CheckpointError, ProtocolError
 from ecgtrain.evaluation import protocols
-from ecgtrain.evaluation.heads import load_head
-from ecgtrain.evaluation.judge import Judged, scores, seen_patients
+from ecgtrain.evaluation.heads import Head, load_head
+from ecgtrain.evaluation.judge import Judged, scores
+from ecgtrain.evaluation.leaks import refuse_leaks
 from ecgtrain.evaluation.results import Result
-from ecgtrain.evaluation.splits import Split, StoredWindows, refuse_overlap
+from ecgtrain.evaluation.splits import Split, StoredWindows
 from ecgtrain.representation.export import Trained, load_backbone
-from ecgtrain.training.layout import answers
+from ecgtrain.training.layout import SEEN, answers
 
 Folds = Sequence[int] | Literal["all"]
 
@@ -30,7 +33,6 @@ def judge_elsewhere(
     folds: Folds | None = None,
     names: Sequence[str] = (),
     allow_overlap: bool = False,
-    seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> tuple[Result, ...]:
     """Apply the trained heads of a run to another store, without fitting anything; one result per head.
@@ -50,7 +52,7 @@ def judge_elsewhere(
     if not chosen:
         known = ", ".join(sorted({folder.parent.name for folder in found})) or "none"
         raise CheckpointError("the run has no such trained head", where=run_dir, expected=f"one of: {known}")
-    return tuple(_judge_head(folder, run_dir, store, trained, folds, allow_overlap, seed, device) for folder in chosen)
+    return tuple(_judge_head(folder, run_dir, store, trained, folds, allow_overlap, device) for folder in chosen)
 
 
 def _judge_head(
@@ -60,7 +62,6 @@ def _judge_head(
     trained: Trained,
     folds: Folds | None,
     allow_overlap: bool,
-    seed: int,
     device: torch.device | str,
 ) -> Result:
     head, fitted = load_head(folder, trained, device)
@@ -71,16 +72,17 @@ def _judge_head(
         said = "the chosen folds" if wanted is not None else "the store"
         raise ProtocolError(f"no record of {said} has a label", where=f"{head.task} on {store.path}")
     patients = store.column("patient_key")
-    learned_from = [*seen_patients(run_dir), *head.patients]
-    overlap = {key for key in learned_from if key} & {key for key in patients[rows] if key}
-    if not allow_overlap:
-        refuse_overlap(learned_from, patients[rows].tolist(), between="the run's training and this evaluation")
+    warnings = refuse_leaks(
+        [read_seen(run_dir / SEEN), _seen_by(folder, head)],
+        seen_of(store, rows, "test"),
+        between="the run's training and this evaluation",
+        allow=allow_overlap,
+    )
     windows = StoredWindows(store, rows, trained, head.window_samples, head.stride_samples, device)
     test = Split.of(rows, targets, patients, windows)
     shared = tuple(name for name in head.classes if name in targets.classes)
     score_rc = protocols.scores(fitted, test)[:, [head.classes.index(name) for name in shared]]
     y_rc = test.y_rc[:, [targets.classes.index(name) for name in shared]]
-    said_of_overlap = f"{len(overlap)} patients of this evaluation were seen in training (allowed on request)"
     return Result(
         name=head.name,
         task=head.task,
@@ -91,10 +93,19 @@ def _judge_head(
         folds="all" if wanted is None else tuple(int(fold) for fold in wanted),
         n_train=head.n_train,
         n_test=len(test.row_r),
-        **scores(Judged(y_rc, score_rc, test.row_r, test.patient_r, shared), targets, seed),
+        **scores(Judged(y_rc, score_rc, test.row_r, test.patient_r, shared), targets, head.seed),
         dropped_classes={name: "not in this store" for name in head.classes if name not in shared},
-        caveats=(said_of_overlap,) if overlap else (),
+        caveats=warnings,
     )
+
+
+def _seen_by(folder: Path, head: Head) -> pa.Table:
+    """What a head was fitted on and chosen by; of one of an older version only patients are known."""
+    if (folder / SEEN).exists():
+        return read_seen(folder / SEEN)
+    n = len(head.patients)
+    known = {"patient_key": list(head.patients), "role": ["train"] * n}
+    return pa.table({name: pa.array(known.get(name, [None] * n), kind) for name, kind in COLUMNS.items()})
 
 
 def _wanted_folds(store: Store, test_folds: Sequence[int], folds: Folds | None) -> Sequence[int] | None:

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from ecgstore import ConfigError, EcgError, occupants
-from ecgstore.inner import occupant
+from ecgstore.inner import occupant, own_file_sha256
+from ecgtrain.config import Name
 from ecgtrain.errors import CheckpointError
 from ecgtrain.evaluation import protocols
 from ecgtrain.evaluation.protocols import Context, Fitted
@@ -21,6 +22,17 @@ from ecgtrain.evaluation.results import Value, read
 from ecgtrain.representation.export import Trained
 from ecgtrain.training.files import read_json, write_json
 from ecgtrain.training.layout import HEAD, HEAD_ABOUT
+from ecgtrain.training.weights import read_arrays
+
+#: What a task may have of classes, and a window of samples: 1,000,000 are 16 minutes at 1,000 Hz.
+MAX_CLASSES, MAX_WINDOW_SAMPLES = 10_000, 1_000_000
+
+
+def own_files(task: str) -> dict[str, str]:
+    """The file that a task is, if it is one, by its name alone, with its SHA-256."""
+    room = task.rpartition("/")[0]
+    sha256 = own_file_sha256(room)
+    return {} if sha256 is None else {Path(room).name: sha256}
 
 
 def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -32,20 +44,23 @@ def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
 class Head(Value):
     """What is known of a head besides its weights.
 
-    ``patients``: whom it was fitted on; to evaluate on them would be to evaluate on training data. ``fitted``: what
-    its protocol needs besides its arrays.
+    ``patients``: whom it was fitted on, or chosen by; to evaluate on them would be to evaluate on training data.
+    ``fitted``: what its protocol needs besides its arrays. ``own_files``: SHA-256 of code that was not of this package,
+    by its name. ``seed``: of its run; intervals are drawn by it wherever the head is judged.
     """
 
-    name: str
+    name: Name
     task: str
     protocol: str
-    pretraining: str
-    classes: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_each_once)]
-    window_samples: PositiveInt
-    stride_samples: PositiveInt
+    pretraining: Name
+    classes: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_CLASSES), AfterValidator(_each_once)]
+    window_samples: Annotated[PositiveInt, Field(le=MAX_WINDOW_SAMPLES)]
+    stride_samples: Annotated[PositiveInt, Field(le=MAX_WINDOW_SAMPLES)]
     test_folds: tuple[int, ...]
     n_train: NonNegativeInt
     patients: tuple[str, ...]
+    own_files: dict[str, str] = Field(default_factory=dict)
+    seed: NonNegativeInt = Field(default=0, lt=2**63)
     fitted: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -71,6 +86,7 @@ def load_head(folder: Path, trained: Trained, device: torch.device | str = "cpu"
         head = read(Head, read_json(folder / HEAD_ABOUT), folder / HEAD_ABOUT)
     except ConfigError as error:
         raise CheckpointError("the head can't be loaded", where=folder / HEAD_ABOUT, got=str(error)) from error
+    _refuse_unnamed_code(head, folder / HEAD_ABOUT)
     known = occupants(protocols.__name__)
     if head.protocol not in known:  # a name from the list, never the path of a file to run
         raise CheckpointError(
@@ -80,9 +96,29 @@ def load_head(folder: Path, trained: Trained, device: torch.device | str = "cpu"
         )
     context = Context(classes=head.classes, trained=trained, device=device)
     try:
-        arrays = load_file(folder / HEAD)
+        arrays = read_arrays(folder / HEAD)
         fitted: Fitted = occupant(protocols.__name__, head.protocol).load(arrays, head.fitted, context)
     except (OSError, SafetensorError, EcgError, KeyError, ValueError, TypeError, RuntimeError) as error:
         said = " ".join(str(error).split())[:200]
         raise CheckpointError("the head can't be loaded", where=folder / HEAD, got=said) from error
     return head, fitted
+
+
+def _refuse_unnamed_code(head: Head, where: Path) -> None:
+    """A head names its task, never the path of a file to run, unless the user has named that very file."""
+    room = head.task.rpartition("/")[0]
+    if not room.endswith(".py"):
+        return
+    sha256 = own_file_sha256(room)
+    if sha256 is None:
+        raise CheckpointError(
+            "the head's task is a file of code, which is not run unless you name it yourself",
+            where=where,
+            got=room[:200],
+            fix=f"if you trust it: --own-file {room[:200]}",
+        )
+    stated = head.own_files.get(Path(room).name)
+    if stated != sha256:
+        raise CheckpointError(
+            "the task's file is not the one that the head was fitted with", where=room, expected=stated, got=sha256
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,26 +14,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ecgstore import Settings, Store, open_store
+from ecgstore import ConfigError, Settings, Store, open_store
 from ecgtrain import tasks
 from ecgtrain.config import NULLS, Downstream, RunConfig
-from ecgtrain.data.feed import Part
-from ecgtrain.errors import CheckpointError, ProtocolError
+from ecgtrain.data.seen import read_seen, seen_of, write_seen
+from ecgtrain.errors import ProtocolError
 from ecgtrain.evaluation import protocols
-from ecgtrain.evaluation.heads import Head, save_head
+from ecgtrain.evaluation.heads import Head, own_files, save_head
+from ecgtrain.evaluation.leaks import refuse_leaks
 from ecgtrain.evaluation.protocols import Context, Fitted, settings_of
 from ecgtrain.evaluation.results import ClassScore, Result, RocCurve
-from ecgtrain.evaluation.splits import Split, StoredWindows, refuse_overlap
+from ecgtrain.evaluation.splits import Split, StoredWindows, UnreadWindows
 from ecgtrain.representation.export import Trained
 from ecgtrain.representation.nulls import random_backbone
 from ecgtrain.scoring import metrics
 from ecgtrain.scoring.bootstrap import Interval, Metric, bootstrap, paired_bootstrap
 from ecgtrain.tasks import Targets
-from ecgtrain.training.files import write_json
-from ecgtrain.training.layout import PREDICTIONS, RESULT, SEEN, answer
-from ecgtrain.training.prepare import pretrain_of
-from ecgtrain.views.passport import Passport
+from ecgtrain.training.files import read_json, write_json
+from ecgtrain.training.layout import PREDICTIONS, QUESTION, RESULT, SEEN, answer
+from ecgtrain.training.prepare import Prepared, pretrain_of
 
+_PRETRAINING = "pretraining and test"
 _REPORTED: tuple[Metric, ...] = ("macro_auroc", "macro_auprc")
 
 
@@ -53,34 +55,84 @@ class Judged:
 def refuse_unanswerable(config: RunConfig) -> None:
     """Refuse, before anything is trained, a question that can be known to have no answer; see :func:`check`."""
     for question in config.downstream:
-        check(question, open_store(question.store or config.data.store))
+        check(question, open_store(question.store or config.data.store), config.seed)
 
 
-def refuse_unfair(config: RunConfig, passport: Passport, parts: Sequence[Part]) -> None:
-    """Refuse, before anything is trained on ``parts``, a question whose answer could not count.
+def refuse_unfair(config: RunConfig, made: Prepared) -> None:
+    """Refuse, before anything is trained, a question whose answer could not count.
 
-    Raises LeakageError where a test patient would be seen in pretraining, PassportError where a question's store was
-    prepared otherwise than the signals that are trained on.
+    Raises LeakageError where what is tested would be seen in pretraining, or something would be chosen by it there;
+    PassportError where a question's store was prepared otherwise than the signals that are trained on.
     """
-    seen = [key for part in parts for key in part.store.column("patient_key")[part.rows].tolist()]
+    seen = made.seen()
     for question in config.downstream:
         store = open_store(question.store or config.data.store)
-        passport.refuse_other(store)
-        judged = store.column("patient_key")[_rows(question, store)["test"]].tolist()
-        refuse_overlap(seen, judged, between="pretraining and test")
+        made.passport.refuse_other(store)
+        tested = seen_of(store, _rows(question, store)["test"], "test")
+        refuse_leaks(seen, tested, between=_PRETRAINING, allow=question.allow_overlap)
 
 
-def check(question: Downstream, store: Store) -> Settings:
-    """Refuse what can be known to be wrong before anything is trained; returns the protocol's settings.
+def refuse_other_questions(config: RunConfig, run_dir: Path) -> None:
+    """Refuse to answer a question once more under other settings: its old answers would be mixed with the new ones.
 
-    Raises ConfigError (unknown task, protocol or setting), ProtocolError (folds without a labelled record).
+    Raises ConfigError.
+    """
+    for question in config.downstream:
+        for pretraining in (str(pretrain_of(config).method.model_dump()["name"]), *question.nulls):
+            path = answer(run_dir, question.name, pretraining) / QUESTION
+            if not path.exists():
+                continue
+            asked, before = _asked(question, config.seed), read_json(path)
+            for key in sorted({*asked, *before}):
+                if asked.get(key) != before.get(key):
+                    raise ConfigError(
+                        f"the question {question.name} was answered with other settings: {key} differs",
+                        where=run_dir,
+                        expected=json.dumps(before.get(key)),
+                        got=json.dumps(asked.get(key)),
+                        fix="give the new question another name",
+                    )
+
+
+def _asked(question: Downstream, seed: int) -> dict[str, Any]:
+    """What an answer hangs on besides the representation; nulls stand beside it, and the store may have moved."""
+    store = open_store(question.store).fingerprint if question.store else "of the run"
+    content = question.model_dump(mode="json", exclude={"nulls", "store"})
+    return {**content, "store": store, "seed": seed}
+
+
+def check(question: Downstream, store: Store, seed: int = 0) -> Settings:
+    """Refuse what can be known to be wrong before anything is trained, from labels alone; the protocol's settings.
+
+    Raises ConfigError (unknown task, protocol or setting), ProtocolError (folds without a labelled record, or without
+    what the protocol needs to fit and to choose), LeakageError (what is learned from or chosen by is tested on).
     """
     settings = settings_of(question.protocol, question.settings, where=f"downstream {question.name}")
+    rows = _rows(question, store)
     targets = tasks.load(question.task).targets(store)
-    for name, rows in _rows(question, store).items():
+    for name, its in rows.items():
         if name != "validation":
-            _refuse_none(targets.labelled(rows), name, question, store)
+            _refuse_none(targets.labelled(its), name, question, store)
+    targets = targets.fittable(rows["train"])
+    train, validation, _ = (_labels(its, targets, store) for its in rows.values())
+    assert train is not None
+    protocols.check(train, validation, settings, seed)
+    _refuse_own_leaks(question, store, targets)
     return settings
+
+
+def _labels(rows: npt.NDArray[np.int64], targets: Targets, store: Store) -> Split | None:
+    """One side of a question of which only labels and patients are known."""
+    labelled, patients = targets.labelled(rows), store.column("patient_key")
+    return Split.of(labelled, targets, patients, UnreadWindows()) if len(labelled) else None
+
+
+def _refuse_own_leaks(question: Downstream, store: Store, targets: Targets) -> tuple[str, ...]:
+    """Compare what a head learns from and is chosen by with what it is tested on."""
+    train, validation, test = (targets.labelled(its) for its in _rows(question, store).values())
+    seen = [seen_of(store, train, "train"), seen_of(store, validation, "selection")]
+    tested = seen_of(store, test, "test")
+    return refuse_leaks(seen, tested, between="training and test", allow=question.allow_overlap)
 
 
 def judge_all(
@@ -134,11 +186,14 @@ def judge(
     fit or to judge, PassportError where the store was prepared otherwise than the backbone's signals.
     """
     store = open_store(store_path)
-    settings = check(question, store)
+    settings = check(question, store, seed)
     patients, rows = store.column("patient_key"), _rows(question, store)
     targets = tasks.load(question.task).targets(store).fittable(rows["train"])
+    warnings = _refuse_own_leaks(question, store, targets)
     if pretraining not in NULLS:
-        refuse_overlap(seen_patients(run_dir), patients[rows["test"]].tolist(), between="pretraining and test")
+        tested = seen_of(store, targets.labelled(rows["test"]), "test")
+        seen = [read_seen(run_dir / SEEN)]
+        warnings += refuse_leaks(seen, tested, between=_PRETRAINING, allow=question.allow_overlap)
 
     def split(name: str) -> Split:
         labelled = _refuse_none(targets.labelled(rows[name]), name, question, store)
@@ -148,7 +203,7 @@ def judge(
     train, test = split("train"), split("test")
     validation = split("validation") if len(targets.labelled(rows["validation"])) else None
     context = Context(targets.classes, trained, seed, device)
-    fitted = protocols.fit(train, validation, settings, context, test=test)
+    fitted = protocols.fit(train, validation, settings, context, test=None if question.allow_overlap else test)
     judged = Judged(test.y_rc, protocols.scores(fitted, test), test.row_r, test.patient_r, fitted.classes)
     result = Result(
         name=question.name,
@@ -164,9 +219,11 @@ def judge(
         chosen=fitted.chosen,
         unfitted_classes=fitted.unfitted,
         dropped_classes=targets.dropped,
-        caveats=fitted.caveats,
+        caveats=(*fitted.caveats, *dict.fromkeys(warnings)),
     )
-    _keep(answer(run_dir, question.name, pretraining), question, fitted, result, store, judged, seen=train)
+    seen_here = [seen_of(store, train.row_r, "train")]
+    seen_here += [] if validation is None else [seen_of(store, validation.row_r, "selection")]
+    _keep(answer(run_dir, question.name, pretraining), question, fitted, result, store, judged, seen_here, seed)
     return result, judged
 
 
@@ -209,16 +266,6 @@ def difference(one: Judged, null: Judged, seed: int) -> dict[str, Interval]:
     }
 
 
-def seen_patients(run_dir: Path) -> list[str]:
-    """Keys of the patients whose records pretraining learned from (not those it was only validated on)."""
-    path = run_dir / SEEN
-    if not path.is_file():
-        raise CheckpointError("the run doesn't say whom it has seen", where=path, fix="pretrain it again")
-    # Not read_table: its threads can abort the process at its end (apache/arrow#34314).
-    table = pq.ParquetFile(path).read(columns=["patient_key", "role"], use_threads=False).to_pylist()
-    return [row["patient_key"] for row in table if row["role"] == "train" and row["patient_key"]]
-
-
 def _keep(
     folder: Path,
     question: Downstream,
@@ -226,10 +273,10 @@ def _keep(
     result: Result,
     store: Store,
     judged: Judged,
-    *,
-    seen: Split,
+    seen: Sequence[pa.Table],
+    seed: int,
 ) -> None:
-    """Head, predictions per test record, result: in the folder of this answer."""
+    """Head, whom it has seen, predictions per test record, result: in the folder of this answer."""
     head = Head(
         name=question.name,
         task=question.task,
@@ -240,8 +287,12 @@ def _keep(
         stride_samples=question.stride_samples,
         test_folds=question.test_folds,
         n_train=fitted.n_train,
-        patients=tuple(sorted({key for key in seen.patient_r if key})),
+        patients=tuple(sorted({key for its in seen for key in its["patient_key"].to_pylist() if key})),
+        own_files=own_files(question.task),
+        seed=seed,
     )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_seen(folder / SEEN, seen, store.fingerprint)
     save_head(folder, head, fitted)
     columns: dict[str, Any] = {
         "record_id": pa.array(store.column("record_id")[judged.row_r].tolist()),
@@ -252,3 +303,4 @@ def _keep(
         columns[f"stated:{name}"] = pa.array(judged.y_rc[:, c])
     pq.write_table(pa.table(columns), folder / PREDICTIONS)
     write_json(folder / RESULT, result.as_json())
+    write_json(folder / QUESTION, _asked(question, seed))

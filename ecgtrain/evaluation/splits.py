@@ -130,8 +130,25 @@ class GivenFeatures(Windows):
         raise _unknown("signals")
 
 
+@dataclass(frozen=True, eq=False)
+class UnreadWindows(Windows):
+    """Windows of a side of which labels alone are looked at, before there is anything to look at windows with."""
+
+    def pooled(self) -> WindowFeatures:
+        raise _unknown("features")
+
+    def tokens(self, batch_size: int) -> Iterator[TokenFeatures]:
+        raise _unknown("token features")
+
+    def signals(self, batch_size: int) -> Iterator[Signals]:
+        raise _unknown("signals")
+
+    def feed(self, rows: Rows) -> Feed:
+        raise _unknown("signals")
+
+
 def _unknown(what: str) -> ProtocolError:
-    return ProtocolError(f"the protocol asks for {what}, and only pooled features were given")
+    return ProtocolError(f"the protocol asks for {what}, which are not given here")
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,9 +267,14 @@ class Split:
         drawn = order[: int(np.ceil(fraction * len(order)))]
         return self.only(self.row_r[np.isin(patient_r, drawn)])
 
+    def tells_apart_c(self) -> Bools:
+        """Which classes have a positive and a negative record here."""
+        told_c: Bools = np.any(self.y_rc, axis=0) & ~np.all(self.y_rc, axis=0)
+        return told_c
+
     def fittable_c(self) -> Bools:
         """Which classes have a positive and a negative record here; raises ProtocolError where none has."""
-        fittable_c: Bools = np.any(self.y_rc, axis=0) & ~np.all(self.y_rc, axis=0)
+        fittable_c = self.tells_apart_c()
         if not fittable_c.any():
             raise ProtocolError(
                 "no class has both a positive and a negative among the training records",

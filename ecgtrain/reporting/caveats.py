@@ -49,10 +49,27 @@ def caveats(results: Sequence[Result]) -> list[str]:
                 f"{where}Fewer than {FEW_POSITIVES} positive test records: {shown}{more}. "
                 "The score of such a class is mostly chance."
             )
+        if first.dropped_classes:
+            texts.append(f"{where}{_left_out(first)}")
     for result in results:
         whose = pretraining(result.pretraining)
         texts += [f"{whose} on {result.task}: {text}." for text in result.caveats]
     return texts + _apart(results)
+
+
+def n_scored(result: Result) -> int:
+    """Classes that a macro score is the mean of."""
+    return sum(math.isfinite(about.auroc) for about in result.per_class.values())
+
+
+def _left_out(result: Result) -> str:
+    dropped = result.dropped_classes
+    n_asked = len(result.per_class) + len(dropped)
+    shown = ", ".join(list(dropped)[:8]) + (f" and {len(dropped) - 8} more" if len(dropped) > 8 else "")
+    return (
+        f"{len(dropped)} of {n_asked} classes are left out: {shown}. "
+        f"A macro score is the mean over the {n_scored(result)} that were scored."
+    )
 
 
 def _width(group: Sequence[Result]) -> str:

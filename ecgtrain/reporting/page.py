@@ -14,7 +14,7 @@ import yaml
 
 from ecgstore.inner import need
 from ecgtrain.evaluation.results import Result
-from ecgtrain.reporting.caveats import groups, pretraining
+from ecgtrain.reporting.caveats import groups, n_scored, pretraining
 from ecgtrain.reporting.contents import About, Curves, Report, RunFacts, StoreFacts
 
 #: What shows whether features collapse; drawn below the terms of the loss.
@@ -67,13 +67,28 @@ def render(report: Report) -> str:
         title=report.title or " · ".join(filter(None, (run["name"] for run in runs))) or "Evaluation",
         tasks=list(dict.fromkeys(result.task for result in report.results)),
         caveats=report.caveats,
-        groups=[_group(group, i) for i, group in enumerate(groups(report.results))],
+        groups=[_group(group, i, [run["name"] for run in runs]) for i, group in enumerate(groups(report.results))],
         runs=runs,
     )
     return page
 
 
-def _group(results: Sequence[Result], number: int) -> dict[str, Any]:
+def _heading(results: Sequence[Result], names: Sequence[str]) -> str:
+    """Task, store and runs of a table."""
+    runs = list(dict.fromkeys(result.run for result in results if result.run)) or [name for name in names if name]
+    of = f", of {', '.join(runs[:4])}{' …' if len(runs) > 4 else ''}" if runs else ""
+    return f"{results[0].task} on {Path(results[0].store).name}{of}"
+
+
+def _dropped(results: Sequence[Result]) -> list[tuple[str, str]]:
+    """Why classes are left out, and which: all of them."""
+    classes: dict[str, list[str]] = {}
+    for name, why in {name: why for result in results for name, why in result.dropped_classes.items()}.items():
+        classes.setdefault(why, []).append(name)
+    return [(why, ", ".join(names)) for why, names in classes.items()]
+
+
+def _group(results: Sequence[Result], number: int, names: Sequence[str]) -> dict[str, Any]:
     """One table: results on the same records, with all that is drawn and told of them."""
     first = results[0]
     labels = _labels(results)
@@ -83,9 +98,11 @@ def _group(results: Sequence[Result], number: int) -> dict[str, Any]:
     scale = _Scale(0.5 if min(lows, default=0.5) >= 0.5 else 0.0, 1.0)
     classes = {name: about for result in reversed(results) for name, about in result.per_class.items()}
     drawn = _most_common(results, _MOST_CURVES)
-    n_scored = sum(math.isfinite(about.auroc) for about in first.per_class.values())
     return {
         "task": first.task,
+        "heading": _heading(results, names),
+        "dropped": _dropped(results),
+        "n_asked": len({*first.per_class, *first.dropped_classes}),
         "protocol": first.protocol.replace("_", " "),
         "n_train": first.n_train,
         "n_test": first.n_test,
@@ -102,7 +119,7 @@ def _group(results: Sequence[Result], number: int) -> dict[str, Any]:
             for result, label, colour in zip(results, labels, colours, strict=True)
         ],
         "classes": classes.items(),
-        "n_scored": n_scored,
+        "n_scored": n_scored(first),
         "n_drawn": len(drawn),
         "roc": _draw_roc(results, labels, colours, drawn, number),
     }
@@ -162,8 +179,10 @@ def _run(about: About, number: int) -> dict[str, Any]:
         "What was done to every record": about.store.recipe,
         "Environment": about.environment,
     }
+    name, store = about.name or about.run.name, Path(about.store.path).name
     return {
-        "name": about.name or about.run.name,
+        "name": name,
+        "heading": " on ".join(filter(None, (name, "" if store in name else store))),
         "story": _story(about.run, about.store),
         "store": about.store if about.store != StoreFacts() else None,
         "curves": _draw_curves(about.curves, number),

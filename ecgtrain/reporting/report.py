@@ -60,12 +60,19 @@ def merge(reports: Sequence[Report]) -> Report:
     for report in reports:
         taken = {run.name for run in runs}
         about = report.runs[0] if len(report.runs) == 1 else About()
-        stem = about.run.name or "run"
+        stem = _stem(report, about, runs)
         names = itertools.chain([stem], (f"{stem} ({number})" for number in itertools.count(2)))
         name = next(name for name in names if name not in taken)
         runs.append(about.model_copy(update={"name": name}))
         results += [result.model_copy(update={"run": name}) for result in report.results]
     return Report(results=tuple(results), runs=tuple(runs))
+
+
+def _stem(report: Report, about: About, before: Sequence[About]) -> str:
+    """A run goes by its name, and by its store too where that name stands for another; an evaluation by its title."""
+    stem, store = about.run.name or report.title or "run", Path(about.store.path).name
+    others = {Path(run.store.path).name for run in before if run.name == stem}
+    return f"{stem} on {store}" if store and others and others != {store} else stem
 
 
 def loss_curves(lines: Sequence[Line]) -> Curves:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -12,10 +12,15 @@ from ecgtrain import distributed
 from ecgtrain.backbones import Backbone, build_backbone
 from ecgtrain.config import RunConfig
 from ecgtrain.errors import CheckpointError
+from ecgtrain.representation.calibrate import calibrate
 from ecgtrain.training import checkpoint
 from ecgtrain.training.layout import BEST, CHECKPOINTS, EXPORT
 from ecgtrain.training.prepare import Prepared, pretrain_of
 from ecgtrain.views.passport import Passport
+
+#: Larger than any network here: an export of absurd size is refused before it is built.
+_MOST_FEATURES, _MOST_LAYERS = 65_536, 500
+_LAYERS = ("layers", "depth", "blocks", "stages", "heads", "number")
 
 
 class Trained(NamedTuple):
@@ -34,23 +39,49 @@ def load_backbone(run_dir: str | Path, *, device: torch.device | str = "cpu") ->
     problem = checkpoint.torn(path)
     if problem is not None:
         raise CheckpointError("no whole exported backbone", where=path, got=problem, fix="finish the run first")
-    about = checkpoint.load_config(path)
+    about, passport = checkpoint.load_config(path), checkpoint.load_passport(path)
     try:
+        if about["n_leads"] != len(passport.leads):
+            raise ValueError(f"{about['n_leads']} leads, and {len(passport.leads)} in its passport")
+        # Names come from the list of the room: an export may come from anywhere, and can name no code.
         settings = parse(
             occupant("ecgtrain.backbones", about["backbone"]["name"]).Settings, about["backbone"], where=path
         )
-        backbone = build_backbone(settings, int(about["n_leads"]), seed=0)
-        backbone.load_state_dict(checkpoint.load_weights(path))
-    except (KeyError, TypeError, RuntimeError) as error:
+        _refuse_absurd(settings.model_dump())
+        with torch.device("meta"):  # nothing is allocated before it is known to be what the file holds
+            sketch = build_backbone(settings, len(passport.leads), seed=0)
+        weights = checkpoint.load_weights(path, sketch.state_dict())
+        backbone = build_backbone(settings, len(passport.leads), seed=0)
+        backbone.load_state_dict(weights)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
         raise CheckpointError(
             "this isn't an exported backbone", where=path, got=" ".join(str(error).split())[:200]
         ) from error
-    return Trained(backbone.to(device).eval(), checkpoint.load_passport(path))
+    return Trained(backbone.to(device).eval(), passport)
+
+
+def _refuse_absurd(settings: Any, most: int = _MOST_FEATURES) -> None:
+    """Raise ValueError for numbers that no network has, of layers or of features."""
+    match settings:
+        case dict():
+            for name, value in settings.items():
+                is_count = any(word in name for word in _LAYERS)
+                _refuse_absurd(value, _MOST_LAYERS if is_count else most)
+        case list() | tuple():
+            if len(settings) > _MOST_LAYERS:
+                raise ValueError(f"{len(settings)} layers are no network")
+            for value in settings:
+                _refuse_absurd(value, most)
+        case int() if abs(settings) > most:
+            raise ValueError(f"{settings} is no size of a network")
 
 
 def export_backbone(config: RunConfig, made: Prepared, run_dir: Path, device: torch.device | str = "cpu") -> Trained:
     """Write the backbone alone, from the last or the best checkpoint, and load what was written.
 
+    Its BatchNorm statistics are those of clean windows (:mod:`ecgtrain.representation.calibrate`).
     Of several ranks the first does so; the others return the last weights. Raises CheckpointError if there is no whole
     checkpoint, or if the disk refuses.
     """
@@ -61,7 +92,11 @@ def export_backbone(config: RunConfig, made: Prepared, run_dir: Path, device: to
     chosen = checkpoint.last(folder)
     if chosen is None:
         raise CheckpointError("no whole checkpoint to export", where=folder)
-    objective.load_state_dict(checkpoint.load_weights(chosen))
+    objective.load_state_dict(checkpoint.load_weights(chosen, objective.state_dict()))
+    # A network of its own: that of training may take its BatchNorm statistics from all ranks, and is left as it was.
+    backbone = build_backbone(settings.backbone, len(passport.leads), seed=0).to(device)
+    backbone.load_state_dict(objective.backbone.state_dict())
+    calibrate(backbone, config, made.parts, passport, device)
     about = {
         "backbone": settings.backbone.model_dump(mode="json"),
         "method": settings.method.model_dump(mode="json"),
@@ -69,7 +104,7 @@ def export_backbone(config: RunConfig, made: Prepared, run_dir: Path, device: to
         "checkpoint": chosen.name,
     }
     try:
-        checkpoint.write(run_dir / EXPORT, objective.backbone, about, passport)
+        checkpoint.write(run_dir / EXPORT, backbone, about, passport)
     except OSError as error:
         raise CheckpointError("the backbone can't be exported", where=run_dir / EXPORT, got=str(error)) from error
     return load_backbone(run_dir, device=device)

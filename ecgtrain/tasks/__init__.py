@@ -80,7 +80,8 @@ def names() -> tuple[str, ...]:
 
 def load(name: str) -> Task:
     """Find the task addressed as ``file/label_set``; raises ConfigError naming the nearest match."""
-    room, _, label_set = name.partition("/")
+    # Of a file's path the last part is the label set.
+    room, _, label_set = name.rpartition("/") if ".py/" in name else name.partition("/")
     known: Mapping[str, str] = occupant(__name__, room).LABEL_SETS
     if label_set not in known:
         raise unknown_label_set(label_set, known, room)

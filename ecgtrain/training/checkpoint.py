@@ -17,13 +17,15 @@ import hashlib
 import logging
 import os
 import shutil
+import stat
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ecgstore import ConfigError
@@ -31,9 +33,13 @@ from ecgstore.inner import parse
 from ecgtrain.errors import CheckpointError, PassportError
 from ecgtrain.training.files import read_json, write_json
 from ecgtrain.training.layout import PASSPORT
+from ecgtrain.training.weights import read_weights
 from ecgtrain.views.passport import Passport
 
 MODEL, TRAINER, CONFIG, SEAL = "model.safetensors", "trainer.pt", "config.json", "checkpoint.json"
+
+#: What a trainer's state takes besides numbers for each weight.
+_TRAINER_BYTES = 64_000_000
 
 log = logging.getLogger(__name__)
 
@@ -111,32 +117,42 @@ def torn(path: Path) -> str | None:
         if not (path / SEAL).exists():
             return f"{SEAL} is missing"
         stated = read_json(path / SEAL)["sha256"]
-        if not {MODEL, CONFIG, PASSPORT} <= set(stated):
-            return f"{SEAL} doesn't name all files"
+        if not {MODEL, CONFIG, PASSPORT} <= set(stated) <= {MODEL, CONFIG, PASSPORT, TRAINER}:
+            return f"{SEAL} doesn't name all files, or others"
         for name, sha256 in stated.items():
             if _sha256(path / name) != sha256:
                 return f"{name} is not what was written"
     except FileNotFoundError as error:
         return f"{Path(str(error.filename)).name} is missing"
-    except (OSError, TypeError, KeyError, AttributeError, CheckpointError) as error:
+    except (ValueError, OSError, TypeError, KeyError, AttributeError, CheckpointError) as error:
         return f"{SEAL} can't be read: {error}"
     return None
 
 
-def load_weights(path: Path) -> dict[str, Tensor]:
-    """All weights of a checkpoint, on the CPU; raises CheckpointError if they can't be read."""
-    try:
-        return load_file(path / MODEL)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError("the weights can't be read", where=path, got=str(error)) from error
+def load_weights(path: Path, expected: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """All weights of a checkpoint, on the CPU, for a network whose state is ``expected``; raises CheckpointError."""
+    return read_weights(path / MODEL, expected)
 
 
 def load_trainer(path: Path) -> dict[str, Any]:
-    """The trainer's state; nothing but tensors and plain values is ever unpickled."""
+    """The trainer's state; nothing but tensors and plain values is ever unpickled. Raises CheckpointError.
+
+    An optimiser keeps a few numbers for each weight: a file that is much larger than the weights is none of ours.
+    """
+    most_bytes = 8 * (path / MODEL).stat().st_size + _TRAINER_BYTES
     try:
-        state: dict[str, Any] = torch.load(path / TRAINER, map_location="cpu", weights_only=True)
+        with zipfile.ZipFile(path / TRAINER) as file:  # as torch writes it: stored, not compressed
+            parts = file.infolist()
+        if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+            raise ValueError("it is compressed")
+        if max((path / TRAINER).stat().st_size, sum(part.file_size for part in parts)) > most_bytes:
+            raise ValueError(f"it has more than {most_bytes} bytes")
+        state = torch.load(path / TRAINER, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling raises many kinds; each means that the file is unusable
-        raise CheckpointError("the trainer's state can't be read", where=path, got=str(error)) from error
+        got = " ".join(str(error).split())[:200]
+        raise CheckpointError("the trainer's state can't be read", where=path, got=got) from error
+    if not isinstance(state, dict):
+        raise CheckpointError("the trainer's state can't be read", where=path, got=type(state).__name__)
     return state
 
 
@@ -159,7 +175,9 @@ def _candidates(folder: Path) -> list[Path]:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(f"{path.name} is not a plain file")
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -21,8 +21,13 @@ from ecgtrain.scoring import metrics
 #: Windows that are looked at: enough for these figures, and a singular value decomposition takes a millisecond.
 MOST_WINDOWS = 512
 
-#: Below these, features are taken to have collapsed.
-COLLAPSED_STD, COLLAPSED_RANK = 0.1, 2.0
+#: Features have collapsed where they differ by less than half precision can tell (bfloat16 rounds to 2^-9), or by a
+#: tenth of what they did at first. Not at a fixed spread: what all features have in common, such as the embedding of
+#: positions in an untrained transformer (0.012), is no collapse, and a head takes it away.
+COLLAPSED_STD, COLLAPSED_SHARE = 2.0**-9, 0.1
+#: Below this many directions, too; where the batch could show several times as many. Of b windows b - 1 directions are
+#: the most that can be seen: of four windows, 2 of 3 are usual.
+COLLAPSED_RANK, _RANK_TO_JUDGE = 2.0, 8
 
 #: Strengths of the ridge that the online probe tries.
 _RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -70,13 +75,22 @@ def _effective_rank(features_bd: Tensor) -> Tensor:
     return torch.where(finite, rank, torch.nan)
 
 
-def verdict(values: Mapping[str, float]) -> str | None:
-    """One line where :func:`watch` found what looks like collapse, else None."""
+def most_directions(features_vbd: Tensor) -> int:
+    """In how many directions the windows that :func:`watch` looks at could differ at most."""
+    return min(min(features_vbd.shape[1], MOST_WINDOWS) - 1, features_vbd.shape[2])
+
+
+def verdict(values: Mapping[str, float], at_first: Mapping[str, float], most: int) -> str | None:
+    """One line where :func:`watch` found what looks like collapse, else None.
+
+    ``at_first``: what was found when training began. ``most``: the :func:`most_directions` of such a batch.
+    """
     std, rank = values.get("feature_std", 1.0), values.get("effective_rank", float("inf"))
-    if std < COLLAPSED_STD:
-        return f"features are almost the same for all windows (feature_std {std:.3f}): collapse"
-    if rank < COLLAPSED_RANK:
-        return f"features differ in {rank:.1f} directions only (effective_rank): dimensional collapse"
+    fallen = std < COLLAPSED_SHARE * at_first.get("feature_std", 0.0)
+    if most >= 1 and (std < COLLAPSED_STD or fallen):
+        return f"features are almost the same for all windows (feature_std {std:.2g}): collapse"
+    if most >= _RANK_TO_JUDGE and rank < COLLAPSED_RANK:
+        return f"features differ in {rank:.1f} of {most} directions only (effective_rank): dimensional collapse"
     return None
 
 

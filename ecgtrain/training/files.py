@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,9 @@ import numpy as np
 from pydantic import BaseModel
 
 from ecgtrain.errors import CheckpointError
+
+#: A report with curves of a thousand classes takes a tenth of this; a run has a few files for each question.
+MAX_JSON_BYTES, MAX_FILES = 200_000_000, 100_000
 
 
 def write_text(path: Path, text: str) -> None:
@@ -34,12 +39,44 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def read_plain(path: Path, most_bytes: int) -> bytes:
+    """What a plain file of at most so many bytes holds: a pipe, a device or a link may lead anywhere or never end.
+
+    Raises OSError.
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a plain file", str(path))
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise OSError(errno.EFBIG, f"more than {most_bytes} bytes", str(path))
+    return content
+
+
+def refuse_strange_files(folder: Path) -> None:
+    """Refuse what is neither a plain file nor a folder below ``folder``, a link that leads out of it above all.
+
+    A run may come from anywhere. Raises CheckpointError.
+    """
+    root = folder.resolve()
+    for number, path in enumerate(folder.rglob("*")):
+        if number >= MAX_FILES:
+            raise CheckpointError("a run has fewer files than this", where=folder, expected=f"{MAX_FILES} at most")
+        if path.is_symlink() and not path.resolve().is_relative_to(root):
+            raise CheckpointError(
+                "a link leads out of the run", where=path, fix="put what it leads to into the run, or remove the link"
+            )
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise CheckpointError("this is neither a file nor a folder", where=path, fix="remove it")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The mapping that a file of a run holds; raises CheckpointError where there is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError("a file of the run can't be read", where=path, got=str(error)) from error
+        content = json.loads(read_plain(path, MAX_JSON_BYTES).decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        got = " ".join(str(error).split())[:200]
+        raise CheckpointError("a file of the run can't be read", where=path, got=got) from error
     if not isinstance(content, dict):
         raise CheckpointError("a file of the run must hold a mapping", where=path, got=type(content).__name__)
     return content

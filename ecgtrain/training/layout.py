@@ -8,6 +8,7 @@
     downstream/<question>/<pretraining>/
       head.safetensors   what the protocol has fitted        head.json           its classes, windows, patients
       result.json        what the report shows               predictions.parquet one row per test record
+      seen.parquet       what it was fitted on, chosen by    question.json       how it was asked
 
 A checkpoint, and ``export/`` alike, is a sealed directory (:mod:`ecgtrain.training.checkpoint`).
 """
@@ -16,11 +17,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-CONFIG, ENVIRONMENT, PASSPORT = "config.yaml", "environment.json", "preprocessing.json"
+from ecgtrain.config import RESOLVED
+
+CONFIG, ENVIRONMENT, PASSPORT = RESOLVED, "environment.json", "preprocessing.json"
 SEEN, METRICS, TENSORBOARD = "seen.parquet", "metrics.jsonl", "tensorboard"
 CHECKPOINTS, BEST, EXPORT = "checkpoints", "checkpoints/best", "export"
 REPORT, PAGE = "report.json", "report.html"
 HEAD, HEAD_ABOUT, RESULT, PREDICTIONS = "head.safetensors", "head.json", "result.json", "predictions.parquet"
+QUESTION = "question.json"
 _DOWNSTREAM = "downstream"
 
 

@@ -18,13 +18,16 @@ import torch
 from torch import Tensor
 
 from ecgtrain import distributed
+from ecgtrain.errors import CheckpointError
 from ecgtrain.methods import LossTerms
-from ecgtrain.training.files import write_text
+from ecgtrain.training.files import read_plain, write_text
 from ecgtrain.training.layout import METRICS, TENSORBOARD
 
 log = logging.getLogger(__name__)
 
 _WHEN = ("step", "split")
+#: A million lines, and no line, step or file beyond what a training writes.
+MAX_METRICS_BYTES, _MOST_OF_A_LINE, _MOST_STEPS = 500_000_000, 100_000, 2**53
 #: Not a part of the loss, and read together with it: whether any rank was told to stop.
 STOP = "stop"
 
@@ -44,26 +47,42 @@ class Line(NamedTuple):
 def read_metrics(run_dir: Path) -> list[Line]:
     """The lines of a run's ``metrics.jsonl``; none where there is no such file.
 
-    The first line that can't be understood, and what stands behind it, is left out: a run that was killed can leave
-    a torn end.
+    A last line that is torn is left out, as a run that was killed can leave it. Raises CheckpointError for any other
+    that can't be understood, and for a file that no training writes.
     """
     path = run_dir / METRICS
     lines: list[Line] = []
-    if path.is_file():
-        for number, text in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-            try:
-                lines.append(_line(json.loads(text)))
-            except (ValueError, TypeError, KeyError, AttributeError):
-                log.warning("%s ends at line %d, which is torn", path, number)
-                break
+    try:
+        texts = read_plain(path, MAX_METRICS_BYTES).decode("utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return lines
+    except OSError as error:
+        raise CheckpointError("the log of the run can't be read", where=path, got=error.strerror) from error
+    for number, text in enumerate(texts, start=1):
+        try:
+            lines.append(_line(text))
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+            if number < len(texts):
+                raise CheckpointError(
+                    "the log of the run can't be understood",
+                    where=f"{path}, line {number}",
+                    got=text[:80],
+                    fix="remove that line",
+                ) from error
+            log.warning("%s ends at line %d, which is torn", path, number)
     return lines
 
 
-def _line(content: dict[str, Any]) -> Line:
-    """Raises one of several errors where ``content`` is no such line."""
+def _line(text: str) -> Line:
+    """Raises one of several errors where ``text`` is no such line."""
+    if len(text) > _MOST_OF_A_LINE:
+        raise ValueError
+    content = json.loads(text)
     values = {name: math.nan if value is None else float(value) for name, value in content.items() if name not in _WHEN}
     if type(content["step"]) is not int or type(content["split"]) is not str:
         raise TypeError
+    if not 0 <= content["step"] < _MOST_STEPS or (content["split"] == "train" and "windows_per_s" not in values):
+        raise ValueError
     return Line(content["step"], content["split"], values)
 
 
@@ -72,7 +91,7 @@ def train_seconds(lines: Sequence[Line], batch_size: int) -> float:
     seconds, before = 0.0, 0
     for line in lines:
         if line.split == "train":
-            seconds += (line.step - before) * batch_size / line.values["windows_per_s"]
+            seconds += (line.step - before) * batch_size / max(line.values["windows_per_s"], 1e-9)
             before = line.step
     return seconds
 

@@ -127,6 +127,7 @@ def train(
                 metrics.write(0, "chance", objective.chance)
             clock = Clock(training.batch_size)
             watched: dict[str, float] = {}
+            at_first: dict[str, float] = {}
             warned = False
             readings = Readings(optimiser, lag=1 if device.type == "cuda" else 0)
             for step in range(first_step, n_steps):
@@ -176,7 +177,8 @@ def train(
                 if logs:
                     where = {"epoch": done * training.batch_size / feed.n_records, "learning_rate": lr}
                     watched = _watched(shares)
-                    if (warning := diagnostics.verdict(watched)) is not None and not warned:
+                    at_first = at_first or watched
+                    if not warned and (warning := _verdict(shares, watched, at_first)) is not None:
                         log.warning("step %d: %s", done, warning)
                         warned = True
                     metrics.write(done, "train", clock.means() | watched | where | clock.rates())
@@ -281,6 +283,15 @@ def _watched(shares: Sequence[tuple[LossTerms, float]]) -> dict[str, float]:
     return {} if features_vbd is None else _values(diagnostics.watch(features_vbd))
 
 
+def _verdict(
+    shares: Sequence[tuple[LossTerms, float]], watched: Mapping[str, float], at_first: Mapping[str, float]
+) -> str | None:
+    features_vbd = shares[-1][0].features_vbd
+    if features_vbd is None:
+        return None
+    return diagnostics.verdict(watched, at_first, diagnostics.most_directions(features_vbd))
+
+
 def _values(scalars: Mapping[str, Tensor]) -> dict[str, float]:
     """Scalars as plain numbers, in one transfer."""
     return dict(zip(scalars, torch.stack([value.detach().float() for value in scalars.values()]).tolist(), strict=True))
@@ -322,13 +333,28 @@ def _restore(
                 fix="resume with the settings of the run, or start another one",
             )
     trainer = checkpoint.load_trainer(path)
+    weights = checkpoint.load_weights(path, objective.state_dict())
     try:
-        objective.load_state_dict(checkpoint.load_weights(path))
-        optimiser.load_state_dict(trainer["optimiser"])
+        objective.load_state_dict(weights)
+        _restore_optimiser(optimiser, trainer["optimiser"])
         if scaler.is_enabled():
             scaler.load_state_dict(trainer["scaler"])
         return _State(int(trainer["step"]), float(trainer["best_loss"]), int(trainer.get("stale", 0)))
-    except (RuntimeError, KeyError, ValueError, TypeError) as error:
+    except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(
             "the checkpoint doesn't fit this run", where=path, got=" ".join(str(error).split())[:200]
         ) from error
+
+
+def _restore_optimiser(optimiser: torch.optim.Optimizer, written: Mapping[str, Any]) -> None:
+    """What it remembers of each parameter; its settings are the recipe's. Raises one of several errors."""
+    own = optimiser.state_dict()["param_groups"]
+    numbers = [number for group in own for number in group["params"]]
+    if [number for group in written["param_groups"] for number in group["params"]] != numbers:
+        raise ValueError("its optimiser is of other parameters")
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    for number, remembered in written["state"].items():
+        for name, value in remembered.items():
+            if isinstance(value, Tensor) and value.dim() and value.shape != parameters[numbers.index(number)].shape:
+                raise ValueError(f"{name} of its optimiser has another shape")
+    optimiser.load_state_dict({"state": written["state"], "param_groups": own})

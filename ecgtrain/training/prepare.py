@@ -7,16 +7,19 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 
-from ecgstore import COUNTS_PER_MV, ConfigError, Settings, Store, load_bank, open_store
+from ecgstore import COUNTS_PER_MV, ConfigError, LeadStatistics, Settings, Store, load_bank, open_store
 from ecgstore.inner import occupant
 from ecgtrain import tasks
 from ecgtrain.backbones import Backbone
 from ecgtrain.config import Pretrain, RunConfig
 from ecgtrain.data.feed import Batch, Feed, Part, open_feed_of
+from ecgtrain.data.seen import seen_of
 from ecgtrain.data.selection import labelled_parts, refuse_shared_patients, select_parts
 from ecgtrain.data.settings import Data
+from ecgtrain.data.statistics import statistics_of
 from ecgtrain.methods import Objective, WindowBatch, build_objective
 from ecgtrain.tasks import Targets
 from ecgtrain.training import loop
@@ -31,8 +34,15 @@ from ecgtrain.views.passport import Passport, normaliser
 _TRAINING, _VALIDATION = 0, 1
 
 
+_NO_ROWS: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
+
+
 class Prepared(NamedTuple):
-    """All of a pretraining but its windows. ``noise_sha256``: recorded noise, by kind."""
+    """All of a pretraining but its windows. ``noise_sha256``: recorded noise, by kind.
+
+    ``selected_rows`` of the first store, with and without labels, are those that signals are normalised by.
+    ``held_out_as``: what the validation records are for, as in :data:`ecgtrain.data.seen.COLUMNS`.
+    """
 
     passport: Passport
     parts: list[Part]
@@ -40,14 +50,22 @@ class Prepared(NamedTuple):
     objective: Objective
     make_views: loop.MakeViews
     noise_sha256: dict[str, str]
+    held_out_as: str = "validation"
+    selected_rows: npt.NDArray[np.int64] = _NO_ROWS
+
+    def seen(self) -> list[pa.Table]:
+        """All records that are trained on, and those that it is validated on."""
+        return [
+            *(seen_of(part.store, part.rows, "train") for part in self.parts),
+            *(seen_of(part.store, part.rows, self.held_out_as) for part in self.validation_parts),
+        ]
 
 
 def prepare(config: RunConfig, device: torch.device | str) -> Prepared:
     """Turn a recipe into objects, and refuse what can be known to be wrong before a sample is read."""
     settings = pretrain_of(config)
     store = open_store(config.data.store)
-    passport = passport_of(store, config.data.leads or store.leads, settings)
-    parts = select_parts(config.data, store, settings.folds, passport)
+    passport, parts = selected(config, store)
     held_out = select_parts(config.data, store, settings.validation_folds, passport)
     refuse_shared_patients(parts, held_out)
     targets = _targets(config, store, parts)
@@ -67,6 +85,8 @@ def prepare(config: RunConfig, device: torch.device | str) -> Prepared:
         objective,
         _make_views(settings.method, passport, config.seed, device, targets, banks),
         {} if bank is None else {kind: its.sha256 for kind, its in bank.recordings.items()},
+        "selection" if settings.chooses_by_validation else "validation",
+        parts[0].rows,
     )
 
 
@@ -114,6 +134,8 @@ def identity_of(config: RunConfig, made: Prepared, feed: Feed) -> dict[str, Any]
     # Settings of the data count where they are not the default, so that older checkpoints can be resumed.
     plain = Data(store="").model_dump(mode="json")
     elsewhere = {"store", "stores", "noise_bank", "leads", "feed", "draws", "pool_shards", "cache_dir", "strict"}
+    # Part of what is learned; checkpoints of before, of whole folds, don't name it.
+    by_samples = content["pretrain"]["normalise"] == "lead" and _whole_folds(store, made.selected_rows, config) is None
     mixed = [
         {**other.model_dump(mode="json", exclude={"path"}), "fingerprint": part.store.fingerprint}
         for other, part in zip(config.data.stores, made.parts[1:], strict=True)
@@ -128,29 +150,35 @@ def identity_of(config: RunConfig, made: Prepared, feed: Feed) -> dict[str, Any]
             for name, value in content["data"].items()
             if name not in elsewhere and value != plain[name]
         },
+        **({"statistics": "of the selected records"} if by_samples else {}),
         **({"data.stores": mixed} if mixed else {}),
         **({"data.noise_bank": made.noise_sha256} if made.noise_sha256 else {}),
         **feed.identity(),
     }
 
 
-def passport_of(store: Store, leads: Sequence[str], settings: Pretrain) -> Passport:
-    return Passport(
+def selected(config: RunConfig, store: Store) -> tuple[Passport, list[Part]]:
+    """The records that are trained on, and how their signals are prepared; raises what ``select_parts`` raises."""
+    settings = pretrain_of(config)
+    leads = config.data.leads or store.leads
+    passport = Passport(
         leads=tuple(leads),
         fs_hz=store.fs_hz,
         counts_per_mv=COUNTS_PER_MV,
         window_samples=settings.window_samples,
-        normalisation=_normalisation(store, leads, settings),
+        normalisation=Normalisation(mode=settings.normalise),
         recipe=store.recipe,
         recipe_sha256=store.recipe_sha256,
         store_fingerprint=store.fingerprint,
     )
-
-
-def _normalisation(store: Store, leads: Sequence[str], settings: Pretrain) -> Normalisation:
+    parts = select_parts(config.data, store, settings.folds, passport)
     if settings.normalise != "lead":
-        return Normalisation(mode=settings.normalise)
-    statistics = store.statistics(folds=settings.folds)
+        return passport, parts
+    normalisation = _of_leads(store, leads, _statistics(store, parts[0].rows, config))
+    return passport.model_copy(update={"normalisation": normalisation}), parts
+
+
+def _of_leads(store: Store, leads: Sequence[str], statistics: LeadStatistics) -> Normalisation:
     mean_mv, std_mv = {}, {}
     for lead, mean, std, n in zip(store.leads, statistics.mean_mv_l, statistics.std_mv_l, statistics.n_l, strict=True):
         # A lead that no training record has is 0 everywhere, and stays so.
@@ -160,6 +188,18 @@ def _normalisation(store: Store, leads: Sequence[str], settings: Pretrain) -> No
         mean_mv={lead: mean_mv[lead] for lead in leads},
         std_mv={lead: std_mv[lead] for lead in leads},
     )
+
+
+def _statistics(store: Store, rows: npt.NDArray[np.int64], config: RunConfig) -> LeadStatistics:
+    """Those of the records at ``rows``: from the store's sums where they are whole folds, else from their samples."""
+    folds = _whole_folds(store, rows, config)
+    return store.statistics(folds=folds) if folds is not None else statistics_of(store, rows, config.data.strict)
+
+
+def _whole_folds(store: Store, rows: npt.NDArray[np.int64], config: RunConfig) -> list[int] | None:
+    """The folds that ``rows`` are all records of; None where some are left out."""
+    folds = [fold for fold in pretrain_of(config).folds if fold not in config.data.exclude_folds]
+    return folds if len(rows) == len(store.select(folds=folds)) else None
 
 
 def _targets(config: RunConfig, store: Store, parts: Sequence[Part]) -> Targets | None:

@@ -12,7 +12,7 @@ import torch
 from ecgstore import ConfigError
 from ecgtrain import distributed
 from ecgtrain.config import RunConfig, dump
-from ecgtrain.data.selection import write_seen
+from ecgtrain.data.seen import write_seen
 from ecgtrain.training import loop
 from ecgtrain.training.environment import write_environment
 from ecgtrain.training.files import write_json, write_text
@@ -64,7 +64,7 @@ def pretrain(
         write_text(run_dir / CONFIG, dump(config))
         write_environment(run_dir, device, feed)
         write_json(run_dir / PASSPORT, made.passport.model_dump(mode="json"))
-        write_seen(run_dir / SEEN, {"train": made.parts, "validation": made.validation_parts})
+        write_seen(run_dir / SEEN, made.seen(), made.parts[0].store.fingerprint)
 
     if first:
         attempt.say(feed.description)

@@ -168,9 +168,9 @@ def test_nothing_is_computed_before_it_is_asked_for(splits, store, trained, targ
     assert len(part.features_nd) == len(part.features_nd) == 4
     assert asked == [1], "computed once"
     for what in (split.tokens, split.signals):
-        with pytest.raises(ProtocolError, match="only pooled features were given"):
+        with pytest.raises(ProtocolError, match="which are not given here"):
             list(what())
-    with pytest.raises(ProtocolError, match="only pooled features were given"):
+    with pytest.raises(ProtocolError, match="which are not given here"):
         split.feed()
 
 

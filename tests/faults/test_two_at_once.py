@@ -5,6 +5,7 @@ Delays are random and come from a seed; no clock is read.
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -227,14 +228,14 @@ def test_a_store_is_not_grown_from_what_stood_there_before_planning(folder, tmp_
 def test_a_folder_in_a_folder_that_cannot_be_written_can_still_be_filled(folder, tmp_path, monkeypatch):
     out = tmp_path / "out.ecg"
     out.mkdir()
-    openly = Path.open
+    openly = os.open
 
-    def refused(path, *args, **kwargs):
-        if path.parent == tmp_path:
+    def refused(path, flags, *args, **kwargs):
+        if flags & os.O_CREAT and Path(path).parent == tmp_path:
             raise PermissionError(13, "Permission denied")
-        return openly(path, *args, **kwargs)
+        return openly(path, flags, *args, **kwargs)
 
-    monkeypatch.setattr(Path, "open", refused)
+    monkeypatch.setattr(os, "open", refused)
     ingest_folder(folder, out, IngestSettings(leads=("I", "II")))
     assert ecgstore.open_store(out).verify(deep=True) == []
     assert not list(out.glob("building*"))

@@ -68,6 +68,8 @@ class Fitted(ABC):
     - ``fit(train: Split, validation: Split | None, settings, context: Context) -> Fitted``, which raises
       ProtocolError where there is nothing to fit or to choose by. A probe asks its splits for features or tokens; what
       trains a network takes :meth:`Context.network` or :meth:`Context.untrained` and :meth:`Split.feed`;
+    - ``check(train: Split, validation: Split | None, settings, seed)``, where labels alone can tell that ``fit`` would
+      raise: it is asked before anything is trained. Without it, some class must have positives and negatives;
     - ``load(arrays, about, context) -> Fitted``: what :meth:`arrays` and :meth:`about` gave, checked by
       :func:`checked`; raises CheckpointError.
 
@@ -102,14 +104,30 @@ def settings_of(protocol: str, content: Mapping[str, Any], where: object) -> Set
     return parse(chosen, content, where=where)
 
 
-def fit(train: Split, validation: Split | None, settings: Settings, context: Context, *, test: Split) -> Fitted:
-    """Fit by the protocol that ``settings`` belong to; ``test`` is only asked whom it is of.
+def check(train: Split, validation: Split | None, settings: Settings, seed: int) -> None:
+    """Refuse, by labels and patients alone, what the protocol of ``settings`` could not be fitted on or choose by.
+
+    Raises LeakageError where the two share a patient, ProtocolError where a protocol's own ``check`` does.
+    """
+    if validation is not None:
+        refuse_overlap(train.patient_r, validation.patient_r, between="training and validation")
+    chosen = occupant(__name__, cast(Any, settings).name)
+    if hasattr(chosen, "check"):
+        chosen.check(train, validation, settings, seed)
+    else:
+        train.fittable_c()
+
+
+def fit(train: Split, validation: Split | None, settings: Settings, context: Context, *, test: Split | None) -> Fitted:
+    """Fit by the protocol that ``settings`` belong to; ``test`` is only asked whom it is of, unless it is None.
 
     Raises LeakageError where two splits share a patient, and what the protocol raises.
     """
-    refuse_overlap(train.patient_r, test.patient_r)
+    if test is not None:
+        refuse_overlap(train.patient_r, test.patient_r)
     if validation is not None:
         refuse_overlap(train.patient_r, validation.patient_r, between="training and validation")
+    if validation is not None and test is not None:
         refuse_overlap(validation.patient_r, test.patient_r, between="validation and test")
     chosen = occupant(__name__, cast(Any, settings).name)
     return cast(Fitted, chosen.fit(train, validation, settings, context))

@@ -80,6 +80,13 @@ class LinearProbe(Fitted):
         return {"weight": self.weight_cd, "bias": self.bias_c, "mean": self.mean_d, "std": self.std_d}
 
 
+def check(train: Split, validation: Split | None, settings: Settings, seed: int) -> None:
+    """Raise ProtocolError where labels leave nothing to fit, or no penalty can be chosen by them."""
+    train.labelled_share(settings.label_fraction, seed).fittable_c()
+    if len(settings.penalties) > 1 and (validation is None or not validation.tells_apart_c().any()):
+        raise _nothing_to_choose_by()
+
+
 def fit(train: Split, validation: Split | None, settings: Settings, context: Context) -> LinearProbe:
     """Fit on ``train``, choose the penalty on ``validation``.
 
@@ -147,11 +154,15 @@ def _choose(path: Sequence[PathPoint]) -> int:
         return 0
     scores = np.array([point.validation_macro_auroc for point in path])
     if not np.isfinite(scores).any():
-        raise ProtocolError(
-            "nothing to choose the penalty by: no class has a positive and a negative validation record",
-            fix="add validation folds, or name a single penalty",
-        )
+        raise _nothing_to_choose_by()
     return int(np.nanargmax(scores))
+
+
+def _nothing_to_choose_by() -> ProtocolError:
+    return ProtocolError(
+        "nothing to choose the penalty by: no class has a positive and a negative validation record",
+        fix="add validation folds, or name a single penalty",
+    )
 
 
 def _validation_score(fit: _Fit, validation: Split | None) -> float:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from ecgstore import ConfigError, IngestSettings, override
@@ -85,3 +87,48 @@ def test_a_secret_key_stands_in_no_message(wrong):
     with pytest.raises(ConfigError, match="setting patient_key: ") as raised:
         parse(IngestSettings, {"patient_key": 271828})
     assert "271828" not in str(raised.value)
+
+
+def bomb() -> str:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 9)}]" for k in range(1, 9)]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (bomb(), "line 1, column 5: anchors"),
+        ("a: *b\n", "can't be read|not valid YAML"),
+        ("a: &b 1\n", "anchors"),
+        ("<<: {a: 1}\n", "not valid YAML"),
+        ("a: 1\nb: 2\na: 3\n", "line 3, column 1: 'a' stands twice"),
+        ("deep: {a: 1, a: 2}\n", "'a' stands twice"),
+        ("[a]: 1\n", "not valid YAML"),
+        ("a: " + "[" * 60 + "]" * 60 + "\n", "nested deeper than 50"),
+        ("a: " + "{b: " * 5000 + "\n", "nested deeper than 50"),
+        ("# " + "x" * 300_000 + "\n", "too large to be settings"),
+        ("a: !!python/object/apply:os.system [id]\n", "not valid YAML"),
+        ("a: 2021-13-45\n", "not valid YAML"),
+        ("a: " + "9" * 5000 + "\n", "not valid YAML"),
+    ],
+)
+def test_yaml_that_is_more_than_settings_is_one_line(tmp_path, text, said):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=said) as refused:
+        read_yaml(tmp_path / "a.yaml")
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 1000
+
+
+def test_values_of_overrides_are_read_alike():
+    for value in ("&a [1]", "*a", "{a: 1, a: 2}", "[" * 60):
+        with pytest.raises(ConfigError, match="not valid YAML") as refused:
+            override({}, [f"key={value}"])
+        assert "\n" not in str(refused.value)
+
+
+def test_a_pipe_is_no_file_of_settings(tmp_path):
+    os.mkfifo(tmp_path / "a.yaml")
+    with pytest.raises(ConfigError, match="not a plain file"):
+        read_yaml(tmp_path / "a.yaml")

@@ -146,7 +146,8 @@ def test_without_torch_the_door_names_the_extra():
         "import importlib.util as u, sys; found = u.find_spec\n"
         "u.find_spec = lambda name, *a: None if name == 'torch' else found(name, *a)\n"
         "import ecgstore\n"
-        "try: import ecgtrain\n"
+        "import ecgtrain\n"
+        "try: ecgtrain.load_backbone\n"
         "except ecgstore.MissingExtra as error: sys.exit('ecgstore[train]' not in str(error))\n"
         "sys.exit(2)"
     )

@@ -186,7 +186,9 @@ def test_a_source_of_ones_own_is_one_file(tmp_path, write_record):
     ingest_folder(tmp_path / "src", tmp_path / "parts.ecg", settings, part=(1, 1))
     from ecgstore.build.parts import seal_store
 
-    assert seal_store(tmp_path / "parts.ecg").fingerprint == store.fingerprint
+    with pytest.raises(ecgstore.ConfigError, match="begun with a source file.*--source FILE.py"):
+        seal_store(tmp_path / "parts.ecg")
+    assert seal_store(tmp_path / "parts.ecg", own_source=mine).fingerprint == store.fingerprint
 
 
 @pytest.mark.parametrize(

@@ -213,7 +213,8 @@ def test_merged_runs_stand_side_by_side(tmp_path):
     report.write_report(tmp_path, merged)
     assert plain(report.read_report(tmp_path).as_json())["runs"] == plain(merged.as_json())["runs"]
     page = render(merged)
-    assert page.count("<h2>Results</h2>") == 1
+    assert page.count("<h2>Results: ") == 1
+    assert "<h2>Results: ptbxl/superdiagnostic on ptbxl.ecg, of paper_b_cpc, simclr, simclr (2)</h2>" in page
     for label in ("CPC", "SimCLR (simclr)", "SimCLR (simclr (2))", "Untrained network (paper_b_cpc)"):
         assert f"</span>{label}</td>" in page
 

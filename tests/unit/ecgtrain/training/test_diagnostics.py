@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ecgtrain.training import diagnostics
-from ecgtrain.training.diagnostics import online_probe, verdict, watch
+from ecgtrain.training.diagnostics import most_directions, online_probe, verdict, watch
 
 
 def values(features_vbd):
@@ -47,7 +47,7 @@ def test_features_spread_evenly():
     assert found["feature_std"] == pytest.approx(1, abs=0.01)
     assert 29 < found["effective_rank"] <= 32
     assert found.keys() == {"feature_std", "effective_rank"}, "one view has no alignment"
-    assert verdict(found) is None
+    assert verdict(found, found, most_directions(features_vbd)) is None
 
 
 def test_collapse_is_seen():
@@ -56,13 +56,24 @@ def test_collapse_is_seen():
     found = values(one)
     assert found["feature_std"] < 0.05
     assert found["uniformity"] > -0.05
-    assert "collapse" in verdict(found)
+    assert "collapse" in verdict(found, {"feature_std": 0.3}, most_directions(one)), "less than a tenth is left"
+    assert verdict(found, found, most_directions(one)) is None, "what all have in common is no collapse"
+    equal = torch.ones(1, 64, 16) + 1e-3 * torch.randn(1, 64, 16, generator=generator)
+    assert "collapse" in verdict(values(equal), {}, most_directions(equal))
     # All differences lie in one direction.
     line = torch.randn(64, 1, generator=generator) * torch.randn(16, generator=generator)
     assert values(line[None])["effective_rank"] == pytest.approx(1, abs=0.01)
-    assert "dimensional collapse" in verdict(values(line[None]))
+    assert "dimensional collapse" in verdict(values(line[None]), {}, most_directions(line[None]))
     assert values(torch.zeros(2, 8, 4))["feature_std"] == 0
     assert all(math.isfinite(value) for value in values(torch.zeros(2, 8, 4)).values())
+
+
+@pytest.mark.parametrize("n_windows", [2, 3, 4, 8])
+def test_a_small_batch_shows_no_collapse(n_windows, seed):
+    """Of few windows few directions can be seen: no reason to warn."""
+    features_vbd = torch.randn(1, n_windows, 64, generator=torch.Generator().manual_seed(seed)) + 5
+    found = values(features_vbd)
+    assert verdict(found, found, most_directions(features_vbd)) is None
 
 
 def test_scale_does_not_matter_and_no_gradient_is_kept():
@@ -118,7 +129,7 @@ def test_features_that_are_no_numbers_stop_no_run(broken):
     features_vbd[0, 3, 2] = broken
     found = values(features_vbd)
     assert math.isnan(found["effective_rank"])
-    assert verdict(found) is None
+    assert verdict(found, found, most_directions(features_vbd)) is None
     features_nd, y_nc = cohort(0, n=40, d=6)
     features_nd[3, 2] = broken
     assert math.isnan(online_probe(features_nd, y_nc))

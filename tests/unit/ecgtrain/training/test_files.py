@@ -57,6 +57,10 @@ def test_metrics_end_where_they_are_torn(tmp_path, caplog):
         '{"step": 1, "split": "x", "a": {}}',
     ):
         (tmp_path / METRICS).write_text(f"{whole}{torn}\n{whole}")
+        with pytest.raises(CheckpointError, match=r"can't be understood; in .*, line 3") as refused:
+            read_metrics(tmp_path)
+        assert "\n" not in str(refused.value)
+        (tmp_path / METRICS).write_text(f"{whole}{torn}")
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             assert read_metrics(tmp_path) == lines

@@ -160,7 +160,7 @@ def test_other_settings_are_not_resumed(store, tmp_path):
     with pytest.raises(CheckpointError, match=r"other settings: a differs.*expected 2, got 1"):
         run(store, tmp_path, resume=True, config={"a": 2})
     other = build_objective(METHOD, NETWORK.model_copy(update={"lstm_width": 7}), 12, seed=1)
-    with pytest.raises(CheckpointError, match="doesn't fit this run"):
+    with pytest.raises(CheckpointError, match="weights don't fit the network"):
         run(store, tmp_path, resume=True, objective=other)
 
 

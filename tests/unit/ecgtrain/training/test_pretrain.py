@@ -19,9 +19,10 @@ from ecgtrain.data.selection import select_parts
 from ecgtrain.data.settings import Data
 from ecgtrain.errors import CheckpointError, LeakageError, PassportError
 from ecgtrain.methods import cpc
+from ecgtrain.representation.calibrate import calibrate_batchnorm
 from ecgtrain.representation.export import load_backbone
 from ecgtrain.representation.extract import window_features
-from ecgtrain.representation.nulls import calibrate_batchnorm, random_backbone
+from ecgtrain.representation.nulls import random_backbone
 from ecgtrain.run import learn, run
 from ecgtrain.training import checkpoint
 from ecgtrain.views.noise import RecordedNoise
@@ -97,7 +98,8 @@ def test_who_was_seen_is_written_down(run_dir, mini_store):
 def test_what_is_loaded_is_what_was_trained(run_dir, mini_store):
     loaded = load_backbone(run_dir)
     weights = checkpoint.load_weights(checkpoint.last(run_dir / "checkpoints"))
-    assert all(torch.equal(weights[f"backbone.{name}"], value) for name, value in loaded.backbone.state_dict().items())
+    parameters = loaded.backbone.named_parameters()
+    assert all(torch.equal(weights[f"backbone.{name}"], value) for name, value in parameters)
     assert not loaded.backbone.training
     assert loaded.passport == checkpoint.load_passport(run_dir / "export")
     assert same(load_backbone(run_dir / "export").backbone, loaded.backbone)
@@ -170,7 +172,7 @@ def test_a_question_that_could_not_count_is_refused_before_anything_is_written(
 
     def asking(**changes):
         question = {"name": "q", "task": "ptbxl/superdiagnostic", "train_folds": [2], "test_folds": [8]}
-        question |= {"window_samples": 250, "stride_samples": 125}
+        question |= {"window_samples": 250, "stride_samples": 125, "settings": {"penalties": [1.0]}}
         return parse(RunConfig, {**recipe(mini_store).model_dump(), "downstream": [{**question, **changes}]})
 
     for made, error, said in (
