@@ -20,7 +20,7 @@ from ecgtrain.views.passport import Passport
 
 #: Larger than any network here: an export of absurd size is refused before it is built.
 _MOST_FEATURES, _MOST_LAYERS = 65_536, 500
-_LAYERS = ("layers", "depth", "blocks", "stages", "heads", "number")
+_LAYERS = ("layers", "depth", "blocks", "stages", "heads")
 
 
 class Trained(NamedTuple):

@@ -130,7 +130,7 @@ def test_the_recipe_of_a_run_names_no_code(received, trap, place, way):
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
-OWN_TASK = '''
+OWN_TASK = """
 import numpy as np
 from ecgtrain.tasks import Targets
 DESCRIPTION = "Whether a record's number is even."
@@ -138,7 +138,7 @@ LABEL_SETS = {"even": "even numbers"}
 def targets(store, label_set):
     y_nc = (np.arange(store.n_records) % 2 == 0)[:, None]
     return Targets("own/even", ("even",), y_nc, np.arange(store.n_records))
-'''
+"""
 
 
 def test_code_of_ones_own_runs_where_it_is_named(mini_store, tmp_path):

@@ -83,9 +83,8 @@ def test_who_holds_it_is_said(tmp_path):
 def test_many_may_read_and_nobody_writes_meanwhile(tmp_path):
     place = tmp_path / "run"
     place.mkdir()
-    with looked_at(place), looked_at(place):
-        with pytest.raises(ClaimedError), claimed(place):
-            pass
+    with looked_at(place), looked_at(place), pytest.raises(ClaimedError), claimed(place):
+        pass
     with claimed(place), pytest.raises(ClaimedError), looked_at(place):
         pass
     (tmp_path / "link").symlink_to(place)

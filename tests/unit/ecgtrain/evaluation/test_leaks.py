@@ -50,7 +50,10 @@ def test_a_clean_test_passes_without_a_word():
     ("planted", "said"),
     [
         ({"patient_key": ["p0", "p9", "p10", "p11"]}, "1 patients are on both sides of pretraining and test; in p0"),
-        ({"record_id": ["r1", "r9", "r10", "r11"], "signature": [0, *SIGNATURES[9:12]]}, "1 records .told by their names"),
+        (
+            {"record_id": ["r1", "r9", "r10", "r11"], "signature": [0, *SIGNATURES[9:12]]},
+            "1 records .told by their names",
+        ),
         ({"source_crc32": [2_000_003, 7, 8, 9]}, "1 records .told by checksums"),
         (
             {"crc32": [1_000_002, 7, 8, 9], "signature": [SIGNATURES[2], *SIGNATURES[9:12]]},
@@ -93,8 +96,8 @@ def test_equal_names_and_flat_signals_alone_are_no_leak():
 def test_what_cannot_be_told_is_said():
     nobody = guard(table(0), table(8, patient_key=[None] * 4))
     assert nobody == (
-        "whether patients are on both sides is unknown: 4 of 4 test records name no patient, and were compared by name, "
-        "checksum and signature only",
+        "whether patients are on both sides is unknown: 4 of 4 test records name no patient, and were compared by "
+        "name, checksum and signature only",
     )
     (keys,) = guard(table(0), table(8, patients=["key other"] * 4))
     assert "patients can't be compared, for their keys are hashed differently" in keys

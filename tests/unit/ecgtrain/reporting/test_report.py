@@ -197,6 +197,28 @@ def test_few_records_and_few_positives_are_warned_of(tmp_path):
     assert all(text in page for text in (records, positives, edge))
 
 
+def test_classes_that_are_left_out_are_named(tmp_path):
+    dropped = {"CD": "the store's sources never state it", "STTC": "no training record has it"}
+    written = report.write_report(tmp_path, whole(results=[content(dropped_classes=dropped)]))
+    assert (
+        "2 of 5 classes are left out: CD, STTC. A macro score is the mean over the 3 that were scored."
+        in written.caveats
+    )
+    page = (tmp_path / PAGE).read_text()
+    assert "Left out, because no training record has it: STTC." in page
+    assert "the mean over the 3 of 5 classes" in page
+    assert "<h2>Data and settings: paper_b_cpc on ptbxl.ecg</h2>" in page
+
+
+def test_runs_of_one_name_on_several_stores_and_evaluations_are_told_apart():
+    stores = [report_of({**as_written(), "store": {"path": f"stores/{name}.ecg"}}, "here") for name in "abb"]
+    judged = report_of({"title": "run on c.ecg", "results": [content()]}, "here")
+    names = [run.name for run in report.merge([*stores, judged, judged]).runs]
+    assert names == [
+        "paper_b_cpc", "paper_b_cpc on b.ecg", "paper_b_cpc on b.ecg (2)", "run on c.ecg", "run on c.ecg (2)",
+    ]  # fmt: skip
+
+
 def test_a_report_without_anything_optional_still_reads():
     bare = {key: value for key, value in content().items() if key != "roc"}
     page = render(report_of({"results": [bare]}, "here"))

@@ -17,14 +17,16 @@ from ecgtrain.config import RunConfig
 from ecgtrain.data.feed import open_feed
 from ecgtrain.data.selection import select_parts
 from ecgtrain.data.settings import Data
+from ecgtrain.data.statistics import statistics_of
 from ecgtrain.errors import CheckpointError, LeakageError, PassportError
 from ecgtrain.methods import cpc
-from ecgtrain.representation.calibrate import calibrate_batchnorm
+from ecgtrain.representation.calibrate import calibrate, calibrate_batchnorm
 from ecgtrain.representation.export import load_backbone
 from ecgtrain.representation.extract import window_features
 from ecgtrain.representation.nulls import random_backbone
 from ecgtrain.run import learn, run
 from ecgtrain.training import checkpoint
+from ecgtrain.training.prepare import selected
 from ecgtrain.views.noise import RecordedNoise
 from ecgtrain.views.normalise import normalise, to_mv
 
@@ -318,6 +320,48 @@ def test_recorded_noise_reaches_the_views_and_is_part_of_the_run(mini_store, ban
     lost = made.model_copy(update={"data": made.data.model_copy(update={"noise_bank": str(tmp_path)})})
     with pytest.raises(SourceError, match="there is no recorded noise"):
         learn(lost, tmp_path / "other")
+
+
+def test_signals_are_normalised_by_what_is_trained_on(mini_store, tmp_path):
+    store = open_store(mini_store)
+    made = recipe(mini_store)
+
+    def normalisation(**settings):
+        data = made.data.model_copy(update=settings)
+        passport, (part,) = selected(made.model_copy(update={"data": data}), store)
+        return passport.normalisation, part.rows
+
+    whole, rows = normalisation()
+    exact = store.statistics(folds=range(1, 7))
+    assert list(whole.mean_mv.values()) == exact.mean_mv_l.tolist()
+    # The same records, sample by sample: the same integers.
+    assert statistics_of(store, rows).mean_mv_l.tolist() == exact.mean_mv_l.tolist()
+    assert statistics_of(store, rows).std_mv_l.tolist() == exact.std_mv_l.tolist()
+    assert normalisation(exclude_folds=(2,))[0].std_mv["II"] == store.statistics(folds=[1, 3, 4, 5, 6]).std_mv_l[1]
+    (tmp_path / "patients.txt").write_text(str(store.column("patient_key")[rows[0]]))
+    for settings in ({"exclude_patients": str(tmp_path / "patients.txt")}, {"where": "sex == 'female'"}):
+        some, chosen = normalisation(**settings)
+        assert 0 < len(chosen) < len(rows)
+        signals = [store.read(store.column("record_id")[row]).signal_mv_lt[1] for row in chosen]
+        signal_mv = np.concatenate(signals).astype(np.float64)
+        assert some.mean_mv["II"] == pytest.approx(np.nanmean(signal_mv), abs=1e-6)
+        assert some.std_mv["II"] == pytest.approx(np.nanstd(signal_mv), rel=1e-6)
+        assert some != whole
+
+
+def test_an_export_has_the_statistics_of_clean_windows(run_dir, mini_store):
+    made = recipe(mini_store)
+    passport, parts = selected(made, open_store(mini_store))
+    backbone = build_backbone(made.pretrain.backbone, 12, seed=5)
+    weights = checkpoint.load_weights(checkpoint.last(run_dir / "checkpoints"))
+    trained = {name.removeprefix("backbone."): value for name, value in weights.items() if name.startswith("backbone.")}
+    backbone.load_state_dict(trained)
+    calibrate(backbone, made, parts, passport, "cpu")
+    exported = load_backbone(run_dir).backbone.state_dict()
+    changed = [name for name, value in exported.items() if not torch.equal(value, trained[name])]
+    assert changed
+    assert all("running_" in name or "num_batches" in name for name in changed)
+    assert all(torch.equal(value, backbone.state_dict()[name]) for name, value in exported.items())
 
 
 def test_sources_folds_and_patients_are_left_out(mini_store, run_dir, tmp_path):
