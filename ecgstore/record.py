@@ -98,13 +98,16 @@ class Listing:
     """All a source knows: its records in a fixed order, what it left out, its terms.
 
     ``vocabulary`` maps a coding system to every code that the source ever states, so that "absent" can be
-    told from "never looked for". ``notes`` are sentences on what a user must hear of: what was passed over.
+    told from "never looked for". ``is_published`` is False where that is no list of the source's own, but what its
+    records happen to state: then a code means something only at the sites that state it. ``notes`` are sentences on
+    what a user must hear of: what was passed over.
     """
 
     records: tuple[RecordRef, ...]
     rejected: tuple[Rejection, ...]
     terms: Terms
     vocabulary: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    is_published: bool = True
     notes: tuple[str, ...] = ()
 
 

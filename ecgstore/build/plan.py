@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -131,6 +131,8 @@ class Plan:
     total_samples: int
     vocabulary: Mapping[str, tuple[str, ...]]
     sha256: str
+    #: Site ("" for none) → coding system → codes, where absence means "no" at some sites only; else empty.
+    vocabulary_by_site: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 
     @property
     def n_records(self) -> int:
@@ -232,6 +234,7 @@ def make_plan(
         total_samples=max((record.start + record.n_samples for record in planned), default=0),
         vocabulary=vocabulary,
         sha256=digest.hexdigest(),
+        vocabulary_by_site=_vocabulary_by_site(listing, planned),
     )
 
 
@@ -324,6 +327,28 @@ def _vocabulary(listing: Listing, planned: Sequence[Planned]) -> dict[str, tuple
             if statement.system not in listing.vocabulary:
                 stated.setdefault(statement.system, set()).add(statement.code)
     return {name: tuple(sorted(codes)) for name, codes in sorted({**listing.vocabulary, **stated}.items())}
+
+
+def _vocabulary_by_site(listing: Listing, planned: Sequence[Planned]) -> dict[str, dict[str, tuple[str, ...]]]:
+    """What the records of each site state in the systems of which the source publishes no list.
+
+    Empty where all records are of one site, and for sources that publish what they state: one list then says it all.
+    """
+    published = listing.vocabulary.keys() if listing.is_published else ()
+    stated: dict[str, dict[str, set[str]]] = {}
+    systems: set[str] = set()
+    for record in planned:
+        its = stated.setdefault(record.ref.site or "", {})
+        for statement in record.ref.statements:
+            if statement.system not in published:
+                its.setdefault(statement.system, set()).add(statement.code)
+                systems.add(statement.system)
+    if len(stated) < 2 or not systems:
+        return {}
+    return {
+        site: {system: tuple(sorted(its.get(system, ()))) for system in sorted(systems)}
+        for site, its in sorted(stated.items())
+    }
 
 
 def _identity(record: Planned, root: Path) -> bytes:

@@ -116,10 +116,23 @@ def _attributes(made: Plan, sums: Mapping[str, Sums], secret_key: bool) -> dict[
         "sources": [_terms(made.listing.terms)],
         "source_settings": public(made.source),
         "vocabulary": {system: sorted(codes) for system, codes in made.vocabulary.items()},
+        **_by_site(made),
         "patients": "hashed with a secret key" if secret_key else "hashed with the source's name as key",
         # Sums over counts of different gains would mean nothing.
         "statistics": {} if is_raw else statistics(sums),
         "software": software(),
+    }
+
+
+def _by_site(made: Plan) -> dict[str, Any]:
+    """The attribute ``vocabulary_by_site``, where sites state different codes."""
+    by_site = made.vocabulary_by_site
+    if not by_site:
+        return {}
+    return {
+        "vocabulary_by_site": {
+            site: {system: list(codes) for system, codes in systems.items()} for site, systems in by_site.items()
+        }
     }
 
 

@@ -81,7 +81,8 @@ def list_records(root: Path, settings: Settings) -> Listing:
         for record_id, path in zip(ids, paths, strict=True)
     ]
     left_out = (*found.rejected, *rejected)
-    return Listing(tuple(refs), left_out, TERMS, vocabulary(refs, systems), notes=found.notes)
+    stated = vocabulary(refs, systems)
+    return Listing(tuple(refs), left_out, TERMS, stated, is_published=False, notes=found.notes)
 
 
 def read_labels(path: Path, settings: Settings | None = None) -> tuple[list[dict[str, str]], tuple[str, ...]]:

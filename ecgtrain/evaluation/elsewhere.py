@@ -93,7 +93,7 @@ def _judge_head(
         n_test=len(test.row_r),
         **scores(Judged(y_rc, score_rc, test.row_r, test.patient_r, shared), targets, seed),
         dropped_classes={name: "not in this store" for name in head.classes if name not in shared},
-        caveats=(said_of_overlap,) if overlap else (),
+        caveats=(*((said_of_overlap,) if overlap else ()), *targets.caveats),
     )
 
 

@@ -164,7 +164,7 @@ def judge(
         chosen=fitted.chosen,
         unfitted_classes=fitted.unfitted,
         dropped_classes=targets.dropped,
-        caveats=fitted.caveats,
+        caveats=(*fitted.caveats, *targets.caveats),
     )
     _keep(answer(run_dir, question.name, pretraining), question, fitted, result, store, judged, seen=train)
     return result, judged
