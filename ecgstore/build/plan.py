@@ -88,7 +88,7 @@ class Planned:
     header: Header
     start: int
     n_samples: int
-    #: CRC-32 of the file that its beats come from; 0 without one.
+    #: CRC-32 of the files that its annotations come from; 0 without one.
     annotation_crc32: int = 0
 
 
@@ -213,7 +213,7 @@ def make_plan(
         starts = _place_behind([item.ref.record_id for item in usable], lengths, occupied)
     planned = sorted(
         (
-            Planned(item.ref, item.header, start, n, annotation_crc32(item.ref.path, item.ref.annotator))
+            Planned(item.ref, item.header, start, n, annotation_crc32(item.ref.path, item.ref.annotators))
             for item, start, n in zip(usable, starts, lengths, strict=True)
         ),
         key=lambda record: record.start,
@@ -244,7 +244,7 @@ def task_sha256(task: Task, work: Work) -> str:
     digest = hashlib.sha256(_sha256([*about, task.first_shard, task.n_shards]).encode())
     for record in task.records:
         ref, header = record.ref, record.header
-        parts = (ref.record_id, ref.fold, ref.annotator, record.annotation_crc32, ref.mv_factor)
+        parts = (ref.record_id, ref.fold, _annotators(ref), record.annotation_crc32, ref.mv_factor)
         digest.update(repr((*parts, header.sha256, record.start, record.n_samples)).encode())
     return digest.hexdigest()
 
@@ -364,7 +364,7 @@ def _identity(record: Planned, root: Path) -> bytes:
         ref.age_years,
         ref.sex,
         ref.site,
-        ref.annotator,
+        _annotators(ref),
         record.annotation_crc32,
         ref.mv_factor,
         [(s.code, s.system, s.likelihood) for s in ref.statements],
@@ -373,6 +373,11 @@ def _identity(record: Planned, root: Path) -> bytes:
         record.n_samples,
     )
     return repr(parts).encode()
+
+
+def _annotators(ref: RecordRef) -> tuple[object, ...] | None:
+    """What decides on the record's annotations."""
+    return (*ref.annotators, ref.keeps_text) if ref.annotators else None
 
 
 def _sha256(content: Sequence[Any] | Mapping[str, Any]) -> str:

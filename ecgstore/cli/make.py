@@ -43,6 +43,17 @@ def source_options(command: F) -> F:
             ),
             click.option("--labels", type=click.Path(path_type=Path), help="Table of labels for a plain WFDB folder."),
             click.option(
+                "--annotators",
+                metavar="ATR,QRS",
+                help="Annotation files of a plain WFDB folder to store, by their suffixes. Default: none; those "
+                "that are there are said.",
+            ),
+            click.option(
+                "--allow-text",
+                is_flag=True,
+                help="Store free text that may name a person, too: notes of annotations that are no rhythm.",
+            ),
+            click.option(
                 "--profile",
                 type=click.Choice(["train", "diagnostic", "raw"]),
                 help="train: 100 Hz, 0.5-40 Hz, notch. diagnostic: 500 Hz, 0.05-150 Hz. raw: the source's own counts, "
@@ -409,17 +420,21 @@ def _ingest_settings(flags: dict[str, Any], src: Path) -> IngestSettings:
 
 
 def _source(given: Any, flags: dict[str, Any], src: Path) -> Any:
-    """The source's name, or a mapping of its settings: from --source, --labels and what was set otherwise."""
-    wants_labels = flags["labels"] is not None
-    if not isinstance(given, dict) and not wants_labels:
+    """The source's name, or a mapping of its settings: from --source, its options and what was set otherwise."""
+    of_plain: dict[str, Any] = {} if flags["labels"] is None else {"labels": str(flags["labels"])}
+    if flags["annotators"] is not None:
+        of_plain["annotators"] = _names(flags["annotators"])
+    if not isinstance(given, dict) and not of_plain and not flags["allow_text"]:
         return flags["source"] or given
     settings = dict(given) if isinstance(given, dict) else {"name": given} if given else {}
     if flags["source"] is not None:
         if settings.get("name", flags["source"]) != flags["source"]:
             settings = {}  # settings of another source, from a file, mean nothing to this one
         settings["name"] = flags["source"]
-    if wants_labels:
-        settings = {"name": "wfdb_folder"} | settings | {"labels": str(flags["labels"])}
+    if of_plain:
+        settings = {"name": "wfdb_folder"} | settings | of_plain
+    if flags["allow_text"]:
+        settings["allow_text"] = True
     if "name" not in settings and src.is_dir():
         from ecgstore.build.settings import detect_source
 

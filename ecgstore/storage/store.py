@@ -176,7 +176,10 @@ class Store:
 
     @functools.cached_property
     def beats(self) -> pa.Table:
-        """One row per beat or other annotation: row, sample in the record, symbol. Empty in format 1."""
+        """One row per beat or other annotation: row, sample in the record, symbol, and more where there are any.
+
+        Empty in format 1.
+        """
         return self._optional_table(layout.BEATS)
 
     def _optional_table(self, name: str) -> pa.Table:
@@ -352,7 +355,7 @@ class Store:
             return ()
         fs_hz = self._fs_of(self.records.slice(row, 1).to_pylist()[0])
         its = self.beats.filter(pc.equal(self.beats["row"], row)).to_pylist()
-        return tuple(Beat(one["sample"] / fs_hz, one["symbol"]) for one in its)
+        return tuple(_beat(one, fs_hz) for one in its)
 
     def _row(self, record_id: str) -> int:
         row = self._row_of.get(record_id)
@@ -431,6 +434,12 @@ class Store:
         name = layout.shard_object(shard)
         if name in self._manifest.objects and size_of(self._root, name) is None:
             raise IntegrityError("a shard is missing", where=self._root / name, fix="copy or ingest the store again")
+
+
+def _beat(about: Mapping[str, Any], fs_hz: float) -> Beat:
+    """One row of the table of beats, which in older stores has fewer columns."""
+    more = {name: about[name] for name, _ in tables.ANNOTATION if about.get(name) is not None}
+    return Beat(about["sample"] / fs_hz, about["symbol"], **more)
 
 
 def _attributes(root: Place, sealed: manifest.Manifest) -> dict[str, Any]:

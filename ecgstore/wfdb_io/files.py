@@ -115,8 +115,7 @@ def crc32_of(file: FileIO, n_bytes: int | None, crc: int = 0) -> int:
     return crc
 
 
-def crc32_of_files(base: str, names: Iterable[str], record_id: str) -> int:
-    crc = 0
+def crc32_of_files(base: str, names: Iterable[str], record_id: str, crc: int = 0) -> int:
     for name in names:
         with open_file(beside(base, name), name, record_id) as file:
             crc = crc32_of(file, None, crc)
