@@ -168,6 +168,13 @@ def _occupied(out: Path, settings: IngestSettings) -> tuple[Occupied, str]:
             got=json.dumps({**settings.recipe.model_dump(mode="json"), **settings.storage.model_dump()}),
             fix="give the same settings, or make another store",
         )
+    if (drawn := old.attributes.get("folds_drawn")) != settings.folds:
+        raise ConfigError(
+            "a store grows only with the folds it was made with",
+            where=out,
+            expected=f"--folds {drawn}" if drawn else "no --folds",
+            got=f"--folds {settings.folds}" if settings.folds else "none",
+        )
     starts, lengths = old.column("start").tolist(), old.column("n_samples").tolist()
     places = dict(zip(old.column("record_id").tolist(), zip(starts, lengths, strict=True), strict=True))
     occupied = Occupied(old.shard_samples, max(start + n for start, n in places.values()), places)

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from ecgstore.build.construct import Progress
+from ecgstore.build.folds import draw_folds
 from ecgstore.build.plan import Occupied, Plan, Scanned, make_plan, scan
 from ecgstore.build.scan import read_headers, without_segments
 from ecgstore.build.settings import IngestSettings, detect_source, module_of
@@ -68,6 +69,8 @@ def plan(
     Raises SourceError where the folder is absent or no record in it can be used.
     """
     source_root, source, listing = list_source(source_root, settings.source)
+    if settings.folds is not None:
+        listing = draw_folds(listing, settings.folds, settings.patient_key or listing.terms.name)
     if verify_source:
         listing = _verified(source_root, listing, progress)
     describe = getattr(module_of(source), "describe", None)

@@ -62,7 +62,10 @@ def seal_ingested(root: Path, made: Plan, settings: IngestSettings, commits: Seq
         layout.REJECTED: rejected(left_out),
     }
     sums = sums_of(commits)
-    return seal_commits(root, tables, _attributes(made, sums, bool(settings.patient_key)), commits, made)
+    attributes = _attributes(made, sums, bool(settings.patient_key))
+    if settings.folds is not None:
+        attributes["folds_drawn"] = settings.folds
+    return seal_commits(root, tables, attributes, commits, made)
 
 
 def seal_commits(

@@ -54,6 +54,12 @@ def source_options(command: F) -> F:
                 help="Store free text that may name a person, too: notes of annotations that are no rhythm.",
             ),
             click.option(
+                "--folds",
+                type=click.IntRange(2, 1000),
+                metavar="N",
+                help="Draw folds 1 to N by patient, for a folder that states none. Default: the source's own.",
+            ),
+            click.option(
                 "--profile",
                 type=click.Choice(["train", "diagnostic", "raw"]),
                 help="train: 100 Hz, 0.5-40 Hz, notch. diagnostic: 500 Hz, 0.05-150 Hz. raw: the source's own counts, "
@@ -393,7 +399,9 @@ def _names(text: str) -> list[str]:
 #: Flags that set the setting of their name, and how their words become its value. The others stand for several
 #: settings, or for none.
 SETTING_OF_FLAG: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("profile", "fs_hz", "extra_leads", "codec", "quality", "noise_bank", "max_rejected"), _as_it_is),
+    **dict.fromkeys(
+        ("profile", "fs_hz", "extra_leads", "codec", "quality", "noise_bank", "max_rejected", "folds"), _as_it_is
+    ),
     "mains_hz": int,
     "leads": _names,
 }
