@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import itertools
 import unicodedata
 from collections.abc import Iterable
 from types import ModuleType
@@ -99,6 +100,7 @@ class SourceError(EcgError):
 #: Why a record may be left out. Closed: ``rejected.parquet`` holds these words and no others.
 REASONS: dict[str, str] = {
     "missing_header": "the header file is not there",
+    "unreadable_folder": "a folder of the source can't be read",
     "missing_signal": "a signal file is not there",
     "bad_header": "the header can't be understood",
     "too_large": "the header claims more samples or signals than the stated limit",
@@ -173,7 +175,19 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that somebody who wrote ``word`` most likely meant; None where nothing is near."""
     known = sorted(known)
     longer = [name for name in known if len(word) > 1 and name.startswith(word)]
-    return next(iter(longer or difflib.get_close_matches(word, known, n=1)), None)
+    if longer:
+        return longer[0]
+    # Of several words that are equally near, the one that begins alike: AFBI is AFIB and not LAFB.
+    close = difflib.get_close_matches(word, known, n=8)
+    return max(close, key=lambda name: (_likeness(word, name), _n_first(word, name)), default=None)
+
+
+def _n_first(word: str, name: str) -> int:
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(word, name, strict=False)))
+
+
+def _likeness(word: str, name: str) -> float:
+    return difflib.SequenceMatcher(None, name, word).ratio()
 
 
 def need(module: str, extra: str) -> ModuleType:

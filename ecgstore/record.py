@@ -48,8 +48,9 @@ class RecordRef:
 
     ``path`` is the header's path without ``.hea``. ``patient_id`` is the source's own identifier: it is
     hashed before anything is stored. ``site`` is where it was recorded, or which of a source's databases it is
-    from. ``annotator`` is the suffix of a WFDB annotation file whose beats are stored with the record, such as
-    ``atr``. ``mv_factor`` corrects millivolts whose header is known to be wrong; 1 leaves them alone.
+    from. ``annotators`` are the suffixes of WFDB annotation files that are stored with the record, such as ``atr``;
+    ``keeps_text`` says that their notes are kept even where they are free text. ``mv_factor`` corrects millivolts
+    whose header is known to be wrong; 1 leaves them alone.
     """
 
     record_id: str
@@ -60,16 +61,27 @@ class RecordRef:
     sex: Sex | None = None
     statements: tuple[Statement, ...] = ()
     site: str | None = None
-    annotator: str | None = None
+    annotators: tuple[str, ...] = ()
     mv_factor: float = 1.0
+    keeps_text: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """One annotation of a record: ``time_s`` from its first sample, and the annotation's WFDB ``symbol``."""
+    """One annotation of a record: ``time_s`` from its first sample, and the annotation's WFDB ``symbol``.
+
+    ``note`` is the text beside it, such as the rhythm that begins there (``(AFIB``); ``subtype``, ``channel`` and
+    ``num`` are the numbers that WFDB knows by these names (``channel`` is its ``chan``). ``annotator`` is the suffix
+    of the file that it stands in; empty in stores that don't say it.
+    """
 
     time_s: float
     symbol: str
+    note: str = ""
+    subtype: int = 0
+    channel: int = 0
+    num: int = 0
+    annotator: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +110,17 @@ class Listing:
     """All a source knows: its records in a fixed order, what it left out, its terms.
 
     ``vocabulary`` maps a coding system to every code that the source ever states, so that "absent" can be
-    told from "never looked for".
+    told from "never looked for". ``is_published`` is False where that is no list of the source's own, but what its
+    records happen to state: then a code means something only at the sites that state it. ``notes`` are sentences on
+    what a user must hear of: what was passed over.
     """
 
     records: tuple[RecordRef, ...]
     rejected: tuple[Rejection, ...]
     terms: Terms
     vocabulary: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    is_published: bool = True
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,13 +17,16 @@ import pyarrow as pa
 from ecgstore.build.pipeline import Conditioned, Harmonised, Quantised, store_hz
 from ecgstore.build.plan import Planned, Work
 from ecgstore.build.sums import Sums, Tally, by_fold, fold_name, tally
-from ecgstore.record import LeadState, Rejection
+from ecgstore.record import Beat, LeadState, Rejection
 from ecgstore.signals import quality
 from ecgstore.signals.noise import Noisy
 from ecgstore.signals.quality import Quality
 from ecgstore.storage import layout, tables
 from ecgstore.storage.layout import MEASURES
 from ecgstore.wfdb_io.annotations import read_beats
+
+#: Fields of an annotation that always say something.
+_OF_BEATS = ("symbol", "subtype", "channel", "num")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,8 @@ def describe(read: Harmonised, judged: Quality, full: Full, stored: Stored, work
         "leads.gain_per_mv": None if native is None else native.gain_per_mv_l.tolist(),
         "leads.baseline": None if native is None else native.baseline_l.tolist(),
         "beats.sample": [sample for sample, _ in beats],
-        "beats.symbol": [symbol for _, symbol in beats],
+        **{f"beats.{name}": [getattr(beat, name) or None for _, beat in beats] for name in ("note", "annotator")},
+        **{f"beats.{name}": [getattr(beat, name) for _, beat in beats] for name in _OF_BEATS},
     }
     return Described(row, judged, sums, fold_name(record.ref.fold))
 
@@ -140,14 +144,23 @@ def _clipped(n_clipped: int) -> tuple[str, ...]:
     return (f"{n_clipped} samples beyond ±{limit_mv} mV were clipped",) if n_clipped else ()
 
 
-def _beats(record: Planned, work: Work) -> tuple[list[tuple[int, str]], tuple[str, ...]]:
-    """The record's annotations as (sample in the store, symbol); those outside the record are left out."""
-    if record.ref.annotator is None:
-        return [], ()
-    beats, warnings = read_beats(record.ref.path, record.ref.annotator, record.ref.record_id)
-    header, fs_hz, last = record.header, store_hz(record, work), record.n_samples - 1
-    inside = [beat for beat in beats if 0 <= beat.time_s < header.n_samples / header.fs_hz]
-    return [(min(round(beat.time_s * fs_hz), last), beat.symbol) for beat in inside], warnings
+def _beats(record: Planned, work: Work) -> tuple[list[tuple[int, Beat]], tuple[str, ...]]:
+    """The record's annotations with their sample in the store; those outside the record are left out.
+
+    They stand in the order of their file; those of several annotators in the order of time.
+    """
+    ref, header = record.ref, record.header
+    fs_hz, last = store_hz(record, work), record.n_samples - 1
+    found: list[tuple[int, Beat]] = []
+    said: list[str] = []
+    for annotator in ref.annotators:
+        beats, warnings = read_beats(ref.path, annotator, ref.record_id, ref.keeps_text)
+        inside = [beat for beat in beats if 0 <= beat.time_s < header.n_samples / header.fs_hz]
+        found += [(min(round(beat.time_s * fs_hz), last), beat) for beat in inside]
+        said += warnings
+    if len(ref.annotators) > 1:
+        found.sort(key=lambda one: one[0])
+    return found, tuple(said)
 
 
 def sums_of(described: Sequence[Described]) -> dict[str, Sums]:
@@ -157,7 +170,7 @@ def sums_of(described: Sequence[Described]) -> dict[str, Sums]:
 
 def to_table(described: Sequence[Described], n_leads: int) -> pa.Table:
     """Records as one table of ``tables.commit_schema``, in their order."""
-    schema = tables.commit_schema(n_leads)
+    schema = tables.commit_schema(n_leads, annotated=any(one.row["beats.sample"] for one in described))
     # Per measure (records,) and (records, leads). From pandas: a number that isn't one is written as not stated.
     shape = (len(described), len(MEASURES), n_leads)
     measured_rml = np.array([one.judged.measured_ml for one in described], dtype=np.float32).reshape(shape)

@@ -18,7 +18,7 @@ from ecgstore.build.planning import count_reasons, plan
 from ecgstore.build.schedule import Workers
 from ecgstore.build.seal import seal_ingested
 from ecgstore.build.settings import IngestSettings, module_of, source_of
-from ecgstore.errors import ConfigError, StoreExists, StoreIncomplete
+from ecgstore.errors import ConfigError, SourceError, StoreExists, StoreIncomplete
 from ecgstore.rooms import name_own_file, occupants, own_file_sha256
 from ecgstore.settings import parse
 from ecgstore.storage import layout, tables
@@ -41,6 +41,8 @@ class IngestReport:
     warnings: int
     #: The largest share of records that the settings allow to be left out.
     max_rejected: float = 1.0
+    #: What else a user should know of the source, in sentences.
+    notes: tuple[str, ...] = ()
 
     @property
     def records_per_s(self) -> float:
@@ -101,10 +103,11 @@ def ingest_folder(
         occupied=before,
         progress=progress,
     )
+    vanished = _vanished(made, before, source_root)
     job = _job(made, settings, source_root, verify_source)
     crew = workers if isinstance(workers, Workers) else Workers(n=workers)
     outcome = construct(job, out, Wish(resume, overwrite, append, grown_from), crew, part, progress)
-    return _report(out, made, outcome, began, settings)
+    return _report(out, made, outcome, began, settings, vanished)
 
 
 def seal_ingest(
@@ -212,10 +215,40 @@ def _occupied(out: Path, settings: IngestSettings) -> tuple[Occupied, str]:
             got=json.dumps({**settings.recipe.model_dump(mode="json"), **settings.storage.model_dump()}),
             fix="give the same settings, or make another store",
         )
+    if (drawn := old.attributes.get("folds_drawn")) != settings.folds:
+        raise ConfigError(
+            "a store grows only with the folds it was made with",
+            where=out,
+            expected=f"--folds {drawn}" if drawn else "no --folds",
+            got=f"--folds {settings.folds}" if settings.folds else "none",
+        )
     starts, lengths = old.column("start").tolist(), old.column("n_samples").tolist()
     places = dict(zip(old.column("record_id").tolist(), zip(starts, lengths, strict=True), strict=True))
     occupied = Occupied(old.shard_samples, max(start + n for start, n in places.values()), places)
     return occupied, old.fingerprint
+
+
+def _vanished(made: Plan, before: Occupied | None, source_root: Path) -> tuple[str, ...]:
+    """Say which records of the version before the next one won't have, nor their reason.
+
+    Raises SourceError where the source has folders that can't be read: their records may be well.
+    """
+    if before is None:
+        return ()
+    unreadable = [one.record_id for one in made.rejected if one.reason == "unreadable_folder"]
+    if unreadable:
+        raise SourceError(
+            f"{len(unreadable)} folders can't be read, so --append would drop their records",
+            where=source_root,
+            got=", ".join(unreadable[:5]),
+            fix="make them readable, or leave the store as it is",
+        )
+    there = {record.ref.record_id for task in made.tasks for record in task.records}
+    gone = sorted(before.places.keys() - there - {one.record_id for one in made.rejected})
+    if not gone:
+        return ()
+    some = ", ".join(gone[:5]) + (" …" if len(gone) > 5 else "")
+    return (f"{len(gone)} records of the version before are no longer in the source: {some}",)
 
 
 def _refuse_nested(source_root: Path, out: Path) -> None:
@@ -224,7 +257,9 @@ def _refuse_nested(source_root: Path, out: Path) -> None:
         raise ConfigError("the output must not contain the source folder", where=out, fix="choose another output")
 
 
-def _report(out: Path, made: Plan, outcome: Outcome, began: float, settings: IngestSettings) -> IngestReport:
+def _report(
+    out: Path, made: Plan, outcome: Outcome, began: float, settings: IngestSettings, notes: tuple[str, ...] = ()
+) -> IngestReport:
     found: dict[str, Any] = {"records": made.n_records, "reasons": count_reasons(made.rejected), "warnings": 0}
     if outcome.fingerprint:
         found = _read_tables(out)
@@ -239,6 +274,7 @@ def _report(out: Path, made: Plan, outcome: Outcome, began: float, settings: Ing
         n_shards_resumed=outcome.n_found,
         warnings=found["warnings"],
         max_rejected=settings.max_rejected,
+        notes=(*made.listing.notes, *notes),
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -88,7 +88,7 @@ class Planned:
     header: Header
     start: int
     n_samples: int
-    #: CRC-32 of the file that its beats come from; 0 without one.
+    #: CRC-32 of the files that its annotations come from; 0 without one.
     annotation_crc32: int = 0
 
 
@@ -131,6 +131,8 @@ class Plan:
     total_samples: int
     vocabulary: Mapping[str, tuple[str, ...]]
     sha256: str
+    #: Site ("" for none) → coding system → codes, where absence means "no" at some sites only; else empty.
+    vocabulary_by_site: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 
     @property
     def n_records(self) -> int:
@@ -211,7 +213,7 @@ def make_plan(
         starts = _place_behind([item.ref.record_id for item in usable], lengths, occupied)
     planned = sorted(
         (
-            Planned(item.ref, item.header, start, n, annotation_crc32(item.ref.path, item.ref.annotator))
+            Planned(item.ref, item.header, start, n, annotation_crc32(item.ref.path, item.ref.annotators))
             for item, start, n in zip(usable, starts, lengths, strict=True)
         ),
         key=lambda record: record.start,
@@ -232,6 +234,7 @@ def make_plan(
         total_samples=max((record.start + record.n_samples for record in planned), default=0),
         vocabulary=vocabulary,
         sha256=digest.hexdigest(),
+        vocabulary_by_site=_vocabulary_by_site(listing, planned),
     )
 
 
@@ -241,7 +244,7 @@ def task_sha256(task: Task, work: Work) -> str:
     digest = hashlib.sha256(_sha256([*about, task.first_shard, task.n_shards]).encode())
     for record in task.records:
         ref, header = record.ref, record.header
-        parts = (ref.record_id, ref.fold, ref.annotator, record.annotation_crc32, ref.mv_factor)
+        parts = (ref.record_id, ref.fold, _annotators(ref), record.annotation_crc32, ref.mv_factor)
         digest.update(repr((*parts, header.sha256, record.start, record.n_samples)).encode())
     return digest.hexdigest()
 
@@ -326,6 +329,28 @@ def _vocabulary(listing: Listing, planned: Sequence[Planned]) -> dict[str, tuple
     return {name: tuple(sorted(codes)) for name, codes in sorted({**listing.vocabulary, **stated}.items())}
 
 
+def _vocabulary_by_site(listing: Listing, planned: Sequence[Planned]) -> dict[str, dict[str, tuple[str, ...]]]:
+    """What the records of each site state in the systems of which the source publishes no list.
+
+    Empty where all records are of one site, and for sources that publish what they state: one list then says it all.
+    """
+    published = listing.vocabulary.keys() if listing.is_published else ()
+    stated: dict[str, dict[str, set[str]]] = {}
+    systems: set[str] = set()
+    for record in planned:
+        its = stated.setdefault(record.ref.site or "", {})
+        for statement in record.ref.statements:
+            if statement.system not in published:
+                its.setdefault(statement.system, set()).add(statement.code)
+                systems.add(statement.system)
+    if len(stated) < 2 or not systems:
+        return {}
+    return {
+        site: {system: tuple(sorted(its.get(system, ()))) for system in sorted(systems)}
+        for site, its in sorted(stated.items())
+    }
+
+
 def _identity(record: Planned, root: Path) -> bytes:
     """All that the store will say of a record and that is known beforehand; not where the folder stands."""
     ref = record.ref
@@ -339,7 +364,7 @@ def _identity(record: Planned, root: Path) -> bytes:
         ref.age_years,
         ref.sex,
         ref.site,
-        ref.annotator,
+        _annotators(ref),
         record.annotation_crc32,
         ref.mv_factor,
         [(s.code, s.system, s.likelihood) for s in ref.statements],
@@ -348,6 +373,11 @@ def _identity(record: Planned, root: Path) -> bytes:
         record.n_samples,
     )
     return repr(parts).encode()
+
+
+def _annotators(ref: RecordRef) -> tuple[object, ...] | None:
+    """What decides on the record's annotations."""
+    return (*ref.annotators, ref.keeps_text) if ref.annotators else None
 
 
 def _sha256(content: Sequence[Any] | Mapping[str, Any]) -> str:

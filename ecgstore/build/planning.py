@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from ecgstore.build.construct import Progress
+from ecgstore.build.folds import draw_folds
 from ecgstore.build.plan import Occupied, Plan, Scanned, make_plan, scan
 from ecgstore.build.scan import read_headers, without_segments
 from ecgstore.build.settings import IngestSettings, detect_source, module_of
@@ -33,7 +34,8 @@ def list_source(source_root: Path, source: Settings | None) -> tuple[Path, Setti
     with _plain_source_errors(module_of(source)):
         listing: Listing = module_of(source).list_records(source_root, source)
     if not listing.records and not listing.rejected:
-        raise SourceError("no WFDB record (*.hea) was found", where=source_root, fix="check the path")
+        got = "; ".join(listing.notes) or None
+        raise SourceError("no WFDB record (*.hea) was found", where=source_root, got=got, fix="check the path")
     return source_root, source, listing
 
 
@@ -67,6 +69,8 @@ def plan(
     Raises SourceError where the folder is absent or no record in it can be used.
     """
     source_root, source, listing = list_source(source_root, settings.source)
+    if settings.folds is not None:
+        listing = draw_folds(listing, settings.folds, settings.patient_key or listing.terms.name)
     if verify_source:
         listing = _verified(source_root, listing, progress)
     describe = getattr(module_of(source), "describe", None)

@@ -45,7 +45,8 @@ class Sealable(Protocol):
 
 def seal_ingested(root: Path, made: Plan, settings: IngestSettings, commits: Sequence[Commit]) -> manifest.Manifest:
     """Seal an ingest: the plan's records that the commits hold, with what was found out of them."""
-    written = pa.concat_tables([commit.written for commit in commits])
+    # Tasks without annotations lack the columns that say more of them.
+    written = pa.concat_tables([commit.written for commit in commits], promote_options="default")
     there = set(written["record_id"].to_pylist())
     planned = [record for task in made.tasks for record in task.records if record.ref.record_id in there]
     left_out = [*made.rejected, *(one for commit in commits for one in commit.rejected)]
@@ -61,7 +62,10 @@ def seal_ingested(root: Path, made: Plan, settings: IngestSettings, commits: Seq
         layout.REJECTED: rejected(left_out),
     }
     sums = sums_of(commits)
-    return seal_commits(root, tables, _attributes(made, sums, bool(settings.patient_key)), commits, made)
+    attributes = _attributes(made, sums, bool(settings.patient_key))
+    if settings.folds is not None:
+        attributes["folds_drawn"] = settings.folds
+    return seal_commits(root, tables, attributes, commits, made)
 
 
 def seal_commits(
@@ -116,10 +120,23 @@ def _attributes(made: Plan, sums: Mapping[str, Sums], secret_key: bool) -> dict[
         "sources": [_terms(made.listing.terms)],
         "source_settings": public(made.source),
         "vocabulary": {system: sorted(codes) for system, codes in made.vocabulary.items()},
+        **_by_site(made),
         "patients": "hashed with a secret key" if secret_key else "hashed with the source's name as key",
         # Sums over counts of different gains would mean nothing.
         "statistics": {} if is_raw else statistics(sums),
         "software": software(),
+    }
+
+
+def _by_site(made: Plan) -> dict[str, Any]:
+    """The attribute ``vocabulary_by_site``, where sites state different codes."""
+    by_site = made.vocabulary_by_site
+    if not by_site:
+        return {}
+    return {
+        "vocabulary_by_site": {
+            site: {system: list(codes) for system, codes in systems.items()} for site, systems in by_site.items()
+        }
     }
 
 
@@ -178,10 +195,14 @@ def statements(planned: Sequence[Planned]) -> pa.Table:
 
 
 def beats(written: pa.Table) -> pa.Table:
-    """One row per beat or other annotation: the record's row, the sample in it, the symbol."""
-    samples, symbols = (written[f"beats.{name}"].combine_chunks() for name in ("sample", "symbol"))
-    columns = {"row": samples.value_parent_indices(), "sample": samples.flatten(), "symbol": symbols.flatten()}
-    return pa.table(columns).cast(BEATS_SCHEMA)
+    """One row per beat or other annotation: the record's row, the sample in it, and what is said of it.
+
+    A store without any has the columns of before: its bytes don't tell that others may have more.
+    """
+    there = [name for name in BEATS_SCHEMA.names if name == "row" or f"beats.{name}" in written.column_names]
+    lists = {name: written[f"beats.{name}"].combine_chunks() for name in there if name != "row"}
+    columns = {"row": lists["sample"].value_parent_indices(), **{name: its.flatten() for name, its in lists.items()}}
+    return pa.table(columns).cast(pa.schema([BEATS_SCHEMA.field(name) for name in there]))
 
 
 def rejected(rejections: Sequence[Rejection]) -> pa.Table:

@@ -91,6 +91,8 @@ class IngestSettings(Recipe, Storage):
     source: Source | None = None
     #: Folder of the recorded noise (NSTDB), for ``noise`` of the kinds nstdb-….
     noise_bank: Path | None = None
+    #: Folds to draw by patient, for a source that states none; see :mod:`ecgstore.build.folds`.
+    folds: int | None = Field(None, ge=2, le=1000)
     #: The largest share of records that may be left out before the ingest reports failure.
     max_rejected: float = Field(0.01, ge=0, le=1)
     #: Patients are stored as keyed hashes. The same key gives the same hashes in every store, so that overlap

@@ -125,12 +125,12 @@ def scrub_check(store: str, as_json: bool) -> None:
         say_json({"path": str(store), "ok": not found, "findings": [dataclasses.asdict(one) for one in found]})
     for one in () if as_json else found:
         rows = f"; rows {', '.join(map(str, one.rows))}{' …' * (one.n > len(one.rows))}" if one.rows else ""
-        click.echo(f"{one.where}\tseems to hold: {one.kind}\t{one.n} times{rows}")
+        say(f"{one.where}\tseems to hold: {one.kind}\t{one.n} times{rows}")
     if found:
-        click.echo(f"error: {store} seems to hold what identifies; places: {len(found)}", err=True)
+        say(f"error: {store} seems to hold what identifies; places: {len(found)}", err=True)
         sys.exit(EXIT_ERROR)
     if not as_json:
-        click.echo(f"{store}: nothing found in {opened.n_records} records, ids, labels and attributes")
+        say(f"{store}: nothing found in {opened.n_records} records, ids, labels and attributes")
 
 
 @click.command()

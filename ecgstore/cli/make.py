@@ -44,6 +44,23 @@ def source_options(command: F) -> F:
             ),
             click.option("--labels", type=click.Path(path_type=Path), help="Table of labels for a plain WFDB folder."),
             click.option(
+                "--annotators",
+                metavar="ATR,QRS",
+                help="Annotation files of a plain WFDB folder to store, by their suffixes. Default: none; those "
+                "that are there are said.",
+            ),
+            click.option(
+                "--allow-text",
+                is_flag=True,
+                help="Store free text that may name a person, too: notes of annotations that are no rhythm.",
+            ),
+            click.option(
+                "--folds",
+                type=click.IntRange(2, 1000),
+                metavar="N",
+                help="Draw folds 1 to N by patient, for a folder that states none. Default: the source's own.",
+            ),
+            click.option(
                 "--profile",
                 type=click.Choice(["train", "diagnostic", "raw"]),
                 help="train: 100 Hz, 0.5-40 Hz, notch. diagnostic: 500 Hz, 0.05-150 Hz. raw: the source's own counts, "
@@ -391,7 +408,9 @@ def _names(text: str) -> list[str]:
 #: Flags that set the setting of their name, and how their words become its value. The others stand for several
 #: settings, or for none.
 SETTING_OF_FLAG: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("profile", "fs_hz", "extra_leads", "codec", "quality", "noise_bank", "max_rejected"), _as_it_is),
+    **dict.fromkeys(
+        ("profile", "fs_hz", "extra_leads", "codec", "quality", "noise_bank", "max_rejected", "folds"), _as_it_is
+    ),
     "mains_hz": int,
     "leads": _names,
 }
@@ -418,17 +437,21 @@ def _ingest_settings(flags: dict[str, Any], src: Path) -> IngestSettings:
 
 
 def _source(given: Any, flags: dict[str, Any], src: Path) -> Any:
-    """The source's name, or a mapping of its settings: from --source, --labels and what was set otherwise."""
-    wants_labels = flags["labels"] is not None
-    if not isinstance(given, dict) and not wants_labels:
+    """The source's name, or a mapping of its settings: from --source, its options and what was set otherwise."""
+    of_plain: dict[str, Any] = {} if flags["labels"] is None else {"labels": str(flags["labels"])}
+    if flags["annotators"] is not None:
+        of_plain["annotators"] = _names(flags["annotators"])
+    if not isinstance(given, dict) and not of_plain and not flags["allow_text"]:
         return flags["source"] or given
     settings = dict(given) if isinstance(given, dict) else {"name": given} if given else {}
     if flags["source"] is not None:
         if settings.get("name", flags["source"]) != flags["source"]:
             settings = {}  # settings of another source, from a file, mean nothing to this one
         settings["name"] = flags["source"]
-    if wants_labels:
-        settings = {"name": "wfdb_folder"} | settings | {"labels": str(flags["labels"])}
+    if of_plain:
+        settings = {"name": "wfdb_folder"} | settings | of_plain
+    if flags["allow_text"]:
+        settings["allow_text"] = True
     if "name" not in settings and src.is_dir():
         from ecgstore.build.settings import detect_source
 
@@ -529,6 +552,8 @@ def _print_survey(found: dict[str, Any]) -> None:
         say(value, label=name)
     for reason, example in found["examples"].items():
         say(f"  {reason}: {example}")
+    for note in found["notes"]:
+        say(f"  {note}")
 
 
 def _say_ingested(report: IngestReport, as_json: bool) -> None:
@@ -545,6 +570,7 @@ def _say_ingested(report: IngestReport, as_json: bool) -> None:
                 "shards": report.n_shards,
                 "shards_resumed": report.n_shards_resumed,
                 "records_with_warnings": report.warnings,
+                "notes": list(report.notes),
             }
         )
         return
@@ -555,6 +581,8 @@ def _say_ingested(report: IngestReport, as_json: bool) -> None:
         say(f"  {report.rejected} left out: {in_words(report.reasons)} (ecgstore records {report.path} --rejected)")
     if report.warnings:
         say(f"  {report.warnings} records carry warnings (ecgstore info {report.path})")
+    for note in report.notes:
+        say(f"  {note}")
     say(f"  fingerprint {report.fingerprint}")
 
 

@@ -20,6 +20,8 @@ from typing import Literal
 from ecgstore import settings
 from ecgstore.errors import SourceError
 from ecgstore.record import Listing, RecordRef, Sex, Terms
+from ecgstore.sources._walk import stems_in
+from ecgstore.wfdb_io.files import find_header
 
 TERMS = Terms(
     name="mitdb",
@@ -45,20 +47,22 @@ _SEX: dict[str, Sex] = {"F": "female", "M": "male"}
 
 
 class Settings(settings.Settings):
-    """The MIT-BIH Arrhythmia Database has no options."""
+    """Options of the MIT-BIH Arrhythmia Database."""
 
     name: Literal["mitdb"] = "mitdb"
+    #: Keep the notes of annotations that name no rhythm, too: they are free text.
+    allow_text: bool = False
 
 
 def is_here(root: Path) -> bool:
     """Whether ``root`` holds records of this database, each with its beats, and no others."""
-    names = {path.stem for path in root.glob("*.hea")}
-    return bool(names) and names <= FOLDS.keys() and all((root / f"{name}.{ANNOTATOR}").is_file() for name in names)
+    names = set(stems_in(root))
+    return bool(names) and names <= FOLDS.keys() and all(_annotators(root / name) for name in names)
 
 
 def list_records(root: Path, settings: Settings) -> Listing:
     """List the records that are there, by number; raises SourceError where none of the 48 is."""
-    names = [name for name in sorted(FOLDS) if (root / f"{name}.hea").is_file()]
+    names = [name for name in sorted(FOLDS) if find_header(root / name)]
     if not names:
         raise SourceError(
             "none of the 48 records is there",
@@ -66,7 +70,7 @@ def list_records(root: Path, settings: Settings) -> Listing:
             expected="100.hea … 234.hea",
             fix="is this the folder that PhysioNet publishes as mitdb?",
         )
-    return Listing(tuple(_reference(root, name) for name in names), (), TERMS)
+    return Listing(tuple(_reference(root, name, settings.allow_text) for name in names), (), TERMS)
 
 
 def describe(ref: RecordRef, comments: tuple[str, ...], settings: Settings, gains: tuple[float, ...] = ()) -> RecordRef:
@@ -78,11 +82,17 @@ def describe(ref: RecordRef, comments: tuple[str, ...], settings: Settings, gain
     return replace(ref, age_years=age_years, sex=_SEX.get(match[2]))
 
 
-def _reference(root: Path, name: str) -> RecordRef:
+def _reference(root: Path, name: str, keeps_text: bool) -> RecordRef:
     return RecordRef(
         record_id=name,
         path=root / name,
         patient_id=_SAME_PERSON.get(name, name),
         fold=FOLDS[name],
-        annotator=ANNOTATOR if (root / f"{name}.{ANNOTATOR}").is_file() else None,
+        annotators=_annotators(root / name),
+        keeps_text=keeps_text,
     )
+
+
+def _annotators(path: Path) -> tuple[str, ...]:
+    """The suffix of the record's beats, as it is spelt."""
+    return tuple(one for one in (ANNOTATOR, ANNOTATOR.upper()) if Path(f"{path}.{one}").is_file())[:1]

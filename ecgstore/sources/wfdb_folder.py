@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, field_validator
 
 from ecgstore import settings
 from ecgstore.errors import SourceError, nearest
 from ecgstore.record import Listing, RecordRef, Rejection, Sex, Statement, Terms
+from ecgstore.sources._walk import Found, walk
+from ecgstore.wfdb_io.annotations import is_annotation_file
 
 TERMS = Terms(
     name="wfdb_folder",
@@ -33,6 +35,8 @@ N = TypeVar("N", int, float)
 
 _PLAIN_COLUMNS = ("record_id", "patient_id", "fold", "age_years", "sex", "site")
 _SEX: Mapping[str, Sex] = {"f": "female", "female": "female", "m": "male", "male": "male"}
+#: Files of one suffix that are looked into, to tell whether they hold annotations.
+_TRIED = 3
 #: Endings of names that mean Parquet; a table of any other name is CSV.
 _PARQUET = (".parquet", ".pq")
 
@@ -50,6 +54,11 @@ class Settings(settings.Settings):
     #: What stands between the codes of a cell.
     separator: str = Field(";", min_length=1)
 
+    #: Annotation files to read with the records, by their suffixes, such as atr and qrs.
+    annotators: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,32}$")], ...] = ()
+    #: Keep the notes of annotations that name no rhythm, too: they are free text, and may name a person.
+    allow_text: bool = False
+
     @field_validator("columns")
     @classmethod
     def _ours(cls, columns: dict[str, str]) -> dict[str, str]:
@@ -62,11 +71,14 @@ class Settings(settings.Settings):
 
 
 def list_records(root: Path, settings: Settings) -> Listing:
-    """List every ``.hea`` below ``root`` that is not a segment of another; raises SourceError for bad labels."""
-    ids = sorted(_headers(root))
+    """List every header below ``root`` that is not a segment of another; raises SourceError for bad labels."""
+    found = walk(root)
+    ids = found.stems
     paths = [root / record_id for record_id in ids]
+    annotated, notes = _annotated(found, root, settings)
     if settings.labels is None:
-        return Listing(tuple(map(RecordRef, ids, paths)), (), TERMS)
+        unlabelled = annotated(map(RecordRef, ids, paths))
+        return Listing(unlabelled, found.rejected, TERMS, notes=(*found.notes, *notes))
     rows, systems = read_labels(_labels_path(root, settings.labels), settings)
     by_id = _by_any_name(ids, paths)
     rejected = [
@@ -79,7 +91,10 @@ def list_records(root: Path, settings: Settings) -> Listing:
         reference(record_id, path, labelled.get(path, {}), systems, settings.separator)
         for record_id, path in zip(ids, paths, strict=True)
     ]
-    return Listing(tuple(refs), tuple(rejected), TERMS, vocabulary(refs, systems))
+    left_out = (*found.rejected, *rejected)
+    stated = vocabulary(refs, systems)
+    notes = (*found.notes, *notes)
+    return Listing(annotated(refs), left_out, TERMS, stated, is_published=False, notes=notes)
 
 
 def read_labels(path: Path, settings: Settings | None = None) -> tuple[list[dict[str, str]], tuple[str, ...]]:
@@ -206,13 +221,41 @@ def _number(row: Mapping[str, str], column: str, record_id: str, kind: Callable[
         raise SourceError(f"column {column} of record {record_id} is not a number", got=repr(text)) from None
 
 
-def _headers(root: Path) -> Iterable[str]:
-    """Every record's path below ``root``, without suffix. Which of them are segments of others, their headers say."""
-    for folder, subfolders, files in os.walk(root):
-        subfolders.sort()
-        below = os.path.relpath(folder, root)
-        prefix = "" if below == "." else f"{below}/"
-        yield from (f"{prefix}{name[:-4]}" for name in files if name.endswith(".hea"))
+def _annotated(
+    found: Found, root: Path, settings: Settings
+) -> tuple[Callable[[Iterable[RecordRef]], tuple[RecordRef, ...]], tuple[str, ...]]:
+    """How records get their annotation files, and what is to be said of such files; SourceError if one isn't there."""
+    by_suffix: dict[str, list[str]] = {}
+    for stem, suffixes in found.beside.items():
+        for suffix in suffixes:
+            by_suffix.setdefault(suffix[1:].lower(), []).append(f"{stem}{suffix}")
+    wanted = [one.lower() for one in settings.annotators]
+    for one in wanted:
+        if one not in by_suffix:
+            near = nearest(one, by_suffix)
+            fix = f"did you mean {near}?" if near else "leave it out of source.annotators"
+            raise SourceError(f"no record has an annotation file .{one}", where=root, fix=fix)
+
+    def annotate(refs: Iterable[RecordRef]) -> tuple[RecordRef, ...]:
+        if not wanted:
+            return tuple(refs)
+        return tuple(replace(ref, annotators=its(ref), keeps_text=settings.allow_text) for ref in refs)
+
+    def its(ref: RecordRef) -> tuple[str, ...]:
+        there = [suffix[1:] for suffix in found.beside.get(ref.path.relative_to(root).as_posix(), ())]
+        return tuple(one for annotator in wanted for one in there if one.lower() == annotator)
+
+    notes = [
+        f"{len(found.stems) - len(by_suffix[one])} of {len(found.stems)} records have no annotation file .{one}"
+        for one in wanted
+        if len(by_suffix[one]) < len(found.stems)
+    ]
+    notes += [
+        f"{len(files)} annotation files .{one} were not read: --annotators {one} stores what is in them"
+        for one, files in sorted(by_suffix.items())
+        if one not in wanted and any(is_annotation_file(root / name) for name in files[:_TRIED])
+    ]
+    return annotate, tuple(notes)
 
 
 def _labels_path(root: Path, labels: Path) -> Path:

@@ -218,7 +218,10 @@ class Store:
 
     @functools.cached_property
     def beats(self) -> pa.Table:
-        """One row per beat or other annotation: row, sample in the record, symbol. Empty in format 1."""
+        """One row per beat or other annotation: row, sample in the record, symbol, and more where there are any.
+
+        Empty in format 1.
+        """
         if layout.BEATS not in self._manifest.objects:
             return pa.table({})
         n_samples = self.column("n_samples")
@@ -278,19 +281,56 @@ class Store:
         return np.asarray(column.to_numpy())
 
     def vocabulary(self, system: str) -> frozenset[str]:
-        """Every code that the sources ever state in ``system``: only of these does absence mean "no"."""
+        """Every code that the sources ever state in ``system``; :meth:`statement_mask` says of which records."""
         return frozenset(self._attributes["vocabulary"].get(system, ()))
 
     def statement_matrix(self, codes: Sequence[str], system: str) -> npt.NDArray[np.bool_]:
-        """Which record states which code, bool (records, codes); a likelihood of any size counts."""
+        """Which record states which code, bool (records, codes); a likelihood of any size counts.
+
+        Raises ConfigError for a code that the sources never state in ``system``: it could only be misspelt.
+        """
         matrix = np.zeros((self.n_records, len(codes)), dtype=np.bool_)
         column = {code: j for j, code in enumerate(codes)}
+        known = set(self.vocabulary(system))
         for row, code, stated in zip(
             *(self.statements[name].to_pylist() for name in ("row", "code", "system")), strict=True
         ):
-            if stated == system and code in column:
-                matrix[row, column[code]] = True
+            if stated == system:
+                known.add(code)
+                if code in column:
+                    matrix[row, column[code]] = True
+        self._refuse_unknown(codes, system, known)
+        for j, code in enumerate(codes):
+            matrix[:, j] = matrix[:, column[code]]  # a code that is asked for twice
         return matrix
+
+    def statement_mask(self, codes: Sequence[str], system: str) -> npt.NDArray[np.bool_]:
+        """Of which records the absence of a code is a "no", bool (records, codes): where their site states it at all.
+
+        Sources that publish their codes mean them for all records; for others each site has a list of its own. A
+        store without such lists has one for all its records.
+        """
+        vocabulary = self.vocabulary(system)
+        self._refuse_unknown(codes, system, set(vocabulary))
+        known_c = np.array([code in vocabulary for code in codes], dtype=np.bool_)
+        mask = np.tile(known_c, (self.n_records, 1))
+        by_site = self._attributes.get("vocabulary_by_site", {})
+        if any(system in systems for systems in by_site.values()):
+            site_n = self.column("site")
+            for site in set(site_n.tolist()):
+                its = frozenset(by_site.get(site, {}).get(system, ()))
+                mask[site_n == site] = [code in its for code in codes]
+        return mask
+
+    def _refuse_unknown(self, codes: Sequence[str], system: str, known: set[str]) -> None:
+        unknown = next((code for code in codes if code not in known), None)
+        if unknown is None:
+            return
+        near = nearest(unknown, known)
+        systems = ", ".join(sorted(self._attributes["vocabulary"])) or "none"
+        listed = f"see store.vocabulary({system!r})" if known else f"the store has codes of: {systems}"
+        fix = f"did you mean {near}?" if near else listed
+        raise ConfigError(f"no record could state the code {unknown!r} of {system}", where=self.path, fix=fix)
 
     def select(
         self,
@@ -432,7 +472,7 @@ class Store:
         if self.beats.num_rows == 0:
             return ()
         fs_hz = self._fs_of(self.records.slice(row, 1).to_pylist()[0])
-        return tuple(Beat(one["sample"] / fs_hz, one["symbol"]) for one in _rows_of(self.beats, row))
+        return tuple(_beat(one, fs_hz) for one in _rows_of(self.beats, row))
 
     def _row(self, record_id: str) -> int:
         if not isinstance(record_id, str):
@@ -598,3 +638,9 @@ def _rows_of(table: pa.Table, row: int) -> list[dict[str, Any]]:
     rows = table["row"].to_numpy()
     first, last = np.searchsorted(rows, [row, row + 1])
     return list(table.slice(first, last - first).to_pylist())
+
+
+def _beat(about: Mapping[str, Any], fs_hz: float) -> Beat:
+    """One row of the table of beats, which in older stores has fewer columns."""
+    more = {name: about[name] for name, _ in tables.ANNOTATION if about.get(name) is not None}
+    return Beat(about["sample"] / fs_hz, about["symbol"], **more)

@@ -52,7 +52,15 @@ RECORDS_SCHEMA = pa.schema(
 STATEMENTS_SCHEMA = pa.schema(
     [("row", pa.int64()), ("code", pa.string()), ("system", pa.string()), ("likelihood", pa.float32())]
 )
-BEATS_SCHEMA = pa.schema([("row", pa.int64()), ("sample", pa.int64()), ("symbol", pa.string())])
+#: What else an annotation says; these columns are there only where the store has annotations.
+ANNOTATION = [
+    ("annotator", pa.string()),
+    ("note", pa.string()),
+    ("subtype", pa.int16()),
+    ("channel", pa.int16()),
+    ("num", pa.int16()),
+]
+BEATS_SCHEMA = pa.schema([("row", pa.int64()), ("sample", pa.int64()), ("symbol", pa.string()), *ANNOTATION])
 REJECTED_SCHEMA = pa.schema([("record_id", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 
 
@@ -64,10 +72,14 @@ def leads_schema(n_leads: int) -> pa.Schema:
     )
 
 
-def commit_schema(n_leads: int) -> pa.Schema:
-    """What a task says of its records. Columns of :func:`leads_schema` are prefixed with ``leads.``."""
+def commit_schema(n_leads: int, *, annotated: bool = True) -> pa.Schema:
+    """What a task says of its records. Columns of :func:`leads_schema` are prefixed with ``leads.``.
+
+    ``annotated``: whether any of them has annotations, which then have all their columns.
+    """
     per_lead = [(f"leads.{field.name}", field.type) for field in leads_schema(n_leads)]
     beats = [("beats.sample", pa.list_(pa.int64())), ("beats.symbol", pa.list_(pa.string()))]
+    beats += [(f"beats.{name}", pa.list_(kind)) for name, kind in ANNOTATION if annotated]
     return pa.schema([("record_id", pa.string()), *WRITTEN, *per_lead, *beats])
 
 

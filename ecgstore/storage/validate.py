@@ -207,6 +207,10 @@ def _is_vocabulary(value: Any) -> bool:
     )
 
 
+def _is_vocabularies(value: Any) -> bool:
+    return isinstance(value, dict) and all(_is_text(site) and _is_vocabulary(its) for site, its in value.items())
+
+
 def _is_texts(value: Any) -> bool:
     return isinstance(value, dict) and all(_is_text(one) for pair in value.items() for one in pair)
 
@@ -233,6 +237,7 @@ _ROOT_IF_THERE: dict[str, tuple[str, Check]] = {
     "source_settings": ("an object", lambda value: isinstance(value, dict)),
     "noise": ("the settings of the noise", _is_noise),
     "parent": ("a fingerprint", is_sha256),
+    "vocabulary_by_site": ("lists of codes by site", _is_vocabularies),
 }
 
 

@@ -95,7 +95,7 @@ def _judge_head(
         n_test=len(test.row_r),
         **scores(Judged(y_rc, score_rc, test.row_r, test.patient_r, shared), targets, head.seed),
         dropped_classes={name: "not in this store" for name in head.classes if name not in shared},
-        caveats=warnings,
+        caveats=(*warnings, *targets.caveats),
     )
 
 

@@ -219,7 +219,7 @@ def judge(
         chosen=fitted.chosen,
         unfitted_classes=fitted.unfitted,
         dropped_classes=targets.dropped,
-        caveats=(*fitted.caveats, *dict.fromkeys(warnings)),
+        caveats=(*fitted.caveats, *dict.fromkeys(warnings), *targets.caveats),
     )
     seen_here = [seen_of(store, train.row_r, "train")]
     seen_here += [] if validation is None else [seen_of(store, validation.row_r, "selection")]

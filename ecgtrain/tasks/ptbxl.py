@@ -13,11 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import numpy as np
-
 from ecgstore import Store
-from ecgtrain.errors import ProtocolError
-from ecgtrain.tasks import Targets, unknown_label_set
+from ecgtrain.tasks import Targets, from_statements, unknown_label_set
 
 DESCRIPTION = "PTB-XL's SCP-ECG statements: diagnoses at three depths, form, rhythm, or all 71"
 
@@ -179,30 +176,9 @@ def title(label_set: str, name: str) -> str:
 def targets(store: Store, label_set: str) -> Targets:
     """Targets of ``label_set`` for every record of ``store``.
 
-    A code that the store's sources never state is not a "no": a class of which no code is in their vocabulary
-    is dropped and listed, not counted as "no" everywhere. Of a class with several codes, those that are in
-    the vocabulary decide.
-
-    Raises ConfigError for an unknown label set, ProtocolError where the vocabulary holds none of its codes.
+    See :func:`from_statements`. Raises ConfigError for an unknown label set, ProtocolError where the store's vocabulary
+    holds none of its codes.
     """
     codes_of = members(label_set)
-    vocabulary = store.vocabulary(SYSTEM)
-    known = {name: of for name, of in codes_of.items() if not vocabulary.isdisjoint(of)}
-    if not known:
-        raise ProtocolError(
-            f"the sources of this store state none of the {SYSTEM} codes of task ptbxl/{label_set}",
-            where=store.path,
-            fix="absent is not negative: choose a task that fits the store, or another store",
-        )
-    codes = tuple(code for of in known.values() for code in of)
-    stated_nk = store.statement_matrix(codes, SYSTEM)
-    column = {code: k for k, code in enumerate(codes)}
-    y_nc = np.stack([stated_nk[:, [column[code] for code in of]].any(axis=1) for of in known.values()], axis=1)
-    return Targets(
-        task=f"ptbxl/{label_set}",
-        classes=tuple(known),
-        y_nc=y_nc,
-        rows_with_label=np.flatnonzero(y_nc.any(axis=1)),
-        titles={name: title(label_set, name) for name in known},
-        dropped={name: "the store's sources never state it" for name in codes_of if name not in known},
-    )
+    titles = {name: title(label_set, name) for name in codes_of}
+    return from_statements(store, f"ptbxl/{label_set}", SYSTEM, codes_of, titles)

@@ -213,11 +213,11 @@ def test_beats_come_with_their_record(tmp_path, write_record):
     path = write_record(tmp_path / "src", "100", fs="360")
     wfdb.wrann("100", "atr", np.array([36, 1800, 4999]), symbol=["N", "V", "N"], write_dir=str(path.parent))
     mine = tmp_path / "beats.py"
-    mine.write_text(SOURCE.replace("patient_id=path.stem[0]", "annotator='atr'"))
+    mine.write_text(SOURCE.replace("patient_id=path.stem[0]", "annotators=('atr',)"))
     ingest_folder(tmp_path / "src", tmp_path / "out.ecg", IngestSettings(source=str(mine)))
     store = ecgstore.open_store(tmp_path / "out.ecg")
     assert store.beats["sample"].to_pylist() == [10, 500, 1388]
-    assert store.read_beats("100")[1] == Beat(5.0, "V")
+    assert store.read_beats("100")[1] == Beat(5.0, "V", annotator="atr")
 
 
 def test_segments_of_a_longer_record_are_not_records(tmp_path, write_record):

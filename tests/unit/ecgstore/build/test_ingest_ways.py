@@ -281,7 +281,7 @@ def test_a_changed_annotation_is_taken_up_when_a_store_grows(tmp_path, write_rec
     folder = tmp_path / "src"
     path = write_record(folder, "r")
     terms = Terms("t", "", "", False)
-    listed = Listing((RecordRef("r", path, annotator="atr"),), (), terms)
+    listed = Listing((RecordRef("r", path, annotators=("atr",)),), (), terms)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(wfdb_folder, "list_records", lambda root, settings: listed)
         for time, options in ((500, {}), (1000, {"append": True})):

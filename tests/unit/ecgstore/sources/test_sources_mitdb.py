@@ -23,11 +23,11 @@ def described(*comments):
 def test_records_have_their_person_fold_and_beats(tmp_path):
     write(tmp_path, "202", "201", "102", "100")
     listing = mitdb.list_records(tmp_path, mitdb.Settings())
-    assert [(ref.record_id, ref.patient_id, ref.fold, ref.annotator) for ref in listing.records] == [
-        ("100", "100", 2, "atr"),
-        ("102", "102", None, "atr"),
-        ("201", "201", 1, "atr"),
-        ("202", "201", 2, "atr"),
+    assert [(ref.record_id, ref.patient_id, ref.fold, ref.annotators) for ref in listing.records] == [
+        ("100", "100", 2, ("atr",)),
+        ("102", "102", None, ("atr",)),
+        ("201", "201", 1, ("atr",)),
+        ("202", "201", 2, ("atr",)),
     ]
     assert listing.records[0].path == tmp_path / "100"
     assert (listing.terms.licence, listing.terms.doi) == ("ODC-By-1.0", "10.13026/C2F305")
@@ -44,7 +44,7 @@ def test_the_split_has_each_of_the_48_records_once():
 def test_a_record_without_beats_is_listed_without_annotator(tmp_path):
     write(tmp_path, "100", beats=False)
     (ref,) = mitdb.list_records(tmp_path, mitdb.Settings()).records
-    assert ref.annotator is None
+    assert ref.annotators == ()
 
 
 @pytest.mark.parametrize(

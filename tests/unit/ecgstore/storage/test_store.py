@@ -93,13 +93,41 @@ def test_select_and_statement_matrix(mini_store):
     np.testing.assert_array_equal(store.select(folds=[8]), np.flatnonzero(folds == 8))
     assert len(store.select()) == 53
     assert len(store.select(sources=["elsewhere"])) == 0
-    matrix = store.statement_matrix(["NORM", "nothing", "SR"], "scp_ecg")
-    assert matrix.sum(axis=0)[1] == 0
+    matrix = store.statement_matrix(["NORM", "SR", "NORM"], "scp_ecg")
     for row in (0, 17, 52):
         codes = {s.code for s in store.read(store.column("record_id")[row]).statements}
-        assert matrix[row].tolist() == ["NORM" in codes, False, "SR" in codes]
+        assert matrix[row].tolist() == ["NORM" in codes, "SR" in codes, "NORM" in codes]
     assert "NORM" in store.vocabulary("scp_ecg")
     assert store.vocabulary("snomed_ct") == frozenset()
+    assert store.statement_mask(["NORM", "nothing"], "scp_ecg").tolist() == [[True, False]] * 53
+
+
+def test_a_code_that_nobody_knows_is_an_error_and_not_a_no(mini_store):
+    store = ecgstore.open_store(mini_store)
+    for code, system, said in (
+        ("AFBI", "scp_ecg", "the code 'AFBI' of scp_ecg.*did you mean AFIB"),
+        ("NORM", "scp", "the store has codes of: scp_ecg"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            store.statement_matrix(["NORM", code], system)
+
+
+def test_a_code_that_a_site_never_states_is_no_no_for_its_records(tmp_path, write_record):
+    for name in ("a1", "a2", "b1", "c1"):
+        write_record(tmp_path / "src", name)
+    (tmp_path / "src" / "labels.csv").write_text("record_id,site,local\na1,A,AF;MI\na2,A,\nb1,B,MI\nc1,,\n")
+    source = {"name": "wfdb_folder", "labels": "labels.csv", "statements": {"local": "local"}}
+    ingest_folder(tmp_path / "src", tmp_path / "out.ecg", IngestSettings(filters=(), source=source))
+    store = ecgstore.open_store(tmp_path / "out.ecg")
+    assert store.attributes["vocabulary_by_site"] == {
+        "": {"local": []},
+        "A": {"local": ["AF", "MI"]},
+        "B": {"local": ["MI"]},
+    }
+    asked = (["AF", "MI"], "local")
+    assert store.vocabulary("local") == {"AF", "MI"}
+    assert store.statement_matrix(*asked).tolist() == [[True, True], [False, False], [False, True], [False, False]]
+    assert store.statement_mask(*asked).tolist() == [[True, True], [True, True], [False, True], [False, False]]
 
 
 def test_names_that_are_not_there_name_the_nearest(mini_store):

@@ -29,7 +29,11 @@ class Shelf:
         return self.codes if system == self.system else frozenset()
 
     def statement_matrix(self, codes, system):
+        assert self.codes.issuperset(codes)
         return np.array([[system == self.system and code in stated for code in codes] for stated in self.stated])
+
+    def statement_mask(self, codes, system):
+        return np.tile([code in self.vocabulary(system) for code in codes], (len(self.stated), 1))
 
 
 def test_the_table_is_the_published_one():
@@ -71,6 +75,17 @@ def test_a_code_that_the_source_never_states_is_dropped_not_negative():
     targets = ptbxl.targets(shelf, "superdiagnostic")
     assert targets.classes == ("NORM", "MI")
     assert set(targets.dropped) == {"STTC", "CD", "HYP"}
+
+
+def test_records_of_a_site_that_never_states_a_class_take_no_part_and_are_counted():
+    class TwoSites(Shelf):
+        def statement_mask(self, codes, system):
+            return np.array([[True] * len(codes), [code == "NORM" for code in codes]])
+
+    targets = ptbxl.targets(TwoSites([{"NORM"}, {"NORM"}], {"NORM", "IMI"}), "superdiagnostic")
+    assert targets.classes == ("NORM", "MI")
+    assert targets.rows_with_label.tolist() == [0]
+    assert targets.caveats == ("1 records with a label took no part: their site never states some of the classes",)
 
 
 def test_another_system_of_statements_is_refused():
