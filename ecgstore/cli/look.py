@@ -125,7 +125,7 @@ def scrub_check(store: str, as_json: bool) -> None:
         say_json({"path": str(store), "ok": not found, "findings": [dataclasses.asdict(one) for one in found]})
     for one in () if as_json else found:
         rows = f"; rows {', '.join(map(str, one.rows))}{' …' * (one.n > len(one.rows))}" if one.rows else ""
-        say(f"{one.where}\tseems to hold: {one.kind}\t{one.n} times{rows}")
+        say(one.where, f"seems to hold: {one.kind}", f"{one.n} times{rows}")
     if found:
         say(f"error: {store} seems to hold what identifies; places: {len(found)}", err=True)
         sys.exit(EXIT_ERROR)

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from ecgstore.errors import ConfigError, EcgError, IntegrityError, StoreError, StoreReplaced, StoreUnreachable, nearest
 from ecgstore.record import Beat, LeadState, Record, Statement, Terms
-from ecgstore.storage import layout, manifest, validate, validate_tables
+from ecgstore.storage import layout, manifest, tables, validate, validate_tables
 from ecgstore.storage.array import read_array
 from ecgstore.storage.limits import FIX, limits
 from ecgstore.storage.objects import Objects
