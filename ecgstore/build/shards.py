@@ -80,7 +80,8 @@ def _batches(records: Sequence[Planned], work: Work) -> Iterator[list[Planned]]:
         alike = list(group)
         n_signals = max(len(work.leads), *(len(record.header.lead_names) for record in alike))
         n_padded = alike[0].header.n_samples + math.ceil(2 * conditioning.PADDING_S * alike[0].header.fs_hz)
-        size = max(1, min(BATCH, BATCH_VALUES // (n_signals * max(n_padded, alike[0].n_samples))))
+        is_long = any(long.is_long(record, work) for record in alike)
+        size = 1 if is_long else max(1, min(BATCH, BATCH_VALUES // (n_signals * max(n_padded, alike[0].n_samples))))
         yield from (alike[i : i + size] for i in range(0, len(alike), size))
 
 

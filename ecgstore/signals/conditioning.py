@@ -33,8 +33,8 @@ CUT_HZ = 0.5
 #: Least halo of a piece, in seconds: by then the cut has rung out, whatever the filters.
 LEAST_HALO_S = 10.0
 #: By how much the ratio of two odd rates may be off at the end of a record, in output samples, where a fraction of a
-#: small denominator can do it. The denominator, on which time and memory hang, ends at a quarter of the record's
-#: samples, but between these two: a rate so near to a simple one that it needs more is taken for that one.
+#: small denominator can do it. The denominator, on which time and memory hang, is no larger than the record's samples,
+#: but between these two: a rate so near to a simple one that it needs more is taken for that one.
 _RATIO_ERROR_SAMPLES = 1e-4
 _LEAST_DENOMINATOR, _MOST_DENOMINATOR = 10_000, 200_000
 #: Longer curves (float32: 4 MB) are made anew each time instead of being kept.
@@ -82,7 +82,8 @@ def slip_s(n_samples: int, fs_hz: float, target_hz: float) -> float:
     """By how much later than :func:`condition` has it the end of a record was recorded, in seconds.
 
     It is below 1e-4 output samples but for rates that are almost simple, such as 249.999872 Hz: at 100 Hz 44 ms in
-    24 h. Output samples then stand :func:`true_hz` apart, not ``target_hz``.
+    24 h. There it is below one output sample in records of up to 200,000 samples, and 2.5 millionths of the time in
+    longer ones. Output samples then come at :func:`true_hz`, not at ``target_hz``.
     """
     return float(n_samples * (1 / Fraction(fs_hz) - _ratio(n_samples, fs_hz, target_hz) / Fraction(target_hz)))
 
@@ -231,7 +232,7 @@ def _ratio(n_in: int, fs_hz: float, target_hz: float) -> Fraction:
     minutes of padding. See :func:`slip_s` for what it costs.
     """
     exact = Fraction(target_hz) / Fraction(fs_hz)
-    largest, most = 1000, min(max(n_in // 4, _LEAST_DENOMINATOR), _MOST_DENOMINATOR)
+    largest, most = 1000, min(max(n_in, _LEAST_DENOMINATOR), _MOST_DENOMINATOR)
     while abs((simple := exact.limit_denominator(largest)) - exact) * n_in > _RATIO_ERROR_SAMPLES and largest < most:
         largest = min(2 * largest, most)
     # A rate too small for any of these fractions still has one.
