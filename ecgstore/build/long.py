@@ -34,7 +34,7 @@ def is_long(record: Planned, work: Work) -> bool:
 
 
 def _n_values(record: Planned, work: Work) -> int:
-    return record.header.n_samples * _n_rows(record, work)
+    return max(record.header.n_samples, record.n_samples) * _n_rows(record, work)
 
 
 def _n_rows(record: Planned, work: Work) -> int:
@@ -76,7 +76,7 @@ class LongRecord:
     def _pieces(self) -> Iterator[tuple[int, npt.NDArray[np.int16]]]:
         """Counts of the conditioned record with the first sample of each piece."""
         header, fs_hz = self._record.header, store_hz(self._record, self._work)
-        piece_s = LONG_VALUES / header.fs_hz / _n_rows(self._record, self._work)
+        piece_s = LONG_VALUES / max(header.fs_hz, fs_hz) / _n_rows(self._record, self._work)
         conditioned = conditioning.condition_pieces(
             self._source.read, header.n_samples, header.fs_hz, fs_hz, self._work.recipe.filters, piece_s
         )

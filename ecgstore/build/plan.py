@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from ecgstore.errors import ConfigError, RecordError
 from ecgstore.record import LEADS_12, Listing, RecordRef, Rejection
@@ -27,8 +28,11 @@ from ecgstore.signals.noise import NoiseSettings
 from ecgstore.storage import layout
 from ecgstore.wfdb_io.annotations import annotation_crc32
 from ecgstore.wfdb_io.header import Header
-from ecgstore.wfdb_io.scale import gains, refuse_unusable, voltages
+from ecgstore.wfdb_io.parse import MAX_VALUES
+from ecgstore.wfdb_io.scale import assume_gain, gains, refuse_unusable, voltages
 
+#: No sample becomes more than this many: what was recorded so slowly is no ECG, and would fill the disk.
+MOST_UPSAMPLED = 100
 #: More leads than this in one store mean that the names of its signals are not names of leads.
 MAX_LEADS = 64
 
@@ -45,6 +49,9 @@ class Recipe(Settings):
     leads: tuple[str, ...] = LEADS_12
     #: What to do with a record that has a signal that is not a known lead.
     extra_leads: ExtraLeads = "refuse"
+    #: What to do with a record that uses a signal without a gain: ``refuse`` it, or take so many counts per mV for it,
+    #: ``assume=200``, say, which is written down with the record. A gain that is stated always counts.
+    uncalibrated: str = "refuse"
     filters: tuple[Filter, ...] = ()
     #: Noise that is added after filtering, for experiments on robustness.
     noise: NoiseSettings | None = None
@@ -58,6 +65,27 @@ class Recipe(Settings):
         if unknown or not self.leads or len(set(self.leads)) != len(self.leads):
             raise ValueError(f"leads must be different names out of {' '.join(known)}")
         return self
+
+    @field_validator("uncalibrated")
+    @classmethod
+    def _refused_or_assumed(cls, text: str) -> str:
+        match = re.fullmatch(r"assume=(\d{1,9}(?:\.\d{1,9})?)", text)
+        if text != "refuse" and not (match and float(match[1]) > 0):
+            raise ValueError("refuse, or assume= and counts per mV above 0, such as assume=200")
+        return text
+
+    @model_serializer(mode="wrap")
+    def _without_defaults_of_later(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Recipes of before this setting, and their hashes, stay what they were.
+        content: dict[str, Any] = dump(self)
+        if self.uncalibrated == "refuse":
+            content.pop("uncalibrated", None)
+        return content
+
+    @property
+    def assumed_gain_per_mv(self) -> float | None:
+        """Counts per mV for signals without a gain; None where they are refused."""
+        return None if self.uncalibrated == "refuse" else float(self.uncalibrated.removeprefix("assume="))
 
     @model_validator(mode="after")
     def _raw_is_untouched(self) -> Recipe:
@@ -164,10 +192,35 @@ def scan(
     """Tell from its header whether a record can be used; one that can't is said with its reason."""
     try:
         rows = used_rows(header.lead_names, _wanted(header, recipe), recipe.extra_leads, ref.record_id)
-        refuse_unusable(header, rows, ref.record_id)
+        usable = header
+        if recipe.assumed_gain_per_mv is not None:
+            usable = assume_gain(header, rows, recipe.assumed_gain_per_mv)
+        refuse_unusable(usable, rows, ref.record_id)
+        usable = _checked_rate(usable, recipe, ref.record_id)
     except RecordError as error:
         return Rejection(error.record_id, error.reason, error.detail)
-    return Scanned(ref if describe is None else describe(ref, comments, gains(header)), header)
+    return Scanned(ref if describe is None else describe(ref, comments, gains(header)), usable)
+
+
+def _checked_rate(header: Header, recipe: Recipe, record_id: str) -> Header:
+    """The header, with a warning where resampling lets time slip by a sample or more.
+
+    Raises RecordError too_large where the record would become too long.
+    """
+    target_hz, n_out = recipe.fs_hz or header.fs_hz, _length(header, recipe)
+    if target_hz > MOST_UPSAMPLED * header.fs_hz or n_out * len(recipe.leads) > MAX_VALUES:
+        raise RecordError(
+            record_id,
+            "too_large",
+            f"{header.n_samples} samples at {header.fs_hz:g} Hz become {n_out} at {target_hz:g} Hz; the limits are "
+            f"{MOST_UPSAMPLED} for one, and {MAX_VALUES} values in all",
+        )
+    rates = header.n_samples, header.fs_hz, target_hz
+    late_s = conditioning.slip_s(*rates)
+    if abs(late_s) * target_hz < 1:
+        return header
+    warning = f"the true rate is {conditioning.true_hz(*rates):.9g} Hz: the record's end stands {late_s:.3g} s early"
+    return replace(header, warnings=(*header.warnings, warning))
 
 
 def _wanted(header: Header, recipe: Recipe) -> tuple[str, ...]:

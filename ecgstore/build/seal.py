@@ -51,7 +51,9 @@ def seal_ingested(root: Path, made: Plan, settings: IngestSettings, commits: Seq
     planned = [record for task in made.tasks for record in task.records if record.ref.record_id in there]
     left_out = [*made.rejected, *(one for commit in commits for one in commit.rejected)]
     if not planned:
-        raise SourceError(f"none of {len(left_out)} records could be read", where=root, got=left_out[0])
+        first = left_out[0]
+        got = f"{first.record_id}: {first.reason} {first.detail}".strip()
+        raise SourceError(f"none of {len(left_out)} records could be read", where=root, got=got)
     key = settings.patient_key or made.listing.terms.name
     patients = {pid: patient_hash(key, pid) for pid in {r.ref.patient_id for r in planned} if pid}
     tables = {

@@ -8,6 +8,7 @@ read back, compared and hashed; then its commit record is published, and only th
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +22,14 @@ from ecgstore.build.describe import Described
 from ecgstore.build.plan import Planned, Task, Work, task_sha256
 from ecgstore.errors import IntegrityError, RecordError, StoreError
 from ecgstore.record import Rejection
+from ecgstore.signals import conditioning
 from ecgstore.storage import layout
 from ecgstore.storage.array import open_array
 from ecgstore.storage.manifest import ObjectHash, hash_object
 
-#: Records conditioned together, and the bound on their samples (15 MB of float32 for twelve leads).
+#: Records conditioned together, and the bound on their values with the padding of a filter (15 MB of float32).
 BATCH = 16
-BATCH_SAMPLES = 320_000
+BATCH_VALUES = 3_840_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,10 @@ def _batches(records: Sequence[Planned], work: Work) -> Iterator[list[Planned]]:
     """Neighbours of one shape, up to BATCH together; a long record goes alone."""
     for _, group in itertools.groupby(records, key=lambda record: (record.header.n_samples, record.header.fs_hz)):
         alike = list(group)
-        size = max(1, min(BATCH, BATCH_SAMPLES // max(1, alike[0].header.n_samples)))
+        n_signals = max(len(work.leads), *(len(record.header.lead_names) for record in alike))
+        n_padded = alike[0].header.n_samples + math.ceil(2 * conditioning.PADDING_S * alike[0].header.fs_hz)
+        is_long = any(long.is_long(record, work) for record in alike)
+        size = 1 if is_long else max(1, min(BATCH, BATCH_VALUES // (n_signals * max(n_padded, alike[0].n_samples))))
         yield from (alike[i : i + size] for i in range(0, len(alike), size))
 
 

@@ -101,6 +101,12 @@ def source_options(command: F) -> F:
                 help="What to do with a signal that is not a known lead: refuse the record, leave the signal out, or "
                 "keep it as a lead. Default: refuse.",
             ),
+            click.option(
+                "--uncalibrated",
+                metavar="refuse|assume=N",
+                help="What to do with a record that uses a signal without a gain: refuse it, or take N counts per mV "
+                "(WFDB's habit is 200), which is written down with the record. Default: refuse.",
+            ),
             click.option("--codec", type=click.Choice(["blosc", "pcodec"]), help="Default: blosc. pcodec is smaller."),
             click.option(
                 "--quality", type=click.Choice(["basic", "full"]), help="full: heart rate and signal quality too; slow."
@@ -408,9 +414,8 @@ def _names(text: str) -> list[str]:
 #: Flags that set the setting of their name, and how their words become its value. The others stand for several
 #: settings, or for none.
 SETTING_OF_FLAG: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(
-        ("profile", "fs_hz", "extra_leads", "codec", "quality", "noise_bank", "max_rejected", "folds"), _as_it_is
-    ),
+    **dict.fromkeys(("profile", "fs_hz", "extra_leads", "uncalibrated", "codec"), _as_it_is),
+    **dict.fromkeys(("quality", "noise_bank", "max_rejected", "folds"), _as_it_is),
     "mains_hz": int,
     "leads": _names,
 }

@@ -9,8 +9,8 @@ from typing import Any
 
 from ecgstore.errors import RecordError
 from ecgstore.record import Beat
-from ecgstore.wfdb_io.files import crc32_of_files, header_content, import_wfdb, one_line, refuse_outside, size_of
-from ecgstore.wfdb_io.parse import MAX_HZ, MAX_LINE, MIN_HZ, content_lines, decode, read_claims
+from ecgstore.wfdb_io.files import crc32_of_files, header_content, import_wfdb, refuse_outside, size_of, why
+from ecgstore.wfdb_io.parse import MAX_HZ, MIN_HZ, content_lines, decode, read_claims
 
 #: Annotation files longer than this are left alone: half a million annotations, or four days of beats.
 MAX_ANNOTATION_BYTES = 1 << 20
@@ -50,6 +50,8 @@ RHYTHMS = frozenset(
 )
 #: Codes of the format's words that are no annotation: a long interval, and a text with its length.
 _SKIP, _AUX = 59, 63
+#: wfdb, which reads the header for the annotations' rate, takes a time that grows with the square of a line's length.
+MAX_LINE = 500
 
 
 def is_annotation_file(path: Path) -> bool:
@@ -91,11 +93,11 @@ def read_beats(
     where it states one, else by the header's frames. A note that is none of :data:`RHYTHMS` is left out, and counted
     in a warning, unless ``keeps_text``.
     """
-    base, name = os.fspath(path), f"{path.name}.{annotator}"
+    base, said = os.fspath(path), f"the .{annotator} file"
     try:
-        refuse_outside((name,), record_id)
-        if (size := size_of(f"{base}.{annotator}", name, record_id)) > MAX_ANNOTATION_BYTES:
-            raise RecordError(record_id, "too_large", f"{name}: {size} bytes")
+        refuse_outside((f"{path.name}.{annotator}",), "annotator", record_id)
+        if (size := size_of(f"{base}.{annotator}", said, record_id)) > MAX_ANNOTATION_BYTES:
+            raise RecordError(record_id, "too_large", f"{said}: {size} bytes")
         lines = content_lines(decode(header_content(f"{base}.hea", record_id)))
         frame_hz = read_claims(lines, record_id).frame_hz
         wfdb = import_wfdb()
@@ -105,18 +107,18 @@ def read_beats(
         # wfdb itself takes the rate from the header, if it can, but a date before the time stops it.
         rate_hz = float(found.fs or frame_hz)
         if not MIN_HZ <= rate_hz <= MAX_HZ:
-            raise RecordError(record_id, "bad_signal", f"{name}: {rate_hz} Hz")
+            raise RecordError(record_id, "bad_signal", f"{said}: {rate_hz} Hz")
         beats, n_texts = _beats(found, rate_hz, annotator.lower(), keeps_text)
     except RecordError as error:
         detail = "there is no annotation file" if error.reason == "missing_signal" else error.detail
         return (), (f"no annotations: {detail}",)
     except Exception as error:  # wfdb raises whatever its decoding meets
-        return (), (f"no annotations: {name}: {one_line(error)}",)
+        return (), (f"no annotations: {said}: {why(error)}",)
     warnings = []
     if lost := len(found.sample) - len(beats):
-        warnings.append(f"{lost} annotations of {name} have no time or symbol")
+        warnings.append(f"{lost} annotations of {said} have no time or symbol")
     if n_texts:
-        warnings.append(f"{n_texts} notes of {name} are no rhythm and were left out")
+        warnings.append(f"{n_texts} notes of {said} are no rhythm and were left out")
     return beats, tuple(warnings)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from ecgstore.errors import RecordError, need
 
-#: Header files longer than this, and lines longer than that which would go to wfdb, are refused unread.
+#: Header files longer than this are refused unread.
 MAX_HEADER_BYTES = 1 << 20
 #: Values that are read at once where nobody has said how many.
 BLOCK_VALUES = 1 << 20
@@ -30,17 +30,20 @@ def find_header(path: str | Path) -> str | None:
     return next((name for end in _HEADER_ENDS if os.path.isfile(name := f"{path}{end}")), None)  # noqa: PTH113 costs less
 
 
-def header_content(name: str, record_id: str) -> bytes:
-    """The bytes of the header ``name``, or of the one whose suffix differs from it in case alone."""
+def header_content(name: str, record_id: str, said: str = "the header") -> bytes:
+    """The bytes of the header ``name``, or of the one whose suffix differs from it in case alone.
+
+    ``said`` is what it is called where it can't be read: never by its name.
+    """
     try:
         try:
             descriptor = os.open(name, _OPEN_FLAGS)
         except FileNotFoundError:
             descriptor = os.open(find_header(name.removesuffix(_HEADER_ENDS[0])) or name, _OPEN_FLAGS)
     except FileNotFoundError:
-        raise RecordError(record_id, "missing_header", os.path.basename(name)) from None  # noqa: PTH119 never a Path here
+        raise RecordError(record_id, "missing_header", said) from None
     except (OSError, ValueError) as error:  # a ValueError is a NUL in the name
-        raise RecordError(record_id, "bad_header", one_line(error)) from None
+        raise RecordError(record_id, "bad_header", f"{said}: {why(error)}") from None
     try:
         # Most headers are there after one call. A pipe gives nothing, and of a device no more than a header is read.
         content = block = os.read(descriptor, _HEADER_BLOCK)
@@ -48,48 +51,54 @@ def header_content(name: str, record_id: str) -> bytes:
             block = os.read(descriptor, _HEADER_BLOCK)
             content += block
     except OSError as error:
-        raise RecordError(record_id, "bad_header", one_line(error)) from None
+        raise RecordError(record_id, "bad_header", f"{said}: {why(error)}") from None
     finally:
         os.close(descriptor)
     if len(content) > MAX_HEADER_BYTES:
-        raise RecordError(record_id, "too_large", f"a header of more than {MAX_HEADER_BYTES} bytes")
+        raise RecordError(record_id, "too_large", f"{said}: more than {MAX_HEADER_BYTES} bytes")
     return content
 
 
-def refuse_outside(names: Iterable[str], record_id: str) -> None:
-    """Signal and segment files stand beside their header; a path that leaves the folder is never followed."""
-    for name in names:
+def refuse_outside(names: Iterable[str], kind: str, record_id: str) -> None:
+    """Files of signals and segments (``kind``) stand beside their header; no path is followed out of it."""
+    for number, name in enumerate(names):
         if "/" in name or "\\" in name or "\0" in name or name in ("..", "."):
-            raise RecordError(record_id, "unsafe_path", repr(name[:80]))
+            raise RecordError(record_id, "unsafe_path", f"{kind} {number} names a file that isn't beside the header")
 
 
 def beside(base: str, name: str) -> str:
     return f"{base[: base.rfind(os.sep) + 1]}{name}"
 
 
-def size_of(path: str, name: str, record_id: str) -> int:
+def said_file(number: int) -> str:
+    """How a signal file is called in a rejection: by its place in the header, because its name may be a person's."""
+    return f"signal file {number}"
+
+
+def size_of(path: str, said: str, record_id: str) -> int:
+    """Bytes of the file at ``path``; ``said`` is what it is called where it is refused."""
     try:
         state = os.stat(path)  # noqa: PTH116 a Path costs more than this
     except FileNotFoundError:
-        raise RecordError(record_id, "missing_signal", name[:80]) from None
+        raise RecordError(record_id, "missing_signal", said) from None
     except (OSError, ValueError) as error:
-        raise RecordError(record_id, "bad_signal", f"{name[:80]}: {one_line(error)}") from None
+        raise RecordError(record_id, "bad_signal", f"{said}: {why(error)}") from None
     if not stat.S_ISREG(state.st_mode):
-        raise RecordError(record_id, "bad_signal", f"{name[:80]}: not a file")
+        raise RecordError(record_id, "bad_signal", f"{said}: not a file")
     return state.st_size
 
 
-def open_file(path: str, name: str, record_id: str) -> FileIO:
+def open_file(path: str, said: str, record_id: str) -> FileIO:
     """Open a signal file, which is a file and nothing else: a pipe or a device might give samples for ever."""
     try:
         descriptor = os.open(path, _OPEN_FLAGS)
     except FileNotFoundError:
-        raise RecordError(record_id, "missing_signal", name) from None
+        raise RecordError(record_id, "missing_signal", said) from None
     except (OSError, ValueError) as error:
-        raise RecordError(record_id, "bad_signal", f"{name}: {one_line(error)}") from None
+        raise RecordError(record_id, "bad_signal", f"{said}: {why(error)}") from None
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise RecordError(record_id, "bad_signal", f"{name}: not a file")
+            raise RecordError(record_id, "bad_signal", f"{said}: not a file")
         return FileIO(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
@@ -116,8 +125,8 @@ def crc32_of(file: FileIO, n_bytes: int | None, crc: int = 0) -> int:
 
 
 def crc32_of_files(base: str, names: Iterable[str], record_id: str, crc: int = 0) -> int:
-    for name in names:
-        with open_file(beside(base, name), name, record_id) as file:
+    for number, name in enumerate(names):
+        with open_file(beside(base, name), said_file(number), record_id) as file:
             crc = crc32_of(file, None, crc)
     return crc
 
@@ -127,5 +136,6 @@ def import_wfdb() -> Any:
     return need("wfdb", "ingest")
 
 
-def one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+def why(error: Exception) -> str:
+    """The system's or Python's word for what went wrong, without the paths and contents that messages hold."""
+    return (error.strerror if isinstance(error, OSError) else None) or type(error).__name__

@@ -15,13 +15,15 @@ MV_PER_UNIT = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "v": 1e3, "nv": 
 NOT_RECORDED = -(2**31)
 #: "Not stated" in ``Header.stated``.
 NOT_STATED = NOT_RECORDED
+#: What headers of more signals than this say is not kept for others.
+MOST_SHARED = 256
 
 
 @dataclass(frozen=True, slots=True)
 class SignalLayout:
     """What a header says of its signals and thousands of headers say alike: kept once, shared by all of them.
 
-    One entry per signal. ``gains`` are counts per unit. ``whole`` says that wfdb can't read a part of it.
+    One entry per signal. ``gains`` are counts per unit, 0 where the header states none.
     """
 
     names: tuple[str, ...] = ()
@@ -34,16 +36,20 @@ class SignalLayout:
     skews: tuple[int, ...] = ()
     #: Which of the header's files each signal stands in.
     file_numbers: tuple[int, ...] = ()
-    whole: bool = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Headers cross process walls in millions; on the other side, too, they share their layouts.
         return shared_layout, tuple(getattr(self, name) for name in self.__slots__)
 
 
-@lru_cache(maxsize=4096)
 def shared_layout(*fields: Any) -> SignalLayout:
-    return SignalLayout(*fields)
+    """The layout of these fields, in the order of its slots: one and the same for all headers that say the same."""
+    # Headers of hundreds of signals are rare and large: memory must not be filled by keeping them.
+    make = _shared_layout if len(fields[0]) <= MOST_SHARED else SignalLayout
+    return make(*fields)
+
+
+_shared_layout = lru_cache(maxsize=4096)(SignalLayout)
 
 
 class Segment(NamedTuple):
@@ -66,7 +72,7 @@ class Header:
     ``fs_hz`` and ``n_samples`` are those of the fastest voltage: where a header has several samples per frame,
     ``samples_per_frame`` of them make one of its frames. ``stated`` packs the initial values and then the
     checksums of all signals, int32 each, -2**31 where one isn't stated. ``sha256`` is that of the header file; for
-    a record of several segments, that of its own hash and theirs.
+    a record of several segments, that of its own hash and theirs. ``warnings`` say what was passed over in it.
     """
 
     fs_hz: float
@@ -79,6 +85,7 @@ class Header:
     sha256: str = ""
     samples_per_frame: int = 1
     segments: tuple[Segment, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def header_to_row(header: Header) -> dict[str, Any]:
@@ -101,6 +108,7 @@ def header_to_row(header: Header) -> dict[str, Any]:
         )
         if header.segments
         else "",
+        "warnings": list(header.warnings),
     }
 
 
@@ -122,6 +130,7 @@ def header_from_row(row: Mapping[str, Any]) -> Header:
         sha256=row["sha256"],
         samples_per_frame=row["samples_per_frame"],
         segments=tuple(segments),
+        warnings=tuple(row["warnings"]),
     )
 
 

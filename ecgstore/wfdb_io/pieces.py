@@ -13,29 +13,20 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgstore.errors import RecordError
+from ecgstore.wfdb_io.decode import INVALID, decode_by_wfdb
 from ecgstore.wfdb_io.files import (
     BLOCK_VALUES,
     beside,
     crc32_of,
     crc32_of_files,
     fill,
-    import_wfdb,
-    one_line,
     open_file,
+    said_file,
+    why,
 )
 from ecgstore.wfdb_io.header import MV_PER_UNIT, NOT_RECORDED, Header, Segment
 from ecgstore.wfdb_io.parse import frames_in
-from ecgstore.wfdb_io.scale import disagreement, plain_mv, scale_of
-
-#: "No sample here", by format; format 8, which stores differences, has no word for it.
-_INVALID = {
-    **dict.fromkeys(("80", "508"), -(2**7)),
-    **dict.fromkeys(("310", "311"), -(2**9)),
-    "212": -(2**11),
-    **dict.fromkeys(("16", "61", "160", "516"), -(2**15)),
-    **dict.fromkeys(("24", "524"), -(2**23)),
-    "32": -(2**31),
-}
+from ecgstore.wfdb_io.scale import compare_checksums, plain_mv, scale_of
 
 
 def read_piece(path: Path, header: Header, record_id: str, start: int, stop: int) -> npt.NDArray[np.float32]:
@@ -51,7 +42,7 @@ class PieceReader:
 
     Pieces may overlap and come in any order; every sample counts once for the checksums. What no piece
     has covered is read by :meth:`finish`. Memory is bounded by the piece, except for format 8, whose samples are
-    differences, and headers without a length: wfdb reads those records only as a whole.
+    differences: wfdb reads those records only as a whole.
     """
 
     def __init__(self, path: Path, header: Header, record_id: str) -> None:
@@ -75,12 +66,12 @@ class PieceReader:
     def finish(self) -> tuple[int, tuple[str, ...]]:
         """Verify the record: its signal files' CRC-32, in the header's order, and warnings.
 
-        Raises RecordError: bad_checksum, bad_initial_value, no_samples, and what :meth:`read` raises.
+        Raises RecordError: bad_checksum, no_samples, and what :meth:`read` raises.
         """
-        self._source.finish()
+        warnings = self._source.finish()
         if not self._source.any_recorded:
             raise RecordError(self._record_id, "no_samples", "every sample is marked as not recorded")
-        return self._source.crc32(), ()
+        return self._source.crc32(), tuple(dict.fromkeys((*self._header.warnings, *warnings)))
 
     def _frames(self, start: int, stop: int, read: Callable[[int, int, int], npt.NDArray[Any]]) -> Any:
         header, k = self._header, self._header.samples_per_frame
@@ -98,7 +89,6 @@ class _Files:
         self.any_recorded = False
         self._n_frames = header.n_samples // header.samples_per_frame
         self._checked = 0
-        self._initials = [0] * len(header.lead_names)
         self._sums = [0] * len(header.lead_names)
         self._crc = 0
         self._whole: list[npt.NDArray[Any]] | None = None
@@ -117,8 +107,8 @@ class _Files:
                 counts_t = counts_t.reshape(-1, own)[:, np.arange(per_frame) * own // per_frame].reshape(-1)
             out_t = out_lt[row, : len(counts_t)]
             out_t[:] = counts_t
-            if fmt in _INVALID:
-                out_t[counts_t == _INVALID[fmt]] = NOT_RECORDED
+            if fmt in INVALID:
+                out_t[counts_t == INVALID[fmt]] = NOT_RECORDED
         return out_lt
 
     def millivolts(self, start: int, stop: int, per_frame: int) -> npt.NDArray[np.float32]:
@@ -137,24 +127,19 @@ class _Files:
         signal_mv_lt[counts_lt == NOT_RECORDED] = np.nan
         return signal_mv_lt
 
-    def finish(self) -> None:
-        """Read what nobody has read yet, and compare the sums with the header's."""
+    def finish(self) -> tuple[str, ...]:
+        """Read what nobody has read yet, and compare the sums with the header's; returns warnings."""
         header = self._header
         step = max(1, BLOCK_VALUES // sum(header.layout.samples_per_frame))
         while self._checked < self._n_frames:
             self._stored(self._checked, min(self._n_frames, self._checked + step))
-        # First samples are compared in plain records alone: FLAC records of today state 0 whatever comes first.
-        stated = np.frombuffer(header.stated, dtype=np.int32)[: len(self._sums)].tolist()
-        initials = self._initials if header.plain else stated
-        error = disagreement(header, initials, self._sums, self._record_id)
-        if error is not None:
-            raise error
+        return (*header.warnings, *compare_checksums(header, self._sums, self._record_id))
 
     def crc32(self) -> int:
         """CRC-32 over the signal files, one behind the other."""
         if self._header.plain:
             name = self._header.files[0]
-            with open_file(beside(self._base, name), name, self._record_id) as file:
+            with open_file(beside(self._base, name), said_file(0), self._record_id) as file:
                 file.seek(self._header.layout.byte_offsets[0] + 2 * self._n_frames * len(self._sums))
                 return crc32_of(file, None, self._crc)
         return crc32_of_files(self._base, self._header.files, self._record_id)
@@ -170,9 +155,7 @@ class _Files:
             ):
                 new_t = counts_t[(self._checked - start) * own :]
                 self._sums[row] = (self._sums[row] + int(new_t.sum(dtype=np.int64))) % 65536
-                self.any_recorded = self.any_recorded or fmt not in _INVALID or bool((new_t != _INVALID[fmt]).any())
-                if self._checked == 0:
-                    self._initials[row] = int(new_t[0])
+                self.any_recorded = self.any_recorded or fmt not in INVALID or bool((new_t != INVALID[fmt]).any())
             self._checked = stop
         return stored
 
@@ -180,22 +163,22 @@ class _Files:
         name, offset = self._header.files[0], self._header.layout.byte_offsets[0]
         counts_tl = np.empty((stop - start, len(self._sums)), dtype="<i2")
         try:
-            with open_file(beside(self._base, name), name, self._record_id) as file:
+            with open_file(beside(self._base, name), said_file(0), self._record_id) as file:
                 if start == self._checked == 0:
                     self._crc = crc32_of(file, offset)
                 file.seek(offset + start * 2 * len(self._sums))
                 n_bytes = fill(file, counts_tl.reshape(-1).view(np.uint8).data)
         except OSError as error:
-            raise RecordError(self._record_id, "bad_signal", f"{name}: {one_line(error)}") from None
+            raise RecordError(self._record_id, "bad_signal", f"{said_file(0)}: {why(error)}") from None
         if n_bytes < counts_tl.nbytes:
-            raise RecordError(self._record_id, "truncated", f"{name}: ends before sample {stop}")
+            raise RecordError(self._record_id, "truncated", f"{said_file(0)}: ends before sample {stop}")
         if start <= self._checked < stop:
             self._crc = zlib.crc32(counts_tl[self._checked - start :].data, self._crc)
         return list(np.ascontiguousarray(counts_tl.T))
 
     def _wfdb_frames(self, start: int, stop: int) -> list[npt.NDArray[Any]]:
         layout = self._header.layout
-        if not layout.whole:
+        if "8" not in layout.formats:
             return self._rdrecord(start, stop)
         if self._whole is None:
             self._whole = self._rdrecord(0, self._n_frames)
@@ -205,41 +188,17 @@ class _Files:
         ]
 
     def _rdrecord(self, start: int, stop: int) -> list[npt.NDArray[Any]]:
-        wfdb = import_wfdb()
         header, record_id = self._header, self._record_id
-        for number, name in enumerate(header.files):
-            # Once more, because the header may have been read long ago: wfdb would wait for a pipe for ever.
-            found = frames_in(self._base, header.layout, number, name, record_id)
+        # Once more, because the header may have been read long ago: wfdb would wait for a pipe for ever.
+        for number, found in enumerate(frames_in(self._base, header.layout, header.files, record_id)):
             if found is not None and found < stop:
-                raise RecordError(record_id, "truncated", f"{name}: {found} of {self._n_frames} samples")
-        # wfdb stumbles over the big-endian counts of format 61, so that these are made from its physical values:
-        # exactly, because a double holds any count of 16 bits times any gain.
-        physical = "61" in header.layout.formats
+                raise RecordError(record_id, "truncated", f"{said_file(number)}: {found} of {self._n_frames} samples")
         try:
-            # Skew is ignored here because checksums cover the samples as stored, before any realignment.
-            record = wfdb.rdrecord(
-                self._base,
-                sampfrom=start,
-                sampto=None if header.layout.whole else stop,
-                physical=physical,
-                smooth_frames=False,
-                ignore_skew=True,
-                return_res=64 if physical else 32,
-            )
-            stored = [np.asarray(counts_t) for counts_t in (record.e_p_signal if physical else record.e_d_signal)]
-            if physical:
-                stored = [
-                    np.where(np.isnan(value_t), _INVALID.get(fmt, 0), np.rint(value_t * gain + baseline)).astype(
-                        np.int64
-                    )
-                    for value_t, fmt, gain, baseline in zip(
-                        stored, record.fmt, record.adc_gain, record.baseline, strict=True
-                    )
-                ]
-        except FileNotFoundError as error:
-            raise RecordError(record_id, "missing_signal", Path(str(error.filename)).name) from None
+            stored = decode_by_wfdb(self._base, header, start, stop)
+        except RecordError:
+            raise
         except Exception as error:  # whatever wfdb's decoding meets means that the record can't be read
-            raise RecordError(record_id, "bad_signal", one_line(error)) from None
+            raise RecordError(record_id, "bad_signal", f"wfdb can't decode it: {why(error)}") from None
         expected = [(stop - start) * own for own in header.layout.samples_per_frame]
         if [len(counts_t) for counts_t in stored] != expected:
             raise RecordError(record_id, "bad_signal", "the signal files don't hold what the header says")
@@ -272,12 +231,14 @@ class _Segments:
         self._gather(out_lt, start, stop, per_frame, _Files.millivolts)
         return out_lt
 
-    def finish(self) -> None:
-        """Verify every segment."""
+    def finish(self) -> tuple[str, ...]:
+        """Verify every segment; returns warnings."""
+        warnings: dict[str, None] = {}
         for segment in self._header.segments:
             files = self._files_of(segment)
             if files is not None:
-                files.finish()
+                warnings.update(dict.fromkeys(files.finish()))
+        return tuple(warnings)
 
     def crc32(self) -> int:
         """CRC-32 over the signal files of all segments, one behind the other."""

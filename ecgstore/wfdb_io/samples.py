@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgstore.errors import RecordError
-from ecgstore.wfdb_io.files import beside, crc32_of, fill, one_line, open_file
+from ecgstore.wfdb_io.files import beside, crc32_of, fill, open_file, said_file, why
 from ecgstore.wfdb_io.header import NOT_RECORDED, Header
 from ecgstore.wfdb_io.pieces import PieceReader
-from ecgstore.wfdb_io.scale import INVALID_16, agree, disagreement, plain_mv, scale_of
+from ecgstore.wfdb_io.scale import INVALID_16, agree, compare_checksums, plain_mv, scale_of, stated_checksums
 from ecgstore.wfdb_io.segments import read_header
 
 
@@ -50,7 +50,7 @@ class NativeCounts:
 def read_signal(path: Path, header: Header, record_id: str) -> RawSignal:
     """Read all samples of the record at ``path`` (without suffix), in the header's signal order.
 
-    Raises RecordError: missing_signal, truncated, bad_checksum, bad_initial_value, bad_signal, no_samples.
+    Raises RecordError: missing_signal, truncated, bad_checksum, bad_signal, no_samples.
     """
     (outcome,) = read_signals([(path, header, record_id)])
     if isinstance(outcome, RecordError):
@@ -97,7 +97,7 @@ def read_native_counts(path: Path, header: Header, record_id: str) -> NativeCoun
         is_out_t = (counts_t <= INVALID_16) | (counts_t > -INVALID_16 - 1)
         if is_out_t.any():
             if not math.isnan(gain_per_mv_l[row]) and (is_out_t & (counts_t != NOT_RECORDED)).any():
-                detail = f"{header.lead_names[row]}: {counts_t[is_out_t & (counts_t != NOT_RECORDED)][0]}"
+                detail = f"signal {row}: {counts_t[is_out_t & (counts_t != NOT_RECORDED)][0]}"
                 raise RecordError(record_id, "not_16_bit", detail)
             counts_t = np.where(is_out_t, INVALID_16, counts_t)
         out_lt[row] = counts_t
@@ -132,7 +132,7 @@ def _native_scale(header: Header, record_id: str) -> tuple[list[float], list[int
             found = its.gain_per_mv[its_row], its.baselines[its_row]
             both_unusable = math.isnan(found[0]) and math.isnan(scales[row][0])
             if row in seen and found != scales[row] and not both_unusable:
-                detail = f"{header.lead_names[row]}: gain or baseline differs between segments"
+                detail = f"signal {row}: gain or baseline differs between segments"
                 raise RecordError(record_id, "bad_gain", detail)
             scales[row] = found
             seen.add(row)
@@ -156,8 +156,7 @@ def _read_plain(records: Sequence[tuple[Path, Header, str]]) -> list[RawSignal |
     counts_blt = np.ascontiguousarray(counts_btl.transpose(0, 2, 1))
     # Unsigned 16-bit arithmetic wraps around just as the checksum does.
     sums_bl = counts_blt.view(np.uint16).sum(axis=2, dtype=np.uint16)
-    stated_b2l = np.frombuffer(b"".join(header.stated for _, header, _ in records), np.int32)
-    is_right_b = agree(stated_b2l.reshape(-1, 2, n_signals), counts_blt[:, :, 0], sums_bl)
+    is_right_b = agree(np.stack([stated_checksums(header) for _, header, _ in records]), sums_bl)
     signal_mv_blt = plain_mv(counts_blt, [header.layout for _, header, _ in records])
     if counts_blt.min() == INVALID_16:
         invalid_blt = counts_blt == INVALID_16
@@ -165,10 +164,13 @@ def _read_plain(records: Sequence[tuple[Path, Header, str]]) -> list[RawSignal |
         for i in np.flatnonzero(invalid_blt.all(axis=(1, 2))).tolist():
             outcomes[i] = RecordError(records[i][2], "no_samples", "every sample is marked as not recorded")
     for i, (_, header, record_id) in enumerate(records):
-        if outcomes[i] is None and not is_right_b[i]:
-            outcomes[i] = disagreement(header, counts_blt[i, :, 0].tolist(), sums_bl[i].tolist(), record_id)
-        if outcomes[i] is None:
-            outcomes[i] = RawSignal(signal_mv_blt[i], source_crc32s[i])
+        if outcomes[i] is not None:
+            continue
+        try:
+            warnings = () if is_right_b[i] else compare_checksums(header, sums_bl[i].tolist(), record_id)
+            outcomes[i] = RawSignal(signal_mv_blt[i], source_crc32s[i], (*header.warnings, *warnings))
+        except RecordError as error:
+            outcomes[i] = error
     return [outcome for outcome in outcomes if outcome is not None]
 
 
@@ -176,13 +178,13 @@ def _read_plain_file(base: str, header: Header, record_id: str, counts_tl: npt.N
     """Fill ``counts_tl`` (samples, leads) from the record's one signal file; returns the file's CRC-32."""
     name, offset = header.files[0], header.layout.byte_offsets[0]
     try:
-        with open_file(beside(base, name), name, record_id) as file:
+        with open_file(beside(base, name), said_file(0), record_id) as file:
             crc = crc32_of(file, offset) if offset else 0
             n_bytes = fill(file, counts_tl.reshape(-1).view(np.uint8).data)
             crc = crc32_of(file, None, zlib.crc32(counts_tl.data, crc))
     except OSError as error:
-        raise RecordError(record_id, "bad_signal", f"{name}: {one_line(error)}") from None
+        raise RecordError(record_id, "bad_signal", f"{said_file(0)}: {why(error)}") from None
     if n_bytes < counts_tl.nbytes:
         whole = n_bytes // (2 * counts_tl.shape[1])
-        raise RecordError(record_id, "truncated", f"{name}: {whole} of {header.n_samples} samples")
+        raise RecordError(record_id, "truncated", f"{said_file(0)}: {whole} of {header.n_samples} samples")
     return crc

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -17,6 +18,10 @@ from ecgstore.wfdb_io.header import MV_PER_UNIT, NOT_STATED, Header, SignalLayou
 INVALID_16 = -32768
 #: Millivolts per count beyond which float32 holds no millivolts.
 MIN_MV_PER_COUNT, MAX_MV_PER_COUNT = 1e-30, 1e28
+#: Said where a signal has no gain.
+CALIBRATION_OPTION = "--uncalibrated assume=200 takes 200 counts per mV for signals without one"
+#: Said of a record whose header states checksum 0 for all signals, and whose samples give others.
+ALL_ZERO = "all checksums in the header are 0, taken as not stated: the samples are not verified"
 
 
 def refuse_unusable(header: Header, rows: Iterable[int], record_id: str) -> None:
@@ -32,16 +37,62 @@ def refuse_unusable(header: Header, rows: Iterable[int], record_id: str) -> None
     for row in rows:
         found = [(part, its_rows[row]) for part, its_rows in parts if its_rows[row] >= 0] or [(layout, row)]
         for part, its_row in found:
-            unit, gain = part.units[its_row], part.gains[its_row]
-            if unit.lower() not in MV_PER_UNIT:
-                raise RecordError(record_id, "unknown_unit", f"{header.lead_names[row]}: {unit}")
+            if not _is_voltage(part.units[its_row]):
+                raise RecordError(record_id, "unknown_unit", f"signal {row} is not in volts")
+            if part.gains[its_row] == 0:
+                raise RecordError(record_id, "bad_gain", f"signal {row} states no gain; {CALIBRATION_OPTION}")
             if math.isnan(scale_of(part).mv_per_count[its_row]):
-                raise RecordError(record_id, "bad_gain", f"{header.lead_names[row]}: {gain:g}")
+                raise RecordError(record_id, "bad_gain", f"signal {row}: a gain that gives no millivolts")
+
+
+def assume_gain(header: Header, rows: Iterable[int], gain_per_mv: float) -> Header:
+    """The header with ``gain_per_mv`` counts per mV for those of its signals ``rows`` that are voltages without a gain.
+
+    A warning says which they are. A gain that is stated, however wrong, stays.
+    """
+    rows = sorted(rows)
+    assumed: set[int] = set()
+    segments = []
+    for segment in header.segments:
+        own = segment.header
+        if own is not None:
+            # As for :func:`refuse_unusable`, it is the segment's gain that counts.
+            found = [row for row in rows if segment.rows[row] >= 0 and _lacks_gain(own.layout, segment.rows[row])]
+            assumed.update(found)
+            calibrated = _with_gain(own.layout, [segment.rows[row] for row in found], gain_per_mv)
+            segment = segment._replace(header=replace(own, layout=calibrated))
+        segments.append(segment)
+    found = [row for row in rows if _lacks_gain(header.layout, row)]
+    assumed.update(found if not segments else ())
+    if not assumed:
+        return header
+    said = ", ".join(map(str, sorted(assumed)[:8])) + (f" and {len(assumed) - 8} more" if len(assumed) > 8 else "")
+    return replace(
+        header,
+        layout=_with_gain(header.layout, found, gain_per_mv),
+        segments=tuple(segments),
+        warnings=(*header.warnings, f"calibration assumed: {gain_per_mv:g} counts per mV for signal {said}"),
+    )
+
+
+def _lacks_gain(layout: SignalLayout, row: int) -> bool:
+    return _is_voltage(layout.units[row]) and layout.gains[row] == 0
+
+
+def _with_gain(layout: SignalLayout, rows: Sequence[int], gain_per_mv: float) -> SignalLayout:
+    its_gains = list(layout.gains)
+    for row in rows:
+        its_gains[row] = gain_per_mv * MV_PER_UNIT[layout.units[row].lower()]
+    return replace(layout, gains=tuple(its_gains))
 
 
 def voltages(header: Header) -> tuple[bool, ...]:
     """Per signal whether its unit is a voltage; its gain may be unusable all the same."""
-    return tuple(unit.lower() in MV_PER_UNIT for unit in header.layout.units)
+    return tuple(map(_is_voltage, header.layout.units))
+
+
+def _is_voltage(unit: str) -> bool:
+    return unit.lower() in MV_PER_UNIT
 
 
 def gains(header: Header) -> tuple[float, ...]:
@@ -91,23 +142,33 @@ def _mv_per_count(unit: str, gain: float) -> float:
     return mv_per_count if MIN_MV_PER_COUNT <= mv_per_count <= MAX_MV_PER_COUNT else math.nan
 
 
-def agree(stated_b2l: npt.NDArray[Any], initial_bl: npt.NDArray[Any], sums_bl: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Per record whether first samples and sums are those that its header states, where it states any."""
-    initial_right_bl = (stated_b2l[:, 0] == NOT_STATED) | (stated_b2l[:, 0] == initial_bl)
+def agree(stated_bl: npt.NDArray[Any], sums_bl: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Per record whether the sums of its signals are the checksums that its header states, where it states any.
+
+    Initial values are not looked at: outside the formats of differences they mean nothing, and many headers state 0.
+    """
     # Headers write the 16-bit checksum signed or unsigned, so both sides are taken modulo 2**16.
-    sum_right_bl = (stated_b2l[:, 1] == NOT_STATED) | ((stated_b2l[:, 1] - sums_bl.astype(np.int64)) % 65536 == 0)
-    right_b: npt.NDArray[Any] = (initial_right_bl & sum_right_bl).all(axis=1)
+    right_bl = (stated_bl == NOT_STATED) | ((stated_bl - sums_bl.astype(np.int64)) % 65536 == 0)
+    right_b: npt.NDArray[Any] = right_bl.all(axis=1)
     return right_b
 
 
-def disagreement(header: Header, initial_l: Sequence[int], sum_l: Sequence[int], record_id: str) -> RecordError | None:
-    """What :func:`_agree` found wrong in one record, in words."""
-    stated_2l = np.frombuffer(header.stated, dtype=np.int32).reshape(2, -1).tolist()
-    for name, stated_initial, stated, initial, total in zip(
-        header.lead_names, *stated_2l, initial_l, sum_l, strict=True
-    ):
+def compare_checksums(header: Header, sum_l: Sequence[int], record_id: str) -> tuple[str, ...]:
+    """Warnings about the checksums of one record. Raises RecordError bad_checksum where one is wrong.
+
+    Exporters that compute none write 0 for every signal: that is taken for none, unless the samples give 0 too.
+    """
+    stated_l = stated_checksums(header).tolist()
+    sums = [total % 65536 for total in sum_l]
+    if set(stated_l) <= {0, NOT_STATED}:
+        n_zero = sum(stated == 0 != total for stated, total in zip(stated_l, sums, strict=True))
+        return (ALL_ZERO,) if n_zero else ()
+    for row, (stated, total) in enumerate(zip(stated_l, sums, strict=True)):
         if stated != NOT_STATED and (total - stated) % 65536 != 0:
-            return RecordError(record_id, "bad_checksum", f"{name}: header {stated % 65536}, samples {total % 65536}")
-        if stated_initial not in (NOT_STATED, initial):
-            return RecordError(record_id, "bad_initial_value", f"{name}: header {stated_initial}, samples {initial}")
-    return None
+            raise RecordError(record_id, "bad_checksum", f"signal {row}: header {stated % 65536}, samples {total}")
+    return ()
+
+
+def stated_checksums(header: Header) -> npt.NDArray[np.int32]:
+    """Per signal the checksum that the header states, NOT_STATED where it states none."""
+    return np.frombuffer(header.stated, dtype=np.int32)[len(header.lead_names) :]

@@ -17,9 +17,12 @@ from ecgstore.wfdb_io.parse import (
     decode,
     fastest,
     read_claims,
+    read_layout,
     refuse_claims,
+    segment_count,
     single_header,
-    wfdb_layout,
+    surplus,
+    text_lines,
 )
 
 MAX_SEGMENTS = 10_000
@@ -38,8 +41,7 @@ def read_header(path: Path, record_id: str) -> Header:
 def read_header_and_comments(path: Path, record_id: str) -> tuple[Header, tuple[str, ...]]:
     """:func:`read_header`, and the header's comment lines without their leading ``#`` and blanks."""
     header, text = _read_header(os.fspath(path), record_id)
-    lines = (line.strip() for line in text.splitlines())
-    return header, tuple(line.lstrip("# \t") for line in lines if line.startswith("#"))
+    return header, tuple(line.lstrip("# \t") for line in text_lines(text) if line.startswith("#"))
 
 
 def _read_header(base: str, record_id: str) -> tuple[Header, str]:
@@ -47,7 +49,7 @@ def _read_header(base: str, record_id: str) -> tuple[Header, str]:
     sha256 = hashlib.sha256(content).hexdigest()
     text = decode(content)
     lines = content_lines(text)
-    if lines and "/" in lines[0].split(maxsplit=1)[0]:
+    if segment_count(lines) is not None:
         return _segments_header(base, lines, sha256, record_id), text
     return single_header(base, lines, sha256, record_id), text
 
@@ -55,14 +57,14 @@ def _read_header(base: str, record_id: str) -> tuple[Header, str]:
 def _segments_header(base: str, lines: list[str], sha256: str, record_id: str) -> Header:
     """A record of several segments: each is a record of its own, and is read and verified as one."""
     claims = read_claims(lines, record_id)
-    count = lines[0].split(maxsplit=1)[0].partition("/")[2]
-    if not DIGITS.fullmatch(count) or capped(count) != len(lines) - 1 or len(lines) == 1:
-        raise RecordError(record_id, "bad_header", f"{len(lines) - 1} segments for {count[:40]!r}")
-    if len(lines) - 1 > MAX_SEGMENTS:
-        raise RecordError(record_id, "too_large", f"{len(lines) - 1} segments")
+    count = capped(segment_count(lines) or "0")
+    if not 0 < count < len(lines):
+        raise RecordError(record_id, "bad_header", f"{len(lines) - 1} segment lines for {count} segments")
+    if count > MAX_SEGMENTS:
+        raise RecordError(record_id, "too_large", f"{count} segments; the limit is {MAX_SEGMENTS}")
     refuse_claims(claims.n_frames or 0, claims.n_signals, record_id)
-    places = [_segment_line(line, record_id) for line in lines[1:]]
-    refuse_outside((name for name, _ in places), record_id)
+    places = [_segment_line(line, i, record_id) for i, line in enumerate(lines[1 : count + 1])]
+    refuse_outside((name for name, _ in places), "segment", record_id)
     n_frames = sum(n for _, n in places)
     if claims.n_frames not in (None, n_frames) or n_frames == 0:
         raise RecordError(record_id, "bad_header", f"segments of {n_frames} samples for {claims.n_frames}")
@@ -70,17 +72,19 @@ def _segments_header(base: str, lines: list[str], sha256: str, record_id: str) -
     layout = _layout_segment(base, places[0][0], record_id) if places[0][1] == 0 else None
     headers: dict[str, Header] = {}
     segments = []
-    for name, n in places if layout is None else places[1:]:
+    for number, (name, n) in enumerate(places):
+        if number == 0 and layout is not None:
+            continue
         if name == "~" or n == 0:
             segments.append(Segment(name, n, None, ()))
             continue
         if name not in headers:
-            headers[name] = _segment_header(base, name, claims.frame_hz, record_id)
+            headers[name] = _segment_header(base, name, number, claims.frame_hz, record_id)
         header = headers[name]
         if header.n_samples < n * header.samples_per_frame:
-            raise RecordError(record_id, "truncated", f"segment {name}: fewer than {n} samples")
+            raise RecordError(record_id, "truncated", f"segment {number}: fewer than {n} samples")
         if layout is None and len(header.lead_names) != claims.n_signals:
-            raise RecordError(record_id, "bad_header", f"segment {name}: {len(header.lead_names)} signals")
+            raise RecordError(record_id, "bad_header", f"segment {number}: {len(header.lead_names)} signals")
         names, its = (layout or header.layout).names, header.lead_names
         rows = range(len(its)) if layout is None else (its.index(one) if one in its else -1 for one in names)
         segments.append(Segment(name, n, header, tuple(rows)))
@@ -101,6 +105,7 @@ def _segments_header(base: str, lines: list[str], sha256: str, record_id: str) -
         sha256=hashlib.sha256("".join([sha256, *(header.sha256 for header in headers.values())]).encode()).hexdigest(),
         samples_per_frame=samples_per_frame,
         segments=tuple(segments),
+        warnings=surplus(lines, count, "segment"),
     )
 
 
@@ -110,36 +115,38 @@ def segment_names(path: Path) -> tuple[str, ...]:
         lines = content_lines(decode(header_content(f"{path}.hea", path.name)))
     except RecordError:
         return ()
-    if not lines or "/" not in lines[0].split(maxsplit=1)[0]:
-        return ()
-    return tuple(line.split(maxsplit=1)[0] for line in lines[1:])
+    count = segment_count(lines)
+    return () if count is None else tuple(line.split(maxsplit=1)[0] for line in lines[1 : capped(count) + 1])
 
 
-def _segment_line(line: str, record_id: str) -> tuple[str, int]:
+def _segment_line(line: str, number: int, record_id: str) -> tuple[str, int]:
     name, count = (*line.split(), "")[:2]
     if not DIGITS.fullmatch(count):
-        raise RecordError(record_id, "bad_header", f"segment line {line[:80]!r}")
+        raise RecordError(record_id, "bad_header", f"segment {number}: the number of samples is no number")
     return name, capped(count)
 
 
-def _segment_lines(base: str, name: str, record_id: str) -> tuple[str, list[str], str]:
+def _segment_lines(base: str, name: str, number: int, record_id: str) -> tuple[str, list[str], str]:
     path = beside(base, name)
-    content = header_content(f"{path}.hea", record_id)
+    content = header_content(f"{path}.hea", record_id, f"the header of segment {number}")
     lines = content_lines(decode(content))
-    if lines and "/" in lines[0].split(maxsplit=1)[0]:
-        raise RecordError(record_id, "bad_header", f"segment {name[:80]} has segments itself")
+    if segment_count(lines) is not None:
+        raise RecordError(record_id, "bad_header", f"segment {number} has segments itself")
     return path, lines, hashlib.sha256(content).hexdigest()
 
 
-def _segment_header(base: str, name: str, frame_hz: float, record_id: str) -> Header:
-    path, lines, sha256 = _segment_lines(base, name, record_id)
-    header = single_header(path, lines, sha256, record_id)
+def _segment_header(base: str, name: str, number: int, frame_hz: float, record_id: str) -> Header:
+    path, lines, sha256 = _segment_lines(base, name, number, record_id)
+    try:
+        header = single_header(path, lines, sha256, record_id)
+    except RecordError as error:
+        raise RecordError(record_id, error.reason, f"segment {number}: {error.detail}") from None
     own_hz = header.fs_hz / header.samples_per_frame
     if not math.isclose(own_hz, frame_hz, rel_tol=1e-6):
-        raise RecordError(record_id, "bad_header", f"segment {name}: {own_hz:g} Hz for {frame_hz:g} Hz")
+        raise RecordError(record_id, "bad_header", f"segment {number}: {own_hz:g} Hz for {frame_hz:g} Hz")
     return header
 
 
 def _layout_segment(base: str, name: str, record_id: str) -> SignalLayout:
-    path, lines, _ = _segment_lines(base, name, record_id)
-    return wfdb_layout(path, lines, read_claims(lines, record_id), record_id)[0]
+    _, lines, _ = _segment_lines(base, name, 0, record_id)
+    return read_layout(lines, read_claims(lines, record_id), record_id)[0]

@@ -314,3 +314,30 @@ def test_a_lead_without_samples_has_no_power(real_mv_lt):
     assert not found.band_power_mv2_lb[4].any()
     assert (found.band_power_mv2_lb[5] > 0).all()
     np.testing.assert_array_equal(found.signal_mv_lt, x)
+
+
+@pytest.mark.parametrize("fs_hz", [249.999872, 250.00001, 249.9995, 499.9999, 99.99999, 360.0001])
+def test_a_rate_next_to_a_simple_one_costs_as_that_does(fs_hz):
+    from ecgstore.signals.conditioning import _frame, _ratio, slip_s
+
+    n, simple_hz = round(10 * fs_hz), round(fs_hz)
+    near, simple = (_frame(n, rate_hz, _ratio(n, rate_hz, 100), 4) for rate_hz in (fs_hz, simple_hz))
+    assert near.n_fft == simple.n_fft
+    assert n_resampled(n, fs_hz, 100) == 1000
+    assert abs(slip_s(n, fs_hz, 100)) < 1e-4
+
+
+@pytest.mark.parametrize("n_in", [1, 100, 2500, 39_000, 200_000, 1_000_000, 40_000_000])
+@pytest.mark.parametrize(
+    "fs_hz", [0.001, 0.37, 100.00001, 100.00025, 100.005, 249.999872, 257.3141, 500.00124, 999.99, 99_999.7, 1e5]
+)
+def test_a_transform_is_not_much_longer_than_its_record_whatever_the_rate(n_in, fs_hz):
+    from ecgstore.signals.conditioning import _frame, _ratio, slip_s, true_hz
+
+    ratio = _ratio(n_in, fs_hz, 100)
+    assert ratio > 0
+    assert _frame(n_in, fs_hz, ratio, 4).n_fft < 2 * n_in + 20 * fs_hz + 900_000
+    # What slips is the difference between the stated rate and the true one, over the whole record.
+    late_s = n_in / fs_hz * (1 - true_hz(n_in, fs_hz, 100) / 100)
+    assert slip_s(n_in, fs_hz, 100) == pytest.approx(late_s, rel=1e-3, abs=1e-9 + 1e-15 * n_in / fs_hz)
+    assert abs(late_s) < (0.01 if n_in <= 200_000 else 2.6e-6 * n_in / fs_hz)

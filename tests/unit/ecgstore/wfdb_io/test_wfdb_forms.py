@@ -181,7 +181,8 @@ def test_flac_gives_what_was_written(tmp_path, fmt):
     hea = tmp_path / "r.hea"
     text = hea.read_text()
     hea.write_text(text.replace("250 500", "250"))
-    assert reason_of(path) == "bad_header"
+    assert read_header(path, "r").n_samples == 500
+    assert_pieces_are_the_whole(path)
     hea.write_text(text.replace("250 500", "250 501"))
     assert reason_of(path) == "truncated"
 
@@ -447,12 +448,11 @@ def test_pieces_in_any_order_verify_the_whole_file(tmp_path, write_record):
         reader.read(0, 5001)
 
 
-@pytest.mark.parametrize("bend", [{"checksum": 1}, {"initial": 12345}])
-def test_pieces_are_verified_as_the_whole_is(tmp_path, write_record, bend):
-    path = write_record(tmp_path, **bend)
+def test_pieces_are_verified_as_the_whole_is(tmp_path, write_record):
+    path = write_record(tmp_path, checksum=1)
     reader = PieceReader(path, read_header(path, "r"), "r")
     reader.read(0, 5000)
-    with pytest.raises(RecordError, match="bad_checksum|bad_initial_value"):
+    with pytest.raises(RecordError, match="bad_checksum"):
         reader.finish()
 
 
@@ -527,5 +527,5 @@ def test_a_record_is_a_record_without_its_annotations(tmp_path, write_record):
     (tmp_path / "r1.atr").write_bytes(b"odd")
     beats, (warning,) = read_beats(path, "atr", "r")
     assert beats == ()
-    assert "r1.atr" in warning
+    assert warning == "no annotations: the .atr file: ValueError"
     assert read_beats(path, "../r1.atr", "r")[0] == ()

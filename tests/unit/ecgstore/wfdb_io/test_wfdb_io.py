@@ -75,7 +75,6 @@ def test_a_date_before_the_time_does_not_matter(tmp_path, write_record):
     ("bend", "reason"),
     [
         ({"checksum": 1}, "bad_checksum"),
-        ({"initial": 12345}, "bad_initial_value"),
         ({"n_samples": 5001}, "truncated"),
         ({"n_samples": 10**12}, "too_large"),
         ({"file_name": "../r1.dat"}, "unsafe_path"),
@@ -85,7 +84,10 @@ def test_a_date_before_the_time_does_not_matter(tmp_path, write_record):
         ({"fs": "nonsense"}, "bad_header"),
         ({"fs": "0"}, "bad_header"),
         ({"fs": "1e300"}, "bad_header"),
-        ({"n_samples": 0}, "no_samples"),
+        ({"fs": "1e9"}, "bad_header"),
+        ({"fs": "1e-300"}, "bad_header"),
+        ({"fs": "-500"}, "bad_header"),
+        ({"fs": "nan"}, "bad_header"),
     ],
 )
 def test_what_cannot_be_trusted_is_refused_with_its_reason(tmp_path, write_record, bend, reason):
