@@ -60,7 +60,7 @@ def describe_all(
     """:func:`describe` for whole records of one shape, in their order."""
     n, counts_lt = len(harmonised), quantised.counts_lt
     tallies = tally(counts_lt).split(n)
-    states = [final_states(one.states, its) for one, its in zip(harmonised, tallies, strict=True)]
+    states = [final_states(one, its, work) for one, its in zip(harmonised, tallies, strict=True)]
     judged = judge(harmonised, states, conditioned.band_power_mv2_lb, work)
     counts_rlt = counts_lt.reshape(n, len(work.leads), -1)
     signatures = quality.signatures(counts_rlt, store_hz(harmonised[0].record, work), work.leads)
@@ -91,12 +91,16 @@ def full(harmonised: Harmonised, work: Work) -> Full:
     return Full(*quality.full(harmonised.signal_mv_lt, work.leads, harmonised.record.header.fs_hz))
 
 
-def final_states(states: Sequence[LeadState], counted: Tally) -> tuple[LeadState, ...]:
-    """A lead that never changes is bad, however it came to be."""
-    return tuple(
+def final_states(read: Harmonised, counted: Tally, work: Work) -> tuple[LeadState, ...]:
+    """A lead that never changes is bad, however it came to be, and so is one that is derived from such a lead."""
+    states = [
         LeadState.BAD if flat and state is not LeadState.ABSENT else state
-        for state, flat in zip(states, counted.is_flat_l, strict=True)
-    )
+        for state, flat in zip(read.states, counted.is_flat_l, strict=True)
+    ]
+    bad = {lead for lead, state in zip(work.leads, states, strict=True) if state is LeadState.BAD}
+    if bad.isdisjoint(read.derived_from):
+        return tuple(states)
+    return tuple(LeadState.BAD if state is LeadState.DERIVED else state for state in states)
 
 
 def describe(read: Harmonised, judged: Quality, full: Full, stored: Stored, work: Work) -> Described | Rejection:
@@ -107,7 +111,7 @@ def describe(read: Harmonised, judged: Quality, full: Full, stored: Stored, work
     record, sums = read.record, stored.tally.sums
     if not any(sums.n):
         return Rejection(record.ref.record_id, "no_samples", "nothing was recorded in the wanted leads")
-    states = final_states(read.states, stored.tally)
+    states = final_states(read, stored.tally, work)
     n_present = sum(state is not LeadState.ABSENT for state in states)
     beats, beat_warnings = _beats(record, work)
     native, noisy = read.native, stored.noisy

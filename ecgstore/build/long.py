@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from ecgstore.build.pipeline import Harmonised, Recording, store_hz
 from ecgstore.build.plan import Planned, Work
 from ecgstore.build.sums import Tally, tally
 from ecgstore.record import Rejection
-from ecgstore.signals import conditioning, quality, stretches
+from ecgstore.signals import conditioning, leads, quality, stretches
 from ecgstore.signals.stretches import Stretch
 from ecgstore.storage import layout
 from ecgstore.wfdb_io.pieces import PieceReader
@@ -94,7 +95,7 @@ class LongRecord:
         read, judged_one_by_one, full = self._source.finish()
         if self._tally is None:
             raise RuntimeError("a long record is described before it was read")
-        states = describe.final_states(read.states, self._tally)
+        states = describe.final_states(read, self._tally, self._work)
         judged = stretches.combine(judged_one_by_one, states, self._work.leads)
         stored = Stored(self._tally, self._n_clipped, self._crc32, self._signature)
         return describe.describe(read, judged, full, stored, self._work)
@@ -109,6 +110,8 @@ class _Source:
         self._least = round(LEAST_JUDGED_S * record.header.fs_hz)
         self._stretches: list[Stretch] = []
         self._n_judged = 0
+        #: Signals that never change, in the whole of the record.
+        self._dead: frozenset[int] | None = None
         #: The first piece without its samples, and what is told by it alone.
         self._first: Harmonised | None = None
         self._full = Full()
@@ -116,7 +119,9 @@ class _Source:
     def read(self, start: int, stop: int) -> npt.NDArray[np.float32]:
         """Samples ``start`` to ``stop`` - 1 as float32 (leads, samples) in mV; pieces may overlap."""
         signal_mv_lt = self._reader.read(start, stop)
-        piece = pipeline.harmonise(Recording(self._record, RawSignal(signal_mv_lt, 0)), self._work)
+        if self._dead is None:
+            self._dead = self._find_dead(signal_mv_lt)
+        piece = pipeline.harmonise(Recording(self._record, RawSignal(signal_mv_lt, 0)), self._work, self._dead)
         if self._first is None:
             self._first = replace(piece, signal_mv_lt=piece.signal_mv_lt[:, :0].copy())
             self._full = describe.full(piece, self._work)
@@ -124,6 +129,22 @@ class _Source:
         rest = self._record.header.n_samples - stop
         self._judge(piece, start, stop if rest == 0 or rest >= self._least else stop - self._least)
         return piece.signal_mv_lt
+
+    def _find_dead(self, signal_mv_lt: npt.NDArray[np.float32]) -> frozenset[int]:
+        """The limb leads that are dead in all of the record, which begins with this piece; most are alive in it."""
+        header, work = self._record.header, self._work
+        found = leads.arrange(header.lead_names, work.leads, work.recipe.extra_leads, self._record.ref.record_id)
+        lowest_mv, highest_mv = dict.fromkeys(found.sources, math.inf), dict.fromkeys(found.sources, -math.inf)
+        stop, step = signal_mv_lt.shape[1], max(1, LONG_VALUES // _n_rows(self._record, work))
+        while True:
+            for row in lowest_mv:
+                lowest_mv[row] = min(lowest_mv[row], float(np.fmin.reduce(signal_mv_lt[row], initial=math.inf)))
+                highest_mv[row] = max(highest_mv[row], float(np.fmax.reduce(signal_mv_lt[row], initial=-math.inf)))
+            dead = frozenset(row for row in lowest_mv if highest_mv[row] - lowest_mv[row] < leads.LEAST_SPAN_MV)
+            if not dead or stop >= header.n_samples:
+                return dead
+            start, stop = stop, min(header.n_samples, stop + step)
+            signal_mv_lt = self._reader.read(start, stop)
 
     def _judge(self, piece: Harmonised, start: int, stop: int) -> None:
         """Judge what lies behind the samples that were judged before; pieces overlap by their halo."""

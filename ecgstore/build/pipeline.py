@@ -8,7 +8,7 @@ counts is how many calls there are, not how long they take. A long record takes 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -49,6 +49,8 @@ class Harmonised:
     source_crc32: int
     warnings: tuple[str, ...]
     native: NativeCounts | None = None
+    #: The two leads that the derived ones were made of, if any were.
+    derived_from: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,8 +125,11 @@ def harmonise_all(read: Iterable[Recording | Rejection], work: Work) -> tuple[li
     return done, rejected
 
 
-def harmonise(recording: Recording, work: Work) -> Harmonised:
-    """Leads by name, in the store's order. Raises RecordError: unknown_lead, duplicate_lead, no_leads."""
+def harmonise(recording: Recording, work: Work, dead: Set[int] | None = None) -> Harmonised:
+    """Leads by name, in the store's order. ``dead`` are the signals that never change: of a piece the whole tells.
+
+    Raises RecordError: unknown_lead, duplicate_lead, no_leads.
+    """
     record, samples = recording.record, recording.samples
     factor = record.ref.mv_factor
     corrected = () if factor == 1.0 else (f"millivolts multiplied by {factor:g}, as the source's settings say",)
@@ -136,19 +141,25 @@ def harmonise(recording: Recording, work: Work) -> Harmonised:
         record_id=record.ref.record_id,
         wanted=work.leads,
         extra=work.recipe.extra_leads,
+        dead=dead,
     )
     warnings = (*samples.warnings, *found.warnings, *corrected)
-    return Harmonised(record, found.signal_mv_lt, found.states, samples.source_crc32, warnings)
+    states, crc32 = found.states, samples.source_crc32
+    return Harmonised(record, found.signal_mv_lt, states, crc32, warnings, derived_from=found.derived_from)
 
 
 def _harmonise_native(record: Planned, native: NativeCounts, corrected: tuple[str, ...], work: Work) -> Harmonised:
-    places = leads.places_of(record.header.lead_names, work.leads, work.recipe.extra_leads, record.ref.record_id)
+    found = leads.arrange(record.header.lead_names, work.leads, work.recipe.extra_leads, record.ref.record_id)
+    places = [found.places.get(lead, (-1, 1)) for lead in work.leads]
     # A signal that no millivolts can be made from is as good as not there.
     places = [(row if row >= 0 and native.gain_per_mv_l[row] > 0 else -1, sign) for row, sign in places]
+    if all(row < 0 for row, _ in places):
+        raise RecordError(record.ref.record_id, "no_leads", "a raw store derives no lead, and none wanted was recorded")
+    warnings = (*native.warnings, *found.warnings, *corrected)
     ordered = _in_order(native, places, record.ref.mv_factor)
     states = tuple(LeadState.ABSENT if row < 0 else LeadState.MEASURED for row, _ in places)
     signal_mv_lt = layout.adc_to_mv(ordered.counts_lt, ordered.gain_per_mv_l, ordered.baseline_l)
-    return Harmonised(record, signal_mv_lt, states, native.source_crc32, (*native.warnings, *corrected), ordered)
+    return Harmonised(record, signal_mv_lt, states, native.source_crc32, warnings, ordered)
 
 
 def _in_order(native: NativeCounts, places: Sequence[tuple[int, int]], mv_factor: float) -> NativeCounts:

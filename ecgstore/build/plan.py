@@ -22,7 +22,8 @@ from ecgstore.record import LEADS_12, Listing, RecordRef, Rejection
 from ecgstore.settings import Settings
 from ecgstore.signals import conditioning
 from ecgstore.signals.conditioning import Filter
-from ecgstore.signals.leads import MODIFIED_LEADS, OTHER_LEADS, ExtraLeads, canonical, used_rows
+from ecgstore.signals.leads import ExtraLeads, arrange
+from ecgstore.signals.names import MODIFIED_LEADS, OTHER_LEADS, stored_names
 from ecgstore.signals.noise import NoiseSettings
 from ecgstore.storage import layout
 from ecgstore.wfdb_io.annotations import annotation_crc32
@@ -161,8 +162,8 @@ def scan(
 ) -> Scanned | Rejection:
     """Tell from its header whether a record can be used; one that can't is said with its reason."""
     try:
-        rows = used_rows(header.lead_names, _wanted(header, recipe), recipe.extra_leads, ref.record_id)
-        refuse_unusable(header, rows, ref.record_id)
+        found = arrange(header.lead_names, _wanted(header, recipe), recipe.extra_leads, ref.record_id)
+        refuse_unusable(header, found.used, ref.record_id)
     except RecordError as error:
         return Rejection(error.record_id, error.reason, error.detail)
     return Scanned(ref if describe is None else describe(ref, comments, gains(header)), header)
@@ -172,8 +173,8 @@ def _wanted(header: Header, recipe: Recipe) -> tuple[str, ...]:
     """The recipe's leads and, where others are kept, every other voltage of this record."""
     if recipe.extra_leads != "keep":
         return recipe.leads
-    usable = voltages(header)
-    own = (canonical(name) for name, is_usable in zip(header.lead_names, usable, strict=True) if is_usable)
+    names = zip(stored_names(header.lead_names), voltages(header), strict=True)
+    own = (name for name, is_voltage in names if is_voltage)
     return (*recipe.leads, *(lead for lead in own if lead not in recipe.leads))
 
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from ecgstore.errors import EcgError, need
 from ecgstore.record import LEADS_12, LeadState
+from ecgstore.signals.leads import LIMB_LEADS
 from ecgstore.storage.layout import MEASURES, NOT_RECORDED
 
 #: Bands in which the power before filtering is wanted, low end included, high end not; 0 Hz itself never counts.
@@ -92,9 +93,6 @@ _CHEST_SWAPS = (
     ("V1 to V6 in reverse order?", (5, 4, 3, 2, 1, 0)),
 )
 _SWAPS = tuple(name for name, _ in (*_LIMB_SWAPS, *_CHEST_SWAPS))
-
-# Einthoven and Goldberger: a lead as the sum of I and II, by their weights.
-_SUMS = {"III": (-1.0, 1.0), "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0)}
 
 #: The signature looks at the first 10 s of these leads, in means over 40 ms, which pass neither 50 nor 25 Hz.
 SIGNED_LEADS = ("I", "II", "V2", "V5")
@@ -388,10 +386,10 @@ def _limb_leads(
     """Sums that don't hold, and a limb lead without voltage (Einthoven, Goldberger)."""
     found: list[tuple[int, str]] = []
     i, ii = place["I"], place["II"]
-    sums = [lead for lead in _SUMS if lead in place]
+    sums = [lead for lead in LIMB_LEADS if lead in place and lead not in ("I", "II")]
     weights_s1l = np.zeros((len(sums), 1, gram_rll.shape[1]))
     for s, lead in enumerate(sums):
-        weights_s1l[s, 0, [i, ii, place[lead]]] = *_SUMS[lead], -1.0
+        weights_s1l[s, 0, [i, ii, place[lead]]] = *LIMB_LEADS[lead], -1.0
     residual_rs = _traces(gram_rll, weights_s1l) if sums else np.zeros((len(gram_rll), 0))
     # The second bound is what float32 leaves of large leads.
     bound_r = np.maximum(RESIDUAL_MV**2, 1e-3 * (gram_rll[:, i, i] + gram_rll[:, ii, ii]))

@@ -137,3 +137,15 @@ def test_limb_leads_of_a_long_record_are_suspected_as_those_of_a_short_one(tmp_p
     assert pieces.column("suspects").tolist() == ["" if flat else "limb leads don't add up: III"]
     np.testing.assert_allclose(pieces.column("einthoven_mv"), whole.column("einthoven_mv"), rtol=0.005)
     assert np.isnan(pieces.column("einthoven_mv")).tolist() == [flat]
+
+
+def test_limb_leads_of_a_long_record_are_derived_from_those_that_live(tmp_path, write_record, monkeypatch):
+    """I is dead throughout, II only at first: the whole record tells, not its first piece."""
+    trace = (300 * np.random.default_rng(8).standard_normal((100_000, 3))).astype("<i2")
+    trace[:, 0], trace[:60_000, 1] = 12, 5
+    write_record(tmp_path / "src", "r", trace, ("I", "II", "III"), fs="250")
+    whole, pieces = both_ways(tmp_path / "src", tmp_path, monkeypatch)
+    assert whole.column("lead_states").tolist() == pieces.column("lead_states").tolist() == ["bmmdddaaaaaa"]
+    one, other = whole.read("r").signal_mv_lt[:6], pieces.read("r").signal_mv_lt[:6]
+    assert np.abs(one - other).max() < 0.00201
+    np.testing.assert_allclose(one[5], one[1] / 2 + one[2] / 2, atol=0.002)
