@@ -31,7 +31,9 @@ class Stored:
     """What the counts of a whole record tell: the samples as they stand in the store."""
 
     tally: Tally
+    #: Values that were clipped in all; and, per lead, those of the recording, noise apart.
     n_clipped: int
+    n_clipped_l: npt.NDArray[np.int64]
     crc32: int
     signature: int
     noisy: Noisy | None = None
@@ -68,7 +70,8 @@ def describe_all(
     for i, one in enumerate(harmonised):
         crc32 = layout.crc32_of_counts(counts_rlt[i], work.shard_samples)
         noisy = conditioned.noisy[i] if conditioned.noisy else None
-        stored = Stored(tallies[i], quantised.n_clipped_r[i], crc32, signatures[i], noisy)
+        n_clipped_l = quantised.n_clipped_l[i * len(work.leads) : (i + 1) * len(work.leads)]
+        stored = Stored(tallies[i], quantised.n_clipped_r[i], n_clipped_l, crc32, signatures[i], noisy)
         described.append(describe(one, judged[i], full(one, work), stored, work))
     return described
 
@@ -112,6 +115,7 @@ def describe(read: Harmonised, judged: Quality, full: Full, stored: Stored, work
     if not any(sums.n):
         return Rejection(record.ref.record_id, "no_samples", "nothing was recorded in the wanted leads")
     states = final_states(read, stored.tally, work)
+    judged = quality.with_clipped(judged, stored.n_clipped_l / record.n_samples)
     n_present = sum(state is not LeadState.ABSENT for state in states)
     beats, beat_warnings = _beats(record, work)
     native, noisy = read.native, stored.noisy
@@ -130,7 +134,7 @@ def describe(read: Harmonised, judged: Quality, full: Full, stored: Stored, work
         "snr_db": None if noisy is None else noisy.snr_db,
         "source_crc32": read.source_crc32,
         "crc32": stored.crc32,
-        "warnings": "; ".join([*read.warnings, *beat_warnings, *_clipped(stored.n_clipped)]),
+        "warnings": "; ".join([*read.warnings, *beat_warnings, *_clipped(stored, work)]),
         "leads.gain_per_mv": None if native is None else native.gain_per_mv_l.tolist(),
         "leads.baseline": None if native is None else native.baseline_l.tolist(),
         "beats.sample": [sample for sample, _ in beats],
@@ -139,9 +143,15 @@ def describe(read: Harmonised, judged: Quality, full: Full, stored: Stored, work
     return Described(row, judged, sums, fold_name(record.ref.fold))
 
 
-def _clipped(n_clipped: int) -> tuple[str, ...]:
+def _clipped(stored: Stored, work: Work) -> tuple[str, ...]:
+    if not stored.n_clipped:
+        return ()
     limit_mv = layout.MAX_COUNT / layout.COUNTS_PER_MV
-    return (f"{n_clipped} samples beyond ±{limit_mv} mV were clipped",) if n_clipped else ()
+    warning = f"{stored.n_clipped} samples beyond ±{limit_mv} mV were clipped"
+    leads = [lead for lead, n in zip(work.leads, stored.n_clipped_l.tolist(), strict=True) if n]
+    if leads:
+        warning += f" in {', '.join(leads)}: a high-pass filter or --profile raw keeps their waveform"
+    return (warning,)
 
 
 def _beats(record: Planned, work: Work) -> tuple[list[tuple[int, str]], tuple[str, ...]]:

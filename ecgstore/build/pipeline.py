@@ -22,6 +22,7 @@ from ecgstore.signals import conditioning, leads, noise, quality
 from ecgstore.signals.noise import Noisy
 from ecgstore.signals.recorded_noise import load_bank
 from ecgstore.storage import layout
+from ecgstore.wfdb_io.header import own_rates_hz
 from ecgstore.wfdb_io.samples import NativeCounts, RawSignal, read_native_counts, read_signals
 
 V = TypeVar("V")
@@ -66,10 +67,14 @@ class Conditioned:
 
 
 class Quantised(NamedTuple):
-    """Counts as they are stored, int16 (leads of all records, samples), and how many of each record were clipped."""
+    """Counts as they are stored, int16 (leads of all records, samples), and how many of each record were clipped.
+
+    ``n_clipped_l`` are those of each lead that the recording itself has beyond the range, without what noise adds.
+    """
 
     counts_lt: npt.NDArray[np.int16]
     n_clipped_r: tuple[int, ...]
+    n_clipped_l: npt.NDArray[np.int64]
 
 
 def is_raw(work: Work) -> bool:
@@ -143,9 +148,21 @@ def harmonise(recording: Recording, work: Work, dead: Set[int] | None = None) ->
         extra=work.recipe.extra_leads,
         dead=dead,
     )
-    warnings = (*samples.warnings, *found.warnings, *corrected)
+    warnings = (*samples.warnings, *found.warnings, *_held(record, work), *corrected)
     states, crc32 = found.states, samples.source_crc32
     return Harmonised(record, found.signal_mv_lt, states, crc32, warnings, derived_from=found.derived_from)
+
+
+def _held(record: Planned, work: Work) -> tuple[str, ...]:
+    """Says which leads were recorded at a lower rate than the record's, so that each of their values is repeated."""
+    header = record.header
+    if header.samples_per_frame == 1:
+        return ()
+    found = leads.arrange(header.lead_names, work.leads, work.recipe.extra_leads, record.ref.record_id)
+    rates_hz = own_rates_hz(header)
+    slow = {lead: rates_hz[row] for lead, (row, _) in found.places.items() if row in found.used}
+    slow = {lead: rate_hz for lead, rate_hz in slow.items() if rate_hz < header.fs_hz}
+    return tuple(f"held, because recorded at {rate_hz:g} Hz: {lead}" for lead, rate_hz in slow.items())
 
 
 def _harmonise_native(record: Planned, native: NativeCounts, corrected: tuple[str, ...], work: Work) -> Harmonised:
@@ -153,8 +170,6 @@ def _harmonise_native(record: Planned, native: NativeCounts, corrected: tuple[st
     places = [found.places.get(lead, (-1, 1)) for lead in work.leads]
     # A signal that no millivolts can be made from is as good as not there.
     places = [(row if row >= 0 and native.gain_per_mv_l[row] > 0 else -1, sign) for row, sign in places]
-    if all(row < 0 for row, _ in places):
-        raise RecordError(record.ref.record_id, "no_leads", "a raw store derives no lead, and none wanted was recorded")
     warnings = (*native.warnings, *found.warnings, *corrected)
     ordered = _in_order(native, places, record.ref.mv_factor)
     states = tuple(LeadState.ABSENT if row < 0 else LeadState.MEASURED for row, _ in places)
@@ -214,9 +229,11 @@ def quantise(harmonised: Sequence[Harmonised], conditioned: Conditioned) -> Quan
     n = len(harmonised)
     native = [one.native.counts_lt for one in harmonised if one.native is not None]
     if native:
-        return Quantised(np.concatenate(native), (0,) * n)
+        counts_lt = np.concatenate(native)
+        return Quantised(counts_lt, (0,) * n, np.zeros(len(counts_lt), dtype=np.int64))
     counts_lt, n_clipped_l = layout.mv_to_counts(conditioned.signal_mv_lt)
     if conditioned.noisy:
         # What noise lifted out of the range was clipped when it was added.
-        return Quantised(counts_lt, tuple(one.n_clipped for one in conditioned.noisy))
-    return Quantised(counts_lt, tuple(n_clipped_l.reshape(n, -1).sum(axis=1).tolist()))
+        n_clipped_l = np.concatenate([np.array(one.n_clipped_l, dtype=np.int64) for one in conditioned.noisy])
+        return Quantised(counts_lt, tuple(one.n_clipped for one in conditioned.noisy), n_clipped_l)
+    return Quantised(counts_lt, tuple(n_clipped_l.reshape(n, -1).sum(axis=1).tolist()), n_clipped_l)

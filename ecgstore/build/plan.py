@@ -22,12 +22,12 @@ from ecgstore.record import LEADS_12, Listing, RecordRef, Rejection
 from ecgstore.settings import Settings
 from ecgstore.signals import conditioning
 from ecgstore.signals.conditioning import Filter
-from ecgstore.signals.leads import ExtraLeads, arrange
+from ecgstore.signals.leads import Arranged, ExtraLeads, arrange
 from ecgstore.signals.names import MODIFIED_LEADS, OTHER_LEADS, stored_names
 from ecgstore.signals.noise import NoiseSettings
 from ecgstore.storage import layout
 from ecgstore.wfdb_io.annotations import annotation_crc32
-from ecgstore.wfdb_io.header import Header
+from ecgstore.wfdb_io.header import Header, own_rates_hz
 from ecgstore.wfdb_io.scale import gains, refuse_unusable, voltages
 
 #: More leads than this in one store mean that the names of its signals are not names of leads.
@@ -163,10 +163,26 @@ def scan(
     """Tell from its header whether a record can be used; one that can't is said with its reason."""
     try:
         found = arrange(header.lead_names, _wanted(header, recipe), recipe.extra_leads, ref.record_id)
+        if recipe.encoding == "adc":
+            _refuse_unkeepable(header, found, recipe, ref.record_id)
         refuse_unusable(header, found.used, ref.record_id)
     except RecordError as error:
         return Rejection(error.record_id, error.reason, error.detail)
     return Scanned(ref if describe is None else describe(ref, comments, gains(header)), header)
+
+
+def _refuse_unkeepable(header: Header, found: Arranged, recipe: Recipe, record_id: str) -> None:
+    """Refuse what a raw store can't keep as it was recorded. Raises RecordError: no_leads, mixed_rates."""
+    rows = [found.places[lead][0] for lead in _wanted(header, recipe) if lead in found.places]
+    if not rows:
+        raise RecordError(record_id, "no_leads", "a raw store derives no lead, and none wanted was recorded")
+    rates_hz = own_rates_hz(header)
+    slow = [row for row in rows if rates_hz[row] < header.fs_hz]
+    if slow:
+        detail = (
+            f"signal {slow[0]} at {rates_hz[slow[0]]:g} Hz, the record at {header.fs_hz:g} Hz; another profile takes it"
+        )
+        raise RecordError(record_id, "mixed_rates", detail)
 
 
 def _wanted(header: Header, recipe: Recipe) -> tuple[str, ...]:

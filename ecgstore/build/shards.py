@@ -74,10 +74,16 @@ def _write_records(root: Path, task: Task, work: Work) -> Done:
 
 def _batches(records: Sequence[Planned], work: Work) -> Iterator[list[Planned]]:
     """Neighbours of one shape, up to BATCH together; a long record goes alone."""
-    for _, group in itertools.groupby(records, key=lambda record: (record.header.n_samples, record.header.fs_hz)):
+    for _, group in itertools.groupby(records, key=lambda record: _shape(record, work)):
         alike = list(group)
         size = max(1, min(BATCH, BATCH_SAMPLES // max(1, alike[0].header.n_samples)))
+        # A record of few samples is long, too, if it has hundreds of signals.
+        size = 1 if long.is_long(alike[0], work) else size
         yield from (alike[i : i + size] for i in range(0, len(alike), size))
+
+
+def _shape(record: Planned, work: Work) -> tuple[int, float, bool]:
+    return record.header.n_samples, record.header.fs_hz, long.is_long(record, work)
 
 
 def _fill(

@@ -166,6 +166,17 @@ def judge(
     return [Quality(measured_mrl[:, r], worst_mr[:, r], einthoven_mv[r], suspects[r]) for r in range(n_records)]
 
 
+def with_clipped(judged: Quality, stored_clipped_l: npt.NDArray[np.float64]) -> Quality:
+    """``judged`` with the share of each lead's samples that a store's range cuts off, where that is more."""
+    if not stored_clipped_l.any():
+        return judged
+    row = MEASURES.index("clipped_fraction")
+    measured_ml, worst_m = judged.measured_ml.copy(), judged.worst_m.copy()
+    measured_ml[row] = np.maximum(measured_ml[row], rounded(stored_clipped_l))
+    worst_m[row] = np.fmax.reduce(measured_ml[row])
+    return judged._replace(measured_ml=measured_ml, worst_m=worst_m)
+
+
 class _Seen(NamedTuple):
     """What one look at every sample gives; ``grid_lg`` holds every ``step``-th sample, about 100 a second."""
 
