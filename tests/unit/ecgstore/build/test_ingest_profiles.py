@@ -150,6 +150,41 @@ def test_a_raw_store_says_what_it_left_out_and_turned(tmp_path, write_record):
     assert "".join(record.lead_states) == "amamaaaaaaaa"
 
 
+def write_two_rates(folder, name, slow="V5", unit="mV"):
+    """II at 500 Hz, and beside it a signal at 125 Hz, in frames of 5 samples."""
+    frames_tl = np.random.default_rng(11).integers(-400, 400, (1000, 5)).astype("<i2")
+    folder.mkdir(exist_ok=True)
+    frames_tl.tofile(folder / f"{name}.dat")
+    lines = (f"{name} 2 125 1000", f"{name}.dat 16x4 200(0)/mV 16 0", f"{name}.dat 16 200(0)/{unit} 16 0")
+    ii, other = (" ".join([line, "0 {} 0 {}"]) for line in lines[1:])
+    sums = [int(part.sum()) % 65536 for part in (frames_tl[:, :4], frames_tl[:, 4])]
+    text = "\n".join([lines[0], ii.format(sums[0], "II"), other.format(sums[1], slow)])
+    (folder / f"{name}.hea").write_text(text.replace(f"16 0 0 {sums[0]}", f"16 0 {frames_tl[0, 0]} {sums[0]}") + "\n")
+    head = (folder / f"{name}.hea").read_text()
+    (folder / f"{name}.hea").write_text(head.replace(f"16 0 0 {sums[1]}", f"16 0 {frames_tl[0, 4]} {sums[1]}"))
+    return frames_tl
+
+
+def test_a_raw_store_takes_no_leads_of_different_rates(tmp_path, write_record):
+    frames_tl = write_two_rates(tmp_path / "src", "mixed")
+    write_two_rates(tmp_path / "src", "spare", slow="RESP")
+    raw = IngestSettings(profile="raw", extra_leads="drop")
+    ingest_folder(tmp_path / "src", tmp_path / "raw.ecg", raw)
+    store = ecgstore.open_store(tmp_path / "raw.ecg")
+    assert store.rejected.to_pylist() == [
+        {
+            "record_id": "mixed",
+            "reason": "mixed_rates",
+            "detail": "signal 1 at 125 Hz, the record at 500 Hz; another profile takes it",
+        }
+    ]
+    np.testing.assert_array_equal(store.read_shard(0).counts_lt[1, :4000], frames_tl[:, :4].reshape(-1))
+    ingest_folder(tmp_path / "src", tmp_path / "own.ecg", IngestSettings(filters=(), fs_hz=None, extra_leads="drop"))
+    other = ecgstore.open_store(tmp_path / "own.ecg")
+    assert other.read("mixed").warnings == ("held, because recorded at 125 Hz: V5",)
+    assert other.read("spare").warnings == ("left out: RESP",)
+
+
 def test_a_raw_record_whose_leads_could_only_be_derived_is_left_out(tmp_path, write_record):
     write_record(tmp_path / "src", "r", leads=("I", "II"))
     write_record(tmp_path / "src", "s", leads=("I", "II", "V1"))
