@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ecgstore.build.pipeline import Conditioned, Harmonised, Quantised, store_hz
+from ecgstore.build.pipeline import Conditioned, Harmonised, Quantised, steps_mv, store_hz
 from ecgstore.build.plan import Planned, Work
 from ecgstore.build.sums import Sums, Tally, by_fold, fold_name, tally
 from ecgstore.record import LeadState, Rejection
@@ -84,7 +84,8 @@ def judge(
 ) -> list[Quality]:
     """The quality of records, or of pieces of them, of one shape."""
     signals_mv_lt = [one.signal_mv_lt for one in harmonised]
-    return quality.judge(signals_mv_lt, states, harmonised[0].record.header.fs_hz, band_power_mv2_lb, work.leads)
+    fs_hz, steps_mv_rl = harmonised[0].record.header.fs_hz, [steps_mv(one.record, work) for one in harmonised]
+    return quality.judge(signals_mv_lt, states, fs_hz, band_power_mv2_lb, work.leads, steps_mv_rl)
 
 
 def full(harmonised: Harmonised, work: Work) -> Full:

@@ -8,6 +8,7 @@ counts is how many calls there are, not how long they take. A long record takes 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
@@ -24,6 +25,7 @@ from ecgstore.signals.recorded_noise import load_bank
 from ecgstore.storage import layout
 from ecgstore.wfdb_io.header import own_rates_hz
 from ecgstore.wfdb_io.samples import NativeCounts, RawSignal, read_native_counts, read_signals
+from ecgstore.wfdb_io.scale import gains
 
 V = TypeVar("V")
 
@@ -151,6 +153,15 @@ def harmonise(recording: Recording, work: Work, dead: Set[int] | None = None) ->
     warnings = (*samples.warnings, *found.warnings, *_held(record, work), *corrected)
     states, crc32 = found.states, samples.source_crc32
     return Harmonised(record, found.signal_mv_lt, states, crc32, warnings, derived_from=found.derived_from)
+
+
+def steps_mv(record: Planned, work: Work) -> list[float]:
+    """The converter's steps in mV, one per lead of the store; NaN where there is none, or none that is known."""
+    header = record.header
+    found = leads.arrange(header.lead_names, work.leads, work.recipe.extra_leads, record.ref.record_id)
+    gain_per_mv = gains(header)
+    rows = [found.places.get(lead, (-1, 1))[0] for lead in work.leads]
+    return [record.ref.mv_factor / gain_per_mv[row] if row >= 0 else math.nan for row in rows]
 
 
 def _held(record: Planned, work: Work) -> tuple[str, ...]:
