@@ -116,6 +116,7 @@ REASONS: dict[str, str] = {
     "no_samples": "the record has no samples, or none that was recorded",
     "duplicate_id": "the record id stands in the source more than once",
     "unsafe_path": "a signal file outside the source folder",
+    "mixed_rates": "leads of different rates, which a raw store can't keep in one record",
     "not_16_bit": "the samples need more than 16 bits, which a raw store doesn't have",
     "bad_source_checksum": "a file is not the one that the source's own list of checksums states",
 }

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ecgstore.build.pipeline import Conditioned, Harmonised, Quantised, store_hz
+from ecgstore.build.pipeline import Conditioned, Harmonised, Quantised, steps_mv, store_hz
 from ecgstore.build.plan import Planned, Work
 from ecgstore.build.sums import Sums, Tally, by_fold, fold_name, tally
 from ecgstore.record import Beat, LeadState, Rejection
@@ -34,7 +34,9 @@ class Stored:
     """What the counts of a whole record tell: the samples as they stand in the store."""
 
     tally: Tally
+    #: Values that were clipped in all; and, per lead, those of the recording, noise apart.
     n_clipped: int
+    n_clipped_l: npt.NDArray[np.int64]
     crc32: int
     signature: int
     noisy: Noisy | None = None
@@ -63,7 +65,7 @@ def describe_all(
     """:func:`describe` for whole records of one shape, in their order."""
     n, counts_lt = len(harmonised), quantised.counts_lt
     tallies = tally(counts_lt).split(n)
-    states = [final_states(one.states, its) for one, its in zip(harmonised, tallies, strict=True)]
+    states = [final_states(one, its, work) for one, its in zip(harmonised, tallies, strict=True)]
     judged = judge(harmonised, states, conditioned.band_power_mv2_lb, work)
     counts_rlt = counts_lt.reshape(n, len(work.leads), -1)
     signatures = quality.signatures(counts_rlt, store_hz(harmonised[0].record, work), work.leads)
@@ -71,7 +73,8 @@ def describe_all(
     for i, one in enumerate(harmonised):
         crc32 = layout.crc32_of_counts(counts_rlt[i], work.shard_samples)
         noisy = conditioned.noisy[i] if conditioned.noisy else None
-        stored = Stored(tallies[i], quantised.n_clipped_r[i], crc32, signatures[i], noisy)
+        n_clipped_l = quantised.n_clipped_l[i * len(work.leads) : (i + 1) * len(work.leads)]
+        stored = Stored(tallies[i], quantised.n_clipped_r[i], n_clipped_l, crc32, signatures[i], noisy)
         described.append(describe(one, judged[i], full(one, work), stored, work))
     return described
 
@@ -84,7 +87,8 @@ def judge(
 ) -> list[Quality]:
     """The quality of records, or of pieces of them, of one shape."""
     signals_mv_lt = [one.signal_mv_lt for one in harmonised]
-    return quality.judge(signals_mv_lt, states, harmonised[0].record.header.fs_hz, band_power_mv2_lb, work.leads)
+    fs_hz, steps_mv_rl = harmonised[0].record.header.fs_hz, [steps_mv(one.record, work) for one in harmonised]
+    return quality.judge(signals_mv_lt, states, fs_hz, band_power_mv2_lb, work.leads, steps_mv_rl)
 
 
 def full(harmonised: Harmonised, work: Work) -> Full:
@@ -94,12 +98,16 @@ def full(harmonised: Harmonised, work: Work) -> Full:
     return Full(*quality.full(harmonised.signal_mv_lt, work.leads, harmonised.record.header.fs_hz))
 
 
-def final_states(states: Sequence[LeadState], counted: Tally) -> tuple[LeadState, ...]:
-    """A lead that never changes is bad, however it came to be."""
-    return tuple(
+def final_states(read: Harmonised, counted: Tally, work: Work) -> tuple[LeadState, ...]:
+    """A lead that never changes is bad, however it came to be, and so is one that is derived from such a lead."""
+    states = [
         LeadState.BAD if flat and state is not LeadState.ABSENT else state
-        for state, flat in zip(states, counted.is_flat_l, strict=True)
-    )
+        for state, flat in zip(read.states, counted.is_flat_l, strict=True)
+    ]
+    bad = {lead for lead, state in zip(work.leads, states, strict=True) if state is LeadState.BAD}
+    if bad.isdisjoint(read.derived_from):
+        return tuple(states)
+    return tuple(LeadState.BAD if state is LeadState.DERIVED else state for state in states)
 
 
 def describe(read: Harmonised, judged: Quality, full: Full, stored: Stored, work: Work) -> Described | Rejection:
@@ -110,7 +118,8 @@ def describe(read: Harmonised, judged: Quality, full: Full, stored: Stored, work
     record, sums = read.record, stored.tally.sums
     if not any(sums.n):
         return Rejection(record.ref.record_id, "no_samples", "nothing was recorded in the wanted leads")
-    states = final_states(read.states, stored.tally)
+    states = final_states(read, stored.tally, work)
+    judged = quality.with_clipped(judged, stored.n_clipped_l / record.n_samples)
     n_present = sum(state is not LeadState.ABSENT for state in states)
     beats, beat_warnings = _beats(record, work)
     native, noisy = read.native, stored.noisy
@@ -129,7 +138,7 @@ def describe(read: Harmonised, judged: Quality, full: Full, stored: Stored, work
         "snr_db": None if noisy is None else noisy.snr_db,
         "source_crc32": read.source_crc32,
         "crc32": stored.crc32,
-        "warnings": "; ".join([*read.warnings, *beat_warnings, *_clipped(stored.n_clipped)]),
+        "warnings": "; ".join([*read.warnings, *beat_warnings, *_clipped(stored, work)]),
         "leads.gain_per_mv": None if native is None else native.gain_per_mv_l.tolist(),
         "leads.baseline": None if native is None else native.baseline_l.tolist(),
         "beats.sample": [sample for sample, _ in beats],
@@ -139,9 +148,15 @@ def describe(read: Harmonised, judged: Quality, full: Full, stored: Stored, work
     return Described(row, judged, sums, fold_name(record.ref.fold))
 
 
-def _clipped(n_clipped: int) -> tuple[str, ...]:
+def _clipped(stored: Stored, work: Work) -> tuple[str, ...]:
+    if not stored.n_clipped:
+        return ()
     limit_mv = layout.MAX_COUNT / layout.COUNTS_PER_MV
-    return (f"{n_clipped} samples beyond ±{limit_mv} mV were clipped",) if n_clipped else ()
+    warning = f"{stored.n_clipped} samples beyond ±{limit_mv} mV were clipped"
+    leads = [lead for lead, n in zip(work.leads, stored.n_clipped_l.tolist(), strict=True) if n]
+    if leads:
+        warning += f" in {', '.join(leads)}: a high-pass filter or --profile raw keeps their waveform"
+    return (warning,)
 
 
 def _beats(record: Planned, work: Work) -> tuple[list[tuple[int, Beat]], tuple[str, ...]]:

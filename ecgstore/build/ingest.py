@@ -13,6 +13,7 @@ from typing import Any
 
 from ecgstore.build import building, schedule, shards
 from ecgstore.build.construct import Job, Outcome, Progress, Wish, construct, seal_parts
+from ecgstore.build.notes import notes
 from ecgstore.build.plan import Occupied, Plan, task_sha256
 from ecgstore.build.planning import count_reasons, plan
 from ecgstore.build.schedule import Workers
@@ -41,7 +42,7 @@ class IngestReport:
     warnings: int
     #: The largest share of records that the settings allow to be left out.
     max_rejected: float = 1.0
-    #: What else a user should know of the source, in sentences.
+    #: What else a user should know of the source and of what many records have in common, a line each.
     notes: tuple[str, ...] = ()
 
     @property
@@ -258,9 +259,9 @@ def _refuse_nested(source_root: Path, out: Path) -> None:
 
 
 def _report(
-    out: Path, made: Plan, outcome: Outcome, began: float, settings: IngestSettings, notes: tuple[str, ...] = ()
+    out: Path, made: Plan, outcome: Outcome, began: float, settings: IngestSettings, remarks: tuple[str, ...] = ()
 ) -> IngestReport:
-    found: dict[str, Any] = {"records": made.n_records, "reasons": count_reasons(made.rejected), "warnings": 0}
+    found: dict[str, Any] = {"records": made.n_records, "reasons": count_reasons(made.rejected)}
     if outcome.fingerprint:
         found = _read_tables(out)
     return IngestReport(
@@ -272,17 +273,19 @@ def _report(
         fingerprint=outcome.fingerprint,
         n_shards=len(made.tasks),
         n_shards_resumed=outcome.n_found,
-        warnings=found["warnings"],
+        warnings=found.get("warnings", 0),
         max_rejected=settings.max_rejected,
-        notes=(*made.listing.notes, *notes),
+        notes=(*made.listing.notes, *remarks, *found.get("notes", ())),
     )
 
 
 def _read_tables(out: Path) -> dict[str, Any]:
     records = tables.from_parquet((out / layout.RECORDS).read_bytes())
     reasons = tables.from_parquet((out / layout.REJECTED).read_bytes())["reason"].to_pylist()
+    warnings = records["warnings"].to_pylist()
     return {
         "records": records.num_rows,
         "reasons": dict(sorted(Counter(reasons).items())),
-        "warnings": sum(bool(text) for text in records["warnings"].to_pylist()),
+        "warnings": sum(map(bool, warnings)),
+        "notes": notes(records["suspects"].to_pylist(), warnings),
     }

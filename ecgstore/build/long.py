@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -15,11 +16,11 @@ from ecgstore.build.pipeline import Harmonised, Recording, store_hz
 from ecgstore.build.plan import Planned, Work
 from ecgstore.build.sums import Tally, tally
 from ecgstore.record import Rejection
-from ecgstore.signals import conditioning, quality, stretches
+from ecgstore.signals import conditioning, leads, quality, stretches
 from ecgstore.signals.stretches import Stretch
 from ecgstore.storage import layout
 from ecgstore.wfdb_io.pieces import PieceReader
-from ecgstore.wfdb_io.samples import RawSignal
+from ecgstore.wfdb_io.samples import NativeCounts, RawSignal, native_counts
 
 #: A record with more values than this is read and conditioned piece by piece (80 MB of float32).
 LONG_VALUES = 20_000_000
@@ -29,8 +30,8 @@ LEAST_JUDGED_S = 10.0
 
 def is_long(record: Planned, work: Work) -> bool:
     """Whether a record goes in pieces."""
-    # Raw counts are small, and noise is drawn for a whole record.
-    return _n_values(record, work) > LONG_VALUES and not pipeline.is_raw(work) and work.recipe.noise is None
+    # Noise is drawn for a whole record.
+    return _n_values(record, work) > LONG_VALUES and work.recipe.noise is None
 
 
 def _n_values(record: Planned, work: Work) -> int:
@@ -39,6 +40,10 @@ def _n_values(record: Planned, work: Work) -> int:
 
 def _n_rows(record: Planned, work: Work) -> int:
     return max(len(record.header.lead_names), len(work.leads))
+
+
+def _piece_samples(record: Planned, work: Work) -> int:
+    return max(1, LONG_VALUES // _n_rows(record, work))
 
 
 class LongRecord:
@@ -52,7 +57,7 @@ class LongRecord:
         self._record, self._work = record, work
         self._source = _Source(record, work)
         self._tally: Tally | None = None
-        self._n_clipped = 0
+        self._n_clipped_l = np.zeros(len(work.leads), dtype=np.int64)
         self._signature = 0
         self._crc32 = 0
 
@@ -75,6 +80,20 @@ class LongRecord:
 
     def _pieces(self) -> Iterator[tuple[int, npt.NDArray[np.int16]]]:
         """Counts of the conditioned record with the first sample of each piece."""
+        for first, counts_lt in self._native() if pipeline.is_raw(self._work) else self._conditioned():
+            found = tally(counts_lt)
+            self._tally = found if self._tally is None else self._tally + found
+            if first == 0:
+                fs_hz = store_hz(self._record, self._work)
+                self._signature = quality.signature(counts_lt, fs_hz, self._work.leads)
+            yield first, counts_lt
+
+    def _native(self) -> Iterator[tuple[int, npt.NDArray[np.int16]]]:
+        n_samples, step = self._record.header.n_samples, _piece_samples(self._record, self._work)
+        for start in range(0, n_samples, step):
+            yield start, self._source.read_native(start, min(n_samples, start + step))
+
+    def _conditioned(self) -> Iterator[tuple[int, npt.NDArray[np.int16]]]:
         header, fs_hz = self._record.header, store_hz(self._record, self._work)
         piece_s = LONG_VALUES / max(header.fs_hz, fs_hz) / _n_rows(self._record, self._work)
         conditioned = conditioning.condition_pieces(
@@ -82,11 +101,7 @@ class LongRecord:
         )
         for first, signal_mv_lt in conditioned:
             counts_lt, n_clipped_l = layout.mv_to_counts(signal_mv_lt)
-            found = tally(counts_lt)
-            self._tally = found if self._tally is None else self._tally + found
-            self._n_clipped += int(n_clipped_l.sum())
-            if first == 0:
-                self._signature = quality.signature(counts_lt, fs_hz, self._work.leads)
+            self._n_clipped_l += n_clipped_l
             yield first, counts_lt
 
     def describe(self) -> Described | Rejection:
@@ -94,9 +109,10 @@ class LongRecord:
         read, judged_one_by_one, full = self._source.finish()
         if self._tally is None:
             raise RuntimeError("a long record is described before it was read")
-        states = describe.final_states(read.states, self._tally)
+        states = describe.final_states(read, self._tally, self._work)
         judged = stretches.combine(judged_one_by_one, states, self._work.leads)
-        stored = Stored(self._tally, self._n_clipped, self._crc32, self._signature)
+        n_clipped = int(self._n_clipped_l.sum())
+        stored = Stored(self._tally, n_clipped, self._n_clipped_l, self._crc32, self._signature)
         return describe.describe(read, judged, full, stored, self._work)
 
 
@@ -109,21 +125,55 @@ class _Source:
         self._least = round(LEAST_JUDGED_S * record.header.fs_hz)
         self._stretches: list[Stretch] = []
         self._n_judged = 0
+        #: Signals that never change, in the whole of the record.
+        self._dead: frozenset[int] | None = None
         #: The first piece without its samples, and what is told by it alone.
         self._first: Harmonised | None = None
         self._full = Full()
 
     def read(self, start: int, stop: int) -> npt.NDArray[np.float32]:
         """Samples ``start`` to ``stop`` - 1 as float32 (leads, samples) in mV; pieces may overlap."""
-        signal_mv_lt = self._reader.read(start, stop)
-        piece = pipeline.harmonise(Recording(self._record, RawSignal(signal_mv_lt, 0)), self._work)
+        return self._piece(start, stop).signal_mv_lt
+
+    def read_native(self, start: int, stop: int) -> npt.NDArray[np.int16]:
+        """The same as the counts that a raw store keeps, int16."""
+        return pipeline.given(self._piece(start, stop).native).counts_lt
+
+    def _piece(self, start: int, stop: int) -> Harmonised:
+        samples = self._samples(start, stop)
+        if self._dead is None:
+            # A raw store derives nothing.
+            self._dead = frozenset() if isinstance(samples, NativeCounts) else self._find_dead(samples.signal_mv_lt)
+        piece = pipeline.harmonise(Recording(self._record, samples), self._work, self._dead)
         if self._first is None:
-            self._first = replace(piece, signal_mv_lt=piece.signal_mv_lt[:, :0].copy())
+            self._first = _without_samples(piece)
             self._full = describe.full(piece, self._work)
         # A rest too short to be judged by itself is judged with the end of what comes before it.
         rest = self._record.header.n_samples - stop
         self._judge(piece, start, stop if rest == 0 or rest >= self._least else stop - self._least)
-        return piece.signal_mv_lt
+        return piece
+
+    def _samples(self, start: int, stop: int) -> RawSignal | NativeCounts:
+        if pipeline.is_raw(self._work):
+            counts_lt = self._reader.read_counts(start, stop)
+            return native_counts(counts_lt, self._record.header, self._record.ref.record_id)
+        return RawSignal(self._reader.read(start, stop), 0)
+
+    def _find_dead(self, signal_mv_lt: npt.NDArray[np.float32]) -> frozenset[int]:
+        """The limb leads that are dead in all of the record, which begins with this piece; most are alive in it."""
+        header, work = self._record.header, self._work
+        found = leads.arrange(header.lead_names, work.leads, work.recipe.extra_leads, self._record.ref.record_id)
+        lowest_mv, highest_mv = dict.fromkeys(found.sources, math.inf), dict.fromkeys(found.sources, -math.inf)
+        stop, step = signal_mv_lt.shape[1], _piece_samples(self._record, work)
+        while True:
+            for row in lowest_mv:
+                lowest_mv[row] = min(lowest_mv[row], float(np.fmin.reduce(signal_mv_lt[row], initial=math.inf)))
+                highest_mv[row] = max(highest_mv[row], float(np.fmax.reduce(signal_mv_lt[row], initial=-math.inf)))
+            dead = frozenset(row for row in lowest_mv if highest_mv[row] - lowest_mv[row] < leads.LEAST_SPAN_MV)
+            if not dead or stop >= header.n_samples:
+                return dead
+            start, stop = stop, min(header.n_samples, stop + step)
+            signal_mv_lt = self._reader.read(start, stop)
 
     def _judge(self, piece: Harmonised, start: int, stop: int) -> None:
         """Judge what lies behind the samples that were judged before; pieces overlap by their halo."""
@@ -140,7 +190,7 @@ class _Source:
     def finish(self) -> tuple[Harmonised, list[Stretch], Full]:
         """Judge what is left and verify the whole: the record without samples, its stretches, its heart rate."""
         n_samples = self._record.header.n_samples
-        step = max(1, 2 * self._least, LONG_VALUES // _n_rows(self._record, self._work))
+        step = max(2 * self._least, _piece_samples(self._record, self._work))
         while self._n_judged < n_samples:
             self.read(self._n_judged, min(n_samples, self._n_judged + step))
         source_crc32, warnings = self._reader.finish()
@@ -150,6 +200,13 @@ class _Source:
             self._stretches,
             self._full,
         )
+
+
+def _without_samples(piece: Harmonised) -> Harmonised:
+    native = piece.native
+    if native is not None:
+        native = replace(native, counts_lt=native.counts_lt[:, :0].copy())
+    return replace(piece, signal_mv_lt=piece.signal_mv_lt[:, :0].copy(), native=native)
 
 
 def _in_shards(

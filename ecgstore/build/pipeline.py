@@ -8,7 +8,8 @@ counts is how many calls there are, not how long they take. A long record takes 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -22,7 +23,9 @@ from ecgstore.signals import conditioning, leads, noise, quality
 from ecgstore.signals.noise import Noisy
 from ecgstore.signals.recorded_noise import load_bank
 from ecgstore.storage import layout
+from ecgstore.wfdb_io.header import own_rates_hz
 from ecgstore.wfdb_io.samples import NativeCounts, RawSignal, read_native_counts, read_signals
+from ecgstore.wfdb_io.scale import gains
 
 V = TypeVar("V")
 
@@ -49,6 +52,8 @@ class Harmonised:
     source_crc32: int
     warnings: tuple[str, ...]
     native: NativeCounts | None = None
+    #: The two leads that the derived ones were made of, if any were.
+    derived_from: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,10 +69,14 @@ class Conditioned:
 
 
 class Quantised(NamedTuple):
-    """Counts as they are stored, int16 (leads of all records, samples), and how many of each record were clipped."""
+    """Counts as they are stored, int16 (leads of all records, samples), and how many of each record were clipped.
+
+    ``n_clipped_l`` are those of each lead that the recording itself has beyond the range, without what noise adds.
+    """
 
     counts_lt: npt.NDArray[np.int16]
     n_clipped_r: tuple[int, ...]
+    n_clipped_l: npt.NDArray[np.int64]
 
 
 def is_raw(work: Work) -> bool:
@@ -123,8 +132,11 @@ def harmonise_all(read: Iterable[Recording | Rejection], work: Work) -> tuple[li
     return done, rejected
 
 
-def harmonise(recording: Recording, work: Work) -> Harmonised:
-    """Leads by name, in the store's order. Raises RecordError: unknown_lead, duplicate_lead, no_leads."""
+def harmonise(recording: Recording, work: Work, dead: Set[int] | None = None) -> Harmonised:
+    """Leads by name, in the store's order. ``dead`` are the signals that never change: of a piece the whole tells.
+
+    Raises RecordError: unknown_lead, duplicate_lead, no_leads.
+    """
     record, samples = recording.record, recording.samples
     factor = record.ref.mv_factor
     corrected = () if factor == 1.0 else (f"millivolts multiplied by {factor:g}, as the source's settings say",)
@@ -136,19 +148,44 @@ def harmonise(recording: Recording, work: Work) -> Harmonised:
         record_id=record.ref.record_id,
         wanted=work.leads,
         extra=work.recipe.extra_leads,
+        dead=dead,
     )
-    warnings = (*samples.warnings, *found.warnings, *corrected)
-    return Harmonised(record, found.signal_mv_lt, found.states, samples.source_crc32, warnings)
+    warnings = (*samples.warnings, *found.warnings, *_held(record, work), *corrected)
+    states, crc32 = found.states, samples.source_crc32
+    return Harmonised(record, found.signal_mv_lt, states, crc32, warnings, derived_from=found.derived_from)
+
+
+def steps_mv(record: Planned, work: Work) -> list[float]:
+    """The converter's steps in mV, one per lead of the store; NaN where there is none, or none that is known."""
+    header = record.header
+    found = leads.arrange(header.lead_names, work.leads, work.recipe.extra_leads, record.ref.record_id)
+    gain_per_mv = gains(header)
+    rows = [found.places.get(lead, (-1, 1))[0] for lead in work.leads]
+    return [record.ref.mv_factor / gain_per_mv[row] if row >= 0 else math.nan for row in rows]
+
+
+def _held(record: Planned, work: Work) -> tuple[str, ...]:
+    """Says which leads were recorded at a lower rate than the record's, so that each of their values is repeated."""
+    header = record.header
+    if header.samples_per_frame == 1:
+        return ()
+    found = leads.arrange(header.lead_names, work.leads, work.recipe.extra_leads, record.ref.record_id)
+    rates_hz = own_rates_hz(header)
+    slow = {lead: rates_hz[row] for lead, (row, _) in found.places.items() if row in found.used}
+    slow = {lead: rate_hz for lead, rate_hz in slow.items() if rate_hz < header.fs_hz}
+    return tuple(f"held, because recorded at {rate_hz:g} Hz: {lead}" for lead, rate_hz in slow.items())
 
 
 def _harmonise_native(record: Planned, native: NativeCounts, corrected: tuple[str, ...], work: Work) -> Harmonised:
-    places = leads.places_of(record.header.lead_names, work.leads, work.recipe.extra_leads, record.ref.record_id)
+    found = leads.arrange(record.header.lead_names, work.leads, work.recipe.extra_leads, record.ref.record_id)
+    places = [found.places.get(lead, (-1, 1)) for lead in work.leads]
     # A signal that no millivolts can be made from is as good as not there.
     places = [(row if row >= 0 and native.gain_per_mv_l[row] > 0 else -1, sign) for row, sign in places]
+    warnings = (*native.warnings, *found.warnings, *corrected)
     ordered = _in_order(native, places, record.ref.mv_factor)
     states = tuple(LeadState.ABSENT if row < 0 else LeadState.MEASURED for row, _ in places)
     signal_mv_lt = layout.adc_to_mv(ordered.counts_lt, ordered.gain_per_mv_l, ordered.baseline_l)
-    return Harmonised(record, signal_mv_lt, states, native.source_crc32, (*native.warnings, *corrected), ordered)
+    return Harmonised(record, signal_mv_lt, states, native.source_crc32, warnings, ordered)
 
 
 def _in_order(native: NativeCounts, places: Sequence[tuple[int, int]], mv_factor: float) -> NativeCounts:
@@ -203,9 +240,11 @@ def quantise(harmonised: Sequence[Harmonised], conditioned: Conditioned) -> Quan
     n = len(harmonised)
     native = [one.native.counts_lt for one in harmonised if one.native is not None]
     if native:
-        return Quantised(np.concatenate(native), (0,) * n)
+        counts_lt = np.concatenate(native)
+        return Quantised(counts_lt, (0,) * n, np.zeros(len(counts_lt), dtype=np.int64))
     counts_lt, n_clipped_l = layout.mv_to_counts(conditioned.signal_mv_lt)
     if conditioned.noisy:
         # What noise lifted out of the range was clipped when it was added.
-        return Quantised(counts_lt, tuple(one.n_clipped for one in conditioned.noisy))
-    return Quantised(counts_lt, tuple(n_clipped_l.reshape(n, -1).sum(axis=1).tolist()))
+        n_clipped_l = np.concatenate([np.array(one.n_clipped_l, dtype=np.int64) for one in conditioned.noisy])
+        return Quantised(counts_lt, tuple(one.n_clipped for one in conditioned.noisy), n_clipped_l)
+    return Quantised(counts_lt, tuple(n_clipped_l.reshape(n, -1).sum(axis=1).tolist()), n_clipped_l)

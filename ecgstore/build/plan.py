@@ -23,11 +23,12 @@ from ecgstore.record import LEADS_12, Listing, RecordRef, Rejection
 from ecgstore.settings import Settings
 from ecgstore.signals import conditioning
 from ecgstore.signals.conditioning import Filter
-from ecgstore.signals.leads import MODIFIED_LEADS, OTHER_LEADS, ExtraLeads, canonical, used_rows
+from ecgstore.signals.leads import Arranged, ExtraLeads, arrange
+from ecgstore.signals.names import MODIFIED_LEADS, OTHER_LEADS, stored_names
 from ecgstore.signals.noise import NoiseSettings
 from ecgstore.storage import layout
 from ecgstore.wfdb_io.annotations import annotation_crc32
-from ecgstore.wfdb_io.header import Header
+from ecgstore.wfdb_io.header import Header, own_rates_hz
 from ecgstore.wfdb_io.parse import MAX_VALUES
 from ecgstore.wfdb_io.scale import assume_gain, gains, refuse_unusable, voltages
 
@@ -191,11 +192,13 @@ def scan(
 ) -> Scanned | Rejection:
     """Tell from its header whether a record can be used; one that can't is said with its reason."""
     try:
-        rows = used_rows(header.lead_names, _wanted(header, recipe), recipe.extra_leads, ref.record_id)
+        found = arrange(header.lead_names, _wanted(header, recipe), recipe.extra_leads, ref.record_id)
+        if recipe.encoding == "adc":
+            _refuse_unkeepable(header, found, recipe, ref.record_id)
         usable = header
         if recipe.assumed_gain_per_mv is not None:
-            usable = assume_gain(header, rows, recipe.assumed_gain_per_mv)
-        refuse_unusable(usable, rows, ref.record_id)
+            usable = assume_gain(header, found.used, recipe.assumed_gain_per_mv)
+        refuse_unusable(usable, found.used, ref.record_id)
         usable = _checked_rate(usable, recipe, ref.record_id)
     except RecordError as error:
         return Rejection(error.record_id, error.reason, error.detail)
@@ -223,12 +226,26 @@ def _checked_rate(header: Header, recipe: Recipe, record_id: str) -> Header:
     return replace(header, warnings=(*header.warnings, warning))
 
 
+def _refuse_unkeepable(header: Header, found: Arranged, recipe: Recipe, record_id: str) -> None:
+    """Refuse what a raw store can't keep as it was recorded. Raises RecordError: no_leads, mixed_rates."""
+    rows = [found.places[lead][0] for lead in _wanted(header, recipe) if lead in found.places]
+    if not rows:
+        raise RecordError(record_id, "no_leads", "a raw store derives no lead, and none wanted was recorded")
+    rates_hz = own_rates_hz(header)
+    slow = [row for row in rows if rates_hz[row] < header.fs_hz]
+    if slow:
+        detail = (
+            f"signal {slow[0]} at {rates_hz[slow[0]]:g} Hz, the record at {header.fs_hz:g} Hz; another profile takes it"
+        )
+        raise RecordError(record_id, "mixed_rates", detail)
+
+
 def _wanted(header: Header, recipe: Recipe) -> tuple[str, ...]:
     """The recipe's leads and, where others are kept, every other voltage of this record."""
     if recipe.extra_leads != "keep":
         return recipe.leads
-    usable = voltages(header)
-    own = (canonical(name) for name, is_usable in zip(header.lead_names, usable, strict=True) if is_usable)
+    names = zip(stored_names(header.lead_names), voltages(header), strict=True)
+    own = (name for name, is_voltage in names if is_voltage)
     return (*recipe.leads, *(lead for lead in own if lead not in recipe.leads))
 
 

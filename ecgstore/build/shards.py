@@ -76,13 +76,17 @@ def _write_records(root: Path, task: Task, work: Work) -> Done:
 
 def _batches(records: Sequence[Planned], work: Work) -> Iterator[list[Planned]]:
     """Neighbours of one shape, up to BATCH together; a long record goes alone."""
-    for _, group in itertools.groupby(records, key=lambda record: (record.header.n_samples, record.header.fs_hz)):
+    for _, group in itertools.groupby(records, key=lambda record: _shape(record, work)):
         alike = list(group)
         n_signals = max(len(work.leads), *(len(record.header.lead_names) for record in alike))
         n_padded = alike[0].header.n_samples + math.ceil(2 * conditioning.PADDING_S * alike[0].header.fs_hz)
         is_long = any(long.is_long(record, work) for record in alike)
         size = 1 if is_long else max(1, min(BATCH, BATCH_VALUES // (n_signals * max(n_padded, alike[0].n_samples))))
         yield from (alike[i : i + size] for i in range(0, len(alike), size))
+
+
+def _shape(record: Planned, work: Work) -> tuple[int, float, bool]:
+    return record.header.n_samples, record.header.fs_hz, long.is_long(record, work)
 
 
 def _fill(

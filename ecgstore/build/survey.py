@@ -10,14 +10,18 @@ import functools
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ecgstore.build import schedule, shards
+import pyarrow as pa
+
+from ecgstore.build import commits, schedule, shards
+from ecgstore.build.commits import Commit
 from ecgstore.build.construct import Progress
-from ecgstore.build.plan import Plan, Planned, Scanned, make_plan
+from ecgstore.build.notes import notes
+from ecgstore.build.plan import Plan, Planned, Scanned, make_plan, task_sha256
 from ecgstore.build.planning import plan
 from ecgstore.build.schedule import Workers
 from ecgstore.build.settings import IngestSettings
@@ -51,8 +55,8 @@ class Survey:
     #: What the store would take, and how long its making, by the trial; None where nothing could be tried.
     store_megabytes: float | None
     seconds: float | None
-    #: What else a user should know of the folder, in sentences.
-    notes: list[str]
+    #: What else a user should know of the folder and of what many records have in common, a line each.
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain data."""
@@ -75,7 +79,7 @@ def survey(
     planned = [record for task in made.tasks for record in task.records]
     headers = [record.header for record in planned]
     lengths_s = [header.n_samples / header.fs_hz for header in headers]
-    megabytes, seconds = _try(made, planned, settings, Path(source_root).resolve(), workers)
+    megabytes, seconds, noted = _try(made, planned, settings, Path(source_root).resolve(), workers)
     return Survey(
         path=str(source_root),
         source=made.listing.terms.name,
@@ -94,7 +98,7 @@ def survey(
         statements=_most(Counter(f"{s.system}:{s.code}" for record in planned for s in record.ref.statements)),
         store_megabytes=megabytes,
         seconds=seconds,
-        notes=list(made.listing.notes),
+        notes=(*made.listing.notes, *noted),
     )
 
 
@@ -110,8 +114,8 @@ def _source_bytes(planned: Sequence[Planned]) -> int:
 
 def _try(
     made: Plan, planned: Sequence[Planned], settings: IngestSettings, root: Path, workers: int
-) -> tuple[float | None, float | None]:
-    """Megabytes and seconds that all records would take, from what some of them take."""
+) -> tuple[float | None, float | None, tuple[str, ...]]:
+    """Megabytes and seconds that all records would take, from what some of them take, and what these have in common."""
     some = [Scanned(record.ref, record.header) for record in _some(planned, len(made.work.leads))]
     listing = Listing(tuple(one.ref for one in some), (), made.listing.terms, made.listing.vocabulary)
     trial = make_plan(
@@ -126,9 +130,17 @@ def _try(
         do = functools.partial(shards.write, work=work)
         schedule.run(store, trial.tasks, do, lambda: None, Workers(n=workers), lambda: None)
         seconds = time.perf_counter() - began
+        noted = _noted(commits.load_all(store, trial.tasks, functools.partial(task_sha256, work=work), 1, hashed=False))
         size = sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
     share = sum(one.header.n_samples for one in some) / sum(record.header.n_samples for record in planned)
-    return round(size / share / 1e6, 2), round(seconds / share, 2)
+    return round(size / share / 1e6, 2), round(seconds / share, 2), noted
+
+
+def _noted(found: Mapping[int, Commit]) -> tuple[str, ...]:
+    if not found:
+        return ()
+    written = pa.concat_tables([commit.written for commit in found.values()])
+    return notes(written["suspects"].to_pylist(), written["warnings"].to_pylist())
 
 
 def _some(planned: Sequence[Planned], n_leads: int) -> list[Planned]:

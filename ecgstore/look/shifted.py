@@ -140,7 +140,7 @@ def _summit(around_3: npt.NDArray[np.float64]) -> tuple[float, float]:
 
 def _pieces(store: Store, rows: Rows, progress: Callable[[int, int], None]) -> Iterator[Piece]:
     fs_hz = store.attributes["fs_hz"]
-    rates_hz = None if fs_hz else store.column("source_fs_hz")
+    rates_hz = np.full(store.n_records, fs_hz) if fs_hz else store.column("source_fs_hz")
     wanted = np.zeros(store.n_records, dtype=np.bool_)
     wanted[rows] = True
     starts = store.column("start")[rows]
@@ -154,10 +154,11 @@ def _pieces(store: Store, rows: Rows, progress: Callable[[int, int], None]) -> I
         for row, start, length, offset in zip(signal.rows, signal.starts, signal.lengths, signal.offsets, strict=True):
             if wanted[row]:
                 counts_lt = signal.counts_lt[:, start : start + length]
-                signal_lt = np.where(counts_lt == layout.NOT_RECORDED, np.nan, counts_lt).astype(np.float32)
-                rate_hz = float(fs_hz or rates_hz[row])
+                signal_lt = np.where(counts_lt == layout.NOT_RECORDED, np.float32("nan"), counts_lt)
+                signal_lt /= layout.COUNTS_PER_MV
+                rate_hz = float(rates_hz[row])
                 # A raw store's counts have a gain of their own, which landmarks don't see.
-                yield Piece(int(row), offset / rate_hz, signal_lt / layout.COUNTS_PER_MV, rate_hz)
+                yield Piece(int(row), offset / rate_hz, signal_lt.astype(np.float32), rate_hz)
     progress(store.n_shards, store.n_shards)
 
 

@@ -65,7 +65,7 @@ def changes(signal_lt: npt.NDArray[np.floating], fs_hz: float) -> Change:
     means_ls = (integral_ls[:, _BLOCK_STEPS:] - integral_ls[:, :-_BLOCK_STEPS]) / (_BLOCK_STEPS * STEP_S)
     two = 2 * _BLOCK_STEPS
     change_ls = means_ls[:, two:] - 2 * means_ls[:, _BLOCK_STEPS:-_BLOCK_STEPS] + means_ls[:, :-two]
-    return change_ls.astype(np.float32)
+    return np.asarray(change_ls, dtype=np.float32)
 
 
 def landmarks(change_s: Change) -> Landmarks:
@@ -103,7 +103,7 @@ def _beats(change_s: Change) -> npt.NDArray[np.intp]:
         return np.empty(0, dtype=np.intp)
     high = np.flatnonzero(size_s > _OF_TOP * top)
     around = sliding_window_view(np.pad(size_s, _APART_STEPS), 2 * _APART_STEPS + 1)[high]
-    return high[size_s[high] == around.max(axis=1)]
+    return np.asarray(high[size_s[high] == around.max(axis=1)])
 
 
 @lru_cache(maxsize=1)

@@ -117,6 +117,8 @@ class Noisy(NamedTuple):
     snr_db: float
     n_clipped: int = 0
     warning: str = ""
+    #: Per lead, those that did not fit before noise was added.
+    n_clipped_l: tuple[int, ...] = ()
 
 
 #: The random numbers of one record and one kind: a generator for each name; "" is what its leads share.
@@ -477,7 +479,7 @@ def add(
     clean = _clean(counts_lt)
     if not clean.live_l.any():
         warning = "no noise was added: the record has no signal that an SNR could be of"
-        return Noisy(layout.counts_to_mv(counts_lt), 0.0, math.nan, n_clipped, warning)
+        return Noisy(layout.counts_to_mv(counts_lt), 0.0, math.nan, n_clipped, warning, tuple(clipped_l.tolist()))
     noise_lt = generate(counts_lt.shape[1], fs_hz, record_id, settings, bank, leads=leads)[clean.live_l]
     noise_lt *= np.float32(layout.COUNTS_PER_MV)
     added = _add(clean, noise_lt, fs_hz, settings)
@@ -488,6 +490,7 @@ def add(
         snr_db=added.snr_db,
         n_clipped=n_clipped + added.n_clipped,
         warning=added.warning,
+        n_clipped_l=tuple(clipped_l.tolist()),
     )
 
 

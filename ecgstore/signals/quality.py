@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from ecgstore.errors import EcgError, need
 from ecgstore.record import LEADS_12, LeadState
+from ecgstore.signals.leads import LIMB_LEADS
 from ecgstore.storage.layout import MEASURES, NOT_RECORDED
 
 #: Bands in which the power before filtering is wanted, low end included, high end not; 0 Hz itself never counts.
@@ -33,11 +34,17 @@ CLIPPED_S = 0.01
 CLIPPED_STEP = 0.02
 #: … and if the lead is there at this many of about 100 points a second: a few samples at the top are no rail.
 CLIPPED_POINTS = 3
+#: An amplifier that drifts into saturation has no such step. It stays at the extreme for FLAT_S, at least this share of
+#: the range away from the lead's median, where a compressed isoelectric line would be; or for so long that no heart
+#: beats. A range of fewer steps of the converter than the last number tells nothing.
+SATURATED_DISTANCE, SATURATED_S, SATURATED_STEPS = 0.2, 2.0, 20
 
 #: Limb leads are combinations of each other; beyond this residual they are not of one recording.
 RESIDUAL_MV = 0.05
 #: A limb lead this much smaller than both others sees two electrodes of one potential.
 FLAT_RATIO = 0.1
+#: The residual's bound is at least this many times what rounding to the converter's steps leaves.
+ROUNDING_RATIO = 2.0
 #: A lead beyond the first is an artefact; with the middle lead beyond the second, or none above the third, the gain is
 #: in doubt.
 ARTEFACT_MV, HUGE_MV, TINY_MV = 20.0, 15.0, 0.2
@@ -93,9 +100,6 @@ _CHEST_SWAPS = (
 )
 _SWAPS = tuple(name for name, _ in (*_LIMB_SWAPS, *_CHEST_SWAPS))
 
-# Einthoven and Goldberger: a lead as the sum of I and II, by their weights.
-_SUMS = {"III": (-1.0, 1.0), "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0)}
-
 #: The signature looks at the first 10 s of these leads, in means over 40 ms, which pass neither 50 nor 25 Hz.
 SIGNED_LEADS = ("I", "II", "V2", "V5")
 SIGNED_S, _BLOCK_S = 10.0, 0.04
@@ -131,22 +135,25 @@ def judge(
     fs_hz: float,
     band_power_mv2_lb: npt.NDArray[np.floating],
     leads: Sequence[str] = LEADS_12,
+    step_mv_rl: Sequence[Sequence[float]] | None = None,
 ) -> list[Quality]:
     """Judge records of one shape before filtering.
 
     Each of ``signals_mv_lt`` is float32 (leads, samples) in mV with NaN where nothing was recorded; ``states`` has
     one state per record and lead. ``band_power_mv2_lb`` is the mean power in mV² of every lead (rows: the leads of
     all records one below the other) in each of :data:`BANDS_HZ` (columns), 0 for a band above half the rate.
+    ``step_mv_rl`` are the converter's steps in mV of each record and lead, where they are known.
     Numbers are rounded to three significant digits.
     """
     n_records, n_leads = len(signals_mv_lt), len(leads)
+    steps_mv_rl = np.zeros((n_records, n_leads)) if step_mv_rl is None else np.nan_to_num(np.array(step_mv_rl))
     seen = _look(signals_mv_lt, states, fs_hz, leads)
     range_l = seen.highest_l - seen.lowest_l
     baseline_l, mains_50_l, mains_60_l = np.maximum(np.asarray(band_power_mv2_lb, dtype=np.float64).T, 0.0)
     measured_ml = np.stack(
         [
             _flat_fraction(seen.grid_lg, fs_hz / seen.step),
-            _clipped_fraction(signals_mv_lt, fs_hz, seen),
+            _clipped_fraction(signals_mv_lt, fs_hz, seen, steps_mv_rl.reshape(-1)),
             seen.missing_l,
             _noise_mv(seen.grid_lg, fs_hz / seen.step),
             np.sqrt(np.maximum(mains_50_l, mains_60_l)),
@@ -164,8 +171,19 @@ def judge(
     worst_mr = np.fmax.reduce(measured_mrl, axis=2)
     einthoven_mv = rounded(np.array(seen.einthoven_mv)).tolist()
     gram_rll = _gram(seen.grid_lg.reshape(n_records, n_leads, -1), fs_hz / seen.step)
-    suspects = _suspects(gram_rll, range_l.reshape(n_records, n_leads), states, tuple(leads))
+    suspects = _suspects(gram_rll, range_l.reshape(n_records, n_leads), states, tuple(leads), steps_mv_rl)
     return [Quality(measured_mrl[:, r], worst_mr[:, r], einthoven_mv[r], suspects[r]) for r in range(n_records)]
+
+
+def with_clipped(judged: Quality, stored_clipped_l: npt.NDArray[np.float64]) -> Quality:
+    """``judged`` with the share of each lead's samples that a store's range cuts off, where that is more."""
+    if not stored_clipped_l.any():
+        return judged
+    row = MEASURES.index("clipped_fraction")
+    measured_ml, worst_m = judged.measured_ml.copy(), judged.worst_m.copy()
+    measured_ml[row] = np.maximum(measured_ml[row], rounded(stored_clipped_l))
+    worst_m[row] = np.fmax.reduce(measured_ml[row])
+    return judged._replace(measured_ml=measured_ml, worst_m=worst_m)
 
 
 class _Seen(NamedTuple):
@@ -240,10 +258,11 @@ def _flat_fraction(grid_lg: Signal, grid_hz: float) -> npt.NDArray[np.float64]:
     return fraction_l
 
 
-def _clipped_fraction(signals_mv_lt: Sequence[Signal], fs_hz: float, seen: _Seen) -> npt.NDArray[np.float64]:
-    """Share of a lead's samples in runs that are stuck at its lowest or highest value (see CLIPPED_S)."""
+def _clipped_fraction(
+    signals_mv_lt: Sequence[Signal], fs_hz: float, seen: _Seen, step_mv_l: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Share of a lead's samples in runs that are stuck at its lowest or highest value (CLIPPED_S, SATURATED_S)."""
     n_leads = len(signals_mv_lt[0])
-    least = max(3, math.ceil(CLIPPED_S * fs_hz))
     fraction_l = np.zeros(len(seen.lowest_l))
     for extreme_l in (seen.lowest_l, seen.highest_l):
         # Nearly every lead is at its extreme once; one that is cut off is there again and again, or for long.
@@ -252,17 +271,29 @@ def _clipped_fraction(signals_mv_lt: Sequence[Signal], fs_hz: float, seen: _Seen
         for lead in np.flatnonzero(n_there_l >= CLIPPED_POINTS).tolist():
             signal_mv_t = signals_mv_lt[lead // n_leads][lead % n_leads]
             span_mv = float(seen.highest_l[lead] - seen.lowest_l[lead])
-            fraction_l[lead] += _stuck(signal_mv_t, extreme_l[lead], least, CLIPPED_STEP * span_mv)
+            if span_mv > 0:
+                is_fine = span_mv >= SATURATED_STEPS * step_mv_l[lead]
+                saturated_s = _saturated_s(signal_mv_t, float(extreme_l[lead]), span_mv) if is_fine else math.inf
+                # From one of the converter's steps to the next is no jump.
+                jump_mv = max(CLIPPED_STEP * span_mv, 1.5 * step_mv_l[lead])
+                fraction_l[lead] += _stuck(signal_mv_t, float(extreme_l[lead]), fs_hz, jump_mv, saturated_s)
     return fraction_l
 
 
-def _stuck(signal_mv_t: Signal, extreme_mv: float, least: int, step_mv: float) -> float:
-    """Share of samples in runs of at least ``least`` at the extreme that begin or end by ``step_mv`` or more."""
-    n_samples, n_stuck = signal_mv_t.size, 0
+def _saturated_s(signal_mv_t: Signal, extreme_mv: float, span_mv: float) -> float:
+    """How long a lead must stay at its extreme to be saturated, however it came there."""
+    is_far = abs(float(np.nanmedian(signal_mv_t)) - extreme_mv) >= SATURATED_DISTANCE * span_mv
+    return FLAT_S if is_far else SATURATED_S
+
+
+def _stuck(signal_mv_t: Signal, extreme_mv: float, fs_hz: float, jump_mv: float, saturated_s: float) -> float:
+    """Share of samples in runs at the extreme that a jump begins or ends, or that last ``saturated_s``."""
+    least, n_samples, n_stuck = max(3, math.ceil(CLIPPED_S * fs_hz)), signal_mv_t.size, 0
     begins, ends = _runs(np.flatnonzero(signal_mv_t == extreme_mv), n_samples)
     for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
-        steps = [abs(float(signal_mv_t[t]) - extreme_mv) for t in (begin - 1, end) if 0 <= t < n_samples]
-        if end - begin >= least and max(steps, default=0.0) >= step_mv > 0:
+        jumps_mv = [abs(float(signal_mv_t[t]) - extreme_mv) for t in (begin - 1, end) if 0 <= t < n_samples]
+        is_cut = end - begin >= least and max(jumps_mv, default=0.0) >= jump_mv
+        if is_cut or end - begin >= saturated_s * fs_hz:
             n_stuck += end - begin
     return n_stuck / n_samples
 
@@ -339,6 +370,7 @@ def _suspects(
     range_rl: npt.NDArray[np.floating],
     states: Sequence[Sequence[LeadState]],
     leads: tuple[str, ...],
+    step_mv_rl: npt.NDArray[np.float64],
 ) -> list[tuple[str, ...]]:
     about: list[list[str]] = [[] for _ in states]
     power_rl = np.einsum("rll->rl", gram_rll)
@@ -348,7 +380,7 @@ def _suspects(
     place = {lead: i for i, lead in enumerate(leads)}
     if "I" in place and "II" in place:
         both_r = is_measured_rl[:, place["I"]] & is_measured_rl[:, place["II"]]
-        for r, text in _limb_leads(gram_rll, both_r, is_measured_rl, place):
+        for r, text in _limb_leads(gram_rll, both_r, is_measured_rl, place, step_mv_rl):
             about[r].append(text)
     if place.keys() >= set(_INDEPENDENT):
         at = np.array([place[lead] for lead in _INDEPENDENT])
@@ -384,19 +416,23 @@ def _limb_leads(
     both_r: npt.NDArray[np.bool_],
     is_measured_rl: npt.NDArray[np.bool_],
     place: dict[str, int],
+    step_mv_rl: npt.NDArray[np.float64],
 ) -> list[tuple[int, str]]:
     """Sums that don't hold, and a limb lead without voltage (Einthoven, Goldberger)."""
     found: list[tuple[int, str]] = []
     i, ii = place["I"], place["II"]
-    sums = [lead for lead in _SUMS if lead in place]
+    sums = [lead for lead in LIMB_LEADS if lead in place and lead not in ("I", "II")]
     weights_s1l = np.zeros((len(sums), 1, gram_rll.shape[1]))
     for s, lead in enumerate(sums):
-        weights_s1l[s, 0, [i, ii, place[lead]]] = *_SUMS[lead], -1.0
+        weights_s1l[s, 0, [i, ii, place[lead]]] = *LIMB_LEADS[lead], -1.0
     residual_rs = _traces(gram_rll, weights_s1l) if sums else np.zeros((len(gram_rll), 0))
-    # The second bound is what float32 leaves of large leads.
-    bound_r = np.maximum(RESIDUAL_MV**2, 1e-3 * (gram_rll[:, i, i] + gram_rll[:, ii, ii]))
+    # The second bound is what float32 leaves of large leads, the third what coarse steps do: each sample is off by a
+    # twelfth of a squared step, and a difference of two samples by a sixth.
+    large_r = 1e-3 * (gram_rll[:, i, i] + gram_rll[:, ii, ii])
+    rounding_rs = (step_mv_rl**2 / 6) @ (weights_s1l[:, 0] ** 2).T
+    bound_rs = np.maximum(np.maximum(RESIDUAL_MV**2, large_r)[:, None], ROUNDING_RATIO**2 * rounding_rs)
     off: dict[int, list[str]] = {}
-    for r, s in np.argwhere(both_r[:, None] & (residual_rs > bound_r[:, None])).tolist():
+    for r, s in np.argwhere(both_r[:, None] & (residual_rs > bound_rs)).tolist():
         if is_measured_rl[r, place[sums[s]]]:
             off.setdefault(r, []).append(sums[s])
     found += [(r, f"limb leads don't add up: {', '.join(names)}") for r, names in off.items()]

@@ -81,7 +81,10 @@ def adc_to_mv(
     counts_lt: npt.NDArray[np.int16], gain_per_mv_l: npt.NDArray[np.float64], baseline_l: npt.NDArray[np.int32]
 ) -> npt.NDArray[np.float32]:
     """Millivolts of a raw store's counts: (count − baseline) / gain, NaN where nothing was recorded."""
-    signal_mv_lt = ((counts_lt - baseline_l[:, None].astype(np.float64)) / gain_per_mv_l[:, None]).astype(np.float32)
+    signal_mv_lt = np.empty(counts_lt.shape, dtype=np.float32)
+    # Lead by lead, because float64 of a long record takes four times the memory of its counts.
+    for lead, (counts_t, gain_per_mv, baseline) in enumerate(zip(counts_lt, gain_per_mv_l, baseline_l, strict=True)):
+        signal_mv_lt[lead] = (counts_t - np.float64(baseline)) / gain_per_mv
     signal_mv_lt[counts_lt == NOT_RECORDED] = np.nan
     return signal_mv_lt
 

@@ -142,3 +142,17 @@ def _layout_text(layout: SignalLayout) -> str:
 @lru_cache(maxsize=4096)
 def _layout_from_text(text: str) -> SignalLayout:
     return shared_layout(*(tuple(field) if isinstance(field, list) else field for field in json.loads(text)))
+
+
+def own_rates_hz(header: Header) -> tuple[float, ...]:
+    """Per signal the rate at which it was recorded, the lowest of its segments; above it, its values are repeated."""
+    frame_hz = header.fs_hz / header.samples_per_frame
+    per_frame = list(header.layout.samples_per_frame or (1,) * len(header.lead_names))
+    for row in range(len(per_frame) if header.segments else 0):
+        of_segments = [
+            segment.header.layout.samples_per_frame[segment.rows[row]]
+            for segment in header.segments
+            if segment.header is not None and segment.rows[row] >= 0
+        ]
+        per_frame[row] = min(of_segments, default=header.samples_per_frame)
+    return tuple(n * frame_hz for n in per_frame)

@@ -6,7 +6,7 @@ import math
 import os
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +91,14 @@ def read_native_counts(path: Path, header: Header, record_id: str) -> NativeCoun
     reader = PieceReader(path, header, record_id)
     counts_lt = reader.read_counts(0, header.n_samples)
     source_crc32, warnings = reader.finish()
+    return replace(native_counts(counts_lt, header, record_id), source_crc32=source_crc32, warnings=warnings)
+
+
+def native_counts(counts_lt: npt.NDArray[np.int32], header: Header, record_id: str) -> NativeCounts:
+    """Counts of a record or a piece of it, as :meth:`PieceReader.read_counts` gives them, with what makes mV of them.
+
+    Raises RecordError: not_16_bit, bad_gain, as :func:`read_native_counts` does.
+    """
     gain_per_mv_l, baseline_l = _native_scale(header, record_id)
     out_lt = np.empty(counts_lt.shape, dtype=np.int16)
     for row, counts_t in enumerate(counts_lt):
@@ -101,7 +109,7 @@ def read_native_counts(path: Path, header: Header, record_id: str) -> NativeCoun
                 raise RecordError(record_id, "not_16_bit", detail)
             counts_t = np.where(is_out_t, INVALID_16, counts_t)
         out_lt[row] = counts_t
-    return NativeCounts(out_lt, np.array(gain_per_mv_l), np.array(baseline_l, dtype=np.int32), source_crc32, warnings)
+    return NativeCounts(out_lt, np.array(gain_per_mv_l), np.array(baseline_l, dtype=np.int32), source_crc32=0)
 
 
 def read_counts(path: Path) -> tuple[npt.NDArray[np.float32], float, tuple[str, ...]]:

@@ -126,6 +126,83 @@ def test_leads_that_are_none_of_the_twelve_are_refused_dropped_or_kept(tmp_path,
     assert ecgstore.open_store(tmp_path / "mlii.ecg").column("record_id").tolist() == ["r1"]
 
 
+@pytest.mark.parametrize("profile", ["train", "raw"])
+def test_signals_of_one_name_that_is_no_lead_are_kept_apart(tmp_path, write_record, profile):
+    counts_tl = np.random.default_rng(3).integers(-500, 500, (5000, 3)).astype("<i2")
+    write_record(tmp_path / "src", "two", counts_tl, ("ECG", "V5", "ECG"))
+    write_record(tmp_path / "src", "one", counts_tl, ("V5", "V6", "ECG"))
+    ingest_folder(tmp_path / "src", tmp_path / "out.ecg", IngestSettings(profile=profile, extra_leads="keep"))
+    store = ecgstore.open_store(tmp_path / "out.ecg")
+    assert store.leads == (*LEADS_12, "ECG", "ECG 2")
+    two, one = store.read("two"), store.read("one")
+    assert "".join(two.lead_states[12:]) == "mm"
+    assert "".join(one.lead_states[12:]) == "ma"
+    assert two.warnings == ("named anew: signal 2 as ECG 2",)
+    assert not np.allclose(two.signal_mv_lt[12], two.signal_mv_lt[13])
+    assert one.warnings == ()
+
+
+def test_a_raw_store_says_what_it_left_out_and_turned(tmp_path, write_record):
+    write_record(tmp_path / "src", "r", leads=("II", "ABP", "-aVR", "Jane Doe"))
+    ingest_folder(tmp_path / "src", tmp_path / "out.ecg", IngestSettings(profile="raw", extra_leads="drop"))
+    record = ecgstore.open_store(tmp_path / "out.ecg").read("r")
+    assert record.warnings == ("left out: ABP, signal 3", "sign turned: aVR")
+    assert "".join(record.lead_states) == "amamaaaaaaaa"
+
+
+def write_two_rates(folder, name, slow="V5", unit="mV"):
+    """II at 500 Hz, and beside it a signal at 125 Hz, in frames of 5 samples."""
+    frames_tl = np.random.default_rng(11).integers(-400, 400, (1000, 5)).astype("<i2")
+    folder.mkdir(exist_ok=True)
+    frames_tl.tofile(folder / f"{name}.dat")
+    lines = (f"{name} 2 125 1000", f"{name}.dat 16x4 200(0)/mV 16 0", f"{name}.dat 16 200(0)/{unit} 16 0")
+    ii, other = (" ".join([line, "0 {} 0 {}"]) for line in lines[1:])
+    sums = [int(part.sum()) % 65536 for part in (frames_tl[:, :4], frames_tl[:, 4])]
+    text = "\n".join([lines[0], ii.format(sums[0], "II"), other.format(sums[1], slow)])
+    (folder / f"{name}.hea").write_text(text.replace(f"16 0 0 {sums[0]}", f"16 0 {frames_tl[0, 0]} {sums[0]}") + "\n")
+    head = (folder / f"{name}.hea").read_text()
+    (folder / f"{name}.hea").write_text(head.replace(f"16 0 0 {sums[1]}", f"16 0 {frames_tl[0, 4]} {sums[1]}"))
+    return frames_tl
+
+
+def test_a_raw_store_takes_no_leads_of_different_rates(tmp_path, write_record):
+    frames_tl = write_two_rates(tmp_path / "src", "mixed")
+    write_two_rates(tmp_path / "src", "spare", slow="RESP")
+    raw = IngestSettings(profile="raw", extra_leads="drop")
+    ingest_folder(tmp_path / "src", tmp_path / "raw.ecg", raw)
+    store = ecgstore.open_store(tmp_path / "raw.ecg")
+    assert store.rejected.to_pylist() == [
+        {
+            "record_id": "mixed",
+            "reason": "mixed_rates",
+            "detail": "signal 1 at 125 Hz, the record at 500 Hz; another profile takes it",
+        }
+    ]
+    np.testing.assert_array_equal(store.read_shard(0).counts_lt[1, :4000], frames_tl[:, :4].reshape(-1))
+    ingest_folder(tmp_path / "src", tmp_path / "own.ecg", IngestSettings(filters=(), fs_hz=None, extra_leads="drop"))
+    other = ecgstore.open_store(tmp_path / "own.ecg")
+    assert other.read("mixed").warnings == ("held, because recorded at 125 Hz: V5",)
+    assert other.read("spare").warnings == ("left out: RESP",)
+
+
+def test_a_raw_record_whose_leads_could_only_be_derived_is_left_out(tmp_path, write_record):
+    write_record(tmp_path / "src", "r", leads=("I", "II"))
+    write_record(tmp_path / "src", "s", leads=("I", "II", "V1"))
+    ingest_folder(tmp_path / "src", tmp_path / "out.ecg", IngestSettings(profile="raw", leads=("aVF", "V1")))
+    assert ecgstore.open_store(tmp_path / "out.ecg").rejected["reason"].to_pylist() == ["no_leads"]
+
+
+def test_a_lead_derived_from_one_that_turns_out_flat_is_bad(tmp_path, write_record):
+    counts_tl = np.random.default_rng(4).integers(-500, 500, (5000, 3)).astype("<i2")
+    # Half a microvolt at most: alive in the file, but not in counts of a store.
+    counts_tl[:, 1] = np.arange(5000) // 25
+    path = write_record(tmp_path / "src", "r", counts_tl, ("I", "II", "V1"))
+    first, i, ii, v1 = path.with_suffix(".hea").read_text().splitlines()
+    path.with_suffix(".hea").write_text("\n".join([first, i, ii.replace("1000.0(0)", "100000.0(0)"), v1]) + "\n")
+    ingest_folder(tmp_path / "src", tmp_path / "out.ecg", IngestSettings())
+    assert "".join(ecgstore.open_store(tmp_path / "out.ecg").read("r").lead_states) == "mbbbbbmaaaaa"
+
+
 def test_more_names_than_leads_can_have_are_not_kept(tmp_path, write_record):
     for i in range(70):
         write_record(tmp_path / "src", f"r{i}", np.full((100, 1), i, "<i2"), (f"electrode {i}",))

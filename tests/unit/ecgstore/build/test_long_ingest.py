@@ -137,3 +137,67 @@ def test_limb_leads_of_a_long_record_are_suspected_as_those_of_a_short_one(tmp_p
     assert pieces.column("suspects").tolist() == ["" if flat else "limb leads don't add up: III"]
     np.testing.assert_allclose(pieces.column("einthoven_mv"), whole.column("einthoven_mv"), rtol=0.005)
     assert np.isnan(pieces.column("einthoven_mv")).tolist() == [flat]
+
+
+def test_limb_leads_of_a_long_record_are_derived_from_those_that_live(tmp_path, write_record, monkeypatch):
+    """I is dead throughout, II only at first: the whole record tells, not its first piece."""
+    trace = (300 * np.random.default_rng(8).standard_normal((100_000, 3))).astype("<i2")
+    trace[:, 0], trace[:60_000, 1] = 12, 5
+    write_record(tmp_path / "src", "r", trace, ("I", "II", "III"), fs="250")
+    whole, pieces = both_ways(tmp_path / "src", tmp_path, monkeypatch)
+    assert whole.column("lead_states").tolist() == pieces.column("lead_states").tolist() == ["bmmdddaaaaaa"]
+    one, other = whole.read("r").signal_mv_lt[:6], pieces.read("r").signal_mv_lt[:6]
+    assert np.abs(one - other).max() < 0.00201
+    np.testing.assert_allclose(one[5], one[1] / 2 + one[2] / 2, atol=0.002)
+
+
+@pytest.mark.parametrize("chunk", [1000, 40_000], ids=["over many shards", "inside one shard"])
+def test_raw_counts_in_pieces_are_the_counts_of_the_whole(folder, tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(layout, "CHUNK_SAMPLES", chunk)
+    monkeypatch.setattr(layout, "CHUNKS_PER_SHARD", (8, 4, 2))
+    whole, pieces = both_ways(folder, tmp_path, monkeypatch, profile="raw", extra_leads="drop")
+    assert pieces.verify(deep=True) == []
+    for shard in range(whole.n_shards):
+        np.testing.assert_array_equal(whole.read_shard(shard).counts_lt, pieces.read_shard(shard).counts_lt)
+    for column in ("record_id", "lead_states", "n_not_recorded", "source_crc32", "crc32", "signature", "warnings"):
+        assert whole.column(column).tolist() == pieces.column(column).tolist()
+    for name in ("gain_per_mv", "baseline", "range_mv", "missing_fraction"):
+        assert whole.lead_quality[name].to_pylist() == pieces.lead_quality[name].to_pylist()
+
+
+def test_a_long_raw_record_that_16_bits_cannot_hold_is_left_out(tmp_path, write_record, monkeypatch):
+    monkeypatch.setattr(long, "LONG_VALUES", 1000)
+    for name, highest in (("bad", 32768), ("good", 32767)):
+        counts = np.zeros((5000, 1), dtype="<i4")
+        counts[4000] = highest
+        stem = tmp_path / "src" / name
+        stem.parent.mkdir(exist_ok=True)
+        stem.with_suffix(".dat").write_bytes(counts.tobytes())
+        stem.with_suffix(".hea").write_text(f"{name} 1 250 5000\n{name}.dat 32 200(0)/mV 32 0 0 {highest} 0 II\n")
+    ingest_folder(tmp_path / "src", tmp_path / "out.ecg", IngestSettings(profile="raw"))
+    store = ecgstore.open_store(tmp_path / "out.ecg")
+    assert store.column("record_id").tolist() == ["good"]
+    assert store.rejected["reason"].to_pylist() == ["not_16_bit"]
+
+
+@pytest.mark.parametrize("part", [slice(None), slice(30_000, 60_000)], ids=["all of the record", "a part"])
+@pytest.mark.parametrize("lead", [0, 2])
+def test_what_a_store_clips_is_said_and_counted(tmp_path, write_record, monkeypatch, part, lead):
+    """At 1 mV per 100 counts the offset is 40 mV."""
+    trace = (50 * np.random.default_rng(9).standard_normal((100_000, 3))).astype("<i2")
+    trace[part, lead] += 4000
+    path = write_record(tmp_path / "src", "r", trace, ("I", "II", "V1"), fs="250")
+    path.with_suffix(".hea").write_text(path.with_suffix(".hea").read_text().replace("1000.0(0)/mV", "100.0(0)/mV"))
+    settings = {"filters": (), "fs_hz": 250, "leads": ("I", "II", "V1")}
+    whole, pieces = both_ways(tmp_path / "src", tmp_path, monkeypatch, **settings)
+    share = len(range(100_000)[part]) / 100_000
+    for store in (whole, pieces):
+        found = store.lead_quality.to_pylist()[0]["clipped_fraction"]
+        assert found == [pytest.approx(share if place == lead else 0, abs=1e-3) for place in range(3)]
+        assert store.column("clipped_fraction").tolist() == [pytest.approx(share)]
+        (warning,) = store.read("r").warnings
+        assert f"were clipped in {('I', 'II', 'V1')[lead]}: a high-pass filter" in warning
+    ingest_folder(tmp_path / "src", tmp_path / "raw.ecg", IngestSettings(profile="raw"))
+    raw = ecgstore.open_store(tmp_path / "raw.ecg").read("r")
+    assert raw.warnings == ()
+    assert raw.signal_mv_lt[(0, 1, 6)[lead], part].std() == pytest.approx(0.5, rel=0.1)

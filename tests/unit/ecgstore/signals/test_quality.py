@@ -26,11 +26,11 @@ def real(request: pytest.FixtureRequest) -> list[np.ndarray]:
     return [np.fromfile(file, "<i2").reshape(-1, 12).T.astype(np.float32) / 1000 for file in files]
 
 
-def judge(signal_lt, states=None, fs_hz=FS, leads=LEADS_12, power=None):
+def judge(signal_lt, states=None, fs_hz=FS, leads=LEADS_12, power=None, steps=None):
     signal_lt = np.asarray(signal_lt, dtype=np.float32)
     states = states or (M,) * len(signal_lt)
     power = np.zeros((len(signal_lt), len(quality.BANDS_HZ))) if power is None else power
-    return quality.judge([signal_lt], [states], fs_hz, power, leads)[0]
+    return quality.judge([signal_lt], [states], fs_hz, power, leads, None if steps is None else [steps])[0]
 
 
 def one_lead(signal_t, **more):
@@ -80,6 +80,53 @@ def test_a_round_top_on_coarse_steps_is_not_clipped() -> None:
     signal_t = np.round(np.sin(2 * np.pi * 0.3 * np.arange(5000) / FS), 2)
     assert (signal_t == signal_t.max()).sum() > 100
     assert one_lead(signal_t).per_lead["clipped_fraction"] == (0.0,)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_amplifier_that_drifts_into_saturation_is_seen(sign: int) -> None:
+    """A wander of 6 mV that a rail at 2 mV cuts off: it comes and goes slowly, without a step."""
+    t = np.arange(5000) / FS
+    cut_t = np.minimum(6.0 * np.sin(2 * np.pi * 0.2 * t) + 0.01 * np.sin(2 * np.pi * 3 * t), 2.0)
+    expected = np.mean(cut_t == 2.0)
+    assert expected > 0.3
+    assert one_lead(sign * cut_t).per_lead["clipped_fraction"][0] == pytest.approx(expected, rel=0.01)
+
+
+def test_a_lead_that_is_saturated_for_most_of_the_time_is_seen() -> None:
+    t = np.arange(10_000) / FS
+    cut_t = np.minimum(8.0 * np.sin(2 * np.pi * t / 20), -1.0)
+    assert np.mean(cut_t == -1.0) > 0.5
+    assert one_lead(cut_t).per_lead["clipped_fraction"][0] == pytest.approx(np.mean(cut_t == -1.0), rel=0.05)
+
+
+def test_a_constant_isoelectric_line_is_not_saturated() -> None:
+    """A recorder makes small changes constant, and all waves of the lead point upwards."""
+    t = np.arange(5000) / FS
+    signal_t = np.maximum(np.exp(-(((t % 1.0) - 0.5) ** 2) / (2 * 0.06**2)) - 0.02, 0.0)
+    assert np.mean(signal_t == 0.0) > 0.5
+    assert one_lead(signal_t).per_lead["clipped_fraction"] == (0.0,)
+
+
+def test_a_small_lead_on_coarse_steps_is_not_saturated() -> None:
+    """A wave of seven steps stays for long on its highest one."""
+    step_mv = 0.1
+    signal_t = np.round(0.3 * np.sin(2 * np.pi * 0.3 * np.arange(5000) / FS) / step_mv) * step_mv
+    found = [one_lead(signal_t, steps=steps).per_lead["clipped_fraction"][0] for steps in (None, [step_mv])]
+    assert (found[0] > 0.2, found[1]) == (True, 0.0)
+
+
+def test_rounding_to_coarse_steps_is_no_reason_to_doubt_the_limb_leads(real: list[np.ndarray]) -> None:
+    step_mv = 0.2
+    for signal_lt in real[:10]:
+        i, ii = 4 * signal_lt[0], 4 * signal_lt[1]
+        limb_lt = np.stack([np.round(lead / step_mv) * step_mv for lead in (i, ii, ii - i)])
+        doubted, known = (
+            judge(limb_lt, leads=("I", "II", "III"), steps=steps).suspects for steps in (None, [step_mv] * 3)
+        )
+        assert doubted == ("limb leads don't add up: III",)
+        assert known == ()
+        limb_lt[2] = np.round(3 * (ii - i) / step_mv) * step_mv
+        assert doubted[-1] in judge(limb_lt, leads=("I", "II", "III"), steps=[step_mv] * 3).suspects
 
 
 def test_missing_samples_are_counted_and_the_rest_is_still_judged() -> None:
