@@ -78,6 +78,7 @@ class SourceError(EcgError):
 #: Why a record may be left out. Closed: ``rejected.parquet`` holds these words and no others.
 REASONS: dict[str, str] = {
     "missing_header": "the header file is not there",
+    "unreadable_folder": "a folder of the source can't be read",
     "missing_signal": "a signal file is not there",
     "bad_header": "the header can't be understood",
     "too_large": "the header claims more samples or signals than the stated limit",

@@ -98,13 +98,14 @@ class Listing:
     """All a source knows: its records in a fixed order, what it left out, its terms.
 
     ``vocabulary`` maps a coding system to every code that the source ever states, so that "absent" can be
-    told from "never looked for".
+    told from "never looked for". ``notes`` are sentences on what a user must hear of: what was passed over.
     """
 
     records: tuple[RecordRef, ...]
     rejected: tuple[Rejection, ...]
     terms: Terms
     vocabulary: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

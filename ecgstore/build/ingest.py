@@ -18,7 +18,7 @@ from ecgstore.build.planning import count_reasons, plan
 from ecgstore.build.schedule import Workers
 from ecgstore.build.seal import seal_ingested
 from ecgstore.build.settings import IngestSettings, module_of
-from ecgstore.errors import ConfigError, StoreExists
+from ecgstore.errors import ConfigError, SourceError, StoreExists
 from ecgstore.rooms import occupants
 from ecgstore.settings import parse
 from ecgstore.storage import layout, tables
@@ -41,6 +41,8 @@ class IngestReport:
     warnings: int
     #: The largest share of records that the settings allow to be left out.
     max_rejected: float = 1.0
+    #: What else a user should know of the source, in sentences.
+    notes: tuple[str, ...] = ()
 
     @property
     def records_per_s(self) -> float:
@@ -101,10 +103,11 @@ def ingest_folder(
         occupied=before,
         progress=progress,
     )
+    vanished = _vanished(made, before, source_root)
     job = _job(made, settings, source_root, verify_source)
     crew = workers if isinstance(workers, Workers) else Workers(n=workers)
     outcome = construct(job, out, Wish(resume, overwrite, append, grown_from), crew, part, progress)
-    return _report(out, made, outcome, began, settings)
+    return _report(out, made, outcome, began, settings, vanished)
 
 
 def seal_ingest(out: Path, about: Mapping[str, Any], patient_key: str, progress: Progress | None) -> IngestReport:
@@ -171,13 +174,37 @@ def _occupied(out: Path, settings: IngestSettings) -> tuple[Occupied, str]:
     return occupied, old.fingerprint
 
 
+def _vanished(made: Plan, before: Occupied | None, source_root: Path) -> tuple[str, ...]:
+    """Say which records of the version before the next one won't have, nor their reason.
+
+    Raises SourceError where the source has folders that can't be read: their records may be well.
+    """
+    if before is None:
+        return ()
+    unreadable = [one.record_id for one in made.rejected if one.reason == "unreadable_folder"]
+    if unreadable:
+        raise SourceError(
+            f"{len(unreadable)} folders can't be read, so --append would drop their records",
+            where=source_root,
+            got=", ".join(unreadable[:5]),
+            fix="make them readable, or leave the store as it is",
+        )
+    there = {record.ref.record_id for task in made.tasks for record in task.records}
+    gone = sorted(before.places.keys() - there - {one.record_id for one in made.rejected})
+    if not gone:
+        return ()
+    return (f"{len(gone)} records of the version before are no longer in the source: {', '.join(gone[:5])} …",)
+
+
 def _refuse_nested(source_root: Path, out: Path) -> None:
     source_root, out = source_root.resolve(), out.resolve()
     if out == source_root or source_root.is_relative_to(out):
         raise ConfigError("the output must not contain the source folder", where=out, fix="choose another output")
 
 
-def _report(out: Path, made: Plan, outcome: Outcome, began: float, settings: IngestSettings) -> IngestReport:
+def _report(
+    out: Path, made: Plan, outcome: Outcome, began: float, settings: IngestSettings, notes: tuple[str, ...] = ()
+) -> IngestReport:
     found: dict[str, Any] = {"records": made.n_records, "reasons": count_reasons(made.rejected), "warnings": 0}
     if outcome.fingerprint:
         found = _read_tables(out)
@@ -192,6 +219,7 @@ def _report(out: Path, made: Plan, outcome: Outcome, began: float, settings: Ing
         n_shards_resumed=outcome.n_found,
         warnings=found["warnings"],
         max_rejected=settings.max_rejected,
+        notes=(*made.listing.notes, *notes),
     )
 
 

@@ -33,7 +33,8 @@ def list_source(source_root: Path, source: Settings | None) -> tuple[Path, Setti
     with _plain_source_errors(module_of(source)):
         listing: Listing = module_of(source).list_records(source_root, source)
     if not listing.records and not listing.rejected:
-        raise SourceError("no WFDB record (*.hea) was found", where=source_root, fix="check the path")
+        got = "; ".join(listing.notes) or None
+        raise SourceError("no WFDB record (*.hea) was found", where=source_root, got=got, fix="check the path")
     return source_root, source, listing
 
 

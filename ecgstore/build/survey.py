@@ -51,6 +51,8 @@ class Survey:
     #: What the store would take, and how long its making, by the trial; None where nothing could be tried.
     store_megabytes: float | None
     seconds: float | None
+    #: What else a user should know of the folder, in sentences.
+    notes: list[str]
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain data."""
@@ -92,6 +94,7 @@ def survey(
         statements=_most(Counter(f"{s.system}:{s.code}" for record in planned for s in record.ref.statements)),
         store_megabytes=megabytes,
         seconds=seconds,
+        notes=list(made.listing.notes),
     )
 
 

@@ -520,6 +520,8 @@ def _print_survey(found: dict[str, Any]) -> None:
         click.echo(f"{click.style(f'{name:<12}', bold=True)} {value}")
     for reason, example in found["examples"].items():
         click.echo(f"  {reason}: {example}")
+    for note in found["notes"]:
+        click.echo(f"  {note}")
 
 
 def _say_ingested(report: IngestReport, as_json: bool) -> None:
@@ -536,6 +538,7 @@ def _say_ingested(report: IngestReport, as_json: bool) -> None:
                 "shards": report.n_shards,
                 "shards_resumed": report.n_shards_resumed,
                 "records_with_warnings": report.warnings,
+                "notes": list(report.notes),
             }
         )
         return
@@ -548,6 +551,8 @@ def _say_ingested(report: IngestReport, as_json: bool) -> None:
         )
     if report.warnings:
         click.echo(f"  {report.warnings} records carry warnings (ecgstore info {report.path})")
+    for note in report.notes:
+        click.echo(f"  {note}")
     click.echo(f"  fingerprint {report.fingerprint}")
 
 

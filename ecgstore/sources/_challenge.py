@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -11,6 +10,8 @@ from pathlib import Path
 
 from ecgstore.errors import SourceError
 from ecgstore.record import Listing, RecordRef, Sex, Statement, Terms
+from ecgstore.sources._walk import some, stems_in, walk
+from ecgstore.wfdb_io.files import find_header
 
 SYSTEM = "snomed_ct"
 
@@ -70,11 +71,15 @@ def described(ref: RecordRef, comments: tuple[str, ...], gains: tuple[float, ...
 
 def listing(root: Path, terms: Terms) -> Listing:
     """The records below ``root`` in the order of database, record id and path; raises SourceError for none."""
-    refs = [
-        RecordRef(record_id=path.name, path=path, site=site_of(path, root))
-        for path in _headers(root)
-        if _ID.fullmatch(path.name) or _folder_site(path, root)
-    ]
+    found = walk(root)
+    refs: list[RecordRef] = []
+    others: list[str] = []
+    for stem in found.stems:
+        path = root / stem
+        if _ID.fullmatch(path.name) or _folder_site(path, root):
+            refs.append(RecordRef(record_id=path.name, path=path, site=site_of(path, root)))
+        else:
+            others.append(stem)
     if not refs:
         raise SourceError(
             "no record of the challenge was found",
@@ -84,7 +89,8 @@ def listing(root: Path, terms: Terms) -> Listing:
         )
     order = {site: number for number, site in enumerate(DATABASES)}
     refs.sort(key=lambda ref: (order.get(ref.site or "", len(order)), ref.record_id, ref.path.as_posix()))
-    return Listing(tuple(refs), (), terms)
+    notes = (f"passed over {len(others)} headers that are not the challenge's: {some(others)}",) if others else ()
+    return Listing(tuple(refs), found.rejected, terms, notes=(*found.notes, *notes))
 
 
 def site_of(path: Path, root: Path) -> str | None:
@@ -121,24 +127,19 @@ def _looked_at(folder: Path, root: Path) -> str | None:
     """The database of the first record in ``folder`` or its groups, if that record is the challenge's."""
     groups = sorted(path for path in folder.glob("g[0-9]*") if path.is_dir())
     for place in [folder, *groups[:1]]:
-        names = sorted(entry.name for entry in os.scandir(place) if entry.name.endswith(".hea"))
-        if names:
-            path = place / names[0].removesuffix(".hea")
+        if stems := stems_in(place):
+            path = place / stems[0]
             return site_of(path, root) if _ID.fullmatch(path.name) and _is_challenge(path) else None
     return None
 
 
 def _is_challenge(path: Path) -> bool:
-    if not path.with_suffix(".mat").is_file():
+    header = find_header(path)
+    if header is None or not any(path.with_suffix(suffix).is_file() for suffix in (".mat", ".MAT")):
         return False
-    with path.with_suffix(".hea").open("rb") as file:
+    with Path(header).open("rb") as file:
         text = file.read(1 << 16).decode("latin-1")
     return "dx" in _said(line for line in text.splitlines() if line.startswith("#"))
-
-
-def _headers(root: Path) -> Iterator[Path]:
-    for folder, _, files in os.walk(root):
-        yield from (Path(folder, name.removesuffix(".hea")) for name in files if name.endswith(".hea"))
 
 
 def _folder_site(path: Path, root: Path) -> str | None:

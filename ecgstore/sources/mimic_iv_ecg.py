@@ -26,6 +26,7 @@ from typing import Literal
 from ecgstore import settings
 from ecgstore.errors import SourceError
 from ecgstore.record import Listing, RecordRef, Rejection, Statement, Terms
+from ecgstore.wfdb_io.files import find_header
 
 TERMS = Terms(
     name="mimic_iv_ecg",
@@ -89,7 +90,7 @@ def _listed(
             yield Rejection(study_id, "unsafe_path", below[:80])
             continue
         path = Path(f"{base}/{below}")
-        if settings.check_files and not path.with_name(f"{path.name}.hea").is_file():
+        if settings.check_files and find_header(path) is None:
             yield Rejection(study_id, "missing_header", f"{below}.hea")
             continue
         yield RecordRef(study_id, path, subject_id, statements=statements.get(study_id, ()))

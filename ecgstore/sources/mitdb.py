@@ -20,6 +20,8 @@ from typing import Literal
 from ecgstore import settings
 from ecgstore.errors import SourceError
 from ecgstore.record import Listing, RecordRef, Sex, Terms
+from ecgstore.sources._walk import stems_in
+from ecgstore.wfdb_io.files import find_header
 
 TERMS = Terms(
     name="mitdb",
@@ -52,13 +54,13 @@ class Settings(settings.Settings):
 
 def is_here(root: Path) -> bool:
     """Whether ``root`` holds records of this database, each with its beats, and no others."""
-    names = {path.stem for path in root.glob("*.hea")}
+    names = set(stems_in(root))
     return bool(names) and names <= FOLDS.keys() and all((root / f"{name}.{ANNOTATOR}").is_file() for name in names)
 
 
 def list_records(root: Path, settings: Settings) -> Listing:
     """List the records that are there, by number; raises SourceError where none of the 48 is."""
-    names = [name for name in sorted(FOLDS) if (root / f"{name}.hea").is_file()]
+    names = [name for name in sorted(FOLDS) if find_header(root / name)]
     if not names:
         raise SourceError(
             "none of the 48 records is there",

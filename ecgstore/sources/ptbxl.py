@@ -15,6 +15,7 @@ from typing import Literal
 from ecgstore import settings
 from ecgstore.errors import SourceError
 from ecgstore.record import Listing, RecordRef, Rejection, Statement, Terms
+from ecgstore.wfdb_io.files import find_header
 
 TERMS = Terms(
     name="ptbxl",
@@ -57,7 +58,7 @@ def list_records(root: Path, settings: Settings) -> Listing:
     for row in _read(root / _DATABASE, _COLUMNS):
         path = root / row[column]
         record_id = str(int(float(row["ecg_id"])))
-        if Path(f"{path}.hea").is_file():
+        if find_header(path):
             refs.append(_reference(record_id, path, row))
         else:
             rejected.append(Rejection(record_id, "missing_header", f"{row[column]}.hea"))

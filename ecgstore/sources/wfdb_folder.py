@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -21,6 +20,7 @@ from pydantic import Field, field_validator
 from ecgstore import settings
 from ecgstore.errors import SourceError, nearest
 from ecgstore.record import Listing, RecordRef, Rejection, Sex, Statement, Terms
+from ecgstore.sources._walk import walk
 
 TERMS = Terms(
     name="wfdb_folder",
@@ -62,11 +62,12 @@ class Settings(settings.Settings):
 
 
 def list_records(root: Path, settings: Settings) -> Listing:
-    """List every ``.hea`` below ``root`` that is not a segment of another; raises SourceError for bad labels."""
-    ids = sorted(_headers(root))
+    """List every header below ``root`` that is not a segment of another; raises SourceError for bad labels."""
+    found = walk(root)
+    ids = found.stems
     paths = [root / record_id for record_id in ids]
     if settings.labels is None:
-        return Listing(tuple(map(RecordRef, ids, paths)), (), TERMS)
+        return Listing(tuple(map(RecordRef, ids, paths)), found.rejected, TERMS, notes=found.notes)
     rows, systems = read_labels(_labels_path(root, settings.labels), settings)
     by_id = _by_any_name(ids, paths)
     rejected = [
@@ -79,7 +80,8 @@ def list_records(root: Path, settings: Settings) -> Listing:
         reference(record_id, path, labelled.get(path, {}), systems, settings.separator)
         for record_id, path in zip(ids, paths, strict=True)
     ]
-    return Listing(tuple(refs), tuple(rejected), TERMS, vocabulary(refs, systems))
+    left_out = (*found.rejected, *rejected)
+    return Listing(tuple(refs), left_out, TERMS, vocabulary(refs, systems), notes=found.notes)
 
 
 def read_labels(path: Path, settings: Settings | None = None) -> tuple[list[dict[str, str]], tuple[str, ...]]:
@@ -204,15 +206,6 @@ def _number(row: Mapping[str, str], column: str, record_id: str, kind: Callable[
         return kind(float(text))
     except (ValueError, OverflowError):
         raise SourceError(f"column {column} of record {record_id} is not a number", got=repr(text)) from None
-
-
-def _headers(root: Path) -> Iterable[str]:
-    """Every record's path below ``root``, without suffix. Which of them are segments of others, their headers say."""
-    for folder, subfolders, files in os.walk(root):
-        subfolders.sort()
-        below = os.path.relpath(folder, root)
-        prefix = "" if below == "." else f"{below}/"
-        yield from (f"{prefix}{name[:-4]}" for name in files if name.endswith(".hea"))
 
 
 def _labels_path(root: Path, labels: Path) -> Path:

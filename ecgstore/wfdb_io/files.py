@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 import zlib
 from collections.abc import Iterable
 from io import FileIO
+from pathlib import Path
 from typing import Any
 
 from ecgstore.errors import RecordError, need
@@ -16,14 +18,25 @@ MAX_HEADER_BYTES = 1 << 20
 #: Values that are read at once where nobody has said how many.
 BLOCK_VALUES = 1 << 20
 _HEADER_BLOCK = 1 << 14
+#: Spellings of a header's suffix: those of a CD or a Windows share are often in capitals.
+_HEADER_ENDS = tuple(f".{''.join(letters)}" for letters in itertools.product("hH", "eE", "aA"))
 
 # O_NONBLOCK, because opening a pipe that nobody writes to would wait for ever. It means nothing to real files.
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
+def find_header(path: str | Path) -> str | None:
+    """The header file of the record at ``path``, its suffix in whatever case it stands; None where there is none."""
+    return next((name for end in _HEADER_ENDS if os.path.isfile(name := f"{path}{end}")), None)  # noqa: PTH113 costs less
+
+
 def header_content(name: str, record_id: str) -> bytes:
+    """The bytes of the header ``name``, or of the one whose suffix differs from it in case alone."""
     try:
-        descriptor = os.open(name, _OPEN_FLAGS)
+        try:
+            descriptor = os.open(name, _OPEN_FLAGS)
+        except FileNotFoundError:
+            descriptor = os.open(find_header(name.removesuffix(_HEADER_ENDS[0])) or name, _OPEN_FLAGS)
     except FileNotFoundError:
         raise RecordError(record_id, "missing_header", os.path.basename(name)) from None  # noqa: PTH119 never a Path here
     except (OSError, ValueError) as error:  # a ValueError is a NUL in the name
