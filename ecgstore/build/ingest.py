@@ -193,7 +193,8 @@ def _vanished(made: Plan, before: Occupied | None, source_root: Path) -> tuple[s
     gone = sorted(before.places.keys() - there - {one.record_id for one in made.rejected})
     if not gone:
         return ()
-    return (f"{len(gone)} records of the version before are no longer in the source: {', '.join(gone[:5])} …",)
+    some = ", ".join(gone[:5]) + (" …" if len(gone) > 5 else "")
+    return (f"{len(gone)} records of the version before are no longer in the source: {some}",)
 
 
 def _refuse_nested(source_root: Path, out: Path) -> None:
