@@ -43,6 +43,17 @@ def source_options(command: F) -> F:
             ),
             click.option("--labels", type=click.Path(path_type=Path), help="Table of labels for a plain WFDB folder."),
             click.option(
+                "--statements",
+                metavar="COL,SYSTEM=COL",
+                help="Columns of --labels that hold codes. Default: those called like a known coding system (scp_ecg, "
+                "snomed_ct, icd9, icd10, minnesota, aha). All other columns are left out.",
+            ),
+            click.option(
+                "--allow-text",
+                is_flag=True,
+                help="Store columns of codes even where they seem to hold texts, dates or identifiers.",
+            ),
+            click.option(
                 "--profile",
                 type=click.Choice(["train", "diagnostic", "raw"]),
                 help="train: 100 Hz, 0.5-40 Hz, notch. diagnostic: 500 Hz, 0.05-150 Hz. raw: the source's own counts, "
@@ -409,17 +420,25 @@ def _ingest_settings(flags: dict[str, Any], src: Path) -> IngestSettings:
 
 
 def _source(given: Any, flags: dict[str, Any], src: Path) -> Any:
-    """The source's name, or a mapping of its settings: from --source, --labels and what was set otherwise."""
-    wants_labels = flags["labels"] is not None
-    if not isinstance(given, dict) and not wants_labels:
+    """The source's name, or a mapping of its settings: from --source, --labels and its like, and what was set otherwise."""
+    of_labels = {
+        name: value
+        for name, value in (
+            ("labels", flags["labels"] and str(flags["labels"])),
+            ("statements", flags["statements"] and _names(flags["statements"])),
+            ("allow_text", flags["allow_text"]),
+        )
+        if value
+    }
+    if not isinstance(given, dict) and not of_labels:
         return flags["source"] or given
     settings = dict(given) if isinstance(given, dict) else {"name": given} if given else {}
     if flags["source"] is not None:
         if settings.get("name", flags["source"]) != flags["source"]:
             settings = {}  # settings of another source, from a file, mean nothing to this one
         settings["name"] = flags["source"]
-    if wants_labels:
-        settings = {"name": "wfdb_folder"} | settings | {"labels": str(flags["labels"])}
+    if of_labels:
+        settings = {"name": "wfdb_folder"} | settings | of_labels
     if "name" not in settings and src.is_dir():
         from ecgstore.build.settings import detect_source
 
