@@ -13,6 +13,7 @@ from typing import Any
 
 from ecgstore.build import building, schedule, shards
 from ecgstore.build.construct import Job, Outcome, Progress, Wish, construct, seal_parts
+from ecgstore.build.patients import key_check, refuse_guessable
 from ecgstore.build.plan import Occupied, Plan, task_sha256
 from ecgstore.build.planning import count_reasons, plan
 from ecgstore.build.schedule import Workers
@@ -103,6 +104,9 @@ def ingest_folder(
         occupied=before,
         progress=progress,
     )
+    # By the file's name, not by that of its terms, which a source of a user's own may choose.
+    source_file = module_of(made.source).__name__.rpartition(".")[2]
+    refuse_guessable(made.listing.records, source_file, settings.patient_key)
     vanished = _vanished(made, before, source_root)
     job = _job(made, settings, source_root, verify_source)
     crew = workers if isinstance(workers, Workers) else Workers(n=workers)
@@ -167,6 +171,15 @@ def _occupied(out: Path, settings: IngestSettings) -> tuple[Occupied, str]:
             expected=json.dumps({**old.recipe, **old.storage}),
             got=json.dumps({**settings.recipe.model_dump(mode="json"), **settings.storage.model_dump()}),
             fix="give the same settings, or make another store",
+        )
+    check = key_check(settings.secret_key) if settings.secret_key else None
+    # A store of a release before this one has no check of its key.
+    has_check = "patient_key_check" in old.attributes or "secret" not in str(old.attributes["patients"])
+    if has_check and old.attributes.get("patient_key_check") != check:
+        raise ConfigError(
+            "a store grows only by the key of patients it was made with",
+            where=out,
+            fix="set the same ECGSTORE_PATIENT_KEY, or make another store",
         )
     starts, lengths = old.column("start").tolist(), old.column("n_samples").tolist()
     places = dict(zip(old.column("record_id").tolist(), zip(starts, lengths, strict=True), strict=True))

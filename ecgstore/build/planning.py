@@ -87,7 +87,7 @@ def plan(
         source,
         source_root,
         storage=settings.storage,
-        patient_key=settings.patient_key,
+        patient_key=settings.secret_key,
         noise_bank=settings.noise_bank,
         occupied=occupied,
     )

@@ -167,6 +167,12 @@ def crew_options(command: F) -> F:
 )
 @click.option("--overwrite", is_flag=True, help="Replace a sealed store, once the new one is sealed.")
 @click.option("--append", is_flag=True, help="Make a sealed store's next version; unchanged shards are used again.")
+@click.option(
+    "--patient-key",
+    type=click.Choice(["public"]),
+    help="public: ids can be guessed from the store. Without it, a folder that names patients needs a secret key of 16 "
+    "characters or more in the variable ECGSTORE_PATIENT_KEY; published data sets need none.",
+)
 @click.option("--verify-source", is_flag=True, help="Check every file against the folder's SHA256SUMS.txt first.")
 @click.option(
     "--max-rejected",
@@ -244,7 +250,7 @@ def seal(out: Path, as_json: bool) -> None:
     from ecgstore.build.parts import seal_store
 
     with progress_bars(PHASES) as progress:
-        report = seal_store(out, patient_key=os.environ.get("ECGSTORE_PATIENT_KEY", ""), progress=progress)
+        report = seal_store(out, patient_key=_secret_of_the_environment(), progress=progress)
     if isinstance(report, AugmentReport):
         _say_augmented(report, as_json)
         return
@@ -414,13 +420,32 @@ def _ingest_settings(flags: dict[str, Any], src: Path) -> IngestSettings:
     noise = _noise(flags)
     if noise is not None:
         content["noise"] = noise
-    if "ECGSTORE_PATIENT_KEY" in os.environ:
-        content["patient_key"] = os.environ["ECGSTORE_PATIENT_KEY"]
+    secret = _secret_of_the_environment()
+    if flags.get("patient_key") or secret:
+        content["patient_key"] = flags.get("patient_key") or secret
     return parse(IngestSettings, content, where=config or "the command line")
 
 
+def _secret_of_the_environment() -> str:
+    """The secret key of patients, empty where none is set. Raises ConfigError where one is set that is no secret."""
+    from ecgstore.build.patients import PUBLIC, refuse_short
+    from ecgstore.errors import ConfigError
+
+    key = os.environ.get("ECGSTORE_PATIENT_KEY")
+    if key is None:
+        return ""
+    if not key.strip():
+        raise ConfigError("ECGSTORE_PATIENT_KEY is set, but empty", fix="set it to your secret, or unset it")
+    if key == PUBLIC:
+        raise ConfigError("ECGSTORE_PATIENT_KEY holds secrets alone", fix=f"unset it, and say --patient-key {PUBLIC}")
+    try:
+        return refuse_short(key)
+    except ValueError as error:
+        raise ConfigError(f"ECGSTORE_PATIENT_KEY: {error}") from None
+
+
 def _source(given: Any, flags: dict[str, Any], src: Path) -> Any:
-    """The source's name, or a mapping of its settings: from --source, --labels and its like, and what was set otherwise."""
+    """The source's name, or a mapping of its settings: from --source, --labels and what was set otherwise."""
     of_labels = {
         name: value
         for name, value in (

@@ -25,6 +25,8 @@ TERMS = Terms(
     doi="10.13026/kfzx-aw45",
     citation="Wagner et al., PTB-XL, a large publicly available electrocardiography dataset, Sci Data 7:154 (2020)",
 )
+#: The identifiers of patients are published with the records: hashing them with a secret would hide nobody.
+PATIENT_IDS_ARE_PUBLIC = True
 
 SYSTEM = "scp_ecg"
 _DATABASE = "ptbxl_database.csv"

@@ -31,6 +31,8 @@ TERMS = Terms(
     redistributable=True,
     citation="Simulated by ecgstore; not recorded from anybody.",
 )
+#: The identifiers of patients are published with the records: hashing them with a secret would hide nobody.
+PATIENT_IDS_ARE_PUBLIC = True
 SYSTEM = "scp_ecg"
 LABELS = "labels.csv"
 COLUMNS = ("record_id", "patient_id", "fold", "age_years", "sex", "scp_ecg")

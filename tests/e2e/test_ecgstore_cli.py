@@ -253,7 +253,11 @@ def test_json_is_json_where_a_lead_was_never_recorded(write_record, tmp_path):
 
 
 def test_settings_come_from_the_environment_too(mini, tmp_path):
-    env = {"ECGSTORE_INGEST_FS_HZ": "50", "ECGSTORE_INGEST_BANDPASS": "0.5 20", "ECGSTORE_PATIENT_KEY": "open sesame"}
+    env = {
+        "ECGSTORE_INGEST_FS_HZ": "50",
+        "ECGSTORE_INGEST_BANDPASS": "0.5 20",
+        "ECGSTORE_PATIENT_KEY": "open sesame door",
+    }
     assert ecgstore("ingest", mini, tmp_path / "a.ecg", env={**os.environ, **env}).returncode == 0
     about = json.loads(here("info", tmp_path / "a.ecg", "--json").stdout)
     assert about["fs_hz"] == 50
