@@ -16,7 +16,17 @@ from typing import TypeVar
 
 from ecgstore.errors import SourceError, nearest
 from ecgstore.record import Rejection, Sex, Statement
-from ecgstore.sources._tables import MISSING, Faults, Table, number, open_table, unfloated, whole
+from ecgstore.sources._tables import (
+    MAX_AGE_YEARS,
+    MAX_FOLD,
+    MISSING,
+    Faults,
+    Table,
+    number,
+    open_table,
+    unfloated,
+    whole,
+)
 
 N = TypeVar("N", int, float)
 
@@ -49,8 +59,6 @@ _SEX: Mapping[str, Sex | None] = {
     **dict.fromkeys(("m", "male", "man", "männlich"), "male"),
     **dict.fromkeys(("u", "unk", "unknown", "not stated", "unbekannt"), None),
 }
-#: What a fold and an age may be.
-MAX_FOLD, MAX_AGE_YEARS = 999, 120
 #: A code that is longer, or that has more words, is a text.
 MAX_CODE, MAX_WORDS = 64, 8
 _MAX_SITE = 64
@@ -136,14 +144,17 @@ def choose(table: Table, columns: Mapping[str, str], statements: Mapping[str, st
     for ours, aliases in ALIASES.items():
         if ours not in theirs:
             meant = [name for name in table.names if spelling(name) in aliases and name not in theirs.values()]
-            if name := _only(meant, ours, f"source.columns.{ours}", table):
-                theirs[ours] = name
+            if found := _only(meant, ours, f"source.columns.{ours}", table):
+                theirs[ours] = found
     if statements is None:
         free = [name for name in table.names if name not in theirs.values()]
-        found = {system: [name for name in free if system_of(name) == system] for system in SYSTEMS}
-        in_order = sorted(found, key=lambda system: free.index(found[system][0]) if found[system] else -1)
-        pairs = ((system, _only(found[system], system, f"source.statements.{system}", table)) for system in in_order)
-        systems = {system: name for system, name in pairs if name}
+        meant_by: dict[str, list[str]] = {}
+        for name in free:
+            if system := system_of(name):
+                meant_by.setdefault(system, []).append(name)
+        for system, names in meant_by.items():
+            _only(names, system, f"source.statements.{system}", table)
+        systems = {system: names[0] for system, names in meant_by.items()}
     else:
         systems = {system: _find(name, table, f"source.statements.{system}") for system, name in statements.items()}
     _refuse_identifiers(theirs, systems, table)

@@ -30,6 +30,8 @@ MISSING = frozenset(
 _DELIMITERS = (",", ";", "\t", "|")
 _EXPECTED = "CSV in UTF-8, its cells between commas, semicolons or tabs"
 _FIX = "save it as CSV UTF-8"
+#: What a fold and an age may be.
+MAX_FOLD, MAX_AGE_YEARS = 999, 120
 #: No table of labels is larger; a small file of Parquet can unpack to any size.
 MAX_COLUMNS, MAX_PARQUET_BYTES = 10_000, 4_000_000_000
 _MAX_LINES_SAID = 5
@@ -59,10 +61,13 @@ class Table:
         pick = operator.itemgetter(*at) if len(at) > 1 else lambda row: tuple(row[i] for i in at)
         for line, row in self._rows():
             cells = pick(row)
-            if any(cell.lower() in MISSING or not cell.isprintable() or cell != cell.strip() for cell in cells):
-                cells = tuple(self._clean(cell, line) for cell in cells)
-                if not any(cells) and all(cell.strip().lower() in MISSING for cell in row):
-                    continue
+            # A plain loop: a table may have a million rows, and nearly all of them need nothing.
+            for cell in cells:
+                if cell.lower() in MISSING or not cell.isprintable() or cell != cell.strip():
+                    cells = tuple(self._clean(cell, line) for cell in cells)
+                    break
+            if not any(cells) and all(cell.strip().lower() in MISSING for cell in row):
+                continue
             yield line, cells
 
     def faults(self) -> Faults:
@@ -138,6 +143,11 @@ def unfloated(text: str) -> str:
     """``12345`` for ``12345.0``: a column of whole numbers with a gap in it is often written as decimal fractions."""
     match = _WHOLE_FLOAT.fullmatch(text)
     return match[1] if match else text
+
+
+def leaves_folder(below: str) -> bool:
+    """Whether a path that should stand below a folder may lead out of it."""
+    return below.startswith(("/", "\\")) or ".." in below or ":" in below[:3]
 
 
 # ── CSV ──────────────────────────────────────────────────────────────────────────────────────────────────
