@@ -13,7 +13,7 @@ from typing import Any
 
 from ecgstore.build import building, schedule, shards
 from ecgstore.build.construct import Job, Outcome, Progress, Wish, construct, seal_parts
-from ecgstore.build.patients import key_check, refuse_guessable
+from ecgstore.build.patients import key_check, refuse_guessable, refuse_telling
 from ecgstore.build.plan import Occupied, Plan, task_sha256
 from ecgstore.build.planning import count_reasons, plan
 from ecgstore.build.schedule import Workers
@@ -107,6 +107,7 @@ def ingest_folder(
     # By the file's name, not by that of its terms, which a source of a user's own may choose.
     source_file = module_of(made.source).__name__.rpartition(".")[2]
     refuse_guessable(made.listing.records, source_file, settings.patient_key)
+    refuse_telling(made.listing.records, source_file, settings.record_ids)
     vanished = _vanished(made, before, source_root)
     job = _job(made, settings, source_root, verify_source)
     crew = workers if isinstance(workers, Workers) else Workers(n=workers)
@@ -171,6 +172,14 @@ def _occupied(out: Path, settings: IngestSettings) -> tuple[Occupied, str]:
             expected=json.dumps({**old.recipe, **old.storage}),
             got=json.dumps({**settings.recipe.model_dump(mode="json"), **settings.storage.model_dump()}),
             fix="give the same settings, or make another store",
+        )
+    if old.attributes.get("record_ids", "path") != settings.record_ids:
+        raise ConfigError(
+            "a store grows only with ids of the kind it was made with",
+            where=out,
+            expected=old.attributes.get("record_ids", "path"),
+            got=settings.record_ids,
+            fix="say the same --record-ids, or make another store",
         )
     check = key_check(settings.secret_key) if settings.secret_key else None
     # A store of a release before this one has no check of its key.

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from ecgstore.build.construct import Progress
+from ecgstore.build.patients import with_record_ids
 from ecgstore.build.plan import Occupied, Plan, Scanned, make_plan, scan
 from ecgstore.build.scan import read_headers, without_segments
 from ecgstore.build.settings import IngestSettings, detect_source, module_of
@@ -68,6 +69,7 @@ def plan(
     Raises SourceError where the folder is absent or no record in it can be used.
     """
     source_root, source, listing = list_source(source_root, settings.source)
+    listing = with_record_ids(listing, settings.record_ids, settings.secret_key)
     if verify_source:
         listing = _verified(source_root, listing, progress)
     describe = getattr(module_of(source), "describe", None)
@@ -88,6 +90,7 @@ def plan(
         source_root,
         storage=settings.storage,
         patient_key=settings.secret_key,
+        hides_names=settings.record_ids == "hashed",
         noise_bank=settings.noise_bank,
         occupied=occupied,
     )

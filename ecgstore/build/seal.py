@@ -61,7 +61,7 @@ def seal_ingested(root: Path, made: Plan, settings: IngestSettings, commits: Seq
         layout.REJECTED: rejected(left_out),
     }
     sums = sums_of(commits)
-    return seal_commits(root, tables, _attributes(made, sums, settings.secret_key), commits, made)
+    return seal_commits(root, tables, _attributes(made, sums, settings), commits, made)
 
 
 def seal_commits(
@@ -91,7 +91,7 @@ def root_metadata(attributes: Mapping[str, Any]) -> bytes:
     return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}, indent=1).encode() + b"\n"
 
 
-def _attributes(made: Plan, sums: Mapping[str, Sums], secret_key: str) -> dict[str, Any]:
+def _attributes(made: Plan, sums: Mapping[str, Sums], settings: IngestSettings) -> dict[str, Any]:
     work = made.work
     is_raw = work.recipe.encoding == "adc"
     rates = {record.header.fs_hz for task in made.tasks for record in task.records}
@@ -110,9 +110,10 @@ def _attributes(made: Plan, sums: Mapping[str, Sums], secret_key: str) -> dict[s
         "sources": [_terms(made.listing.terms)],
         "source_settings": public(made.source),
         "vocabulary": {system: sorted(codes) for system, codes in made.vocabulary.items()},
-        "patients": "hashed with a secret key" if secret_key else "hashed with the source's name as key",
+        "patients": "hashed with a secret key" if settings.secret_key else "hashed with the source's name as key",
         # Only where there is a secret: a store of a public source is the same to the byte for everybody.
-        **({"patient_key_check": key_check(secret_key)} if secret_key else {}),
+        **({"patient_key_check": key_check(settings.secret_key)} if settings.secret_key else {}),
+        **({"record_ids": settings.record_ids} if settings.record_ids != "path" else {}),
         # Sums over counts of different gains would mean nothing.
         "statistics": {} if is_raw else statistics(sums),
         "software": software(),

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
-from ecgstore.build.patients import PUBLIC, refuse_short
+from ecgstore.build.patients import PUBLIC, RecordIds, refuse_short
 from ecgstore.build.plan import Recipe, Storage
 from ecgstore.errors import ConfigError
 from ecgstore.rooms import occupant, occupants
@@ -85,6 +85,9 @@ class IngestSettings(Recipe, Storage):
     #: between stores can be found; a secret key keeps others from testing whether somebody is in it. ``public``: none,
     #: and the identifiers may be guessed, as those of a published data set may.
     patient_key: str = Field("", exclude=True, repr=False)
+
+    #: Ids of records: the source's own (in a plain folder the path), the last part of that, or keyed hashes of it.
+    record_ids: RecordIds = "path"
 
     @model_validator(mode="before")
     @classmethod

@@ -54,6 +54,12 @@ def source_options(command: F) -> F:
                 help="Store columns of codes even where they seem to hold texts, dates or identifiers.",
             ),
             click.option(
+                "--record-ids",
+                type=click.Choice(["path", "stem", "hashed"]),
+                help="Ids in the store: the source's own, such as the path below SRC; its last part; or hashes by the "
+                "secret key of patients. Default: path.",
+            ),
+            click.option(
                 "--profile",
                 type=click.Choice(["train", "diagnostic", "raw"]),
                 help="train: 100 Hz, 0.5-40 Hz, notch. diagnostic: 500 Hz, 0.05-150 Hz. raw: the source's own counts, "
@@ -399,7 +405,9 @@ def _names(text: str) -> list[str]:
 #: Flags that set the setting of their name, and how their words become its value. The others stand for several
 #: settings, or for none.
 SETTING_OF_FLAG: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("profile", "fs_hz", "extra_leads", "codec", "quality", "noise_bank", "max_rejected"), _as_it_is),
+    **dict.fromkeys(
+        ("profile", "fs_hz", "extra_leads", "codec", "quality", "noise_bank", "max_rejected", "record_ids"), _as_it_is
+    ),
     "mains_hz": int,
     "leads": _names,
 }

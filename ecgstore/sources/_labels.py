@@ -189,17 +189,17 @@ def by_record(labels: Labels, ids: Sequence[str]) -> tuple[dict[str, Label], tup
     said: dict[str, tuple[int, Label]] = {}
     strangers: dict[str, Rejection] = {}
     for line, name, label in labels.rows:
-        record_id = _record(name, known, by_name, labels, line)
-        if record_id is None:
+        named = _record(name, known, by_name, labels, line)
+        if named is None:
             stranger = f"{labels.counted} {line} of the labels" if names_patient(name, label.patient_id) else name
             strangers[stranger] = Rejection(stranger, "missing_header", "in the labels only")
-        elif record_id not in said:
-            said[record_id] = line, label
-        elif said[record_id][1] != label:
+        elif named not in said:
+            said[named] = line, label
+        elif said[named][1] != label:
             raise SourceError(
-                f"{labels.counted}s {said[record_id][0]} and {line} of the labels contradict each other",
+                f"{labels.counted}s {said[named][0]} and {line} of the labels contradict each other",
                 where=labels.path,
-                got=f"record {record_id}",
+                got=f"record {named}",
                 fix="keep one row per record; several codes stand in one cell",
             )
     if strangers and not said:
@@ -217,7 +217,8 @@ def names_patient(record_id: str, patient_id: str | None) -> bool:
 
     A number counts with zeros before it, and from four digits on also behind letters: ``p10000032``.
     """
-    if not patient_id:
+    # Most ids don't hold it at all, which is found out without a pattern for each patient.
+    if not patient_id or patient_id.lstrip("0").casefold() not in record_id.casefold():
         return False
     before, after = r"(?<![^\W_])", r"(?![^\W_])"
     if patient_id.isdecimal():
