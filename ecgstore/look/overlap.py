@@ -16,7 +16,6 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from ecgstore.build.patients import ids_are_public
 from ecgstore.errors import ConfigError
 from ecgstore.look.shifted import Candidate, alike, marks
 from ecgstore.look.shifted import candidates as candidates_of
@@ -338,7 +337,7 @@ def _shared_patients(store_a: Store, of_a: Rows, store_b: Store, of_b: Rows) -> 
         note = "a selection names no patients; only signals were compared"
     elif is_secret and not is_one_store and None in checks:
         note = "patients were compared as if both stores hashed them with the same secret"
-    elif not (is_secret or is_one_store or all(map(ids_are_public, sources[0] & sources[1]))):
+    elif not (is_secret or is_one_store or all(terms.redistributable for terms in store_a.terms)):
         note = "patients were compared by their ids alone: in two folders one id may stand for two persons"
     return tuple(sorted(keys[0] & keys[1])), note
 

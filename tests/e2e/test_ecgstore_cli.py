@@ -104,7 +104,7 @@ BAD_SETTINGS = (
     ("--set source.rate_hz=77", "rate_hz", "500 or 100", "got 77"),
     ("--source mitdb", "none of the 48 records is there"),
     ("--source ./none.py", "source file is not there", "none.py"),
-    ("--labels none.csv", "table of labels is not there", "none.csv"),
+    ("--labels none.csv", "the table is not there", "none.csv"),
     ("--set fs=100", "unknown setting fs", "did you mean fs_hz"),
     ("--set max_rejected=7", "max_rejected", "less than or equal to 1", "got 7"),
     ("--set nothing", "key=value", "'nothing'"),
