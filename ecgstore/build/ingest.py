@@ -14,6 +14,7 @@ from typing import Any
 from ecgstore.build import building, schedule, shards
 from ecgstore.build.construct import Job, Outcome, Progress, Wish, construct, seal_parts
 from ecgstore.build.notes import notes
+from ecgstore.build.patients import key_check, refuse_guessable, refuse_telling
 from ecgstore.build.plan import Occupied, Plan, task_sha256
 from ecgstore.build.planning import count_reasons, plan
 from ecgstore.build.schedule import Workers
@@ -104,6 +105,10 @@ def ingest_folder(
         occupied=before,
         progress=progress,
     )
+    # By the file's name, not by that of its terms, which a source of a user's own may choose.
+    source_file = module_of(made.source).__name__.rpartition(".")[2]
+    refuse_guessable(made.listing.records, source_file, settings.patient_key)
+    refuse_telling(made.listing.records, source_file, settings.record_ids)
     vanished = _vanished(made, before, source_root)
     job = _job(made, settings, source_root, verify_source)
     crew = workers if isinstance(workers, Workers) else Workers(n=workers)
@@ -222,6 +227,24 @@ def _occupied(out: Path, settings: IngestSettings) -> tuple[Occupied, str]:
             where=out,
             expected=f"--folds {drawn}" if drawn else "no --folds",
             got=f"--folds {settings.folds}" if settings.folds else "none",
+            fix="say the same --folds, or make another store",
+        )
+    if old.attributes.get("record_ids", "path") != settings.record_ids:
+        raise ConfigError(
+            "a store grows only with ids of the kind it was made with",
+            where=out,
+            expected=old.attributes.get("record_ids", "path"),
+            got=settings.record_ids,
+            fix="say the same --record-ids, or make another store",
+        )
+    check = key_check(settings.secret_key) if settings.secret_key else None
+    # A store of a release before this one has no check of its key.
+    has_check = "patient_key_check" in old.attributes or "secret" not in str(old.attributes["patients"])
+    if has_check and old.attributes.get("patient_key_check") != check:
+        raise ConfigError(
+            "a store grows only by the key of patients it was made with",
+            where=out,
+            fix="set the same ECGSTORE_PATIENT_KEY, or make another store",
         )
     starts, lengths = old.column("start").tolist(), old.column("n_samples").tolist()
     places = dict(zip(old.column("record_id").tolist(), zip(starts, lengths, strict=True), strict=True))

@@ -146,6 +146,8 @@ class Work:
     shard_samples: int
     #: Folder of the recorded noise, where the recipe asks for one; the recipe holds the hash of what is in it.
     noise_bank: Path | None = None
+    #: Whether ids of records are hashes, so that no reason may name a file.
+    hides_names: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,10 +262,12 @@ def make_plan(
     patient_key: str = "",
     noise_bank: Path | None = None,
     occupied: Occupied | None = None,
+    hides_names: bool = False,
 ) -> Plan:
     """Give every scanned record its place, in the order of the listing.
 
-    ``patient_key``, the secret that patients will be hashed with, takes part in the plan's hash alone. With
+    ``patient_key``, the secret that patients will be hashed with, takes part in the plan's hash alone; with
+    ``hides_names``, what is left out has a reason and no detail, which could name a file. With
     ``occupied``, records of the version before keep their places, and new ones stand behind them.
 
     Raises ConfigError where ``extra_leads: keep`` finds more than MAX_LEADS leads.
@@ -273,6 +277,8 @@ def make_plan(
     rejected = [*listing.rejected, *(item for item in scanned if isinstance(item, Rejection))]
     usable, again = _first_of_each(item for item in scanned if isinstance(item, Scanned))
     rejected += [Rejection(record_id, "duplicate_id", "kept the first") for record_id in again]
+    if hides_names:
+        rejected = [replace(one, detail="") for one in rejected]
     leads = _leads((item.header for item in usable), recipe)
     lengths = [_length(item.header, recipe) for item in usable]
     if occupied is None:
@@ -296,7 +302,7 @@ def make_plan(
     for rejection in rejected:
         digest.update(f"{rejection.record_id}\t{rejection.reason}\n".encode())
     return Plan(
-        work=Work(recipe, storage, leads, shard_samples, noise_bank),
+        work=Work(recipe, storage, leads, shard_samples, noise_bank, hides_names),
         source=source,
         listing=listing,
         tasks=tuple(_tasks(planned, shard_samples)),

@@ -14,6 +14,7 @@ from typing import Any
 
 from ecgstore.build.construct import Progress
 from ecgstore.build.folds import draw_folds
+from ecgstore.build.patients import with_record_ids
 from ecgstore.build.plan import Occupied, Plan, Scanned, make_plan, scan
 from ecgstore.build.scan import read_headers, without_segments
 from ecgstore.build.settings import IngestSettings, detect_source, module_of
@@ -70,7 +71,8 @@ def plan(
     """
     source_root, source, listing = list_source(source_root, settings.source)
     if settings.folds is not None:
-        listing = draw_folds(listing, settings.folds, settings.patient_key or listing.terms.name)
+        listing = draw_folds(listing, settings.folds, settings.secret_key or listing.terms.name)
+    listing = with_record_ids(listing, settings.record_ids, settings.secret_key)
     if verify_source:
         listing = _verified(source_root, listing, progress)
     describe = getattr(module_of(source), "describe", None)
@@ -90,7 +92,8 @@ def plan(
         source,
         source_root,
         storage=settings.storage,
-        patient_key=settings.patient_key,
+        patient_key=settings.secret_key,
+        hides_names=settings.record_ids == "hashed",
         noise_bank=settings.noise_bank,
         occupied=occupied,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ import pyarrow as pa
 
 from ecgstore.build import building
 from ecgstore.build.commits import Commit, Unit
+from ecgstore.build.patients import key_check, patient_hash
 from ecgstore.build.plan import Plan, Planned, public
 from ecgstore.build.settings import IngestSettings
 from ecgstore.build.sums import Sums, by_fold, statistics
@@ -54,7 +54,7 @@ def seal_ingested(root: Path, made: Plan, settings: IngestSettings, commits: Seq
         first = left_out[0]
         got = f"{first.record_id}: {first.reason} {first.detail}".strip()
         raise SourceError(f"none of {len(left_out)} records could be read", where=root, got=got)
-    key = settings.patient_key or made.listing.terms.name
+    key = settings.secret_key or made.listing.terms.name
     patients = {pid: patient_hash(key, pid) for pid in {r.ref.patient_id for r in planned} if pid}
     tables = {
         layout.RECORDS: records(planned, written, made, patients),
@@ -64,7 +64,7 @@ def seal_ingested(root: Path, made: Plan, settings: IngestSettings, commits: Seq
         layout.REJECTED: rejected(left_out),
     }
     sums = sums_of(commits)
-    attributes = _attributes(made, sums, bool(settings.patient_key))
+    attributes = _attributes(made, sums, settings)
     if settings.folds is not None:
         attributes["folds_drawn"] = settings.folds
     return seal_commits(root, tables, attributes, commits, made)
@@ -92,18 +92,12 @@ def sums_of(commits: Sequence[Commit]) -> dict[str, Sums]:
     return by_fold(part for commit in commits for part in commit.sums.items())
 
 
-def patient_hash(key: str, patient_id: str) -> str:
-    """Keyed BLAKE2b hash of a patient's identifier, 16 hex digits; what a store holds instead of the identifier."""
-    keyed = hashlib.blake2b(patient_id.encode(), digest_size=8, key=hashlib.sha256(key.encode()).digest())
-    return keyed.hexdigest()
-
-
 def root_metadata(attributes: Mapping[str, Any]) -> bytes:
     """The Zarr v3 root group with everything a reader must know before it touches a sample."""
     return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}, indent=1).encode() + b"\n"
 
 
-def _attributes(made: Plan, sums: Mapping[str, Sums], secret_key: bool) -> dict[str, Any]:
+def _attributes(made: Plan, sums: Mapping[str, Sums], settings: IngestSettings) -> dict[str, Any]:
     work = made.work
     is_raw = work.recipe.encoding == "adc"
     rates = {record.header.fs_hz for task in made.tasks for record in task.records}
@@ -123,7 +117,10 @@ def _attributes(made: Plan, sums: Mapping[str, Sums], secret_key: bool) -> dict[
         "source_settings": public(made.source),
         "vocabulary": {system: sorted(codes) for system, codes in made.vocabulary.items()},
         **_by_site(made),
-        "patients": "hashed with a secret key" if secret_key else "hashed with the source's name as key",
+        "patients": "hashed with a secret key" if settings.secret_key else "hashed with the source's name as key",
+        # Only where there is a secret: a store of a public source is the same to the byte for everybody.
+        **({"patient_key_check": key_check(settings.secret_key)} if settings.secret_key else {}),
+        **({"record_ids": settings.record_ids} if settings.record_ids != "path" else {}),
         # Sums over counts of different gains would mean nothing.
         "statistics": {} if is_raw else statistics(sums),
         "software": software(),

@@ -9,8 +9,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
+from ecgstore.build.patients import PUBLIC, RecordIds, refuse_short
 from ecgstore.build.plan import Recipe, Storage
 from ecgstore.errors import ConfigError
 from ecgstore.rooms import name_own_file, occupant, occupants
@@ -96,8 +97,12 @@ class IngestSettings(Recipe, Storage):
     #: The largest share of records that may be left out before the ingest reports failure.
     max_rejected: float = Field(0.01, ge=0, le=1)
     #: Patients are stored as keyed hashes. The same key gives the same hashes in every store, so that overlap
-    #: between stores can be found; a secret key keeps others from testing whether somebody is in it.
+    #: between stores can be found; a secret key keeps others from testing whether somebody is in it. ``public``: none,
+    #: and the identifiers may be guessed, as those of a published data set may.
     patient_key: str = Field("", exclude=True, repr=False)
+
+    #: Ids of records: the source's own (in a plain folder the path), the last part of that, or keyed hashes of it.
+    record_ids: RecordIds = "path"
 
     @model_validator(mode="before")
     @classmethod
@@ -105,6 +110,16 @@ class IngestSettings(Recipe, Storage):
         if not isinstance(content, Mapping) or content.get("profile", "train") not in ("train", "diagnostic", "raw"):
             return content
         return profile_settings(content.get("profile", "train"), content.get("mains_hz", 50)) | dict(content)
+
+    @field_validator("patient_key")
+    @classmethod
+    def _long_enough(cls, key: str) -> str:
+        return refuse_short(key)
+
+    @property
+    def secret_key(self) -> str:
+        """The secret that patients are hashed with; empty where there is none."""
+        return "" if self.patient_key == PUBLIC else self.patient_key
 
     @property
     def recipe(self) -> Recipe:

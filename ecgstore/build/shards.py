@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +51,9 @@ def write(root: Path, task: Task, work: Work) -> None:
     commit = Commit(
         objects=done.objects,
         written=describe.to_table(described, len(work.leads)),
-        rejected=tuple(one for one in done.outcomes if isinstance(one, Rejection)),
+        rejected=tuple(
+            replace(one, detail="") if work.hides_names else one for one in done.outcomes if isinstance(one, Rejection)
+        ),
         sums=describe.sums_of(described),
     )
     commits.write(root, task.first_shard, commit, task_sha256(task, work))

@@ -289,6 +289,8 @@ def _about(store: Store) -> dict[str, Any]:
         "fingerprint": store.fingerprint,
         "records": store.n_records,
         "patients": len(patients),
+        # How their identifiers became what stands in patient_key.
+        "patients_are": store.attributes["patients"],
         "hours": round(seconds / 3600, 3),
         "megabytes": round(store.n_bytes / 1e6, 3),
         "shards": store.n_shards,
@@ -332,6 +334,7 @@ def _print_about(about: dict[str, Any]) -> None:
         "store": about["path"],
         "fingerprint": about["fingerprint"],
         "records": f"{about['records']} of {about['patients']} patients, {about['hours']:.2f} h",
+        "patients": _patients_words(about),
         "size": f"{about['megabytes']:.1f} MB in {about['shards']} shards",
         "leads": " ".join(about["leads"]),
         "rate": f"{about['fs_hz']:g} Hz" if about["fs_hz"] else "each record's own",
@@ -352,6 +355,12 @@ def _print_about(about: dict[str, Any]) -> None:
         rows["cite"] = " ".join(filter(None, (source["citation"], source["doi"] and f"doi:{source['doi']}"))) or "–"
     for name, value in rows.items():
         say(value, label=name)
+
+
+def _patients_words(about: dict[str, Any]) -> str:
+    if not about["patients"]:
+        return "not named"
+    return f"{about['patients_are']}" + ("" if "secret" in about["patients_are"] else ": ids can be guessed")
 
 
 def _noise_row(about: dict[str, Any]) -> dict[str, str]:

@@ -50,15 +50,28 @@ def source_options(command: F) -> F:
                 "that are there are said.",
             ),
             click.option(
+                "--statements",
+                metavar="COL,SYSTEM=COL",
+                help="Columns of --labels that hold codes. Default: those called like a known coding system (scp_ecg, "
+                "snomed_ct, icd9, icd10, minnesota, aha). All other columns are left out.",
+            ),
+            click.option(
                 "--allow-text",
                 is_flag=True,
-                help="Store free text that may name a person, too: notes of annotations that are no rhythm.",
+                help="Store free text that may name a person too: notes of annotations that are no rhythm, and columns "
+                "of codes that seem to hold texts, dates or identifiers.",
             ),
             click.option(
                 "--folds",
                 type=click.IntRange(2, 1000),
                 metavar="N",
                 help="Draw folds 1 to N by patient, for a folder that states none. Default: the source's own.",
+            ),
+            click.option(
+                "--record-ids",
+                type=click.Choice(["path", "stem", "hashed"]),
+                help="Ids in the store: the source's own, such as the path below SRC; its last part; or hashes by the "
+                "secret key of patients. Default: path.",
             ),
             click.option(
                 "--profile",
@@ -180,6 +193,12 @@ def crew_options(command: F) -> F:
 )
 @click.option("--overwrite", is_flag=True, help="Replace a sealed store, once the new one is sealed.")
 @click.option("--append", is_flag=True, help="Make a sealed store's next version; unchanged shards are used again.")
+@click.option(
+    "--patient-key",
+    type=click.Choice(["public"]),
+    help="public: ids can be guessed from the store. Without it, a folder that names patients needs a secret key of 16 "
+    "characters or more in the variable ECGSTORE_PATIENT_KEY; published data sets need none.",
+)
 @click.option("--verify-source", is_flag=True, help="Check every file against the folder's SHA256SUMS.txt first.")
 @click.option(
     "--max-rejected",
@@ -264,7 +283,7 @@ def seal(out: Path, own_source: Path | None, as_json: bool) -> None:
     from ecgstore.build.parts import seal_store
 
     with progress_bars(PHASES) as progress:
-        key = os.environ.get("ECGSTORE_PATIENT_KEY", "")
+        key = _secret_of_the_environment()
         report = seal_store(out, patient_key=key, progress=progress, own_source=own_source)
     if isinstance(report, AugmentReport):
         _say_augmented(report, as_json)
@@ -415,7 +434,7 @@ def _names(text: str) -> list[str]:
 #: settings, or for none.
 SETTING_OF_FLAG: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("profile", "fs_hz", "extra_leads", "uncalibrated", "codec"), _as_it_is),
-    **dict.fromkeys(("quality", "noise_bank", "max_rejected", "folds"), _as_it_is),
+    **dict.fromkeys(("quality", "noise_bank", "max_rejected", "folds", "record_ids"), _as_it_is),
     "mains_hz": int,
     "leads": _names,
 }
@@ -436,16 +455,41 @@ def _ingest_settings(flags: dict[str, Any], src: Path) -> IngestSettings:
     noise = _noise(flags)
     if noise is not None:
         content["noise"] = noise
-    if "ECGSTORE_PATIENT_KEY" in os.environ:
-        content["patient_key"] = os.environ["ECGSTORE_PATIENT_KEY"]
+    secret = _secret_of_the_environment()
+    if flags.get("patient_key") or secret:
+        content["patient_key"] = flags.get("patient_key") or secret
     return parse(IngestSettings, content, where=config or "the command line")
+
+
+def _secret_of_the_environment() -> str:
+    """The secret key of patients, empty where none is set. Raises ConfigError where one is set that is no secret."""
+    from ecgstore.build.patients import PUBLIC, refuse_short
+    from ecgstore.errors import ConfigError
+
+    key = os.environ.get("ECGSTORE_PATIENT_KEY")
+    if key is None:
+        return ""
+    if not key.strip():
+        raise ConfigError("ECGSTORE_PATIENT_KEY is set, but empty", fix="set it to your secret, or unset it")
+    if key == PUBLIC:
+        raise ConfigError("ECGSTORE_PATIENT_KEY holds secrets alone", fix=f"unset it, and say --patient-key {PUBLIC}")
+    try:
+        return refuse_short(key)
+    except ValueError as error:
+        raise ConfigError(f"ECGSTORE_PATIENT_KEY: {error}") from None
 
 
 def _source(given: Any, flags: dict[str, Any], src: Path) -> Any:
     """The source's name, or a mapping of its settings: from --source, its options and what was set otherwise."""
-    of_plain: dict[str, Any] = {} if flags["labels"] is None else {"labels": str(flags["labels"])}
-    if flags["annotators"] is not None:
-        of_plain["annotators"] = _names(flags["annotators"])
+    of_plain: dict[str, Any] = {
+        name: value
+        for name, value in (
+            ("labels", flags["labels"] and str(flags["labels"])),
+            ("statements", flags["statements"] and _names(flags["statements"])),
+            ("annotators", flags["annotators"] and _names(flags["annotators"])),
+        )
+        if value
+    }
     if not isinstance(given, dict) and not of_plain and not flags["allow_text"]:
         return flags["source"] or given
     settings = dict(given) if isinstance(given, dict) else {"name": given} if given else {}

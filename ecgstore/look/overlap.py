@@ -322,6 +322,9 @@ def _shared_patients(store_a: Store, of_a: Rows, store_b: Store, of_b: Rows) -> 
     sources = [{terms.name for terms in store.terms} for store in (store_a, store_b)]
     is_one_store = store_a.fingerprint == store_b.fingerprint
     is_secret = "secret" in hashed[0]
+    checks = [store.attributes.get("patient_key_check") for store in (store_a, store_b)]
+    if None not in checks and checks[0] != checks[1]:
+        return None, "different keys: patients can't be compared; only signals were"
     # Without a secret the key is the source's name: a patient of two sources has two keys.
     if not is_one_store and (hashed[0] != hashed[1] or not (is_secret or sources[0] & sources[1])):
         return None, "patients can't be compared, for their keys are hashed differently; only signals were"
@@ -332,8 +335,10 @@ def _shared_patients(store_a: Store, of_a: Rows, store_b: Store, of_b: Rows) -> 
     note = ""
     if not (keys[0] and keys[1]):
         note = "a selection names no patients; only signals were compared"
-    elif is_secret and not is_one_store:
+    elif is_secret and not is_one_store and None in checks:
         note = "patients were compared as if both stores hashed them with the same secret"
+    elif not (is_secret or is_one_store or all(terms.redistributable for terms in store_a.terms)):
+        note = "patients were compared by their ids alone: in two folders one id may stand for two persons"
     return tuple(sorted(keys[0] & keys[1])), note
 
 

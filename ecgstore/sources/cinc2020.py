@@ -25,6 +25,8 @@ TERMS = Terms(
     citation="Perez Alday et al., Classification of 12-lead ECGs: the PhysioNet/Computing in Cardiology Challenge "
     "2020, Physiol Meas 41:124003 (2020)",
 )
+#: The identifiers of patients are published with the records: hashing them with a secret would hide nobody.
+PATIENT_IDS_ARE_PUBLIC = True
 
 SYSTEM = _challenge.SYSTEM
 

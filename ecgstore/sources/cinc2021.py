@@ -30,6 +30,8 @@ TERMS = Terms(
     citation="Reyna et al., Will Two Do? Varying Dimensions in Electrocardiography: The PhysioNet/Computing in "
     "Cardiology Challenge 2021, Computing in Cardiology 48:1-4 (2021)",
 )
+#: The identifiers of patients are published with the records: hashing them with a secret would hide nobody.
+PATIENT_IDS_ARE_PUBLIC = True
 
 
 class Settings(settings.Settings):

@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import gc
-import operator
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
@@ -26,6 +25,7 @@ from typing import Literal
 from ecgstore import settings
 from ecgstore.errors import SourceError
 from ecgstore.record import Listing, RecordRef, Rejection, Statement, Terms
+from ecgstore.sources._tables import Table, leaves_folder, open_table
 from ecgstore.wfdb_io.files import find_header
 
 TERMS = Terms(
@@ -66,7 +66,8 @@ def list_records(root: Path, settings: Settings) -> Listing:
     """List the records in the order of ``record_list.csv``.
 
     With ``check_files``, rows whose header is absent are rejected one by one. Rows whose path leaves the folder
-    always are. Raises SourceError where a table is absent, has lost its columns or has a row that is too short.
+    always are. Raises SourceError where a table is absent, has lost its columns or has a row that is
+    too short or too long.
     """
     with _no_collection():
         statements = _statements(root / _MEASUREMENTS) if settings.machine_statements else {}
@@ -85,15 +86,19 @@ def _listed(
     root: Path, settings: Settings, statements: Mapping[str, tuple[Statement, ...]]
 ) -> Iterator[RecordRef | Rejection]:
     base = str(root)
-    for study_id, subject_id, below in _rows(root / _RECORDS, _COLUMNS):
-        if below.startswith(("/", "\\")) or ".." in below:
-            yield Rejection(study_id, "unsafe_path", below[:80])
+    for line, (study_id, subject_id, below) in _table(root / _RECORDS).cells(_COLUMNS):
+        # Paths hold the patient's identifier: a rejection says the line.
+        at = f"line {line} of {_RECORDS}"
+        if not study_id:
+            raise SourceError(f"line {line} has no study_id", where=root / _RECORDS, fix="download the table again")
+        if not below or leaves_folder(below):
+            yield Rejection(study_id, "unsafe_path", at)
             continue
         path = Path(f"{base}/{below}")
         if settings.check_files and find_header(path) is None:
-            yield Rejection(study_id, "missing_header", f"{below}.hea")
+            yield Rejection(study_id, "missing_header", at)
             continue
-        yield RecordRef(study_id, path, subject_id, statements=statements.get(study_id, ()))
+        yield RecordRef(study_id, path, subject_id or None, statements=statements.get(study_id, ()))
 
 
 @contextlib.contextmanager
@@ -110,46 +115,23 @@ def _no_collection() -> Iterator[None]:
 
 def _statements(path: Path) -> dict[str, tuple[Statement, ...]]:
     """The lines of each study's report, each once; the same line of two studies is the same object."""
-    reports = [name for name in _header(path) if name.startswith("report_")]
+    table = _table(path)
+    reports = [name for name in table.names if name.startswith("report_")]
     if not reports:
         raise SourceError("the table has no report", where=path, expected="columns report_0, report_1, …")
     made: dict[str, Statement] = {}
     stated: dict[str, tuple[Statement, ...]] = {}
-    for study_id, *lines in _rows(path, ("study_id", *reports)):
-        codes = dict.fromkeys(code for line in lines if (code := line.strip().lower()))
+    for _, (study_id, *lines) in table.cells(("study_id", *reports)):
+        codes = dict.fromkeys(line.lower() for line in lines if line)
         stated[study_id] = tuple(made.setdefault(code, Statement(code, SYSTEM)) for code in codes)
     return stated
 
 
-def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """The cells of ``columns``, row by row."""
-    names = _header(path)
-    missing = [column for column in columns if column not in names]
-    if missing:
-        raise SourceError("columns are missing", where=path, expected=", ".join(map(repr, missing)))
-    cells = operator.itemgetter(*(names.index(column) for column in columns))
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            next(reader)
-            for row in reader:
-                if row:
-                    yield cells(row)
-    except IndexError:
-        raise SourceError(f"line {reader.line_num} has too few cells", where=path, expected=len(names)) from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SourceError("the table can't be read", where=path, got=str(error)) from None
-
-
-def _header(path: Path) -> list[str]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return next(csv.reader(file), [])
-    except FileNotFoundError:
+def _table(path: Path) -> Table:
+    if not path.exists():
         raise SourceError(
             f"{path.name} is not there",
             where=path.parent,
             fix="is this the folder that PhysioNet publishes as MIMIC-IV-ECG?",
-        ) from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SourceError("the table can't be read", where=path, got=str(error)) from None
+        )
+    return open_table(path)

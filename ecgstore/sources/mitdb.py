@@ -31,6 +31,8 @@ TERMS = Terms(
     doi="10.13026/C2F305",
     citation="Moody and Mark, The impact of the MIT-BIH Arrhythmia Database, IEEE Eng Med Biol 20(3):45-50 (2001)",
 )
+#: The identifiers of patients are published with the records: hashing them with a secret would hide nobody.
+PATIENT_IDS_ARE_PUBLIC = True
 
 ANNOTATOR = "atr"
 #: Of the split of de Chazal et al.: fold 1, fold 2, and the records with paced beats (ANSI/AAMI EC57).

@@ -6,7 +6,6 @@ Traps that are met here: a likelihood of 0 means "not stated", age 300 means "ov
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,16 @@ from typing import Literal
 from ecgstore import settings
 from ecgstore.errors import SourceError
 from ecgstore.record import Listing, RecordRef, Rejection, Statement, Terms
+from ecgstore.sources._tables import (
+    MAX_AGE_YEARS,
+    MAX_FOLD,
+    Faults,
+    Table,
+    leaves_folder,
+    number,
+    open_table,
+    whole,
+)
 from ecgstore.wfdb_io.files import find_header
 
 TERMS = Terms(
@@ -25,6 +34,8 @@ TERMS = Terms(
     doi="10.13026/kfzx-aw45",
     citation="Wagner et al., PTB-XL, a large publicly available electrocardiography dataset, Sci Data 7:154 (2020)",
 )
+#: The identifiers of patients are published with the records: hashing them with a secret would hide nobody.
+PATIENT_IDS_ARE_PUBLIC = True
 
 SYSTEM = "scp_ecg"
 _DATABASE = "ptbxl_database.csv"
@@ -32,6 +43,7 @@ _STATEMENTS = "scp_statements.csv"
 _COLUMNS = ("ecg_id", "patient_id", "age", "sex", "scp_codes", "strat_fold", "filename_lr", "filename_hr")
 #: PTB-XL's code for "over 89 years", and what a store says instead.
 _OVER_89, OVER_89_YEARS = 300.0, 90.0
+_MAX_ID = 10**9
 
 
 class Settings(settings.Settings):
@@ -50,18 +62,25 @@ def is_here(root: Path) -> bool:
 def list_records(root: Path, settings: Settings) -> Listing:
     """List the records in the order of ``ptbxl_database.csv``; rows whose header is absent are rejected one by one.
 
-    Raises SourceError where a table is absent or has lost its columns, or where no row has its files.
+    Raises SourceError where a table is absent, has lost its columns or holds what can't be, or where no row has its
+    files.
     """
     column = "filename_hr" if settings.rate_hz == 500 else "filename_lr"
     refs: list[RecordRef] = []
     rejected: list[Rejection] = []
-    for row in _read(root / _DATABASE, _COLUMNS):
-        path = root / row[column]
-        record_id = str(int(float(row["ecg_id"])))
-        if find_header(path):
-            refs.append(_reference(record_id, path, row))
+    table = _table(root / _DATABASE)
+    faults = table.faults()
+    for line, cells in table.cells(_COLUMNS):
+        row = dict(zip(_COLUMNS, cells, strict=True))
+        below = row[column]
+        ref = _reference(root / below, row, faults, line)
+        if not below or leaves_folder(below):
+            rejected.append(Rejection(ref.record_id, "unsafe_path", f"line {line} of {_DATABASE}"))
+        elif find_header(ref.path):
+            refs.append(ref)
         else:
-            rejected.append(Rejection(record_id, "missing_header", f"{row[column]}.hea"))
+            rejected.append(Rejection(ref.record_id, "missing_header", f"{below}.hea"))
+    faults.refuse(fix="download the table again")
     if not refs:
         other = 100 if settings.rate_hz == 500 else 500
         raise SourceError(
@@ -69,46 +88,61 @@ def list_records(root: Path, settings: Settings) -> Listing:
             where=root,
             fix=f"download them, or read the {other} Hz files with --set source.rate_hz={other}",
         )
-    codes = tuple(sorted(row[""] for row in _read(root / _STATEMENTS, ("",))))
+    codes = tuple(sorted(code for _, (code,) in _table(root / _STATEMENTS).cells(("",)) if code))
     return Listing(tuple(refs), tuple(rejected), TERMS, {SYSTEM: codes})
 
 
-def _reference(record_id: str, path: Path, row: Mapping[str, str]) -> RecordRef:
-    age = float(row["age"]) if row["age"] else None
+def _reference(path: Path, row: Mapping[str, str], faults: Faults, line: int) -> RecordRef:
+    """The record of one row; what its cells can't be is added to ``faults``."""
+
+    def bounded(column: str, low: int, high: int) -> int | None:
+        value = whole(row[column], low, high) if row[column] else None
+        if row[column] and value is None:
+            faults.add(f"column {column} is no whole number from {low} to {high}", line)
+        return value
+
+    ecg_id = bounded("ecg_id", 0, _MAX_ID)
+    if not row["ecg_id"]:
+        faults.add("column ecg_id is empty", line)
+    patient_id, sex = bounded("patient_id", 0, _MAX_ID), bounded("sex", 0, 1)
     return RecordRef(
-        record_id=record_id,
+        record_id=str(ecg_id),
         path=path,
-        patient_id=str(int(float(row["patient_id"]))),
-        fold=int(row["strat_fold"]),
-        age_years=OVER_89_YEARS if age == _OVER_89 else age,
-        sex=None if not row["sex"] else "female" if int(float(row["sex"])) == 1 else "male",
-        statements=_statements(row["scp_codes"], record_id),
+        patient_id=None if patient_id is None else str(patient_id),
+        fold=bounded("strat_fold", 0, MAX_FOLD),
+        age_years=_age_years(row["age"], faults, line),
+        sex=None if sex is None else ("male", "female")[sex],
+        statements=_statements(row["scp_codes"], faults, line),
     )
 
 
-def _statements(text: str, record_id: str) -> tuple[Statement, ...]:
+def _age_years(text: str, faults: Faults, line: int) -> float | None:
+    age_years = number(text, 0, _OVER_89) if text else None
+    if age_years == _OVER_89:
+        return OVER_89_YEARS
+    if text and (age_years is None or age_years > MAX_AGE_YEARS):
+        faults.add(f"column age is no number from 0 to {MAX_AGE_YEARS}, nor {_OVER_89:g}", line)
+    return age_years
+
+
+def _statements(text: str, faults: Faults, line: int) -> tuple[Statement, ...]:
     try:
         # A Python dictionary of codes without quotes in them: as JSON it is read ten times as fast.
         codes = json.loads(text.replace("'", '"'))
         pairs = [(str(code), float(likelihood)) for code, likelihood in codes.items()]
-    except (ValueError, AttributeError, TypeError):
-        raise SourceError(f"scp_codes of record {record_id} is not a mapping of codes", got=repr(text[:80])) from None
+        if not all(0 <= likelihood <= 100 for _, likelihood in pairs):
+            raise ValueError("a likelihood is in percent")
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        faults.add("column scp_codes is no mapping of codes to percent", line)
+        return ()
     return tuple(Statement(code, SYSTEM, likelihood or None) for code, likelihood in pairs)
 
 
-def _read(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = [column for column in columns if column not in (reader.fieldnames or ())]
-            if missing:
-                raise SourceError("columns are missing", where=path, expected=", ".join(map(repr, missing)))
-            return list(reader)
-    except FileNotFoundError:
+def _table(path: Path) -> Table:
+    if not path.exists():
         raise SourceError(
             f"{path.name} is not there",
             where=path.parent,
             fix="is this the folder that PhysioNet publishes as PTB-XL?",
-        ) from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SourceError("the table can't be read", where=path, got=str(error)) from None
+        )
+    return open_table(path)

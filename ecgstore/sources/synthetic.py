@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,10 @@ import ecgstore.settings
 from ecgstore.errors import ConfigError, SourceError, need
 from ecgstore.record import LEADS_12, Listing, RecordRef, Rejection, Sex, Statement, Terms
 from ecgstore.simulate import dipole
+from ecgstore.sources._tables import MAX_AGE_YEARS, MAX_FOLD, number, whole
 from ecgstore.storage import layout, publish
+
+N = TypeVar("N", int, float)
 
 TERMS = Terms(
     name="synthetic",
@@ -31,6 +34,8 @@ TERMS = Terms(
     redistributable=True,
     citation="Simulated by ecgstore; not recorded from anybody.",
 )
+#: The identifiers of patients are published with the records: hashing them with a secret would hide nobody.
+PATIENT_IDS_ARE_PUBLIC = True
 SYSTEM = "scp_ecg"
 LABELS = "labels.csv"
 COLUMNS = ("record_id", "patient_id", "fold", "age_years", "sex", "scp_ecg")
@@ -149,12 +154,12 @@ def list_records(root: Path, settings: Settings) -> Listing:
         ) from None
     records: dict[str, RecordRef] = {}
     rejected: list[Rejection] = []
-    for number, line in enumerate(lines, start=2):
-        ref = _ref(Path(root), line, f"{labels}, line {number}")
+    for at, line in enumerate(lines, start=2):
+        ref = _ref(Path(root), line, f"{labels}, line {at}")
         if ref.record_id in records:
-            rejected.append(Rejection(ref.record_id, "duplicate_id", f"line {number} of {LABELS}"))
+            rejected.append(Rejection(ref.record_id, "duplicate_id", f"line {at} of {LABELS}"))
         elif not ref.path.with_suffix(".hea").is_file():
-            rejected.append(Rejection(ref.record_id, "missing_header", f"{ref.path}.hea"))
+            rejected.append(Rejection(ref.record_id, "missing_header", f"{ref.path.relative_to(root).as_posix()}.hea"))
         else:
             records[ref.record_id] = ref
     ordered = tuple(records[record_id] for record_id in sorted(records))
@@ -168,8 +173,8 @@ def _ref(root: Path, line: dict[str, str], where: str) -> RecordRef:
             record_id=record_id,
             path=_base(root, int(record_id)),
             patient_id=line["patient_id"],
-            fold=int(line["fold"]),
-            age_years=float(line["age_years"]),
+            fold=_within(whole(line["fold"], 0, MAX_FOLD)),
+            age_years=_within(number(line["age_years"], 0, MAX_AGE_YEARS)),
             sex=_sex(line["sex"]),
             statements=tuple(Statement(code, SYSTEM, 100.0) for code in line["scp_ecg"].split(";")),
         )
@@ -180,6 +185,12 @@ def _ref(root: Path, line: dict[str, str], where: str) -> RecordRef:
             expected=",".join(COLUMNS),
             got=repr(error),
         ) from None
+
+
+def _within(value: N | None) -> N:
+    if value is None:
+        raise ValueError("no number, or out of bounds")
+    return value
 
 
 def _sex(word: str) -> Sex:

@@ -238,6 +238,9 @@ _ROOT_IF_THERE: dict[str, tuple[str, Check]] = {
     "noise": ("the settings of the noise", _is_noise),
     "parent": ("a fingerprint", is_sha256),
     "vocabulary_by_site": ("lists of codes by site", _is_vocabularies),
+    "patient_key_check": ("a text", _is_text),
+    "record_ids": ("path, stem or hashed", lambda value: value in ("path", "stem", "hashed")),
+    "folds_drawn": ("a number of folds", lambda value: _is_whole(value, 2, 1000)),
 }
 
 

@@ -104,7 +104,7 @@ BAD_SETTINGS = (
     ("--set source.rate_hz=77", "rate_hz", "500 or 100", "got 77"),
     ("--source mitdb", "none of the 48 records is there"),
     ("--source ./none.py", "source file is not there", "none.py"),
-    ("--labels none.csv", "table of labels is not there", "none.csv"),
+    ("--labels none.csv", "the table is not there", "none.csv"),
     ("--set fs=100", "unknown setting fs", "did you mean fs_hz"),
     ("--set max_rejected=7", "max_rejected", "less than or equal to 1", "got 7"),
     ("--set nothing", "key=value", "'nothing'"),
@@ -253,7 +253,11 @@ def test_json_is_json_where_a_lead_was_never_recorded(write_record, tmp_path):
 
 
 def test_settings_come_from_the_environment_too(mini, tmp_path):
-    env = {"ECGSTORE_INGEST_FS_HZ": "50", "ECGSTORE_INGEST_BANDPASS": "0.5 20", "ECGSTORE_PATIENT_KEY": "open sesame"}
+    env = {
+        "ECGSTORE_INGEST_FS_HZ": "50",
+        "ECGSTORE_INGEST_BANDPASS": "0.5 20",
+        "ECGSTORE_PATIENT_KEY": "open sesame door",
+    }
     assert ecgstore("ingest", mini, tmp_path / "a.ecg", env={**os.environ, **env}).returncode == 0
     about = json.loads(here("info", tmp_path / "a.ecg", "--json").stdout)
     assert about["fs_hz"] == 50

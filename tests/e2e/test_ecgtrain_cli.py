@@ -82,7 +82,10 @@ def room(tmp_path_factory):
         synthetic.simulate(root / name, synthetic.Simulation(n_records=150, seed=seed))
         # One key for both would say that patient 1 of one cohort is patient 1 of the other.
         ingest_folder(
-            root / name, root / f"{name}.ecg", IngestSettings(fs_hz=100, filters=(), patient_key=name), workers=2
+            root / name,
+            root / f"{name}.ecg",
+            IngestSettings(fs_hz=100, filters=(), patient_key=f"a secret key of {name}"),
+            workers=2,
         )
     (root / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
     return root
@@ -245,7 +248,9 @@ def test_a_store_prepared_otherwise_is_refused(finished, room, tmp_path):
 def test_a_store_that_kept_other_records_is_not_prepared_otherwise(finished, room, tmp_path):
     out, _ = finished
     ingest_folder(
-        room / "b", tmp_path / "lenient.ecg", IngestSettings(fs_hz=100, filters=(), extra_leads="drop", patient_key="b")
+        room / "b",
+        tmp_path / "lenient.ecg",
+        IngestSettings(fs_hz=100, filters=(), extra_leads="drop", patient_key="a secret key of b"),
     )
     done = ecgtrain("evaluate", out, "--store", tmp_path / "lenient.ecg")
     assert done.returncode == 0, done.stderr

@@ -73,7 +73,7 @@ def test_yaml_files_that_are_not_settings_are_refused(tmp_path):
 
 
 def test_the_patient_key_is_never_written_down():
-    settings = IngestSettings(patient_key="secret")
+    settings = IngestSettings(patient_key="a secret of many letters")
     assert "secret" not in repr(settings)
     assert "patient_key" not in settings.model_dump()
 

@@ -249,7 +249,7 @@ def test_a_source_of_ones_own_is_one_file(tmp_path, write_record):
             hea.write(f"#Finding: F{name[1]}\n# secret remark\n")
     mine = tmp_path / "my_hospital.py"
     mine.write_text(SOURCE)
-    settings = IngestSettings(source={"name": str(mine), "ward": "west"})
+    settings = IngestSettings(source={"name": str(mine), "ward": "west"}, patient_key="public")
     ingest_folder(tmp_path / "src", tmp_path / "out.ecg", settings)
     store = ecgstore.open_store(tmp_path / "out.ecg")
     assert store.terms[0].name == "st_elsewhere"

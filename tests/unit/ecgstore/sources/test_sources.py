@@ -87,7 +87,7 @@ def test_a_folder_is_searched_through_and_labelled_by_path_or_name(tmp_path, wri
     ("labels", "message"),
     [
         ("name,fold\nr1,1\n", "no column record_id"),
-        ("record_id,fold\nr1,three\n", "column fold of record r1 is not a number"),
+        ("record_id,fold\nr1,three\n", r"column fold is no whole number from 0 to 999 \(line 2\)"),
     ],
 )
 def test_labels_that_cannot_be_used_are_said(tmp_path, write_record, labels, message):

@@ -90,7 +90,7 @@ def test_broken_tables_are_said_in_one_line(root):
         list_records(root, Settings(machine_statements=True))
     with (root / "record_list.csv").open("a") as file:
         file.write("1,2\n")
-    with pytest.raises(SourceError, match="line 5 has too few cells"):
+    with pytest.raises(SourceError, match="line 5 has not as many cells"):
         list_records(root, Settings())
     assert gc.isenabled()
     (root / "record_list.csv").write_text("subject_id,study_id\n1,2\n")
@@ -98,7 +98,7 @@ def test_broken_tables_are_said_in_one_line(root):
         list_records(root, Settings())
     assert not mimic_iv_ecg.is_here(root)
     (root / "record_list.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(SourceError, match="can't be read"):
+    with pytest.raises(SourceError, match="no CSV.*UTF-16"):
         list_records(root, Settings())
     (root / "record_list.csv").unlink()
     with pytest.raises(SourceError, match=r"record_list\.csv is not there"):

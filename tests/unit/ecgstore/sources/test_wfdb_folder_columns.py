@@ -37,7 +37,7 @@ def test_declared_columns_are_read_under_their_own_names(root):
     assert (two.patient_id, two.site, two.statements) == (None, None, ())
 
 
-def test_without_declared_statements_every_other_column_is_a_coding_system(root):
+def test_without_declared_statements_columns_called_like_coding_systems_are_read(root):
     csv_table(root, "file,pid,scp_ecg,snomed_ct", "x1,p1,NORM;SR,426783006")
     one = list_records(root, Settings(labels="labels.csv", columns={"record_id": "file", "patient_id": "pid"})).records[
         0
@@ -77,7 +77,7 @@ def test_a_parquet_table_says_the_same_as_a_csv_one(root):
 
 def test_lists_and_numbers_in_parquet_are_codes(root):
     pq.write_table(pa.table({"record_id": ["x1"], "scp_ecg": [["NORM", "SR"]], "one": [164889003]}), root / "l.parquet")
-    one = list_records(root, Settings(labels="l.parquet")).records[0]
+    one = list_records(root, Settings(labels="l.parquet", statements=["scp_ecg", "one"])).records[0]
     assert codes(one) == [("NORM", "scp_ecg"), ("SR", "scp_ecg"), ("164889003", "one")]
 
 
@@ -88,7 +88,7 @@ def test_lists_and_numbers_in_parquet_are_codes(root):
             {"columns": {"record_id": "file", "patient_id": "pidd"}},
             r"'pidd', which source\.columns\.patient_id names.*'pid'",
         ),
-        ({"columns": {"record_id": "File"}}, r"'File', which source\.columns\.record_id names.*did you mean 'file'"),
+        ({"columns": {"record_id": "fil"}}, r"'fil', which source\.columns\.record_id names.*did you mean 'file'"),
         (
             {"columns": {"record_id": "file"}, "statements": {"snomed_ct": "dxx"}},
             r"source\.statements\.snomed_ct.*'dx'",

@@ -10,7 +10,7 @@ import zarr
 import ecgstore
 from ecgstore import LEADS_12
 from ecgstore.build.ingest import ingest_folder
-from ecgstore.build.seal import patient_hash
+from ecgstore.build.patients import patient_hash
 from ecgstore.build.settings import IngestSettings
 from ecgstore.errors import ConfigError, IntegrityError, StoreFormatError, StoreIncomplete, StoreNotFound
 from ecgstore.signals.conditioning import condition
@@ -152,7 +152,7 @@ def test_no_identifier_and_no_free_text_is_in_the_store(mini, mini_store):
 
 
 def test_a_secret_key_gives_other_patient_hashes(mini, tmp_path, mini_store):
-    ingest_folder(mini, tmp_path / "secret.ecg", IngestSettings(patient_key="only here"))
+    ingest_folder(mini, tmp_path / "secret.ecg", IngestSettings(patient_key="a secret that is only here"))
     secret, plain = ecgstore.open_store(tmp_path / "secret.ecg"), ecgstore.open_store(mini_store)
     assert not set(secret.column("patient_key")) & set(plain.column("patient_key"))
     assert "only here" not in (tmp_path / "secret.ecg" / "zarr.json").read_text()

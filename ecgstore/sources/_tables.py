@@ -1,0 +1,259 @@
+"""Tables that come with a folder, CSV or Parquet: rows of text cells with the number of their line.
+
+A table comes from elsewhere, so its form is checked before its content is believed: the encoding, one name per
+column, as many cells in every row. What a cell holds never stands in a message; its line does.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import operator
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from ecgstore.errors import SourceError
+
+#: Endings of names that mean Parquet; a table of any other name is CSV.
+PARQUET = (".parquet", ".pq")
+#: Cells that say nothing, in any case: what spreadsheets, R, pandas and databases write for a missing value.
+MISSING = frozenset(
+    {"", "na", "n/a", "#n/a", "#na", "<na>", "n.a.", "nan", "-nan", "nat", "null", "(null)", "none", "nil", "\\n"}
+    | {"-", "--", "—", "–", "?", "."}
+)
+#: What stands between the cells of a CSV file; where several would do, the first that makes most columns.
+_DELIMITERS = (",", ";", "\t", "|")
+_EXPECTED = "CSV in UTF-8, its cells between commas, semicolons or tabs"
+_FIX = "save it as CSV UTF-8"
+#: What a fold and an age may be.
+MAX_FOLD, MAX_AGE_YEARS = 999, 120
+#: No table of labels is larger; a small file of Parquet can unpack to any size.
+MAX_COLUMNS, MAX_PARQUET_BYTES = 10_000, 4_000_000_000
+_MAX_LINES_SAID = 5
+
+_NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
+_WHOLE_FLOAT = re.compile(r"([+-]?\d+)\.0*", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table whose header was read. ``counted`` is what its rows are counted in: lines of a file, or rows."""
+
+    path: Path
+    names: tuple[str, ...]
+    counted: str
+    _rows: Callable[[], Iterator[tuple[int, Sequence[str]]]] = field(repr=False)
+
+    def cells(self, columns: Sequence[str]) -> Iterator[tuple[int, tuple[str, ...]]]:
+        """Line number and cells of ``columns``, row by row, ``""`` where one is missing; blank rows are passed over.
+
+        Raises SourceError where a column is not there, a row has too few or too many cells or can't be read.
+        """
+        missing = [column for column in columns if column not in self.names]
+        if missing:
+            raise SourceError("columns are missing", where=self.path, expected=", ".join(map(repr, missing)))
+        at = [self.names.index(column) for column in columns]
+        pick = operator.itemgetter(*at) if len(at) > 1 else lambda row: tuple(row[i] for i in at)
+        for line, row in self._rows():
+            cells = pick(row)
+            # A plain loop: a table may have a million rows, and nearly all of them need nothing.
+            for cell in cells:
+                if cell.lower() in MISSING or not cell.isprintable() or cell != cell.strip():
+                    cells = tuple(self._clean(cell, line) for cell in cells)
+                    break
+            if not any(cells) and all(cell.strip().lower() in MISSING for cell in row):
+                continue
+            yield line, cells
+
+    def faults(self) -> Faults:
+        """A collection of what is wrong with this table's cells."""
+        return Faults(self.path, self.counted)
+
+    def _clean(self, cell: str, line: int) -> str:
+        text = cell.strip()
+        if not text.isprintable():
+            text = " ".join(text.split())
+            if not text.isprintable():
+                raise SourceError(f"a control character in {self.counted} {line}", where=self.path, fix="remove it")
+        return "" if text.lower() in MISSING else text
+
+
+class Faults:
+    """What is wrong with cells, by column and kind: all lines are said at once, and none of what stands there."""
+
+    def __init__(self, where: Path, counted: str) -> None:
+        self._where, self._counted = where, counted
+        self._lines: dict[str, list[int]] = {}
+
+    def add(self, what: str, line: int) -> None:
+        """Note that ``what`` is the matter in this line."""
+        self._lines.setdefault(what, []).append(line)
+
+    def sentences(self) -> tuple[str, ...]:
+        """One for each kind of fault, with its lines."""
+        return tuple(f"{what} ({self._said(lines)})" for what, lines in self._lines.items())
+
+    def refuse(self, fix: str | None = None) -> None:
+        """Raise SourceError if there is any."""
+        if self._lines:
+            raise SourceError("; ".join(self.sentences()), where=self._where, fix=fix)
+
+    def _said(self, lines: list[int]) -> str:
+        some = ", ".join(map(str, lines[:_MAX_LINES_SAID]))
+        more = len(lines) - _MAX_LINES_SAID
+        return f"{self._counted}{'s' * (len(lines) > 1)} {some}" + (f" and {more} more" if more > 0 else "")
+
+
+def open_table(path: Path, separator: str = ";") -> Table:
+    """Read the header of a table; ``separator`` joins the items of Parquet's lists.
+
+    Raises SourceError where it is not there or no table, or where a column stands in it twice.
+    """
+    table = _open_parquet(path, separator) if path.suffix.lower() in PARQUET else _open_csv(path)
+    if len(table.names) > MAX_COLUMNS:
+        raise SourceError("the table has too many columns", where=path, expected=f"at most {MAX_COLUMNS}")
+    twice = sorted({name for name in table.names if name and table.names.count(name) > 1})
+    if twice:
+        raise SourceError(
+            "a column stands in the table twice", where=path, got=", ".join(twice[:5]), fix="remove or rename one"
+        )
+    return table
+
+
+def number(text: str, low: float, high: float) -> float | None:
+    """A finite decimal number from ``low`` to ``high``; None for anything else. A decimal comma will do."""
+    if not _NUMBER.fullmatch(text):
+        return None
+    value = float(text.replace(",", "."))
+    return value if math.isfinite(value) and low <= value <= high else None
+
+
+def whole(text: str, low: int, high: int) -> int | None:
+    """A whole number from ``low`` to ``high``, which may be written as ``2.0``; None for anything else."""
+    value = number(text, low, high)
+    return int(value) if value is not None and value.is_integer() else None
+
+
+def unfloated(text: str) -> str:
+    """``12345`` for ``12345.0``: a column of whole numbers with a gap in it is often written as decimal fractions."""
+    match = _WHOLE_FLOAT.fullmatch(text)
+    return match[1] if match else text
+
+
+def leaves_folder(below: str) -> bool:
+    """Whether a path that should stand below a folder may lead out of it."""
+    return below.startswith(("/", "\\")) or ".." in below or ":" in below[:3]
+
+
+# ── CSV ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _open_csv(path: Path) -> Table:
+    delimiter = _delimiter(path)
+    names = next((row for _, row in _csv_rows(path, delimiter) if any(cell.strip() for cell in row)), [])
+    # A column without a name can't be asked for.
+    names = [" ".join(name.split()) for name in names]
+
+    def rows() -> Iterator[tuple[int, Sequence[str]]]:
+        is_header = True
+        for line, row in _csv_rows(path, delimiter):
+            if is_header:
+                is_header = not any(cell.strip() for cell in row)
+            elif len(row) == len(names):
+                yield line, row
+            elif any(cell.strip() for cell in row):
+                raise SourceError(
+                    f"line {line} has not as many cells as the header",
+                    where=path,
+                    expected=len(names),
+                    got=len(row),
+                    fix="put cells with the delimiter in them between double quotes",
+                )
+
+    return Table(path, tuple(names), "line", rows)
+
+
+def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Rows with the number of their first line."""
+    line = 1
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            # Strict: a quote that is never closed would swallow all rows behind it.
+            reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
+            for row in reader:
+                yield line, row
+                line = reader.line_num + 1
+    except FileNotFoundError:
+        raise SourceError("the table is not there", where=path, fix="check the path") from None
+    except UnicodeDecodeError:
+        raise SourceError("the table is not in UTF-8", where=path, expected=_EXPECTED, fix=_FIX) from None
+    except csv.Error as error:
+        raise SourceError(
+            f"the table can't be read from line {line}", where=path, expected=_EXPECTED, got=str(error)
+        ) from None
+    except OSError as error:
+        raise SourceError("the table can't be read", where=path, got=error.strerror or type(error).__name__) from None
+
+
+def _delimiter(path: Path) -> str:
+    """The delimiter that makes most columns of the header. Raises SourceError for what is plainly no CSV."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(1 << 16)
+    except OSError:
+        return ","  # said by whoever reads on
+    kinds = {b"PK\x03\x04": "a spreadsheet or an archive", b"\xd0\xcf\x11\xe0": "a spreadsheet", b"\x1f\x8b": "gzip"}
+    kinds |= {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PAR1": "Parquet, whose name must end in .parquet"}
+    for magic, kind in kinds.items():
+        if start.startswith(magic):
+            raise SourceError("the table is no CSV", where=path, expected=_EXPECTED, got=kind, fix=_FIX)
+    if b"\0" in start:
+        raise SourceError("the table is no CSV", where=path, expected=_EXPECTED, got="bytes of 0", fix=_FIX)
+    lines = start.decode("utf-8-sig", "replace").splitlines()
+    header = next((line for line in lines if line.strip()), "")
+    return max(_DELIMITERS, key=lambda one: len(next(csv.reader(io.StringIO(header), delimiter=one), [])))
+
+
+# ── Parquet ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _open_parquet(path: Path, separator: str) -> Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with path.open("rb") as opened:
+            file = pq.ParquetFile(opened)
+            groups = (file.metadata.row_group(i) for i in range(file.metadata.num_row_groups))
+            if sum(group.total_byte_size for group in groups) > MAX_PARQUET_BYTES:
+                raise SourceError("the table is too large", where=path, expected=f"at most {MAX_PARQUET_BYTES} bytes")
+            # Without threads: see docs/adr/0008.
+            table = file.read(use_threads=False)
+    except FileNotFoundError:
+        raise SourceError("the table is not there", where=path, fix="check the path") from None
+    except (OSError, pa.ArrowException) as error:
+        got = str(error).splitlines()[0]
+        raise SourceError("the table can't be read as Parquet", where=path, got=got) from None
+
+    def rows() -> Iterator[tuple[int, Sequence[str]]]:
+        columns = [[_text(value, separator) for value in column.to_pylist()] for column in table.columns]
+        yield from enumerate(zip(*columns, strict=True), start=1)
+
+    names = tuple(" ".join(name.split()) for name in table.column_names)
+    return Table(path, names, "row", rows)
+
+
+def _text(value: Any, separator: str) -> str:
+    """A Parquet value as it would stand in CSV. Whole numbers that a missing cell made floats are whole again."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):
+        return str(int(value))
+    if isinstance(value, list):
+        return separator.join(_text(item, separator) for item in value)
+    return str(value)
