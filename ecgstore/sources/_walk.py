@@ -20,6 +20,8 @@ HEADER = ".hea"
 _LITTER = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"})
 #: Files beside a header that are its signals.
 _SIGNALS = frozenset({".dat", ".mat"})
+#: Files that stand beside records. Folders may have dots in their names, too.
+_FILES = _SIGNALS | {HEADER, ".atr", ".xws", ".txt", ".csv", ".xyz", ".md", ".pdf", ".html", ".json", ".gz", ".zip"}
 #: What is passed over is counted as far as this: a snapshot of a network drive may hold all over again.
 _MAX_COUNTED = 1000
 
@@ -101,13 +103,15 @@ class _Walk:
             prefix = f"{below}/" if below else ""
             files: list[str] = []
             folders: list[str] = []
+            stems = {stem_of(entry.name) for entry in entries}
             for entry in entries:
                 if is_litter(entry.name):
                     self._pass_over(entry, prefix)
                 elif _is_folder(entry):
                     (self.links if entry.is_symlink() else folders).append(prefix + entry.name)
-                elif _leads_nowhere(entry):
-                    self.rejected.append(Rejection(f"{prefix}{entry.name}/", "unreadable_folder", "a broken link"))
+                elif _leads_nowhere(entry, stems):
+                    shown = printable(f"{prefix}{entry.name}/")
+                    self.rejected.append(Rejection(shown, "unreadable_folder", "a broken link"))
                 else:
                     files.append(entry.name)
             self._take(prefix, files)
@@ -148,7 +152,7 @@ class _Walk:
         why = error.strerror or type(error).__name__
         if not below:
             raise SourceError("the source folder can't be read", where=self.root, got=why) from None
-        self.rejected.append(Rejection(f"{below}/", "unreadable_folder", why))
+        self.rejected.append(Rejection(printable(f"{below}/"), "unreadable_folder", why))
 
     def _pass_over(self, entry: os.DirEntry[str], prefix: str) -> None:
         if entry.is_dir(follow_symlinks=False):
@@ -169,8 +173,7 @@ class _Walk:
             if stem is None:
                 continue
             if not _is_text(prefix + name):
-                shown = (prefix + name).encode("utf-8", "replace").decode()
-                self.rejected.append(Rejection(shown, "bad_header", "its path is not UTF-8"))
+                self.rejected.append(Rejection(printable(prefix + name), "bad_header", "its path is not UTF-8"))
             elif spelt[stem] != name:
                 self.rejected.append(Rejection(prefix + name, "duplicate_id", f"kept {spelt[stem]}"))
             else:
@@ -182,9 +185,14 @@ class _Walk:
                 self.beside[prefix + stem] = (*self.beside.get(prefix + stem, ()), suffix)
 
 
+def printable(name: str) -> str:
+    """A name as UTF-8 can hold it: file systems allow any bytes."""
+    return name.encode("utf-8", "replace").decode()
+
+
 def some(names: list[str]) -> str:
     """The first few of several names."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return ", ".join(map(printable, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -194,9 +202,12 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_symlink()
 
 
-def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
-    """Whether a link may have led to a folder; one with a suffix was a file, which its record will miss."""
-    return entry.is_symlink() and "." not in entry.name and not Path(entry.path).exists()
+def _leads_nowhere(entry: os.DirEntry[str], stems: set[str | None]) -> bool:
+    """Whether a broken link may have led to a folder; a file is missed by its record. ``stems``: headers beside it."""
+    if not entry.is_symlink() or Path(entry.path).exists():
+        return False
+    stem, _, suffix = entry.name.rpartition(".")
+    return f".{suffix}".lower() not in _FILES and stem not in stems
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -72,7 +72,9 @@ def held(
 
 def _opened(path: Path) -> IO[bytes]:
     """Never through a link: it could lead to any file, which would then be written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    # What stands there instead of a folder is said better by the next line.
+    with contextlib.suppress(FileExistsError):
+        path.parent.mkdir(parents=True, exist_ok=True)
     return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666), "r+b", buffering=0)
 
 

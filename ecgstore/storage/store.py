@@ -311,7 +311,6 @@ class Store:
         store without such lists has one for all its records.
         """
         vocabulary = self.vocabulary(system)
-        self._refuse_unknown(codes, system, set(vocabulary))
         known_c = np.array([code in vocabulary for code in codes], dtype=np.bool_)
         mask = np.tile(known_c, (self.n_records, 1))
         by_site = self._attributes.get("vocabulary_by_site", {})

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from terminal import without_progress
 
 from ecgstore import cli
 from ecgstore.storage.store import open_store
@@ -39,10 +40,11 @@ def here(*arguments, **environment):
 def says(done, status, *parts):
     """One line on stderr, the right status, no traceback."""
     assert done.returncode == status, done.stderr
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert done.stderr.startswith("error: ")
+    said = without_progress(done.stderr)
+    assert said.count("\n") == 1, said
+    assert said.startswith("error: ")
     for part in parts:
-        assert part in done.stderr
+        assert part in said
 
 
 def answer(*arguments, **environment):

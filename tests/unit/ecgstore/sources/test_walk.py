@@ -115,3 +115,15 @@ def test_a_challenge_says_which_headers_are_not_its_own(tmp_path):
         "passed over 1 header files of hidden or foreign folders and names",
         "passed over 1 headers that are not the challenge's",
     ]
+
+
+def test_a_broken_link_with_a_dot_in_its_name_or_without_utf8_is_a_folder_too(tmp_path):
+    (tmp_path / "a.hea").touch()
+    for name in ("2021.03", "site.a", "a.atr", "a.xyz9", "gone.dat", os.fsdecode(b"bad\xff")):
+        (tmp_path / name).symlink_to("/nowhere-at-all")
+    found = walk(tmp_path)
+    assert [(one.record_id, one.reason) for one in found.rejected] == [
+        ("2021.03/", "unreadable_folder"),
+        ("bad?/", "unreadable_folder"),
+        ("site.a/", "unreadable_folder"),
+    ]

@@ -286,7 +286,8 @@ def test_a_patient_on_both_sides_is_refused(tmp_path, write_record):
         labels.append(f"r{i},p{i % 10},{1 + i // 10}")
     (tmp_path / "wfdb" / "labels.csv").write_text("\n".join(labels) + "\n")
     source = {"name": "wfdb_folder", "labels": "labels.csv"}
-    ingest_folder(tmp_path / "wfdb", tmp_path / "shared.ecg", IngestSettings(fs_hz=100, source=source, filters=()))
+    settings = IngestSettings(fs_hz=100, source=source, filters=(), patient_key="public")
+    ingest_folder(tmp_path / "wfdb", tmp_path / "shared.ecg", settings)
     with pytest.raises(LeakageError, match="10 patients are in the training and in the validation folds"):
         learn(recipe(tmp_path / "shared.ecg", folds=[1], validation_folds=[2]), tmp_path / "run")
 
