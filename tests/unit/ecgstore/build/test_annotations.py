@@ -46,15 +46,16 @@ def test_files_that_were_not_read_are_said(folder, tmp_path):
         f"1 annotation files .{one} were not read: --annotators {one} stores what is in them" for one in ("atr", "qrs")
     )
     report, store = stored(folder, tmp_path / "out.ecg")
-    assert report.notes == said
+    assert report.notes[:-1] == said
+    assert "limb leads don't add up" in report.notes[-1]  # they are made of noise
     assert store.beats.column_names == ["row", "sample", "symbol"]
     assert store.beats.num_rows == 0
-    assert survey(folder, IngestSettings()).notes == list(said)
+    assert survey(folder, IngestSettings()).notes[:-1] == said
 
 
 def test_every_field_is_kept_but_free_text(folder, tmp_path):
     report, store = stored(folder, tmp_path / "out.ecg", annotators=["atr", "qrs"])
-    assert report.notes == (
+    assert report.notes[:-1] == (
         "1 of 2 records have no annotation file .atr",
         "1 of 2 records have no annotation file .qrs",
     )
@@ -66,7 +67,7 @@ def test_every_field_is_kept_but_free_text(folder, tmp_path):
         Beat(8.0, "N", annotator="qrs"),
     )
     assert store.read_beats("r2") == ()
-    assert store.read("r1").warnings == ("1 notes of r1.atr are no rhythm and were left out",)
+    assert store.read("r1").warnings == ("1 notes of the .atr file are no rhythm and were left out",)
     assert store.verify(deep=True) == []
 
 

@@ -11,7 +11,7 @@ import ecgstore
 from ecgstore import IngestSettings, StoreExists, ingest_folder
 from ecgstore.build import building
 from ecgstore.build.construct import Action, Wish, decide
-from ecgstore.storage import layout
+from ecgstore.storage import layout, locks
 
 
 @pytest.fixture
@@ -51,14 +51,14 @@ def test_a_claim_excludes_others_and_leaves_nothing_behind(tmp_path):
 
 
 def test_a_lock_whose_file_was_removed_is_taken_again(tmp_path, monkeypatch):
-    out, lock, removed = tmp_path / "out.ecg", building._lock, []
+    out, lock, removed = tmp_path / "out.ecg", locks._lock, []
 
     def removed_meanwhile(file, *arguments, **options):
         if not removed:  # it has opened the file of somebody who is just leaving
             removed.append(building.lock_file(out).unlink())
         lock(file, *arguments, **options)
 
-    monkeypatch.setattr(building, "_lock", removed_meanwhile)
+    monkeypatch.setattr(locks, "_lock", removed_meanwhile)
     with building.claimed(out):
         assert building.lock_file(out).exists()
         with pytest.raises(StoreExists, match="another ingest is writing"), building.claimed(out):
