@@ -391,7 +391,7 @@ def _print_results(results: Sequence[Result]) -> None:
             "" if gain is None else f"{_number(gain.value, '+')} [{_number(gain.low, '+')}, {_number(gain.high, '+')}]",
         )
         # As text, not as rich's markup: names come from files.
-        table.add_row(*(Text(cell) for cell in cells))
+        table.add_row(*(Text(visible(cell)) for cell in cells))
     Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(table)
 
 

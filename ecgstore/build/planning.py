@@ -122,7 +122,9 @@ def _verified(root: Path, listing: Listing, progress: Progress | None) -> Listin
     for done, ref in enumerate(listing.records, start=1):
         stem = ref.path.relative_to(root).as_posix()
         bad = checksums.bad_files(root, by_stem.get(stem) or [f"{stem}.hea"], sums)
-        rejected += [Rejection(ref.record_id, "bad_source_checksum", f"{name}: {why}") for name, why in bad.items()][:1]
+        # By its suffix alone: the path below the folder may name a patient.
+        said = [f"the {Path(name).suffix} file: {why}" for name, why in bad.items()]
+        rejected += [Rejection(ref.record_id, "bad_source_checksum", detail) for detail in said][:1]
         if progress is not None and (done % 64 == 0 or done == len(listing.records)):
             progress("verify", done, len(listing.records))
     left_out = {one.record_id for one in rejected}

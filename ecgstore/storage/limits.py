@@ -22,7 +22,7 @@ JSON_DEPTH = 32
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bytes and numbers; a million records of twelve leads need about a third of each."""
+    """Bytes and numbers; a million records of twelve leads stay below all of them."""
 
     manifest_bytes: int = 16 << 20
     root_bytes: int = 16 << 20

@@ -134,8 +134,9 @@ def identity_of(config: RunConfig, made: Prepared, feed: Feed) -> dict[str, Any]
     # Settings of the data count where they are not the default, so that older checkpoints can be resumed.
     plain = Data(store="").model_dump(mode="json")
     elsewhere = {"store", "stores", "noise_bank", "leads", "feed", "draws", "pool_shards", "cache_dir", "strict"}
-    # Part of what is learned; checkpoints of before, of whole folds, don't name it.
-    by_samples = content["pretrain"]["normalise"] == "lead" and _whole_folds(store, made.selected_rows, config) is None
+    # Part of what is learned; checkpoints of before, when all that is excluded counted, don't name it.
+    is_less = bool(config.data.exclude_folds) or _whole_folds(store, made.selected_rows, config) is None
+    by_selection = content["pretrain"]["normalise"] == "lead" and is_less
     mixed = [
         {**other.model_dump(mode="json", exclude={"path"}), "fingerprint": part.store.fingerprint}
         for other, part in zip(config.data.stores, made.parts[1:], strict=True)
@@ -150,7 +151,7 @@ def identity_of(config: RunConfig, made: Prepared, feed: Feed) -> dict[str, Any]
             for name, value in content["data"].items()
             if name not in elsewhere and value != plain[name]
         },
-        **({"statistics": "of the selected records"} if by_samples else {}),
+        **({"statistics": "of the selected records"} if by_selection else {}),
         **({"data.stores": mixed} if mixed else {}),
         **({"data.noise_bank": made.noise_sha256} if made.noise_sha256 else {}),
         **feed.identity(),

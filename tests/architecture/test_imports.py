@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import fnmatch
 import importlib.util
 import subprocess
 import sys
@@ -178,3 +179,12 @@ def test_no_room_stands_empty():
                     path for path in folder.iterdir() if path.suffix in {".py", ".yaml"} and path.stem != "__init__"
                 ]
                 assert found or any(path.is_dir() for path in folder.iterdir()), f"{folder} is an empty room"
+
+
+def test_no_folder_of_tests_is_passed_over(request):
+    """Pytest's own list of folders to pass over has one that is called like a wing: its tests ran no more."""
+    tests = ROOT / "tests"
+    passed_over = request.config.getini("norecursedirs")
+    for folder in {path.parent for path in tests.rglob("test_*.py")}:
+        for name in folder.relative_to(tests).parts:
+            assert not any(fnmatch.fnmatch(name, pattern) for pattern in passed_over), folder

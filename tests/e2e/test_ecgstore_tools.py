@@ -180,7 +180,9 @@ def test_files_that_are_not_those_of_the_list_are_left_out(mini, tmp_path):
     victim.write_bytes(content)
     done = here("ingest", source, tmp_path / "out.ecg", "--verify-source")
     says(done, 3, "1 of 53 records were left out", "bad_source_checksum × 1")
-    assert victim.name in here("records", tmp_path / "out.ecg", "--rejected").stdout
+    said = here("records", tmp_path / "out.ecg", "--rejected").stdout
+    assert "the .dat file: sha256" in said
+    assert victim.name not in said
 
 
 # --- other leads, other sources, other profiles -----------------------------------------------------------------

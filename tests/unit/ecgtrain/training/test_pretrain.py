@@ -323,6 +323,16 @@ def test_recorded_noise_reaches_the_views_and_is_part_of_the_run(mini_store, ban
         learn(lost, tmp_path / "other")
 
 
+def test_a_run_says_that_what_it_excludes_counts_in_its_normalisation(mini_store, tmp_path):
+    """A run of before normalised by the excluded folds too, and must not go on with other numbers."""
+    for name, excluded in (("all", ()), ("less", (2,))):
+        made = recipe(mini_store)
+        made = made.model_copy(update={"data": made.data.model_copy(update={"exclude_folds": excluded})})
+        learn(made, tmp_path / name)
+        said = json.loads((checkpoint.last(tmp_path / name / "checkpoints") / "config.json").read_text())
+        assert ("statistics" in said) == bool(excluded)
+
+
 def test_signals_are_normalised_by_what_is_trained_on(mini_store, tmp_path):
     store = open_store(mini_store)
     made = recipe(mini_store)
