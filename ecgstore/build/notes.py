@@ -6,8 +6,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-#: A suspicion that more than this share of the records are under is about the source, not about its records.
-SHARED = 0.05
+#: A suspicion that more than this share of the records are under, and at least two, is about the source.
+SHARED, LEAST = 0.05, 2
 _LEFT_OUT, _CLIPPED = "left out: ", "were clipped"
 #: Leads that one line names.
 _MOST = 8
@@ -26,7 +26,7 @@ def notes(suspects: Iterable[str], warnings: Iterable[str]) -> tuple[str, ...]:
     lines = [
         f"{n} of {n_records} records are under one suspicion, so look at the source: {kind}"
         for kind, n in shared.most_common()
-        if n > SHARED * n_records
+        if n >= LEAST and n > SHARED * n_records
     ]
     if n_clipped > SHARED * n_records:
         lines.append(

@@ -159,11 +159,16 @@ def _annotated(
         for one in wanted
         if len(by_suffix[one]) < len(found.stems)
     ]
-    notes += [
-        f"{len(files)} annotation files .{one} were not read: --annotators {one} stores what is in them"
+    unread = {
+        one: len(files)
         for one, files in sorted(by_suffix.items())
         if one not in wanted and any(is_annotation_file(root / name) for name in files[:_TRIED])
-    ]
+    }
+    if unread:
+        counted = ", ".join(f"{n} × .{one}" for one, n in unread.items())
+        notes.append(
+            f"annotation files were not read: {counted}; --annotators {','.join(unread)} stores what is in them"
+        )
     return annotate, tuple(notes)
 
 

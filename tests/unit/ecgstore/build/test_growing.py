@@ -31,8 +31,8 @@ def test_records_that_are_gone_are_said(tmp_path, write_record):
     for name in ("r1", "r2"):
         write_record(tmp_path / "src", name)
     out = tmp_path / "out.ecg"
-    suspicion = ingest_folder(tmp_path / "src", out, SETTINGS).notes  # on leads of noise, which don't add up
+    ingest_folder(tmp_path / "src", out, SETTINGS)
     (tmp_path / "src" / "r2.hea").unlink()
     report = ingest_folder(tmp_path / "src", out, SETTINGS, append=True)
-    assert report.notes[: -len(suspicion)] == ("1 records of the version before are no longer in the source: r2",)
+    assert report.notes == ("1 records of the version before are no longer in the source: r2",)
     assert ids(out) == ["r1"]
