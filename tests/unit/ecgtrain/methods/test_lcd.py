@@ -168,7 +168,7 @@ def test_it_learns_and_without_its_parts_it_does_not(seed):
     # Compared with its own projections, it has nothing to keep up with and nothing to lose.
     _, cheating = trained(seed, control="no_stop_gradient", gamma=0.0)
     assert cheating["intra"] < 0.5 * parts["intra"]
-    # Without decorrelation, features repeat each other: 1.5 to 3.6 times as much with eight seeds. Were it of no effect,
+    # Without decorrelation, features repeat each other: 1.5 to 3.6 times as much with eight seeds. Without effect,
     # both trainings would be the same.
     _, repeating = trained(seed, gamma=0.0)
     assert repeating["off_diagonal"] > 1.15 * parts["off_diagonal"]
