@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ecgstore import settings
 from ecgstore.errors import SourceError, nearest
@@ -77,6 +77,12 @@ class Settings(settings.Settings):
                 raise ValueError(f"two columns of statements are of the system {system}")
             by_system[system] = column
         return by_system
+
+    @model_validator(mode="after")
+    def _of_a_table(self) -> Settings:
+        if self.labels is None and (self.columns or self.statements):
+            raise ValueError("columns are named, but no table of labels; give --labels, or source.labels")
+        return self
 
 
 def list_records(root: Path, settings: Settings) -> Listing:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ecgstore.errors import SourceError
+from ecgstore.errors import ConfigError, SourceError
+from ecgstore.settings import parse
 from ecgstore.sources import _labels
 from ecgstore.sources._labels import by_record, looks_like, read_labels, system_of
 from ecgstore.sources.wfdb_folder import Settings
@@ -70,14 +71,14 @@ def test_other_columns_are_left_out_aloud_and_never_shown_from_inside(tmp_path):
 
 
 def test_columns_of_statements_are_named_by_a_list_or_by_their_systems():
-    assert Settings(statements=["diagnosis", "SCP codes", "local=dx"]).statements == {
+    assert Settings(labels="t.csv", statements=["diagnosis", "SCP codes", "local=dx"]).statements == {
         "diagnosis": "diagnosis",
         "scp_ecg": "SCP codes",
         "local": "dx",
     }
     for wrong in (["scp", "scp_ecg"], [""], ["=x"]):
         with pytest.raises(ValueError, match=r"are of the system|has no name"):
-            Settings(statements=wrong)
+            Settings(labels="t.csv", statements=wrong)
 
 
 @pytest.mark.parametrize(
@@ -255,3 +256,9 @@ def test_a_row_may_spell_a_path_as_programs_do(tmp_path, name):
 def test_a_table_of_other_records_is_refused_as_a_whole(tmp_path):
     with pytest.raises(SourceError, match=r"none of 2 rows of the labels names a record.*such as w/r1"):
         said(table(tmp_path, "record_id,fold\nx,1\ny,1\n"), "w/r1")
+
+
+@pytest.mark.parametrize("named", [{"statements": ["dx"]}, {"columns": {"site": "ward"}}])
+def test_columns_of_no_table_are_refused(named):
+    with pytest.raises(ConfigError, match="columns are named, but no table of labels; give --labels"):
+        parse(Settings, named)
