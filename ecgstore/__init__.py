@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ecgstore.settings import Settings, override
     from ecgstore.signals.noise import NoiseSettings
     from ecgstore.signals.recorded_noise import Bank, load_bank
+    from ecgstore.sources._reader import RecordHeader
     from ecgstore.storage.layout import COUNTS_PER_MV, NOT_RECORDED
     from ecgstore.storage.store import LeadStatistics, ShardSignal, Store, open_store
 
@@ -62,6 +63,7 @@ _HOME = {
     "look.overlap": "Overlap find_overlap near_duplicates",
     "record": "LEADS_12 Beat LeadState Listing Record RecordRef Rejection Statement Terms",
     "rooms": "occupants",
+    "sources._reader": "RecordHeader",
     "build.schedule": "Workers",
     "settings": "Settings override",
     "storage.store": "LeadStatistics ShardSignal Store open_store",
@@ -87,6 +89,7 @@ __all__ = [
     "Overlap",
     "Record",
     "RecordError",
+    "RecordHeader",
     "RecordRef",
     "RejectedError",
     "Rejection",

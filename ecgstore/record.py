@@ -50,7 +50,8 @@ class RecordRef:
     hashed before anything is stored. ``site`` is where it was recorded, or which of a source's databases it is
     from. ``annotators`` are the suffixes of WFDB annotation files that are stored with the record, such as ``atr``;
     ``keeps_text`` says that their notes are kept even where they are free text. ``mv_factor`` corrects millivolts
-    whose header is known to be wrong; 1 leaves them alone.
+    whose header is known to be wrong; 1 leaves them alone. A source with a reader of its own has ``path`` as it likes,
+    with its suffix, and in ``inside`` what else finds the record, such as the name of a data set of an HDF5 file.
     """
 
     record_id: str
@@ -64,6 +65,7 @@ class RecordRef:
     annotators: tuple[str, ...] = ()
     mv_factor: float = 1.0
     keeps_text: bool = False
+    inside: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from ecgstore.signals.conditioning import Filter
 from ecgstore.signals.leads import Arranged, ExtraLeads, arrange
 from ecgstore.signals.names import MODIFIED_LEADS, OTHER_LEADS, stored_names
 from ecgstore.signals.noise import NoiseSettings
+from ecgstore.sources._reader import OwnReader, reader_of
 from ecgstore.storage import layout
 from ecgstore.wfdb_io.annotations import annotation_crc32
 from ecgstore.wfdb_io.header import Header, own_rates_hz
@@ -148,6 +149,8 @@ class Work:
     noise_bank: Path | None = None
     #: Whether ids of records are hashes, so that no reason may name a file.
     hides_names: bool = False
+    #: The reader that the source brings; None where records are WFDB records.
+    reader: OwnReader | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +305,7 @@ def make_plan(
     for rejection in rejected:
         digest.update(f"{rejection.record_id}\t{rejection.reason}\n".encode())
     return Plan(
-        work=Work(recipe, storage, leads, shard_samples, noise_bank, hides_names),
+        work=Work(recipe, storage, leads, shard_samples, noise_bank, hides_names, reader_of(source)),
         source=source,
         listing=listing,
         tasks=tuple(_tasks(planned, shard_samples)),
@@ -447,6 +450,8 @@ def _identity(record: Planned, root: Path) -> bytes:
         record.header.sha256,
         record.start,
         record.n_samples,
+        # Plans of WFDB records stay what they were.
+        *((ref.inside,) if ref.inside else ()),
     )
     return repr(parts).encode()
 
