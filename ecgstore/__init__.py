@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ecgstore.build.augment import augment_store
+    from ecgstore.build.from_arrays import write_records
     from ecgstore.build.ingest import IngestReport, ingest_folder
     from ecgstore.build.parts import seal_store
     from ecgstore.build.schedule import Workers
@@ -54,6 +55,7 @@ _HOME = {
         "StoreUnreachable"
     ),
     "build.augment": "augment_store",
+    "build.from_arrays": "write_records",
     "build.ingest": "IngestReport ingest_folder",
     "build.parts": "seal_store",
     "build.settings": "IngestSettings",
@@ -117,6 +119,7 @@ __all__ = [
     "open_store",
     "override",
     "seal_store",
+    "write_records",
 ]
 
 

@@ -127,7 +127,11 @@ class Listing:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Record:
-    """One recording in physical units: ``signal_mv_lt`` is float32 (leads, samples), NaN = not recorded."""
+    """One recording in physical units: ``signal_mv_lt`` is float32 (leads, samples), NaN = not recorded.
+
+    A store gives ``patient_key``, the hash that it has in the place of ``patient_id``. Who makes a record, for
+    :func:`ecgstore.write_records`, says ``patient_id``: it is hashed before anything is stored.
+    """
 
     record_id: str
     leads: tuple[str, ...]
@@ -140,6 +144,8 @@ class Record:
     sex: Sex | None = None
     statements: tuple[Statement, ...] = ()
     warnings: tuple[str, ...] = ()
+    patient_id: str | None = field(default=None, repr=False)
+    site: str | None = None
 
     @property
     def n_samples(self) -> int:

@@ -15,7 +15,6 @@ from typing import Any
 
 from ecgstore.build.construct import Progress
 from ecgstore.build.folds import draw_folds
-from ecgstore.build.listed import checked_listing
 from ecgstore.build.patients import with_record_ids
 from ecgstore.build.plan import Occupied, Plan, Scanned, make_plan, scan
 from ecgstore.build.scan import read_headers, without_segments
@@ -25,6 +24,7 @@ from ecgstore.fetching import checksums
 from ecgstore.record import Listing, Rejection
 from ecgstore.rooms import occupants
 from ecgstore.settings import Settings
+from ecgstore.sources._listed import checked_listing
 from ecgstore.sources._reader import read_headers as read_own_headers
 from ecgstore.sources._reader import reader_of
 

@@ -111,7 +111,7 @@ class OwnReader:
             raise RecordError(ref.record_id, "no_samples", "read_header states 0 samples")
         refuse_claims(said.n_samples, len(said.leads), ref.record_id)
         file = (ref.path.name,) if has_file and not ref.inside and ref.path.is_file() else ()
-        return _header(said, file, self._identity(said, ref, file))
+        return header_of(said, file, self._identity(said, ref, file))
 
     def _identity(self, said: RecordHeader, ref: RecordRef, file: Sequence[str]) -> str:
         """What decides on a record's samples: the code that reads them, its settings, its header, its file's bytes."""
@@ -201,7 +201,8 @@ def _kind(value: object) -> str:
     return f"a {type(value).__name__}" if value is not None else "None"
 
 
-def _header(said: RecordHeader, files: tuple[str, ...], sha256: str) -> Header:
+def header_of(said: RecordHeader, files: tuple[str, ...] = (), sha256: str = "") -> Header:
+    """What was said, in the form that WFDB headers come in."""
     n = len(said.leads)
     units = said.units if len(said.units) == n else said.units * n
     baselines = said.baselines if len(said.baselines) == n else said.baselines * n
@@ -313,9 +314,9 @@ def checked_samples(given: Any, header: Header, n_samples: int) -> npt.NDArray[A
     try:
         array = given if isinstance(given, np.ndarray) else np.asarray(given)
     except Exception as error:
-        raise _bad(f"no array: {type(error).__name__}") from None
+        raise _bad(f"the samples are no array: {type(error).__name__}") from None
     if array.dtype.kind not in "iuf":
-        raise _bad(f"an array of {array.dtype}: numbers are wanted")
+        raise _bad(f"the samples are an array of {array.dtype}: numbers are wanted")
     if array.shape != (n_signals, n_samples):
         _refuse_shape(array.shape, (n_signals, n_samples))
     is_masked_lt = np.ma.getmaskarray(array)
@@ -352,7 +353,7 @@ def _as_millivolts(
         level_t = np.where(is_missing_lt[row], 0, array[row])
         if factor != 1:
             level_t = level_t.astype(np.float64) * factor
-        if (np.abs(level_t.astype(np.float64)) > MAX_MV).any():
+        if level_t.size and not -MAX_MV <= level_t.min() <= level_t.max() <= MAX_MV:
             raise _bad(f"signal {row}: a value beyond ±{MAX_MV:g} mV, or an infinite one")
         signal_mv_lt[row] = level_t
     signal_mv_lt[is_missing_lt] = np.nan
@@ -360,11 +361,11 @@ def _as_millivolts(
 
 
 def _refuse_shape(shape: tuple[int, ...], wanted: tuple[int, int]) -> None:
-    detail = f"samples of the shape {shape}, where (leads, samples) are {wanted}"
+    detail = f"the samples have the shape {shape}, where (leads, samples) are {wanted}"
     if len(shape) == 2 and shape[0] == wanted[0] and shape[1] < wanted[1]:
         raise RecordError("", "truncated", detail)
     raise _bad(f"{detail}: turn it (.T)" if shape == wanted[::-1] else detail)
 
 
 def _bad(detail: str) -> RecordError:
-    return RecordError("", "bad_signal", f"read_samples gives {detail}")
+    return RecordError("", "bad_signal", detail)

@@ -439,6 +439,7 @@ class Store:
                 Statement(one["code"], one["system"], one["likelihood"]) for one in _rows_of(self.statements, row)
             ),
             warnings=tuple(filter(None, (about["warnings"] or "").split("; "))),
+            site=about.get("site"),
         )
 
     def _which_leads(self, leads: Sequence[str] | None) -> list[int]:

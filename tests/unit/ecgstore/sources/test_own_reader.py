@@ -358,7 +358,7 @@ def test_a_reader_may_choose_its_reason(tmp_path):
 
 
 def header(**fields):
-    return _reader._header(RecordHeader(fs_hz=100, n_samples=3, leads=("I", "II"), **fields), (), "")
+    return _reader.header_of(RecordHeader(fs_hz=100, n_samples=3, leads=("I", "II"), **fields))
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ def _encodable(text: str) -> str:
 
 
 _Text = Annotated[str, StringConstraints(min_length=1), BeforeValidator(_plain)]
+_Line = Annotated[str, StringConstraints(max_length=MAX_ID_BYTES)]
 _Short = Annotated[str, StringConstraints(min_length=1, max_length=MAX_CODE), BeforeValidator(_plain)]
 
 
@@ -77,6 +78,18 @@ class Said(BaseModel):
         return {**said, "statements": statements}
 
 
+class SaidTerms(BaseModel):
+    """What a source is and under which terms it may be used: the fields of :class:`ecgstore.Terms`."""
+
+    model_config = ConfigDict(from_attributes=True)
+    name: _Short
+    version: _Line
+    licence: _Line
+    redistributable: bool
+    doi: _Line = ""
+    citation: _Line = ""
+
+
 class _Ref(Said):
     path: Path
     annotators: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,32}$")], ...] = ()
@@ -98,6 +111,10 @@ def checked_listing(listing: object, where: object) -> Listing:
         raise _wrong(where, "list_records gives no Listing", type(listing).__name__)
     if not isinstance(listing.terms, Terms):
         raise _wrong(where, "the listing's terms are no Terms", type(listing.terms).__name__)
+    try:
+        SaidTerms.model_validate(listing.terms)
+    except ValidationError as error:
+        raise _wrong(where, "the listing's terms", what_is_wrong(error)) from None
     records = tuple(_checked_ref(ref, number, where) for number, ref in enumerate(listing.records))
     for one in listing.rejected:
         if not isinstance(one, Rejection) or one.reason not in REASONS or not isinstance(one.record_id, str):
