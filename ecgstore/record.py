@@ -20,6 +20,9 @@ LEADS_12: tuple[str, ...] = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", 
 
 Sex = Literal["female", "male"]
 
+#: How a warning begins of leads of a raw store whose counts make no millivolts; behind a colon it names them.
+UNCALIBRATED = "not calibrated, so that only counts are known"
+
 
 class LeadState(StrEnum):
     """How a lead of a record came to be. The letter is what ``records.parquet`` holds, one per lead."""
@@ -156,3 +159,9 @@ class Record:
     def duration_s(self) -> float:
         """Length in seconds."""
         return self.n_samples / self.fs_hz
+
+    @property
+    def uncalibrated(self) -> tuple[str, ...]:
+        """Leads of a raw store that were recorded without a gain, and are NaN here."""
+        said = (text.partition(": ") for text in self.warnings)
+        return next((tuple(leads.split(", ")) for words, _, leads in said if words == UNCALIBRATED), ())

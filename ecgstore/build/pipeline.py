@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ecgstore.build.plan import Planned, Work
 from ecgstore.errors import RecordError
-from ecgstore.record import LeadState, Rejection
+from ecgstore.record import UNCALIBRATED, LeadState, Rejection
 from ecgstore.signals import conditioning, leads, noise, quality
 from ecgstore.signals.noise import Noisy
 from ecgstore.signals.recorded_noise import load_bank
@@ -27,7 +27,7 @@ from ecgstore.storage import layout
 from ecgstore.wfdb_io.header import own_rates_hz
 from ecgstore.wfdb_io.pieces import PieceReader
 from ecgstore.wfdb_io.samples import NativeCounts, RawSignal, native_counts, read_native_counts, read_signals
-from ecgstore.wfdb_io.scale import gains
+from ecgstore.wfdb_io.scale import gains, uncalibrated
 
 V = TypeVar("V")
 #: What was read of a record: millivolts, or for a raw store the converter's counts.
@@ -209,9 +209,13 @@ def _held(record: Planned, work: Work) -> tuple[str, ...]:
 def _harmonise_native(record: Planned, native: NativeCounts, corrected: tuple[str, ...], work: Work) -> Harmonised:
     found = leads.arrange(record.header.lead_names, work.leads, work.recipe.extra_leads, record.ref.record_id)
     places = [found.places.get(lead, (-1, 1)) for lead in work.leads]
-    # A signal that no millivolts can be made from is as good as not there.
-    places = [(row if row >= 0 and native.gain_per_mv_l[row] > 0 else -1, sign) for row, sign in places]
-    warnings = (*native.warnings, *found.warnings, *corrected)
+    # A signal that is no voltage is as good as not there; of one without a gain the counts are kept.
+    unknown = uncalibrated(record.header)
+    is_kept = [row >= 0 and (row in unknown or native.gain_per_mv_l[row] > 0) for row, _ in places]
+    places = [(row if kept else -1, sign) for (row, sign), kept in zip(places, is_kept, strict=True)]
+    bare = [lead for lead, (row, _) in zip(work.leads, places, strict=True) if row in unknown]
+    said = (f"{UNCALIBRATED}: {', '.join(bare)}",) if bare else ()
+    warnings = (*native.warnings, *found.warnings, *said, *corrected)
     ordered = _in_order(native, places, record.ref.mv_factor)
     states = tuple(LeadState.ABSENT if row < 0 else LeadState.MEASURED for row, _ in places)
     signal_mv_lt = layout.adc_to_mv(ordered.counts_lt, ordered.gain_per_mv_l, ordered.baseline_l)
@@ -219,7 +223,10 @@ def _harmonise_native(record: Planned, native: NativeCounts, corrected: tuple[st
 
 
 def _in_order(native: NativeCounts, places: Sequence[tuple[int, int]], mv_factor: float) -> NativeCounts:
-    """The leads of ``native`` in the store's order; an inverted lead gets a negative gain, an absent one gain 1."""
+    """The leads of ``native`` in the store's order; an inverted lead gets a negative gain, an absent one gain 1.
+
+    A lead without a gain has NaN.
+    """
     counts_lt = np.full((len(places), native.counts_lt.shape[1]), layout.NOT_RECORDED, dtype=np.int16)
     gain_per_mv_l, baseline_l = np.ones(len(places)), np.zeros(len(places), dtype=np.int32)
     for j, (row, sign) in enumerate(places):
