@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pydantic import Field, ValidationError
 
 from ecgstore import settings
-from ecgstore.errors import RecordError, SourceError
+from ecgstore.errors import REASONS, RecordError, SourceError
 from ecgstore.record import Listing, RecordRef, Rejection, Terms
 from ecgstore.sources._listed import Said, SaidTerms, what_is_wrong
 from ecgstore.sources._reader import RecordHeader
@@ -43,16 +43,21 @@ def list_records(root: Path, settings: Settings) -> Listing:
     records: list[RecordRef] = []
     rejected: list[Rejection] = []
     try:
+        # A pipe in the place of a file would be waited for for ever.
+        if not all((root / name).is_file() for name in (ABOUT, RECORDS, SAMPLES)):
+            raise FileNotFoundError
         terms = Terms(**SaidTerms.model_validate_json((root / ABOUT).read_bytes()).model_dump())
         with (root / RECORDS).open(encoding="utf-8") as lines:
             for line in lines:
                 row: dict[str, Any] = json.loads(line)
                 if "reason" in row:
-                    rejected.append(Rejection(row["record_id"], row["reason"], row["detail"]))
+                    if row["reason"] not in REASONS:
+                        raise ValueError(row["reason"])
+                    rejected.append(Rejection(str(row["record_id"]), row["reason"], str(row["detail"])))
                 else:
                     said = Said.model_validate(row["said"])
-                    records.append(RecordRef(**said.fields(), path=root / SAMPLES, inside=row["place"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+                    records.append(RecordRef(**said.fields(), path=root / SAMPLES, inside=str(row["place"])))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         got = what_is_wrong(error) if isinstance(error, ValidationError) else type(error).__name__
         raise SourceError(
             "this is no folder of arrays", where=root, got=got, fix="such folders are made by ecgstore.write_records"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 
 import numpy as np
 import pytest
@@ -241,10 +242,24 @@ def test_a_folder_of_arrays_from_elsewhere_is_input(tmp_path):
     store = open_store(tmp_path / "out.ecg")
     assert store.column("record_id").tolist() == ["good"]
     assert sorted(store.rejected["reason"].to_pylist()) == ["bad_header", "truncated", "truncated"]
-    for bad in ("{", "[]", '{"said": {}}', '{"said": {"record_id": 1}, "place": ""}', "7", "{}"):
+    unknown = '{"record_id": "a", "reason": "John Doe", "detail": ""}'
+    for bad in (
+        "{",
+        "[]",
+        '{"said": {}}',
+        '{"said": {"record_id": 1}, "place": ""}',
+        "7",
+        "{}",
+        "[" * 100_000,
+        unknown,
+    ):
         (tmp_path / "in" / "records.jsonl").write_text(bad)
         with pytest.raises(SourceError, match="no folder of arrays"):
             ingest_folder(tmp_path / "in", tmp_path / "bad.ecg", settings)
+    (tmp_path / "in" / "records.jsonl").unlink()
+    os.mkfifo(tmp_path / "in" / "records.jsonl")
+    with pytest.raises(SourceError, match="no folder of arrays"):
+        ingest_folder(tmp_path / "in", tmp_path / "bad.ecg", settings)
 
 
 def test_it_is_a_public_name():
