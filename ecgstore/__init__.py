@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ecgstore.build.augment import augment_store
+    from ecgstore.build.from_arrays import write_records
     from ecgstore.build.ingest import IngestReport, ingest_folder
     from ecgstore.build.parts import seal_store
     from ecgstore.build.schedule import Workers
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from ecgstore.settings import Settings, override
     from ecgstore.signals.noise import NoiseSettings
     from ecgstore.signals.recorded_noise import Bank, load_bank
+    from ecgstore.sources._reader import RecordHeader
     from ecgstore.storage.layout import COUNTS_PER_MV, NOT_RECORDED
     from ecgstore.storage.store import LeadStatistics, ShardSignal, Store, open_store
 
@@ -53,6 +55,7 @@ _HOME = {
         "StoreUnreachable"
     ),
     "build.augment": "augment_store",
+    "build.from_arrays": "write_records",
     "build.ingest": "IngestReport ingest_folder",
     "build.parts": "seal_store",
     "build.settings": "IngestSettings",
@@ -62,6 +65,7 @@ _HOME = {
     "look.overlap": "Overlap find_overlap near_duplicates",
     "record": "LEADS_12 Beat LeadState Listing Record RecordRef Rejection Statement Terms",
     "rooms": "occupants",
+    "sources._reader": "RecordHeader",
     "build.schedule": "Workers",
     "settings": "Settings override",
     "storage.store": "LeadStatistics ShardSignal Store open_store",
@@ -87,6 +91,7 @@ __all__ = [
     "Overlap",
     "Record",
     "RecordError",
+    "RecordHeader",
     "RecordRef",
     "RejectedError",
     "Rejection",
@@ -114,6 +119,7 @@ __all__ = [
     "open_store",
     "override",
     "seal_store",
+    "write_records",
 ]
 
 

@@ -20,6 +20,9 @@ LEADS_12: tuple[str, ...] = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", 
 
 Sex = Literal["female", "male"]
 
+#: How a warning begins of leads of a raw store whose counts make no millivolts; behind a colon it names them.
+UNCALIBRATED = "not calibrated, so that only counts are known"
+
 
 class LeadState(StrEnum):
     """How a lead of a record came to be. The letter is what ``records.parquet`` holds, one per lead."""
@@ -50,7 +53,8 @@ class RecordRef:
     hashed before anything is stored. ``site`` is where it was recorded, or which of a source's databases it is
     from. ``annotators`` are the suffixes of WFDB annotation files that are stored with the record, such as ``atr``;
     ``keeps_text`` says that their notes are kept even where they are free text. ``mv_factor`` corrects millivolts
-    whose header is known to be wrong; 1 leaves them alone.
+    whose header is known to be wrong; 1 leaves them alone. A source with a reader of its own has ``path`` as it likes,
+    with its suffix, and in ``inside`` what else finds the record, such as the name of a data set of an HDF5 file.
     """
 
     record_id: str
@@ -64,6 +68,7 @@ class RecordRef:
     annotators: tuple[str, ...] = ()
     mv_factor: float = 1.0
     keeps_text: bool = False
+    inside: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +130,11 @@ class Listing:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Record:
-    """One recording in physical units: ``signal_mv_lt`` is float32 (leads, samples), NaN = not recorded."""
+    """One recording in physical units: ``signal_mv_lt`` is float32 (leads, samples), NaN = not recorded.
+
+    A store gives ``patient_key``, the hash that it has in the place of ``patient_id``. Who makes a record, for
+    :func:`ecgstore.write_records`, says ``patient_id``: it is hashed before anything is stored.
+    """
 
     record_id: str
     leads: tuple[str, ...]
@@ -138,6 +147,8 @@ class Record:
     sex: Sex | None = None
     statements: tuple[Statement, ...] = ()
     warnings: tuple[str, ...] = ()
+    patient_id: str | None = field(default=None, repr=False)
+    site: str | None = None
 
     @property
     def n_samples(self) -> int:
@@ -148,3 +159,9 @@ class Record:
     def duration_s(self) -> float:
         """Length in seconds."""
         return self.n_samples / self.fs_hz
+
+    @property
+    def uncalibrated(self) -> tuple[str, ...]:
+        """Leads of a raw store that were recorded without a gain, and are NaN here."""
+        said = (text.partition(": ") for text in self.warnings)
+        return next((tuple(leads.split(", ")) for words, _, leads in said if words == UNCALIBRATED), ())

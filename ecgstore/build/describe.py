@@ -88,7 +88,16 @@ def judge(
     """The quality of records, or of pieces of them, of one shape."""
     signals_mv_lt = [one.signal_mv_lt for one in harmonised]
     fs_hz, steps_mv_rl = harmonised[0].record.header.fs_hz, [steps_mv(one.record, work) for one in harmonised]
+    states = [_calibrated(one, its) for one, its in zip(harmonised, states, strict=True)]
     return quality.judge(signals_mv_lt, states, fs_hz, band_power_mv2_lb, work.leads, steps_mv_rl)
+
+
+def _calibrated(harmonised: Harmonised, states: Sequence[LeadState]) -> Sequence[LeadState]:
+    """The states of leads for whoever measures millivolts: a lead that has none can't be told from one not there."""
+    if harmonised.native is None:
+        return states
+    is_unknown_l = np.isnan(harmonised.native.gain_per_mv_l)
+    return [LeadState.ABSENT if unknown else state for state, unknown in zip(states, is_unknown_l, strict=True)]
 
 
 def full(harmonised: Harmonised, work: Work) -> Full:

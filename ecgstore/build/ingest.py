@@ -184,7 +184,7 @@ def _job(made: Plan, settings: IngestSettings, source_root: Path, verify_source:
     name = name if name in occupants("ecgstore.sources") else module_of(made.source).__file__
     content["source"] = {**made.source.model_dump(mode="json"), "name": name}
     own_sha256 = own_file_sha256(str(name))
-    needs_wfdb = any(not record.header.plain for task in made.tasks for record in task.records)
+    needs_wfdb = work.reader is None and any(not record.header.plain for task in made.tasks for record in task.records)
     return Job(
         plan_sha256=made.sha256,
         tasks=made.tasks,

@@ -19,8 +19,7 @@ from ecgstore.record import Rejection
 from ecgstore.signals import conditioning, leads, quality, stretches
 from ecgstore.signals.stretches import Stretch
 from ecgstore.storage import layout
-from ecgstore.wfdb_io.pieces import PieceReader
-from ecgstore.wfdb_io.samples import NativeCounts, RawSignal, native_counts
+from ecgstore.wfdb_io.samples import NativeCounts
 
 #: A record with more values than this is read and conditioned piece by piece (80 MB of float32).
 LONG_VALUES = 20_000_000
@@ -121,7 +120,7 @@ class _Source:
 
     def __init__(self, record: Planned, work: Work) -> None:
         self._record, self._work = record, work
-        self._reader = PieceReader(record.ref.path, record.header, record.ref.record_id)
+        self._reader = pipeline.pieces_of(record, work)
         self._least = round(LEAST_JUDGED_S * record.header.fs_hz)
         self._stretches: list[Stretch] = []
         self._n_judged = 0
@@ -140,7 +139,7 @@ class _Source:
         return pipeline.given(self._piece(start, stop).native).counts_lt
 
     def _piece(self, start: int, stop: int) -> Harmonised:
-        samples = self._samples(start, stop)
+        samples = pipeline.samples_of(self._reader, self._record, start, stop, self._work)
         if self._dead is None:
             # A raw store derives nothing.
             self._dead = frozenset() if isinstance(samples, NativeCounts) else self._find_dead(samples.signal_mv_lt)
@@ -152,12 +151,6 @@ class _Source:
         rest = self._record.header.n_samples - stop
         self._judge(piece, start, stop if rest == 0 or rest >= self._least else stop - self._least)
         return piece
-
-    def _samples(self, start: int, stop: int) -> RawSignal | NativeCounts:
-        if pipeline.is_raw(self._work):
-            counts_lt = self._reader.read_counts(start, stop)
-            return native_counts(counts_lt, self._record.header, self._record.ref.record_id)
-        return RawSignal(self._reader.read(start, stop), 0)
 
     def _find_dead(self, signal_mv_lt: npt.NDArray[np.float32]) -> frozenset[int]:
         """The limb leads that are dead in all of the record, which begins with this piece; most are alive in it."""

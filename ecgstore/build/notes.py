@@ -6,6 +6,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
+from ecgstore.record import UNCALIBRATED
+
 #: A suspicion that more than this share of the records are under, and at least two, is about the source.
 SHARED, LEAST = 0.05, 2
 _LEFT_OUT, _CLIPPED = "left out: ", "were clipped"
@@ -15,12 +17,13 @@ _MOST = 8
 
 def notes(suspects: Iterable[str], warnings: Iterable[str]) -> tuple[str, ...]:
     """Lines about records whose ``suspects`` and ``warnings`` these are, as ``records.parquet`` has them."""
-    n_records, shared, left_out, n_clipped = 0, Counter[str](), Counter[str](), 0
+    n_records, shared, left_out, n_clipped, n_bare = 0, Counter[str](), Counter[str](), 0, 0
     for suspicions, its_warnings in zip(suspects, warnings, strict=True):
         n_records += 1
         shared.update({kind_of(one) for one in suspicions.split("; ") if one})
         for one in its_warnings.split("; "):
             n_clipped += _CLIPPED in one
+            n_bare += one.startswith(UNCALIBRATED)
             if one.startswith(_LEFT_OUT):
                 left_out.update(one.removeprefix(_LEFT_OUT).split(", "))
     lines = [
@@ -31,6 +34,11 @@ def notes(suspects: Iterable[str], warnings: Iterable[str]) -> tuple[str, ...]:
     if n_clipped > SHARED * n_records:
         lines.append(
             f"{n_clipped} of {n_records} records have samples beyond the range of the store, which were clipped"
+        )
+    if n_bare:
+        lines.append(
+            f"{n_bare} of {n_records} records have leads that are not calibrated: their counts are kept, and no "
+            "millivolts; --uncalibrated assume=N takes N counts per mV"
         )
     if left_out:
         named = ", ".join(f"{name} of {n}" for name, n in left_out.most_common(_MOST))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -18,16 +18,20 @@ import numpy.typing as npt
 
 from ecgstore.build.plan import Planned, Work
 from ecgstore.errors import RecordError
-from ecgstore.record import LeadState, Rejection
+from ecgstore.record import UNCALIBRATED, LeadState, Rejection
 from ecgstore.signals import conditioning, leads, noise, quality
 from ecgstore.signals.noise import Noisy
 from ecgstore.signals.recorded_noise import load_bank
+from ecgstore.sources._reader import OwnPieces
 from ecgstore.storage import layout
 from ecgstore.wfdb_io.header import own_rates_hz
-from ecgstore.wfdb_io.samples import NativeCounts, RawSignal, read_native_counts, read_signals
-from ecgstore.wfdb_io.scale import gains
+from ecgstore.wfdb_io.pieces import PieceReader
+from ecgstore.wfdb_io.samples import NativeCounts, RawSignal, native_counts, read_native_counts, read_signals
+from ecgstore.wfdb_io.scale import gains, uncalibrated
 
 V = TypeVar("V")
+#: What was read of a record: millivolts, or for a raw store the converter's counts.
+Samples = RawSignal | NativeCounts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +39,7 @@ class Recording:
     """A record, or a piece of it, as its files have it: millivolts, or for a raw store the converter's counts."""
 
     record: Planned
-    samples: RawSignal | NativeCounts
+    samples: Samples
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,10 +95,26 @@ def store_hz(record: Planned, work: Work) -> float:
 
 def read(records: Sequence[Planned], work: Work) -> list[Recording | Rejection]:
     """Whole records, verified, in the order given; one that can't be used is said with its reason."""
+    if work.reader is not None:
+        return [_read_own(record, work) for record in records]
     if is_raw(work):
         return [_read_native(record) for record in records]
     outcomes = read_signals([(one.ref.path, one.header, one.ref.record_id) for one in records])
     return [_whole(record, outcome) for record, outcome in zip(records, outcomes, strict=True)]
+
+
+def pieces_of(record: Planned, work: Work) -> PieceReader | OwnPieces:
+    """What reads a record piece by piece, and verifies it."""
+    if work.reader is not None:
+        return OwnPieces(work.reader, record.ref, record.header)
+    return PieceReader(record.ref.path, record.header, record.ref.record_id)
+
+
+def samples_of(pieces: PieceReader | OwnPieces, record: Planned, start: int, stop: int, work: Work) -> Samples:
+    """Samples ``start`` .. ``stop`` - 1 in millivolts, or for a raw store as counts; nothing is verified yet."""
+    if is_raw(work):
+        return native_counts(pieces.read_counts(start, stop), record.header, record.ref.record_id)
+    return RawSignal(pieces.read(start, stop), 0)
 
 
 def _read_native(record: Planned) -> Recording | Rejection:
@@ -104,7 +124,17 @@ def _read_native(record: Planned) -> Recording | Rejection:
         return _rejection(error, record)
 
 
-def _whole(record: Planned, outcome: RawSignal | NativeCounts | RecordError) -> Recording | Rejection:
+def _read_own(record: Planned, work: Work) -> Recording | Rejection:
+    try:
+        pieces = pieces_of(record, work)
+        samples = samples_of(pieces, record, 0, record.header.n_samples, work)
+        source_crc32, warnings = pieces.finish()
+    except RecordError as error:
+        return _rejection(error, record)
+    return _whole(record, replace(samples, source_crc32=source_crc32, warnings=warnings))
+
+
+def _whole(record: Planned, outcome: Samples | RecordError) -> Recording | Rejection:
     if isinstance(outcome, RecordError):
         return _rejection(outcome, record)
     n_read = (outcome.counts_lt if isinstance(outcome, NativeCounts) else outcome.signal_mv_lt).shape[1]
@@ -179,9 +209,13 @@ def _held(record: Planned, work: Work) -> tuple[str, ...]:
 def _harmonise_native(record: Planned, native: NativeCounts, corrected: tuple[str, ...], work: Work) -> Harmonised:
     found = leads.arrange(record.header.lead_names, work.leads, work.recipe.extra_leads, record.ref.record_id)
     places = [found.places.get(lead, (-1, 1)) for lead in work.leads]
-    # A signal that no millivolts can be made from is as good as not there.
-    places = [(row if row >= 0 and native.gain_per_mv_l[row] > 0 else -1, sign) for row, sign in places]
-    warnings = (*native.warnings, *found.warnings, *corrected)
+    # A signal that is no voltage is as good as not there; of one without a gain the counts are kept.
+    unknown = uncalibrated(record.header)
+    is_kept = [row >= 0 and (row in unknown or native.gain_per_mv_l[row] > 0) for row, _ in places]
+    places = [(row if kept else -1, sign) for (row, sign), kept in zip(places, is_kept, strict=True)]
+    bare = [lead for lead, (row, _) in zip(work.leads, places, strict=True) if row in unknown]
+    said = (f"{UNCALIBRATED}: {', '.join(bare)}",) if bare else ()
+    warnings = (*native.warnings, *found.warnings, *said, *corrected)
     ordered = _in_order(native, places, record.ref.mv_factor)
     states = tuple(LeadState.ABSENT if row < 0 else LeadState.MEASURED for row, _ in places)
     signal_mv_lt = layout.adc_to_mv(ordered.counts_lt, ordered.gain_per_mv_l, ordered.baseline_l)
@@ -189,7 +223,10 @@ def _harmonise_native(record: Planned, native: NativeCounts, corrected: tuple[st
 
 
 def _in_order(native: NativeCounts, places: Sequence[tuple[int, int]], mv_factor: float) -> NativeCounts:
-    """The leads of ``native`` in the store's order; an inverted lead gets a negative gain, an absent one gain 1."""
+    """The leads of ``native`` in the store's order; an inverted lead gets a negative gain, an absent one gain 1.
+
+    A lead without a gain has NaN.
+    """
     counts_lt = np.full((len(places), native.counts_lt.shape[1]), layout.NOT_RECORDED, dtype=np.int16)
     gain_per_mv_l, baseline_l = np.ones(len(places)), np.zeros(len(places), dtype=np.int32)
     for j, (row, sign) in enumerate(places):

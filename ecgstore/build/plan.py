@@ -26,11 +26,19 @@ from ecgstore.signals.conditioning import Filter
 from ecgstore.signals.leads import Arranged, ExtraLeads, arrange
 from ecgstore.signals.names import MODIFIED_LEADS, OTHER_LEADS, stored_names
 from ecgstore.signals.noise import NoiseSettings
+from ecgstore.sources._reader import OwnReader, reader_of
 from ecgstore.storage import layout
 from ecgstore.wfdb_io.annotations import annotation_crc32
 from ecgstore.wfdb_io.header import Header, own_rates_hz
 from ecgstore.wfdb_io.parse import MAX_VALUES
-from ecgstore.wfdb_io.scale import assume_gain, gains, refuse_unusable, voltages
+from ecgstore.wfdb_io.scale import (
+    CALIBRATION_OPTION,
+    assume_gain,
+    gains,
+    refuse_unusable,
+    uncalibrated,
+    voltages,
+)
 
 #: No sample becomes more than this many: what was recorded so slowly is no ECG, and would fill the disk.
 MOST_UPSAMPLED = 100
@@ -51,7 +59,8 @@ class Recipe(Settings):
     #: What to do with a record that has a signal that is not a known lead.
     extra_leads: ExtraLeads = "refuse"
     #: What to do with a record that uses a signal without a gain: ``refuse`` it, or take so many counts per mV for it,
-    #: ``assume=200``, say, which is written down with the record. A gain that is stated always counts.
+    #: ``assume=200``, say, which is written down with the record. A gain that is stated always counts. A raw store
+    #: refuses none of them: it keeps the counts, and no gain.
     uncalibrated: str = "refuse"
     filters: tuple[Filter, ...] = ()
     #: Noise that is added after filtering, for experiments on robustness.
@@ -148,6 +157,8 @@ class Work:
     noise_bank: Path | None = None
     #: Whether ids of records are hashes, so that no reason may name a file.
     hides_names: bool = False
+    #: The reader that the source brings; None where records are WFDB records.
+    reader: OwnReader | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,12 +206,12 @@ def scan(
     """Tell from its header whether a record can be used; one that can't is said with its reason."""
     try:
         found = arrange(header.lead_names, _wanted(header, recipe), recipe.extra_leads, ref.record_id)
-        if recipe.encoding == "adc":
-            _refuse_unkeepable(header, found, recipe, ref.record_id)
         usable = header
         if recipe.assumed_gain_per_mv is not None:
             usable = assume_gain(header, found.used, recipe.assumed_gain_per_mv)
-        refuse_unusable(usable, found.used, ref.record_id)
+        if recipe.encoding == "adc":
+            _refuse_unkeepable(usable, found, recipe, ref.record_id)
+        refuse_unusable(usable, found.used, ref.record_id, keeps_uncalibrated=recipe.encoding == "adc")
         usable = _checked_rate(usable, recipe, ref.record_id)
     except RecordError as error:
         return Rejection(error.record_id, error.reason, error.detail)
@@ -229,7 +240,7 @@ def _checked_rate(header: Header, recipe: Recipe, record_id: str) -> Header:
 
 
 def _refuse_unkeepable(header: Header, found: Arranged, recipe: Recipe, record_id: str) -> None:
-    """Refuse what a raw store can't keep as it was recorded. Raises RecordError: no_leads, mixed_rates."""
+    """Refuse what a raw store can't keep as it was recorded. Raises RecordError: no_leads, mixed_rates, bad_gain."""
     rows = [found.places[lead][0] for lead in _wanted(header, recipe) if lead in found.places]
     if not rows:
         raise RecordError(record_id, "no_leads", "a raw store derives no lead, and none wanted was recorded")
@@ -240,6 +251,12 @@ def _refuse_unkeepable(header: Header, found: Arranged, recipe: Recipe, record_i
             f"signal {slow[0]} at {rates_hz[slow[0]]:g} Hz, the record at {header.fs_hz:g} Hz; another profile takes it"
         )
         raise RecordError(record_id, "mixed_rates", detail)
+    # The sign of a lead is kept in that of its gain.
+    unknown = uncalibrated(header)
+    for lead, (row, sign) in found.places.items():
+        if sign < 0 and row in unknown and lead in _wanted(header, recipe):
+            detail = f"signal {row} is turned and states no gain, so that its sign can't be kept; {CALIBRATION_OPTION}"
+            raise RecordError(record_id, "bad_gain", detail)
 
 
 def _wanted(header: Header, recipe: Recipe) -> tuple[str, ...]:
@@ -302,7 +319,7 @@ def make_plan(
     for rejection in rejected:
         digest.update(f"{rejection.record_id}\t{rejection.reason}\n".encode())
     return Plan(
-        work=Work(recipe, storage, leads, shard_samples, noise_bank, hides_names),
+        work=Work(recipe, storage, leads, shard_samples, noise_bank, hides_names, reader_of(source)),
         source=source,
         listing=listing,
         tasks=tuple(_tasks(planned, shard_samples)),
@@ -447,6 +464,8 @@ def _identity(record: Planned, root: Path) -> bytes:
         record.header.sha256,
         record.start,
         record.n_samples,
+        # Plans of WFDB records stay what they were.
+        *((ref.inside,) if ref.inside else ()),
     )
     return repr(parts).encode()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,9 @@ from ecgstore.fetching import checksums
 from ecgstore.record import Listing, Rejection
 from ecgstore.rooms import occupants
 from ecgstore.settings import Settings
+from ecgstore.sources._listed import checked_listing
+from ecgstore.sources._reader import read_headers as read_own_headers
+from ecgstore.sources._reader import reader_of
 
 
 def list_source(source_root: Path, source: Settings | None) -> tuple[Path, Settings, Listing]:
@@ -32,12 +36,21 @@ def list_source(source_root: Path, source: Settings | None) -> tuple[Path, Setti
         raise SourceError("the source folder is not there", where=source_root, got=kind, fix="check the path")
     source_root = source_root.resolve()
     source = source or detect_source(source_root)
-    with _plain_source_errors(module_of(source)):
-        listing: Listing = module_of(source).list_records(source_root, source)
+    module = module_of(source)
+    with _plain_source_errors(module):
+        listing: Listing = module.list_records(source_root, source)
+    if not is_ours(module):
+        listing = checked_listing(listing, module.__file__)
     if not listing.records and not listing.rejected:
         got = "; ".join(listing.notes) or None
-        raise SourceError("no WFDB record (*.hea) was found", where=source_root, got=got, fix="check the path")
+        what = "no record" if hasattr(module, "read_header") else "no WFDB record (*.hea)"
+        raise SourceError(f"{what} was found", where=source_root, got=got, fix="check the path")
     return source_root, source, listing
+
+
+def is_ours(module: ModuleType) -> bool:
+    """Whether a source is one of this package, and no file of a user's own."""
+    return module.__name__.rpartition(".")[2] in occupants("ecgstore.sources")
 
 
 @contextlib.contextmanager
@@ -48,7 +61,7 @@ def _plain_source_errors(module: ModuleType) -> Iterator[None]:
     except EcgError:
         raise
     except Exception as error:
-        if module.__name__.rpartition(".")[2] in occupants("ecgstore.sources"):
+        if is_ours(module):
             raise  # one of ours: a bug, and its traceback is wanted
         places = [entry for entry in traceback.extract_tb(error.__traceback__) if entry.filename == module.__file__]
         where = f"{module.__file__}:{places[-1].lineno}" if places else module.__file__
@@ -73,21 +86,26 @@ def plan(
     if settings.folds is not None:
         listing = draw_folds(listing, settings.folds, settings.secret_key or listing.terms.name)
     listing = with_record_ids(listing, settings.record_ids, settings.secret_key)
+    reader = reader_of(source)
     if verify_source:
-        listing = _verified(source_root, listing, progress)
+        listing = _verified(source_root, listing, reader is not None, progress)
     describe = getattr(module_of(source), "describe", None)
     bound = None if describe is None else functools.partial(_describe, describe, source)
     recipe = settings.recipe
     scanned: list[Scanned | Rejection] = []
     with _plain_source_errors(module_of(source)):
-        for ref, header, comments in read_headers(listing.records, source_root, scan_table, progress):
+        if reader is None:
+            headers = read_headers(listing.records, source_root, scan_table, progress)
+        else:
+            headers = read_own_headers(listing.records, reader, progress)
+        for ref, header, comments in headers:
             if isinstance(header, Rejection):
                 scanned.append(header)
             else:
                 scanned.append(scan(ref, header, comments, recipe, bound))
     made = make_plan(
         listing,
-        without_segments(listing.records, scanned),
+        without_segments(listing.records, scanned) if reader is None else scanned,
         recipe,
         source,
         source_root,
@@ -112,16 +130,21 @@ def _describe(describe: Callable[..., Any], source: Settings, ref: Any, comments
     return describe(ref, comments, source, gains)
 
 
-def _verified(root: Path, listing: Listing, progress: Progress | None) -> Listing:
-    """The listing without the records one of whose files differs from the source's own list of checksums."""
+def _verified(root: Path, listing: Listing, has_reader: bool, progress: Progress | None) -> Listing:
+    """The listing without the records one of whose files differs from the source's own list of checksums.
+
+    Of WFDB records those are all files that have their name, of others (``has_reader``) the one that is listed.
+    """
     sums = checksums.load_sums(root)
     by_stem: dict[str, list[str]] = {}
     for name in sums:
         by_stem.setdefault(name.rpartition(".")[0], []).append(name)
     rejected: list[Rejection] = []
     for done, ref in enumerate(listing.records, start=1):
-        stem = ref.path.relative_to(root).as_posix()
-        bad = checksums.bad_files(root, by_stem.get(stem) or [f"{stem}.hea"], sums)
+        # Not relative_to: a source of a user's own may list what stands elsewhere, and no list of this folder holds it.
+        stem = Path(os.path.relpath(ref.path, root)).as_posix()
+        files = [stem] if has_reader else by_stem.get(stem) or [f"{stem}.hea"]
+        bad = checksums.bad_files(root, files, sums)
         # By its suffix alone: the path below the folder may name a patient.
         said = [f"the {Path(name).suffix} file: {why}" for name, why in bad.items()]
         rejected += [Rejection(ref.record_id, "bad_source_checksum", detail) for detail in said][:1]

@@ -56,6 +56,15 @@ def _refuse_half_a_source(module: ModuleType) -> None:
         raise ConfigError(
             "the source file lacks a part", where=module.__file__, expected=", ".join(lacks), fix="see docs/sources.md"
         )
+    has = [name for name in ("read_header", "read_samples") if hasattr(module, name)]
+    if len(has) == 1:
+        raise ConfigError(
+            "the source file has half a reader",
+            where=module.__file__,
+            expected="read_header and read_samples",
+            got=has[0],
+            fix="see docs/how-to/add-a-source.md",
+        )
 
 
 def module_of(source: Settings) -> ModuleType:

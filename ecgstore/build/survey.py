@@ -27,6 +27,7 @@ from ecgstore.build.schedule import Workers
 from ecgstore.build.settings import IngestSettings
 from ecgstore.record import Listing
 from ecgstore.storage.array import create_array
+from ecgstore.wfdb_io.header import Header
 
 #: Records of the trial, and how many samples of the store (of all leads together) they may have; one record at least.
 TRIAL = 64
@@ -92,7 +93,7 @@ def survey(
         leads=_most(Counter(" ".join(header.lead_names) for header in headers)),
         rates_hz=_most(Counter(f"{header.fs_hz:g}" for header in headers)),
         lengths_s=_most(Counter(f"{length_s:g}" for length_s in lengths_s)),
-        formats=_most(Counter("plain (read by NumPy)" if header.plain else "read by wfdb" for header in headers)),
+        formats=_most(Counter(_read_by(header, made.work.reader is not None) for header in headers)),
         folds=_most(Counter(str(record.ref.fold) for record in planned if record.ref.fold is not None)),
         sites=_most(Counter(record.ref.site for record in planned if record.ref.site is not None)),
         statements=_most(Counter(f"{s.system}:{s.code}" for record in planned for s in record.ref.statements)),
@@ -104,6 +105,12 @@ def survey(
 
 def _most(counts: Counter[Any]) -> dict[str, int]:
     return dict(counts.most_common())
+
+
+def _read_by(header: Header, has_reader: bool) -> str:
+    if has_reader:
+        return "read by the source"
+    return "plain (read by NumPy)" if header.plain else "read by wfdb"
 
 
 def _source_bytes(planned: Sequence[Planned]) -> int:
@@ -125,7 +132,7 @@ def _try(
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder)
         create_array(store, work.storage.codec, len(work.leads), trial.total_samples, work.shard_samples)
-        schedule.prepare(any(not one.header.plain for one in some))
+        schedule.prepare(work.reader is None and any(not one.header.plain for one in some))
         began = time.perf_counter()
         do = functools.partial(shards.write, work=work)
         schedule.run(store, trial.tasks, do, lambda: None, Workers(n=workers), lambda: None)

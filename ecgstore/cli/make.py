@@ -118,7 +118,8 @@ def source_options(command: F) -> F:
                 "--uncalibrated",
                 metavar="refuse|assume=N",
                 help="What to do with a record that uses a signal without a gain: refuse it, or take N counts per mV "
-                "(WFDB's habit is 200), which is written down with the record. Default: refuse.",
+                "(WFDB's habit is 200), which is written down with the record. Default: refuse. A raw store keeps the "
+                "counts of such a record, and no gain.",
             ),
             click.option("--codec", type=click.Choice(["blosc", "pcodec"]), help="Default: blosc. pcodec is smaller."),
             click.option(

@@ -357,6 +357,8 @@ def _draw_gap(axes: Axes, begin_mm: float, end_mm: float, y_mm: float, row_mm: f
 def _label(record: Record, lead: int, rest_mv: float) -> str:
     state = record.lead_states[lead] if record.lead_states else LeadState.MEASURED
     remarks = [STATE_WORDS[state]] if state in STATE_WORDS else []
+    if record.leads[lead] in record.uncalibrated:
+        remarks.append("not calibrated")
     if rest_mv:
         remarks.append(f"rests at {rest_mv:+.2f} mV".replace("-", "−"))
     return record.leads[lead] + (f"  ({', '.join(remarks)})" if remarks else "")

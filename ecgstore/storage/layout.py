@@ -6,7 +6,7 @@ This is the only file that spells the names of objects and columns, and the only
 from __future__ import annotations
 
 import zlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -78,9 +78,9 @@ def counts_to_mv(counts_lt: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
 
 
 def adc_to_mv(
-    counts_lt: npt.NDArray[np.int16], gain_per_mv_l: npt.NDArray[np.float64], baseline_l: npt.NDArray[np.int32]
+    counts_lt: npt.NDArray[np.int16], gain_per_mv_l: npt.NDArray[np.float64], baseline_l: npt.NDArray[Any]
 ) -> npt.NDArray[np.float32]:
-    """Millivolts of a raw store's counts: (count − baseline) / gain, NaN where nothing was recorded."""
+    """Millivolts of a raw store's counts: (count − baseline) / gain, NaN where nothing was recorded or the gain is."""
     signal_mv_lt = np.empty(counts_lt.shape, dtype=np.float32)
     # Lead by lead, because float64 of a long record takes four times the memory of its counts.
     for lead, (counts_t, gain_per_mv, baseline) in enumerate(zip(counts_lt, gain_per_mv_l, baseline_l, strict=True)):

@@ -403,7 +403,8 @@ class Store:
         stop_s: float | None = None,
         leads: Sequence[str] | None = None,
     ) -> Record:
-        """Read one record, or a part of it: float32 mV of shape (leads, samples), NaN where nothing was recorded.
+        """Read one record, or a part of it: float32 mV of shape (leads, samples), NaN where nothing was recorded, or
+        where a raw store knows no gain: ``warnings`` says of which leads, and :meth:`read_shard` has their counts.
 
         ``start_s`` and ``stop_s`` are seconds from its first sample, each rounded to the nearest sample; None is its
         end. ``leads`` are read in the order in which they are named; None means all. Of a part, only the chunks that
@@ -439,6 +440,7 @@ class Store:
                 Statement(one["code"], one["system"], one["likelihood"]) for one in _rows_of(self.statements, row)
             ),
             warnings=tuple(filter(None, (about["warnings"] or "").split("; "))),
+            site=about.get("site"),
         )
 
     def _which_leads(self, leads: Sequence[str] | None) -> list[int]:
@@ -497,7 +499,7 @@ class Store:
         if self.encoding != "adc":
             return layout.counts_to_mv(counts_lt)
         its = self.lead_quality.slice(row, 1).to_pylist()[0]
-        gain_per_mv_l, baseline_l = np.array(its["gain_per_mv"])[which], np.array(its["baseline"], np.int32)[which]
+        gain_per_mv_l, baseline_l = (np.array(its[n], np.float64)[which] for n in ("gain_per_mv", "baseline"))
         return layout.adc_to_mv(counts_lt, gain_per_mv_l, baseline_l)
 
     def crc32_of(self, counts_lt: npt.NDArray[np.int16]) -> int:

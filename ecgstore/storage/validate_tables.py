@@ -240,16 +240,15 @@ def check_unique_ids(table: pa.Table, where: object) -> None:
 
 
 def check_leads(table: pa.Table, where: object, n_records: int, attributes: Mapping[str, Any]) -> None:
-    """One row per record; in a raw store, a gain and a baseline for each lead."""
+    """One row per record; in a raw store, a baseline for each lead, and a gain, or null where it is not known."""
     _check_rows(table, n_records, where)
     if attributes["counts_per_mv"] is not None:
         return
     _refuse_null(table, ["gain_per_mv", "baseline"], where)
-    for name in ("gain_per_mv", "baseline"):
-        if any(chunk.flatten().null_count for chunk in table[name].chunks):
-            refuse(f"column {name} lacks a value", where)
+    if any(chunk.flatten().null_count for chunk in table["baseline"].chunks):
+        refuse("column baseline lacks a value", where)
     for chunk in table["gain_per_mv"].chunks:
-        gain = chunk.flatten().to_numpy(zero_copy_only=False)
+        gain = chunk.flatten().drop_null().to_numpy(zero_copy_only=False)
         if not (np.isfinite(gain) & (gain != 0)).all():
             refuse("a gain is zero, or no number", where)
 

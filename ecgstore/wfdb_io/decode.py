@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ecgstore.wfdb_io.files import beside, import_wfdb
+from ecgstore.wfdb_io.files import beside, import_wfdb, located, said_file
 from ecgstore.wfdb_io.header import NOT_STATED, Header
 
 #: "No sample here", by format; format 8, which stores differences, has no word for it.
@@ -40,7 +40,8 @@ def decode_by_wfdb(base: str, header: Header, start: int, stop: int) -> list[npt
     physical = "61" in header.layout.formats
     with tempfile.TemporaryDirectory(prefix="ecgstore-") as folder:
         for number, name in enumerate(header.files):
-            _link(os.path.abspath(beside(base, name)), f"{folder}/f{number}.dat")  # noqa: PTH100 a Path follows links
+            path = located(beside(base, name), said_file(number), "")
+            _link(os.path.abspath(path), f"{folder}/f{number}.dat")  # noqa: PTH100 a Path follows links
         Path(folder, "r.hea").write_text(_bare_header(header), encoding="ascii")
         # Skew is ignored here because checksums cover the samples as stored, before any realignment.
         record = wfdb.rdrecord(

@@ -7,6 +7,7 @@ import os
 import stat
 import zlib
 from collections.abc import Iterable
+from functools import lru_cache
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def find_header(path: str | Path) -> str | None:
 
 
 def header_content(name: str, record_id: str, said: str = "the header") -> bytes:
-    """The bytes of the header ``name``, or of the one whose suffix differs from it in case alone.
+    """The bytes of the header ``name``, or of the one whose suffix, or else whose name, differs from it in case alone.
 
     ``said`` is what it is called where it can't be read: never by its name.
     """
@@ -39,9 +40,12 @@ def header_content(name: str, record_id: str, said: str = "the header") -> bytes
         try:
             descriptor = os.open(name, _OPEN_FLAGS)
         except FileNotFoundError:
-            descriptor = os.open(find_header(name.removesuffix(_HEADER_ENDS[0])) or name, _OPEN_FLAGS)
+            found = find_header(name.removesuffix(_HEADER_ENDS[0]))
+            descriptor = os.open(found or but_for_case(name, said, record_id, "missing_header"), _OPEN_FLAGS)
     except FileNotFoundError:
         raise RecordError(record_id, "missing_header", said) from None
+    except RecordError:
+        raise
     except (OSError, ValueError) as error:  # a ValueError is a NUL in the name
         raise RecordError(record_id, "bad_header", f"{said}: {why(error)}") from None
     try:
@@ -66,6 +70,41 @@ def refuse_outside(names: Iterable[str], kind: str, record_id: str) -> None:
             raise RecordError(record_id, "unsafe_path", f"{kind} {number} names a file that isn't beside the header")
 
 
+def but_for_case(path: str, said: str, record_id: str, missing: str = "missing_signal") -> str:
+    """The one file whose name differs from that of ``path``, which isn't there, in case alone.
+
+    Headers that were written on Windows spell names as they like. Raises RecordError ``missing`` where there is none,
+    or more than one.
+    """
+    folder, _, name = path.rpartition(os.sep)
+    try:
+        names = _names_by_case(folder or os.curdir, os.stat(folder or os.curdir).st_mtime_ns)  # noqa: PTH116
+    except (OSError, ValueError):
+        names = {}
+    found = names.get(name.casefold(), ())
+    if len(found) > 1:
+        detail = f"{said}: {len(found)} files are called so but for upper and lower case, none exactly so"
+        raise RecordError(record_id, missing, detail)
+    if not found or found == (name,):  # the second is a link that leads nowhere
+        raise RecordError(record_id, missing, said)
+    return f"{folder}{os.sep}{found[0]}" if folder else found[0]
+
+
+# A folder may lack the files of all of its thousands of records.
+@lru_cache(maxsize=4)
+def _names_by_case(folder: str, changed_ns: int) -> dict[str, tuple[str, ...]]:
+    """The names in a folder by what they are without case; ``changed_ns`` says which state of the folder is meant."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name in os.listdir(folder):  # noqa: PTH208 a Path costs more
+        found[name.casefold()] = (*found.get(name.casefold(), ()), name)
+    return found
+
+
+def located(path: str, said: str, record_id: str) -> str:
+    """``path``, or the one file that is called so but for case. Raises RecordError missing_signal."""
+    return path if os.path.lexists(path) else but_for_case(path, said, record_id)
+
+
 def beside(base: str, name: str) -> str:
     return f"{base[: base.rfind(os.sep) + 1]}{name}"
 
@@ -78,9 +117,14 @@ def said_file(number: int) -> str:
 def size_of(path: str, said: str, record_id: str) -> int:
     """Bytes of the file at ``path``; ``said`` is what it is called where it is refused."""
     try:
-        state = os.stat(path)  # noqa: PTH116 a Path costs more than this
+        try:
+            state = os.stat(path)  # noqa: PTH116 a Path costs more than this
+        except FileNotFoundError:
+            state = os.stat(but_for_case(path, said, record_id))  # noqa: PTH116
     except FileNotFoundError:
         raise RecordError(record_id, "missing_signal", said) from None
+    except RecordError:
+        raise
     except (OSError, ValueError) as error:
         raise RecordError(record_id, "bad_signal", f"{said}: {why(error)}") from None
     if not stat.S_ISREG(state.st_mode):
@@ -91,9 +135,14 @@ def size_of(path: str, said: str, record_id: str) -> int:
 def open_file(path: str, said: str, record_id: str) -> FileIO:
     """Open a signal file, which is a file and nothing else: a pipe or a device might give samples for ever."""
     try:
-        descriptor = os.open(path, _OPEN_FLAGS)
+        try:
+            descriptor = os.open(path, _OPEN_FLAGS)
+        except FileNotFoundError:
+            descriptor = os.open(but_for_case(path, said, record_id), _OPEN_FLAGS)
     except FileNotFoundError:
         raise RecordError(record_id, "missing_signal", said) from None
+    except RecordError:
+        raise
     except (OSError, ValueError) as error:
         raise RecordError(record_id, "bad_signal", f"{said}: {why(error)}") from None
     try:

@@ -16,7 +16,15 @@ from ecgstore.errors import RecordError
 from ecgstore.wfdb_io.files import beside, crc32_of, fill, open_file, said_file, why
 from ecgstore.wfdb_io.header import NOT_RECORDED, Header
 from ecgstore.wfdb_io.pieces import PieceReader
-from ecgstore.wfdb_io.scale import INVALID_16, agree, compare_checksums, plain_mv, scale_of, stated_checksums
+from ecgstore.wfdb_io.scale import (
+    INVALID_16,
+    agree,
+    compare_checksums,
+    plain_mv,
+    scale_of,
+    stated_checksums,
+    uncalibrated,
+)
 from ecgstore.wfdb_io.segments import read_header
 
 
@@ -37,7 +45,8 @@ class RawSignal:
 class NativeCounts:
     """Samples as the converter gave them: ``counts_lt`` int16 (signals, samples), -32768 = not recorded.
 
-    mV = (count - ``baseline_l``) / ``gain_per_mv_l``; the gain is NaN for a signal that isn't a voltage.
+    mV = (count - ``baseline_l``) / ``gain_per_mv_l``; the gain is NaN for a signal that isn't a voltage, or isn't
+    calibrated.
     """
 
     counts_lt: npt.NDArray[np.int16]
@@ -100,11 +109,13 @@ def native_counts(counts_lt: npt.NDArray[np.int32], header: Header, record_id: s
     Raises RecordError: not_16_bit, bad_gain, as :func:`read_native_counts` does.
     """
     gain_per_mv_l, baseline_l = _native_scale(header, record_id)
+    unknown = uncalibrated(header)
     out_lt = np.empty(counts_lt.shape, dtype=np.int16)
     for row, counts_t in enumerate(counts_lt):
         is_out_t = (counts_t <= INVALID_16) | (counts_t > -INVALID_16 - 1)
         if is_out_t.any():
-            if not math.isnan(gain_per_mv_l[row]) and (is_out_t & (counts_t != NOT_RECORDED)).any():
+            is_voltage = row in unknown or not math.isnan(gain_per_mv_l[row])
+            if is_voltage and (is_out_t & (counts_t != NOT_RECORDED)).any():
                 detail = f"signal {row}: {counts_t[is_out_t & (counts_t != NOT_RECORDED)][0]}"
                 raise RecordError(record_id, "not_16_bit", detail)
             counts_t = np.where(is_out_t, INVALID_16, counts_t)
@@ -132,6 +143,7 @@ def _native_scale(header: Header, record_id: str) -> tuple[list[float], list[int
     own = scale_of(header.layout)
     scales = list(zip(own.gain_per_mv, own.baselines, strict=True))
     seen: set[int] = set()
+    unknown = uncalibrated(header) if header.segments else frozenset()
     for segment in header.segments:
         for row, its_row in enumerate(segment.rows):
             if its_row < 0 or segment.header is None:
@@ -139,7 +151,8 @@ def _native_scale(header: Header, record_id: str) -> tuple[list[float], list[int
             its = scale_of(segment.header.layout)
             found = its.gain_per_mv[its_row], its.baselines[its_row]
             both_unusable = math.isnan(found[0]) and math.isnan(scales[row][0])
-            if row in seen and found != scales[row] and not both_unusable:
+            alike = both_unusable and (row not in unknown or found[1] == scales[row][1])
+            if row in seen and found != scales[row] and not alike:
                 detail = f"signal {row}: gain or baseline differs between segments"
                 raise RecordError(record_id, "bad_gain", detail)
             scales[row] = found

@@ -24,9 +24,10 @@ CALIBRATION_OPTION = "--uncalibrated assume=200 takes 200 counts per mV for sign
 ALL_ZERO = "all checksums in the header are 0, taken as not stated: the samples are not verified"
 
 
-def refuse_unusable(header: Header, rows: Iterable[int], record_id: str) -> None:
+def refuse_unusable(header: Header, rows: Iterable[int], record_id: str, *, keeps_uncalibrated: bool = False) -> None:
     """Refuse a record for its signals number ``rows`` if no millivolts can be made from one of them.
 
+    ``keeps_uncalibrated``: voltages without a gain will do, because it is the counts that are kept.
     Raises RecordError: unknown_unit, bad_gain.
     """
     layout = header.layout
@@ -40,6 +41,8 @@ def refuse_unusable(header: Header, rows: Iterable[int], record_id: str) -> None
             if not _is_voltage(part.units[its_row]):
                 raise RecordError(record_id, "unknown_unit", f"signal {row} is not in volts")
             if part.gains[its_row] == 0:
+                if keeps_uncalibrated:
+                    continue
                 raise RecordError(record_id, "bad_gain", f"signal {row} states no gain; {CALIBRATION_OPTION}")
             if math.isnan(scale_of(part).mv_per_count[its_row]):
                 raise RecordError(record_id, "bad_gain", f"signal {row}: a gain that gives no millivolts")
@@ -73,6 +76,16 @@ def assume_gain(header: Header, rows: Iterable[int], gain_per_mv: float) -> Head
         segments=tuple(segments),
         warnings=(*header.warnings, f"calibration assumed: {gain_per_mv:g} counts per mV for signal {said}"),
     )
+
+
+def uncalibrated(header: Header) -> frozenset[int]:
+    """Numbers of the signals that are voltages without a gain: only their counts are known."""
+    own = {row for row in range(len(header.lead_names)) if _lacks_gain(header.layout, row)}
+    for segment in header.segments:
+        for row, its_row in enumerate(segment.rows):
+            if segment.header is not None and its_row >= 0:
+                (own.add if _lacks_gain(segment.header.layout, its_row) else own.discard)(row)
+    return frozenset(own)
 
 
 def _lacks_gain(layout: SignalLayout, row: int) -> bool:

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from ecgstore.errors import RecordError
-from ecgstore.wfdb_io.files import beside, header_content, refuse_outside
+from ecgstore.wfdb_io.files import beside, but_for_case, find_header, header_content, refuse_outside
 from ecgstore.wfdb_io.header import Header, Segment, SignalLayout
 from ecgstore.wfdb_io.parse import (
     DIGITS,
@@ -116,7 +116,19 @@ def segment_names(path: Path) -> tuple[str, ...]:
     except RecordError:
         return ()
     count = segment_count(lines)
-    return () if count is None else tuple(line.split(maxsplit=1)[0] for line in lines[1 : capped(count) + 1])
+    named = () if count is None else (line.split(maxsplit=1)[0] for line in lines[1 : capped(count) + 1])
+    return tuple(_as_on_disk(path, name) for name in named)
+
+
+def _as_on_disk(path: Path, name: str) -> str:
+    """A segment's name as its file spells it."""
+    base = beside(os.fspath(path), name)
+    try:
+        if "/" in name or find_header(base) is not None:
+            return name
+        return Path(but_for_case(f"{base}.hea", name, name)).stem
+    except (RecordError, ValueError):
+        return name
 
 
 def _segment_line(line: str, number: int, record_id: str) -> tuple[str, int]:

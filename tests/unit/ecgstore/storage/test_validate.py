@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from hostile_stores import GOLDEN, reseal
 
-from ecgstore import IntegrityError, StoreFormatError, open_store
+from ecgstore import IngestSettings, IntegrityError, StoreFormatError, ingest_folder, open_store
 from ecgstore.errors import ConfigError
 from ecgstore.storage import layout, limits, manifest, tables, validate, validate_tables
 
@@ -425,3 +425,13 @@ def crc32c(content):
         for _ in range(8):
             crc = (crc >> 1) ^ (0x82F63B78 * (crc & 1))
     return (crc ^ 0xFFFFFFFF).to_bytes(4, "little")
+
+
+def test_a_gain_of_a_raw_store_is_a_number_or_null(tmp_path, write_record):
+    write_record(tmp_path / "src", leads=("I", "II"))
+    root = tmp_path / "raw.ecg"
+    ingest_folder(tmp_path / "src", root, IngestSettings(profile="raw"))
+    for gain, problem in ((0.0, True), (float("inf"), True), (float("nan"), True), (None, False), (-5.0, False)):
+        put(root, layout.LEADS, "gain_per_mv", [[1000.0, gain, *[1.0] * 10]])
+        assert any("a gain is zero, or no number" in one for one in deep(root)) == problem, gain
+        assert problem or np.isnan(open_store(root).read("r1").signal_mv_lt[1]).all() == (gain is None)
