@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ecgstore.build.memory import keep_freed_memory
+    from ecgstore.build.patients import patients_in_words
     from ecgstore.errors import nearest, need, visible
     from ecgstore.rooms import name_own_file, occupant, own_file_sha256
     from ecgstore.settings import parse, read_yaml
@@ -27,6 +28,7 @@ __all__ = [
     "overlaps_between",
     "own_file_sha256",
     "parse",
+    "patients_in_words",
     "read_yaml",
     "visible",
 ]
@@ -42,6 +44,7 @@ _HOME = {
     "overlaps_between": "vocabularies.known_overlaps",
     "own_file_sha256": "rooms",
     "parse": "settings",
+    "patients_in_words": "build.patients",
     "read_yaml": "settings",
     "visible": "errors",
 }

@@ -16,6 +16,7 @@ from ecgstore.errors import ConfigError
 from ecgstore.record import Listing, RecordRef
 from ecgstore.rooms import occupant, occupants
 from ecgstore.sources._labels import names_patient
+from ecgstore.storage.store import Store
 
 RecordIds = Literal["path", "stem", "hashed"]
 
@@ -35,6 +36,13 @@ def patient_hash(key: str, patient_id: str) -> str:
 def key_check(key: str) -> str:
     """16 hex digits that are equal for two stores if their patients were hashed with the same secret ``key``."""
     return hashlib.blake2b(digest_size=8, key=hashlib.sha256(key.encode()).digest(), person=_CHECK).hexdigest()
+
+
+def patients_in_words(store: Store) -> str:
+    """How many patients the records of a store name, how their identifiers were hashed, and what that is worth."""
+    n = len(set(store.column("patient_key")) - {""})
+    how = str(store.attributes["patients"])
+    return f"{n:,}, {how}{'' if 'secret' in how else ': ids can be guessed'}" if n else "not named"
 
 
 def refuse_short(key: str) -> str:

@@ -139,13 +139,15 @@ def scrub_check(store: str, as_json: bool) -> None:
 @plain_errors
 def info(store: str, as_json: bool) -> None:
     """Say what a store holds: records, leads, recipe, statements, what was left out, terms of use."""
+    from ecgstore.build.patients import patients_in_words
     from ecgstore.storage.store import open_store
 
-    about = _about(open_store(store))
+    opened = open_store(store)
+    about = _about(opened)
     if as_json:
         say_json(about)
     else:
-        _print_about(about)
+        _print_about(about, patients_in_words(opened))
 
 
 @click.command()
@@ -326,15 +328,15 @@ def _suspects(store: Store) -> list[str]:
     return [part for text in store.column("suspects") for part in text.split("; ")]
 
 
-def _print_about(about: dict[str, Any]) -> None:
+def _print_about(about: dict[str, Any], patients: str) -> None:
     filters = [_filter_words(one) for one in about["recipe"]["filters"]]
     statements = list(about["statements"].items())
     shown = ", ".join(f"{code.partition(':')[2]} {count}" for code, count in statements[:20])
     rows = {
         "store": about["path"],
         "fingerprint": about["fingerprint"],
-        "records": f"{about['records']} of {about['patients']} patients, {about['hours']:.2f} h",
-        "patients": _patients_words(about),
+        "records": f"{about['records']}, {about['hours']:.2f} h",
+        "patients": patients,
         "size": f"{about['megabytes']:.1f} MB in {about['shards']} shards",
         "leads": " ".join(about["leads"]),
         "rate": f"{about['fs_hz']:g} Hz" if about["fs_hz"] else "each record's own",
@@ -355,12 +357,6 @@ def _print_about(about: dict[str, Any]) -> None:
         rows["cite"] = " ".join(filter(None, (source["citation"], source["doi"] and f"doi:{source['doi']}"))) or "–"
     for name, value in rows.items():
         say(value, label=name)
-
-
-def _patients_words(about: dict[str, Any]) -> str:
-    if not about["patients"]:
-        return "not named"
-    return f"{about['patients_are']}" + ("" if "secret" in about["patients_are"] else ": ids can be guessed")
 
 
 def _noise_row(about: dict[str, Any]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ecgstore import IngestSettings, ingest_folder, open_store
-from ecgstore.build.patients import ids_are_public, key_check, patient_hash
+from ecgstore.build.patients import ids_are_public, key_check, patient_hash, patients_in_words
 from ecgstore.errors import ConfigError
 from ecgstore.look.overlap import find_overlap
 from ecgstore.settings import parse
@@ -37,7 +37,9 @@ def test_a_folder_that_names_patients_asks_for_a_key(root, tmp_path):
 
 def test_a_folder_without_patients_asks_for_none(root, tmp_path):
     (root / "labels.csv").write_text("record_id,fold\nx1,1\n")
-    assert set(ingest(root, tmp_path / "o.ecg").column("patient_key")) == {""}
+    store = ingest(root, tmp_path / "o.ecg")
+    assert set(store.column("patient_key")) == {""}
+    assert patients_in_words(store) == "not named"
 
 
 def test_a_secret_leaves_its_check_in_the_store_and_public_does_not(root, tmp_path):
@@ -46,6 +48,8 @@ def test_a_secret_leaves_its_check_in_the_store_and_public_does_not(root, tmp_pa
     public = ingest(root, tmp_path / "p.ecg", patient_key="public")
     assert "patient_key_check" not in public.attributes
     assert public.column("patient_key")[0] == patient_hash("wfdb_folder", "17")
+    assert patients_in_words(secret) == "2, hashed with a secret key"
+    assert patients_in_words(public) == "2, hashed with the source's name as key: ids can be guessed"
 
 
 def test_stores_of_different_keys_are_not_compared(root, tmp_path):
