@@ -262,14 +262,19 @@ def report(store: str, out: Path | None, pages: int) -> None:
 @STORE
 @click.argument("record_id")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Picture to write: .png, .svg or .pdf.")
+@click.option(
+    "--start", "start_s", type=float, default=0.0, metavar="SECONDS", help="Where the page begins. Default: 0."
+)
 @plain_errors
-def plot(store: str, record_id: str, out: Path) -> None:
-    """Draw a record as a page of ECG paper: 25 mm/s, 10 mm/mV, true to scale."""
-    from ecgstore.look.plot import page
+def plot(store: str, record_id: str, out: Path, start_s: float) -> None:
+    """Draw a record as a page of ECG paper: 25 mm/s, 10 mm/mV, true to scale; of a long one, 10 s of it."""
+    from ecgstore.look.plot import page, read_shown
     from ecgstore.storage.store import open_store
 
     opened = open_store(store)
-    page(opened.read(record_id), out, caption=", ".join(_filter_words(one) for one in opened.recipe["filters"]))
+    record, whole_s = read_shown(opened, record_id, start_s)
+    filters = ", ".join(_filter_words(one) for one in opened.recipe["filters"])
+    page(record, out, caption=filters, start_s=start_s, whole_s=whole_s)
     say(out)
 
 

@@ -382,15 +382,15 @@ def _typical(store: Store, n: int) -> list[int]:
 def _page(store: Store, row: int, why: str) -> dict[str, str]:
     from ecgstore.look import plot
 
-    record = store.read(str(store.column("record_id")[row]))
+    record, whole_s = plot.read_shown(store, str(store.column("record_id")[row]))
     filters = ", ".join(str(one["name"]) for one in store.recipe.get("filters", [])) or "no filter"
     picture = io.BytesIO()
-    drawn = plot.figure(record, caption=f"as stored: {filters}")
+    drawn = plot.figure(record, caption=f"as stored: {filters}", whole_s=whole_s)
     drawn.savefig(picture, format="png", dpi=DPI, metadata=plot.UNDATED["png"])
     return {
         "why": why,
         "record_id": record.record_id,
-        "alt": f"ECG page of record {record.record_id}: {len(record.leads)} leads, {record.duration_s:g} s. {why}",
+        "alt": f"ECG page of record {record.record_id}: {len(record.leads)} leads, {whole_s:g} s. {why}",
         "png": base64.b64encode(picture.getvalue()).decode(),
     }
 
