@@ -59,9 +59,19 @@ def ids_are_public(source: str) -> bool:
     )
 
 
-def refuse_guessable(refs: Iterable[RecordRef], source: str, key: str) -> None:
-    """Raise ConfigError where patients are named, their identifiers are not public, and ``key`` is empty."""
-    if key or ids_are_public(source) or not any(ref.patient_id for ref in refs):
+def refuse_identifying(key: str, record_ids: RecordIds, refs: Sequence[RecordRef], source: str) -> None:
+    """Raise ConfigError where a store would tell who its patients are, unless ``source`` has published that anyway."""
+    if ids_are_public(source):
+        return
+    if not key:
+        _refuse_guessable(refs)
+    if record_ids != "hashed":
+        _refuse_telling(refs)
+
+
+def _refuse_guessable(refs: Iterable[RecordRef]) -> None:
+    """Raise ConfigError where patients are named."""
+    if not any(ref.patient_id for ref in refs):
         return
     raise ConfigError(
         "the records name patients, and without a secret key their identifiers could be guessed from the store",
@@ -93,10 +103,8 @@ def with_record_ids(listing: Listing, kind: RecordIds, key: str) -> Listing:
     return replace(listing, records=records, rejected=rejected)
 
 
-def refuse_telling(refs: Sequence[RecordRef], source: str, kind: RecordIds) -> None:
-    """Raise ConfigError where ids of records contain those of their patients, which are not public. Shows none."""
-    if kind == "hashed" or ids_are_public(source):
-        return
+def _refuse_telling(refs: Sequence[RecordRef]) -> None:
+    """Raise ConfigError where ids of records contain those of their patients. Shows none."""
     n_telling = sum(names_patient(ref.record_id, ref.patient_id) for ref in refs)
     if n_telling:
         raise ConfigError(
