@@ -24,6 +24,7 @@ import difflib
 import heapq
 import importlib
 import itertools
+import re
 import unicodedata
 from collections.abc import Callable, Iterable
 from types import ModuleType
@@ -88,6 +89,14 @@ def _escape(character: str) -> str:
     if character in "\t\n\r":
         return {"\t": "\\t", "\n": "\\n", "\r": "\\r"}[character]
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def without_links(path: object) -> str:
+    """What to do about a link at ``path``: in what comes from elsewhere none is followed, for it may lead anywhere."""
+    copy = "copy it with its links resolved, as `cp -rL` does"
+    # <cache>/models--owner--name/snapshots/<revision>/file is a link to ../../blobs/<sha>.
+    is_cache = re.search(r"(?:models|datasets|spaces)--[^/\\]+[/\\]snapshots[/\\]", str(path))
+    return f"fetch it by `hf download NAME --local-dir FOLDER` and name FOLDER, or {copy}" if is_cache else copy
 
 
 class ConfigError(EcgError, ValueError):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ecgstore.build.memory import keep_freed_memory
     from ecgstore.build.patients import patients_in_words
-    from ecgstore.errors import nearest, need, visible
+    from ecgstore.errors import nearest, need, visible, without_links
     from ecgstore.rooms import name_own_file, occupant, own_file_sha256
     from ecgstore.settings import parse, read_yaml
     from ecgstore.storage.locks import held
@@ -31,6 +31,7 @@ __all__ = [
     "patients_in_words",
     "read_yaml",
     "visible",
+    "without_links",
 ]
 
 _HOME = {
@@ -47,6 +48,7 @@ _HOME = {
     "patients_in_words": "build.patients",
     "read_yaml": "settings",
     "visible": "errors",
+    "without_links": "errors",
 }
 
 
