@@ -63,11 +63,11 @@ def _is_name(word: str) -> int:
 
 
 def _spellings(word: str) -> set[str]:
-    """Without accents, and with ä, ö and ü written as ae, oe and ue."""
-    word = unicodedata.normalize("NFC", word.casefold()).replace("ß", "ss").replace("ø", "o").replace("ł", "l")
-    spelt = word.translate({ord("ä"): "ae", ord("ö"): "oe", ord("ü"): "ue"})
+    """Without accents; and with an e in the place of two dots above a vowel."""
+    word = unicodedata.normalize("NFKD", word.casefold()).replace("ß", "ss").replace("ø", "o").replace("ł", "l")
     return {
-        "".join(c for c in unicodedata.normalize("NFKD", one) if not unicodedata.combining(c)) for one in (word, spelt)
+        "".join(character for character in spelt if not unicodedata.combining(character))
+        for spelt in (word, word.replace("\N{COMBINING DIAERESIS}", "e"))
     }
 
 

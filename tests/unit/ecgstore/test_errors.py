@@ -67,7 +67,7 @@ def test_the_nearest_of_very_many_words_compares_few_of_them(monkeypatch):
     monkeypatch.undo()
     for word, meant in (
         ("records/007/07711_lr", known[7711]),
-        ("recrods/012/012345_lr", known[12345]),
+        ("rexords/012/012345_lr", known[12345]),
         ("RECORDS/012/012345_LR", known[12345]),
     ):
         assert errors.nearest(word, known) == meant
