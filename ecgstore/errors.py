@@ -21,10 +21,12 @@ Every error is one readable line, and pickles, because it may cross process wall
 from __future__ import annotations
 
 import difflib
+import heapq
 import importlib
 import itertools
+import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
@@ -87,6 +89,14 @@ def _escape(character: str) -> str:
     if character in "\t\n\r":
         return {"\t": "\\t", "\n": "\\n", "\r": "\\r"}[character]
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def without_links(path: object) -> str:
+    """What to do about a link at ``path``: in what comes from elsewhere none is followed, for it may lead anywhere."""
+    copy = "copy it with its links resolved, as `cp -rL` does"
+    # <cache>/models--owner--name/snapshots/<revision>/file is a link to ../../blobs/<sha>.
+    is_cache = re.search(r"(?:models|datasets|spaces)--[^/\\]+[/\\]snapshots[/\\]", str(path))
+    return f"fetch it by `hf download NAME --local-dir FOLDER` and name FOLDER, or {copy}" if is_cache else copy
 
 
 class ConfigError(EcgError, ValueError):
@@ -172,15 +182,46 @@ class MissingExtra(EcgError, ImportError):
     """A package is not installed; the message names the extra that brings it."""
 
 
+#: So many words are compared letter by letter, and of each so many letters: a store may hold a million ids.
+_MOST_COMPARED, _MOST_LETTERS = 300, 200
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that somebody who wrote ``word`` most likely meant; None where nothing is near."""
-    known = sorted(known)
-    longer = [name for name in known if len(word) > 1 and name.startswith(word)]
+    """The known word that somebody who wrote ``word`` most likely meant, in any case; None where nothing is near."""
+    meant, spelt = word[:_MOST_LETTERS].casefold(), list(known)
+    folded = [name[:_MOST_LETTERS].casefold() for name in spelt]
+    longer = [name for name in folded if len(meant) > 1 and name.startswith(meant)]
     if longer:
-        return longer[0]
-    # Of several words that are equally near, the one that begins alike: AFBI is AFIB and not LAFB.
-    close = difflib.get_close_matches(word, known, n=8)
-    return max(close, key=lambda name: (_likeness(word, name), _n_first(word, name)), default=None)
+        found: str | None = min(longer)
+    else:
+        close = difflib.get_close_matches(meant, _worth_comparing(meant, folded), n=8)
+        # Of several words that are equally near, the one that begins alike: AFBI is AFIB and not LAFB.
+        found = max(close, key=lambda name: (_likeness(meant, name), _n_first(meant, name)), default=None)
+    return min((name for name, its in zip(spelt, folded, strict=True) if its == found), default=None)
+
+
+def _worth_comparing(word: str, known: list[str]) -> list[str]:
+    """Of very many words those that share most of their beginning or of their end with ``word``, sorted."""
+    if len(known) <= _MOST_COMPARED:
+        return sorted(set(known))
+    n = len(word)
+    begins = _narrowed(known, [word[: i + 1] for i in range(n)], str.startswith)
+    ends = _narrowed(known, [word[n - 1 - i :] for i in range(n)], str.endswith)
+    return sorted({*begins, *ends})
+
+
+def _narrowed(known: list[str], parts: list[str], has: Callable[[str, str], bool]) -> list[str]:
+    """The words that share the shortest of ``parts`` that few share, or else the longest that any shares."""
+    few: list[str] = []
+    low, high = 0, len(parts)
+    while low < high:
+        middle = (low + high) // 2
+        nearer = [name for name in known if has(name, parts[middle])]
+        if len(nearer) > _MOST_COMPARED:
+            known, low = nearer, middle + 1
+        else:
+            few, high = nearer, middle
+    return few or heapq.nsmallest(_MOST_COMPARED, known)
 
 
 def _n_first(word: str, name: str) -> int:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ecgstore.build.memory import keep_freed_memory
-    from ecgstore.errors import nearest, need, visible
+    from ecgstore.build.patients import patients_in_words
+    from ecgstore.errors import nearest, need, visible, without_links
     from ecgstore.rooms import name_own_file, occupant, own_file_sha256
     from ecgstore.settings import NOT_SAID, first_difference, parse, read_yaml
     from ecgstore.storage.locks import held
@@ -29,8 +30,10 @@ __all__ = [
     "overlaps_between",
     "own_file_sha256",
     "parse",
+    "patients_in_words",
     "read_yaml",
     "visible",
+    "without_links",
 ]
 
 _HOME = {
@@ -46,8 +49,10 @@ _HOME = {
     "overlaps_between": "vocabularies.known_overlaps",
     "own_file_sha256": "rooms",
     "parse": "settings",
+    "patients_in_words": "build.patients",
     "read_yaml": "settings",
     "visible": "errors",
+    "without_links": "errors",
 }
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from ecgstore import Store, open_store
-from ecgstore.inner import name_own_file
+from ecgstore.inner import name_own_file, patients_in_words
 from ecgtrain import distributed
 from ecgtrain.config import RunConfig, dump
 from ecgtrain.data.feed import Part
@@ -187,6 +187,7 @@ def _facts_of(store: Store) -> StoreFacts:
         fs_hz=store.fs_hz,
         leads=store.leads,
         recipe=store.recipe,
+        patients=patients_in_words(store),
         terms=tuple(TermsFacts(**plain(terms)) for terms in store.terms),
     )
 

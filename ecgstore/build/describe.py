@@ -6,6 +6,7 @@ recording as it was read, and what is counted is what is stored, each sample onc
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -66,7 +67,8 @@ def describe_all(
     """:func:`describe` for whole records of one shape, in their order."""
     n, counts_lt = len(harmonised), quantised.counts_lt
     tallies = tally(counts_lt).split(n)
-    states = [final_states(one, its, work) for one, its in zip(harmonised, tallies, strict=True)]
+    clipped_rl = quantised.n_clipped_l.reshape(n, len(work.leads))
+    states = [final_states(*of_one, work) for of_one in zip(harmonised, tallies, clipped_rl, strict=True)]
     judged = judge(harmonised, states, conditioned.band_power_mv2_lb, conditioned.envelope, work)
     counts_rlt = counts_lt.reshape(n, len(work.leads), -1)
     signatures = quality.signatures(counts_rlt, store_hz(harmonised[0].record, work), work.leads)
@@ -74,8 +76,7 @@ def describe_all(
     for i, one in enumerate(harmonised):
         crc32 = layout.crc32_of_counts(counts_rlt[i], work.shard_samples)
         noisy = conditioned.noisy[i] if conditioned.noisy else None
-        n_clipped_l = quantised.n_clipped_l[i * len(work.leads) : (i + 1) * len(work.leads)]
-        stored = Stored(tallies[i], quantised.n_clipped_r[i], n_clipped_l, crc32, signatures[i], noisy)
+        stored = Stored(tallies[i], quantised.n_clipped_r[i], clipped_rl[i], crc32, signatures[i], noisy)
         described.append(describe(one, judged[i], full(one, work), stored, work))
     return described
 
@@ -109,16 +110,26 @@ def full(harmonised: Harmonised, work: Work) -> Full:
     return Full(*quality.full(harmonised.signal_mv_lt, work.leads, harmonised.record.header.fs_hz))
 
 
-def final_states(read: Harmonised, counted: Tally, work: Work) -> tuple[LeadState, ...]:
-    """A lead that never changes is bad, however it came to be, and so is one that is derived from such a lead."""
-    states = [
-        LeadState.BAD if flat and state is not LeadState.ABSENT else state
-        for state, flat in zip(read.states, counted.is_flat_l, strict=True)
-    ]
-    bad = {lead for lead, state in zip(work.leads, states, strict=True) if state is LeadState.BAD}
-    if bad.isdisjoint(read.derived_from):
+def final_states(
+    read: Harmonised, counted: Tally, n_clipped_l: npt.NDArray[np.int64], work: Work
+) -> tuple[LeadState, ...]:
+    """A lead that never changes is bad, however it came to be, and so is one that is derived from such a lead.
+
+    So is one of which the store's range cuts off most; leads that were derived before that are not.
+    """
+    cut_l = _most_is_clipped(counted, n_clipped_l)
+    states, are_dead = list(read.states), []
+    for i, (lead, flat) in enumerate(zip(work.leads, counted.is_flat_l, strict=True)):
+        if states[i] is not LeadState.ABSENT and (flat or cut_l[i]):
+            states[i] = LeadState.BAD
+        are_dead.append(lead in read.derived_from and states[i] is LeadState.BAD and not cut_l[i])
+    if not any(are_dead):
         return tuple(states)
     return tuple(LeadState.BAD if state is LeadState.DERIVED else state for state in states)
+
+
+def _most_is_clipped(counted: Tally, n_clipped_l: npt.NDArray[np.int64]) -> list[bool]:
+    return [2 * clipped > n > 0 for clipped, n in zip(n_clipped_l.tolist(), counted.sums.n, strict=True)]
 
 
 def describe(read: Harmonised, judged: Quality, full: Full, stored: Stored, work: Work) -> Described | Rejection:
@@ -129,7 +140,7 @@ def describe(read: Harmonised, judged: Quality, full: Full, stored: Stored, work
     record, sums = read.record, stored.tally.sums
     if not any(sums.n):
         return Rejection(record.ref.record_id, "no_samples", "nothing was recorded in the wanted leads")
-    states = final_states(read, stored.tally, work)
+    states = final_states(read, stored.tally, stored.n_clipped_l, work)
     judged = quality.with_clipped(judged, stored.n_clipped_l / record.n_samples)
     n_present = sum(state is not LeadState.ABSENT for state in states)
     beats, beat_warnings = _beats(record, work)
@@ -167,6 +178,8 @@ def _clipped(stored: Stored, work: Work) -> tuple[str, ...]:
     leads = [lead for lead, n in zip(work.leads, stored.n_clipped_l.tolist(), strict=True) if n]
     if leads:
         warning += f" in {', '.join(leads)}: a high-pass filter or --profile raw keeps their waveform"
+    if any(most := _most_is_clipped(stored.tally, stored.n_clipped_l)):
+        warning += f", most of {', '.join(itertools.compress(work.leads, most))} is lost here and counts as bad"
     return (warning,)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from ecgstore.build import building, schedule, shards
 from ecgstore.build.construct import Job, Outcome, Progress, Wish, construct, seal_parts
 from ecgstore.build.notes import notes
-from ecgstore.build.patients import key_check, refuse_guessable, refuse_telling
+from ecgstore.build.patients import key_check, refuse_identifying
 from ecgstore.build.plan import Occupied, Plan, task_sha256
 from ecgstore.build.planning import count_reasons, plan
 from ecgstore.build.schedule import Workers
@@ -102,12 +102,9 @@ def ingest_folder(
         verify_source=verify_source,
         scan_table=scan_table,
         occupied=before,
+        look=functools.partial(refuse_identifying, settings.patient_key, settings.record_ids),
         progress=progress,
     )
-    # By the file's name, not by that of its terms, which a source of a user's own may choose.
-    source_file = module_of(made.source).__name__.rpartition(".")[2]
-    refuse_guessable(made.listing.records, source_file, settings.patient_key)
-    refuse_telling(made.listing.records, source_file, settings.record_ids)
     vanished = _vanished(made, before, source_root)
     job = _job(made, settings, source_root, verify_source)
     crew = workers if isinstance(workers, Workers) else Workers(n=workers)

@@ -108,7 +108,7 @@ class LongRecord:
         read, judged_one_by_one, full = self._source.finish()
         if self._tally is None:
             raise RuntimeError("a long record is described before it was read")
-        states = describe.final_states(read, self._tally, self._work)
+        states = describe.final_states(read, self._tally, self._n_clipped_l, self._work)
         judged = stretches.combine(judged_one_by_one, states, self._work.leads)
         n_clipped = int(self._n_clipped_l.sum())
         stored = Stored(self._tally, n_clipped, self._n_clipped_l, self._crc32, self._signature)

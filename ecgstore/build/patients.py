@@ -16,6 +16,7 @@ from ecgstore.errors import ConfigError
 from ecgstore.record import Listing, RecordRef
 from ecgstore.rooms import occupant, occupants
 from ecgstore.sources._labels import names_patient
+from ecgstore.storage.store import Store
 
 RecordIds = Literal["path", "stem", "hashed"]
 
@@ -37,6 +38,13 @@ def key_check(key: str) -> str:
     return hashlib.blake2b(digest_size=8, key=hashlib.sha256(key.encode()).digest(), person=_CHECK).hexdigest()
 
 
+def patients_in_words(store: Store) -> str:
+    """How many patients the records of a store name, how their identifiers were hashed, and what that is worth."""
+    n = len(set(store.column("patient_key")) - {""})
+    how = str(store.attributes["patients"])
+    return f"{n:,}, {how}{'' if 'secret' in how else ': ids can be guessed'}" if n else "not named"
+
+
 def refuse_short(key: str) -> str:
     """The key, if it is none, the word :data:`PUBLIC`, or long enough; else ValueError."""
     if key not in ("", PUBLIC) and len(key.strip()) < MIN_KEY:
@@ -51,9 +59,19 @@ def ids_are_public(source: str) -> bool:
     )
 
 
-def refuse_guessable(refs: Iterable[RecordRef], source: str, key: str) -> None:
-    """Raise ConfigError where patients are named, their identifiers are not public, and ``key`` is empty."""
-    if key or ids_are_public(source) or not any(ref.patient_id for ref in refs):
+def refuse_identifying(key: str, record_ids: RecordIds, refs: Sequence[RecordRef], source: str) -> None:
+    """Raise ConfigError where a store would tell who its patients are, unless ``source`` has published that anyway."""
+    if ids_are_public(source):
+        return
+    if not key:
+        _refuse_guessable(refs)
+    if record_ids != "hashed":
+        _refuse_telling(refs)
+
+
+def _refuse_guessable(refs: Iterable[RecordRef]) -> None:
+    """Raise ConfigError where patients are named."""
+    if not any(ref.patient_id for ref in refs):
         return
     raise ConfigError(
         "the records name patients, and without a secret key their identifiers could be guessed from the store",
@@ -85,10 +103,8 @@ def with_record_ids(listing: Listing, kind: RecordIds, key: str) -> Listing:
     return replace(listing, records=records, rejected=rejected)
 
 
-def refuse_telling(refs: Sequence[RecordRef], source: str, kind: RecordIds) -> None:
-    """Raise ConfigError where ids of records contain those of their patients, which are not public. Shows none."""
-    if kind == "hashed" or ids_are_public(source):
-        return
+def _refuse_telling(refs: Sequence[RecordRef]) -> None:
+    """Raise ConfigError where ids of records contain those of their patients. Shows none."""
     n_telling = sum(names_patient(ref.record_id, ref.patient_id) for ref in refs)
     if n_telling:
         raise ConfigError(

@@ -21,12 +21,15 @@ from ecgstore.build.scan import read_headers, without_segments
 from ecgstore.build.settings import IngestSettings, detect_source, module_of
 from ecgstore.errors import EcgError, SourceError
 from ecgstore.fetching import checksums
-from ecgstore.record import Listing, Rejection
+from ecgstore.record import Listing, RecordRef, Rejection
 from ecgstore.rooms import occupants
 from ecgstore.settings import Settings
 from ecgstore.sources._listed import checked_listing
 from ecgstore.sources._reader import read_headers as read_own_headers
 from ecgstore.sources._reader import reader_of
+
+#: Is shown records and the name of their source's file; may refuse them by an error.
+Look = Callable[[Sequence[RecordRef], str], None]
 
 
 def list_source(source_root: Path, source: Settings | None) -> tuple[Path, Settings, Listing]:
@@ -76,16 +79,24 @@ def plan(
     verify_source: bool = False,
     scan_table: Path | None = None,
     occupied: Occupied | None = None,
+    look: Look | None = None,
     progress: Progress | None = None,
 ) -> Plan:
     """List the source, read every header and plan the store. Nothing is written but ``scan_table``.
 
+    ``look`` is shown the records as they are listed, before a header is read, and again where the source makes more of
+    them by their headers.
+
     Raises SourceError where the folder is absent or no record in it can be used.
     """
     source_root, source, listing = list_source(source_root, settings.source)
+    # Not the name of its terms, which a source of a user's own may choose.
+    kind = module_of(source).__name__.rpartition(".")[2]
     if settings.folds is not None:
         listing = draw_folds(listing, settings.folds, settings.secret_key or listing.terms.name)
     listing = with_record_ids(listing, settings.record_ids, settings.secret_key)
+    if look is not None:
+        look(listing.records, kind)
     reader = reader_of(source)
     if verify_source:
         listing = _verified(source_root, listing, reader is not None, progress)
@@ -103,6 +114,8 @@ def plan(
                 scanned.append(header)
             else:
                 scanned.append(scan(ref, header, comments, recipe, bound))
+    if look is not None and bound is not None:
+        look([one.ref for one in scanned if not isinstance(one, Rejection)], kind)
     made = make_plan(
         listing,
         without_segments(listing.records, scanned) if reader is None else scanned,

@@ -21,11 +21,13 @@ from ecgstore.build import commits, schedule, shards
 from ecgstore.build.commits import Commit
 from ecgstore.build.construct import Progress
 from ecgstore.build.notes import notes
+from ecgstore.build.patients import refuse_identifying
 from ecgstore.build.plan import Plan, Planned, Scanned, make_plan, task_sha256
 from ecgstore.build.planning import plan
 from ecgstore.build.schedule import Workers
 from ecgstore.build.settings import IngestSettings
-from ecgstore.record import Listing
+from ecgstore.errors import ConfigError
+from ecgstore.record import Listing, RecordRef
 from ecgstore.storage.array import create_array
 from ecgstore.wfdb_io.header import Header
 
@@ -76,7 +78,9 @@ def survey(
 
     Raises SourceError where the folder is absent or no record in it can be used.
     """
-    made = plan(Path(source_root), settings, scan_table=scan_table, progress=progress)
+    refused: list[str] = []
+    look = functools.partial(_ask, settings, refused)
+    made = plan(Path(source_root), settings, scan_table=scan_table, look=look, progress=progress)
     planned = [record for task in made.tasks for record in task.records]
     headers = [record.header for record in planned]
     lengths_s = [header.n_samples / header.fs_hz for header in headers]
@@ -99,8 +103,16 @@ def survey(
         statements=_most(Counter(f"{s.system}:{s.code}" for record in planned for s in record.ref.statements)),
         store_megabytes=megabytes,
         seconds=seconds,
-        notes=(*made.listing.notes, *noted),
+        notes=(*dict.fromkeys(refused), *made.listing.notes, *noted),
     )
+
+
+def _ask(settings: IngestSettings, refused: list[str], refs: Sequence[RecordRef], source: str) -> None:
+    """Write down what an ingest with these settings would refuse."""
+    try:
+        refuse_identifying(settings.patient_key, settings.record_ids, refs, source)
+    except ConfigError as error:
+        refused.append(f"an ingest would be refused: {error}")
 
 
 def _most(counts: Counter[Any]) -> dict[str, int]:

@@ -139,13 +139,15 @@ def scrub_check(store: str, as_json: bool) -> None:
 @plain_errors
 def info(store: str, as_json: bool) -> None:
     """Say what a store holds: records, leads, recipe, statements, what was left out, terms of use."""
+    from ecgstore.build.patients import patients_in_words
     from ecgstore.storage.store import open_store
 
-    about = _about(open_store(store))
+    opened = open_store(store)
+    about = _about(opened)
     if as_json:
         say_json(about)
     else:
-        _print_about(about)
+        _print_about(about, patients_in_words(opened))
 
 
 @click.command()
@@ -260,14 +262,19 @@ def report(store: str, out: Path | None, pages: int) -> None:
 @STORE
 @click.argument("record_id")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Picture to write: .png, .svg or .pdf.")
+@click.option(
+    "--start", "start_s", type=float, default=0.0, metavar="SECONDS", help="Where the page begins. Default: 0."
+)
 @plain_errors
-def plot(store: str, record_id: str, out: Path) -> None:
-    """Draw a record as a page of ECG paper: 25 mm/s, 10 mm/mV, true to scale."""
-    from ecgstore.look.plot import page
+def plot(store: str, record_id: str, out: Path, start_s: float) -> None:
+    """Draw a record as a page of ECG paper: 25 mm/s, 10 mm/mV, true to scale; of a long one, 10 s of it."""
+    from ecgstore.look.plot import page, read_shown
     from ecgstore.storage.store import open_store
 
     opened = open_store(store)
-    page(opened.read(record_id), out, caption=", ".join(_filter_words(one) for one in opened.recipe["filters"]))
+    record, whole_s = read_shown(opened, record_id, start_s)
+    filters = ", ".join(_filter_words(one) for one in opened.recipe["filters"])
+    page(record, out, caption=filters, start_s=start_s, whole_s=whole_s)
     say(out)
 
 
@@ -326,15 +333,15 @@ def _suspects(store: Store) -> list[str]:
     return [part for text in store.column("suspects") for part in text.split("; ")]
 
 
-def _print_about(about: dict[str, Any]) -> None:
+def _print_about(about: dict[str, Any], patients: str) -> None:
     filters = [_filter_words(one) for one in about["recipe"]["filters"]]
     statements = list(about["statements"].items())
     shown = ", ".join(f"{code.partition(':')[2]} {count}" for code, count in statements[:20])
     rows = {
         "store": about["path"],
         "fingerprint": about["fingerprint"],
-        "records": f"{about['records']} of {about['patients']} patients, {about['hours']:.2f} h",
-        "patients": _patients_words(about),
+        "records": f"{about['records']}, {about['hours']:.2f} h",
+        "patients": patients,
         "size": f"{about['megabytes']:.1f} MB in {about['shards']} shards",
         "leads": " ".join(about["leads"]),
         "rate": f"{about['fs_hz']:g} Hz" if about["fs_hz"] else "each record's own",
@@ -355,12 +362,6 @@ def _print_about(about: dict[str, Any]) -> None:
         rows["cite"] = " ".join(filter(None, (source["citation"], source["doi"] and f"doi:{source['doi']}"))) or "–"
     for name, value in rows.items():
         say(value, label=name)
-
-
-def _patients_words(about: dict[str, Any]) -> str:
-    if not about["patients"]:
-        return "not named"
-    return f"{about['patients_are']}" + ("" if "secret" in about["patients_are"] else ": ids can be guessed")
 
 
 def _noise_row(about: dict[str, Any]) -> dict[str, str]:

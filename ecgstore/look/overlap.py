@@ -11,12 +11,12 @@ import itertools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from ecgstore.errors import ConfigError
+from ecgstore.look.parts import WHOLE_S, Reader
 from ecgstore.look.shifted import Candidate, alike, marks
 from ecgstore.look.shifted import candidates as candidates_of
 from ecgstore.record import Record
@@ -31,7 +31,8 @@ MIN_CORRELATION = 0.98
 _N_BANDS = 8
 #: Of more records with one signature than this, each is compared with the first only.
 _ALL_PAIRS = 64
-_KEPT_RECORDS = 256
+#: What a correlation sees of a record, and a little more.
+_SEEN_S = quality.SIGNED_S + 1
 
 Rows = npt.NDArray[np.int64]
 Pairs = npt.NDArray[np.int64]
@@ -66,13 +67,12 @@ def exact_duplicates(store: Store) -> list[tuple[int, ...]]:
     keys = zip(store.column("crc32").tolist(), store.column("n_samples").tolist(), strict=True)
     for row, key in enumerate(keys):
         groups.setdefault(key, []).append(row)
-    read = _reader(store)
+    its = Reader(store)
     found = []
     for rows in groups.values():
         while len(rows) > 1:
             # A checksum of 32 bits is the same by chance in one of four thousand million pairs.
-            first = read(rows[0])
-            same = [row for row in rows if row == rows[0] or _is_same(read(row), first)]
+            same = [row for row in rows if row == rows[0] or _is_same(its, row, its, rows[0])]
             if len(same) > 1:
                 found.append(tuple(same))
             rows = [row for row in rows if row not in same]
@@ -89,9 +89,9 @@ def near_duplicates(
     out of range.
     """
     _check(max_bits, min_correlation)
-    read = _reader(store)
+    its = Reader(store)
     pairs = candidates(signatures(store), max_bits=max_bits)
-    return _alike(pairs, read, read, min_correlation)
+    return _alike(pairs, its, its, min_correlation)
 
 
 def duplicates(
@@ -142,9 +142,7 @@ def find_overlap(
     pairs = np.stack([of_a[pairs[:, 0]], of_b[pairs[:, 1] - len(of_a)]], axis=1)
     exact = _exact_pairs(store_a, of_a, store_b, of_b)
     near = [
-        one
-        for one in _alike(pairs, _reader(store_a), _reader(store_b), min_correlation)
-        if (one[0], one[1]) not in exact
+        one for one in _alike(pairs, Reader(store_a), Reader(store_b), min_correlation) if (one[0], one[1]) not in exact
     ]
     found: tuple[tuple[int, int, float, float], ...] = ()
     if shifted:
@@ -237,23 +235,11 @@ def _between(some: Rows, others: Rows, side: npt.NDArray[np.bool_] | None) -> li
 # --- what candidates have to stand ----------------------------------------------------------------------------
 
 
-def _reader(store: Store) -> Callable[[int], Record]:
-    ids = store.column("record_id")
-
-    @lru_cache(maxsize=_KEPT_RECORDS)
-    def read(row: int) -> Record:
-        return store.read(str(ids[row]))
-
-    return read
-
-
-def _alike(
-    pairs: Pairs, read_a: Callable[[int], Record], read_b: Callable[[int], Record], min_correlation: float
-) -> list[tuple[int, int, float]]:
+def _alike(pairs: Pairs, of_a: Reader, of_b: Reader, min_correlation: float) -> list[tuple[int, int, float]]:
     found = []
     # In this order neighbouring pairs share a record, which is then read once.
     for i, j in sorted(map(tuple, pairs.tolist())):
-        similarity = correlation(read_a(i), read_b(j))
+        similarity = correlation(*(of.read(row, 0.0, _SEEN_S).record for of, row in ((of_a, i), (of_b, j))))
         if similarity >= min_correlation:
             found.append((i, j, round(similarity, 4)))
     return found
@@ -269,7 +255,7 @@ def _shifted(
 ) -> tuple[tuple[int, int, float, float], ...]:
     known = exact | {(i, j) for i, j, _ in near}
     left = [one for one in found if (one.row_a, one.row_b) not in known]
-    return tuple(alike(left, _reader(store_a), _reader(store_b), min_correlation))
+    return tuple(alike(left, Reader(store_a), Reader(store_b), min_correlation))
 
 
 def correlation(a: Record, b: Record) -> float:
@@ -291,8 +277,18 @@ def correlation(a: Record, b: Record) -> float:
     return float(one @ other) / size if size > 0 else math.nan
 
 
-def _is_same(a: Record, b: Record) -> bool:
-    return a.fs_hz == b.fs_hz and np.array_equal(a.signal_mv_lt, b.signal_mv_lt, equal_nan=True)
+def _is_same(of_a: Reader, row_a: int, of_b: Reader, row_b: int) -> bool:
+    """Whether two records hold the same samples; long ones are compared piece by piece."""
+    start_s = 0.0
+    while True:
+        # A little more than a piece, so that none is left out between two.
+        parts = [of.read(row, start_s, start_s + WHOLE_S + 1) for of, row in ((of_a, row_a), (of_b, row_b))]
+        one, other = (part.record for part in parts)
+        if one.fs_hz != other.fs_hz or not np.array_equal(one.signal_mv_lt, other.signal_mv_lt, equal_nan=True):
+            return False
+        if start_s + WHOLE_S >= max(part.whole_s for part in parts):
+            return True
+        start_s += WHOLE_S
 
 
 def _exact_pairs(store_a: Store, of_a: Rows, store_b: Store, of_b: Rows) -> set[tuple[int, int]]:
@@ -306,12 +302,12 @@ def _exact_pairs(store_a: Store, of_a: Rows, store_b: Store, of_b: Rows) -> set[
     in_b: dict[tuple[int, int], list[int]] = {}
     for row, (crc32, n) in zip(of_b.tolist(), sums[1].tolist(), strict=True):
         in_b.setdefault((crc32, n), []).append(row)
-    read_a, read_b = _reader(store_a), _reader(store_b)
+    its_a, its_b = Reader(store_a), Reader(store_b)
     is_one_store = store_a.fingerprint == store_b.fingerprint
     found = set()
     for i, (crc32, n) in zip(of_a.tolist(), sums[0].tolist(), strict=True):
         for j in in_b.get((crc32, n), ()):
-            if (is_one_store and i == j) or _is_same(read_a(i), read_b(j)):
+            if (is_one_store and i == j) or _is_same(its_a, i, its_b, j):
                 found.add((i, j))
     return found
 

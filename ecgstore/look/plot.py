@@ -16,11 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgstore.errors import ConfigError, need, visible
+from ecgstore.look.parts import lasts_s
 from ecgstore.record import LEADS_12, LeadState, Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from ecgstore.storage.store import Store
 
 MM_PER_INCH = 25.4
 DPI = 200
@@ -84,6 +87,20 @@ class _Scale:
     gain_mm_mv: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """``record`` holds what begins at ``begin_s`` in a record of ``whole_s`` seconds."""
+
+    record: Record
+    begin_s: float
+    whole_s: float
+
+    def signal_mv_t(self, lead: int, start_s: float, stop_s: float) -> npt.NDArray[np.float32]:
+        """One lead between two times of the whole record, with the sample at its end."""
+        begin, first, last = (round(at_s * self.record.fs_hz) for at_s in (self.begin_s, start_s, stop_s))
+        return self.record.signal_mv_lt[lead, first - begin : last + 1 - begin]
+
+
 def page(
     record: Record,
     path: str | Path,
@@ -93,6 +110,7 @@ def page(
     title: str | None = None,
     caption: str | None = None,
     start_s: float = 0.0,
+    whole_s: float | None = None,
 ) -> None:
     """Write :func:`figure` to ``path`` (.png, .svg or .pdf), aside first and then by rename.
 
@@ -112,6 +130,7 @@ def page(
         title=title,
         caption=caption,
         start_s=start_s,
+        whole_s=whole_s,
     )
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -131,12 +150,15 @@ def figure(
     title: str | None = None,
     caption: str | None = None,
     start_s: float = 0.0,
+    whole_s: float | None = None,
 ) -> Figure:
     """Draw ``record`` on paper: a matplotlib figure with one axes in millimetres.
 
     Twelve leads of about 10 s come as the classic page (3 × 4 cells of 2.5 s above lead II as rhythm strip),
     any other record as one lead per row, up to 10 s from ``start_s``. What was not recorded is a gap, shaded
     grey. ``title`` replaces "Record <id>"; ``caption`` (the filters, say) joins the line at the page's foot.
+    With ``whole_s`` ``record`` holds only what begins at ``start_s`` in a record of so many seconds, as
+    :func:`read_shown` reads it.
 
     Raises ConfigError for a scale that isn't positive, an empty record, or a start outside it.
     """
@@ -145,17 +167,16 @@ def figure(
         raise ConfigError("an ECG page needs a positive speed and gain", got=got)
     if record.n_samples == 0 or not record.leads:
         raise ConfigError(f"record {record.record_id} has no leads or no samples to draw")
-    if not 0 <= start_s < record.duration_s:
-        expected = f"a start from 0 to {record.duration_s:g} s"
-        raise ConfigError("the page starts outside the record", expected=expected, got=f"{start_s:g} s")
+    seen = _Seen(record, start_s, whole_s) if whole_s is not None else _Seen(record, 0.0, record.duration_s)
+    _refuse_outside(start_s, seen.whole_s)
     need("matplotlib", "ingest")
     from matplotlib.figure import Figure
 
     scale = _Scale(speed_mm_s, gain_mm_mv)
-    classic = start_s == 0 and set(record.leads) == set(LEADS_12) and _is_about_10_s(record)
-    layout = _classic(record, scale) if classic else _rows(record, scale, start_s)
+    classic = start_s == 0 and set(record.leads) == set(LEADS_12) and CLASSIC_S[0] <= seen.whole_s <= CLASSIC_S[1]
+    layout = _classic(record, scale) if classic else _rows(seen, scale, start_s)
     about = _wrapped(_about(record), layout)
-    foot = _wrapped(_foot(record, layout, scale, caption), layout)
+    foot = _wrapped(_foot(seen, layout, scale, caption), layout)
     head_mm = TITLE_MM + LINE_MM * (len(about) + len(foot) - 1)
     height_mm = layout.height_mm + head_mm
 
@@ -170,12 +191,29 @@ def figure(
     for y_mm in sorted({strip.y_mm for strip in layout.strips}):
         _draw_pulse(axes, y_mm, scale)
     for strip in layout.strips:
-        _draw_strip(axes, record, strip, layout.row_mm, scale)
+        _draw_strip(axes, seen, strip, layout, scale)
     return drawn
 
 
-def _is_about_10_s(record: Record) -> bool:
-    return CLASSIC_S[0] <= record.duration_s <= CLASSIC_S[1]
+def read_shown(store: Store, record_id: str, start_s: float = 0.0) -> tuple[Record, float]:
+    """What of a record a page shows that begins at ``start_s``, and how many seconds the whole record has.
+
+    Of a long record no other part is read. Raises ConfigError for a record that is not there or a start outside it.
+    """
+    found = np.flatnonzero(store.column("record_id") == record_id)
+    if not len(found):
+        record = store.read(record_id)  # says what is wrong with the id
+        return record, record.duration_s
+    whole_s = lasts_s(store, int(found[0]))
+    _refuse_outside(start_s, whole_s)
+    stop_s = start_s + CLASSIC_S[1]
+    return store.read(record_id, start_s=start_s, stop_s=stop_s if stop_s < whole_s else None), whole_s
+
+
+def _refuse_outside(start_s: float, whole_s: float) -> None:
+    if not 0 <= start_s < whole_s:
+        expected = f"a start from 0 to {whole_s:g} s"
+        raise ConfigError("the page starts outside the record", expected=expected, got=f"{start_s:g} s")
 
 
 def _classic(record: Record, scale: _Scale) -> _Layout:
@@ -212,9 +250,9 @@ def _rhythm_lead(record: Record) -> str:
     return RHYTHM_LEAD if RHYTHM_LEAD in recorded or not recorded else recorded[0]
 
 
-def _rows(record: Record, scale: _Scale, start_s: float) -> _Layout:
-    row_mm = _multiple_of_5(2.5 * scale.gain_mm_mv)
-    stop_s = min(start_s + SHOWN_S, record.duration_s)
+def _rows(seen: _Seen, scale: _Scale, start_s: float) -> _Layout:
+    record, row_mm = seen.record, _multiple_of_5(2.5 * scale.gain_mm_mv)
+    stop_s = min(start_s + SHOWN_S, seen.whole_s)
     left_mm = MARGIN_MM + GUTTER_MM
     traces_mm = _multiple_of_5((stop_s - start_s) * scale.speed_mm_s)
     return _Layout(
@@ -246,14 +284,14 @@ def _about(record: Record) -> str:
     return "   ·   ".join(parts)
 
 
-def _foot(record: Record, layout: _Layout, scale: _Scale, caption: str | None) -> str:
+def _foot(seen: _Seen, layout: _Layout, scale: _Scale, caption: str | None) -> str:
     """Scale, sampling rate, what the caller adds, and which part of the record is on the page."""
     start_s, stop_s = layout.shown_s
-    parts = [f"{scale.speed_mm_s:g} mm/s", f"{scale.gain_mm_mv:g} mm/mV", f"{record.fs_hz:g} Hz"]
+    parts = [f"{scale.speed_mm_s:g} mm/s", f"{scale.gain_mm_mv:g} mm/mV", f"{seen.record.fs_hz:g} Hz"]
     if caption:
         parts.append(caption)
-    if stop_s - start_s < record.duration_s - 0.5 / record.fs_hz:
-        parts.append(f"shown: {start_s:g} to {stop_s:g} s of {record.duration_s:g} s")
+    if stop_s - start_s < seen.whole_s - 0.5 / seen.record.fs_hz:
+        parts.append(f"shown: {start_s:g} to {stop_s:g} s of {seen.whole_s:g} s")
     return "   ·   ".join(parts)
 
 
@@ -298,13 +336,13 @@ def _draw_pulse(axes: Axes, y_mm: float, scale: _Scale) -> None:
     axes.plot(x_mm, [y_mm + h for h in height_mm], color=INK, linewidth=0.8, gid="pulse", zorder=2)
 
 
-def _draw_strip(axes: Axes, record: Record, strip: Strip, row_mm: float, scale: _Scale) -> None:
+def _draw_strip(axes: Axes, seen: _Seen, strip: Strip, layout: _Layout, scale: _Scale) -> None:
+    record, row_mm = seen.record, layout.row_mm
     lead = record.leads.index(strip.lead)
-    first, last = round(strip.start_s * record.fs_hz), round(strip.stop_s * record.fs_hz)
     # One sample more than the cell holds, so that neighbouring cells touch.
-    signal_mv_t = record.signal_mv_lt[lead, first : last + 1]
+    signal_mv_t = seen.signal_mv_t(lead, strip.start_s, strip.stop_s)
     x_mm = strip.x_mm + np.arange(signal_mv_t.size) / record.fs_hz * scale.speed_mm_s
-    rest_mv = _rest_mv(record.signal_mv_lt[lead])
+    rest_mv = _rest_mv(seen.signal_mv_t(lead, *layout.shown_s))
     y_mm = strip.y_mm + (signal_mv_t - rest_mv) * scale.gain_mm_mv
     axes.plot(
         x_mm, y_mm, color=INK, linewidth=0.8, solid_joinstyle="round", gid=f"trace {visible(strip.lead)}", zorder=3

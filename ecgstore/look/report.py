@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from ecgstore.build.patients import patients_in_words
 from ecgstore.errors import REASONS, ConfigError, need
 from ecgstore.look import overlap
 from ecgstore.storage import publish
@@ -115,10 +116,9 @@ def _facts(store: Store) -> dict[str, str]:
     rates = sorted({float(rate) for rate in store.column("source_fs_hz")})
     stored_hz = store.column("source_fs_hz") if store.attributes["fs_hz"] is None else store.fs_hz
     hours = float((store.column("n_samples") / stored_hz).sum()) / 3600
-    patients = len(set(store.column("patient_key")) - {""})
     return {
         "Records": _count(store.n_records),
-        "Patients": _count(patients) if patients else "not stated",
+        "Patients": patients_in_words(store),
         "Recorded": f"{hours:,.1f} h",
         "Leads": " ".join(store.leads),
         "Rate": "as in the source" if store.attributes["fs_hz"] is None else f"{store.fs_hz:g} Hz",
@@ -382,15 +382,15 @@ def _typical(store: Store, n: int) -> list[int]:
 def _page(store: Store, row: int, why: str) -> dict[str, str]:
     from ecgstore.look import plot
 
-    record = store.read(str(store.column("record_id")[row]))
+    record, whole_s = plot.read_shown(store, str(store.column("record_id")[row]))
     filters = ", ".join(str(one["name"]) for one in store.recipe.get("filters", [])) or "no filter"
     picture = io.BytesIO()
-    drawn = plot.figure(record, caption=f"as stored: {filters}")
+    drawn = plot.figure(record, caption=f"as stored: {filters}", whole_s=whole_s)
     drawn.savefig(picture, format="png", dpi=DPI, metadata=plot.UNDATED["png"])
     return {
         "why": why,
         "record_id": record.record_id,
-        "alt": f"ECG page of record {record.record_id}: {len(record.leads)} leads, {record.duration_s:g} s. {why}",
+        "alt": f"ECG page of record {record.record_id}: {len(record.leads)} leads, {whole_s:g} s. {why}",
         "png": base64.b64encode(picture.getvalue()).decode(),
     }
 

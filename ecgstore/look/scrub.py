@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from ecgstore.rooms import occupant, occupants
 from ecgstore.storage.store import Store
+from ecgstore.vocabularies.names import holds_name, holds_pair
 from ecgstore.vocabularies.packaged import rows as packaged_rows
 from ecgstore.vocabularies.vocabulary import is_snomed_ct
 
@@ -34,11 +35,14 @@ PATTERNS = {
     ),
     "long number": re.compile(r"(?<![\d.])\d{7,}(?![\d.])|(?<!\d)\d{3}[- ]\d{2,3}[- ]\d{4}(?!\d)"),
 }
-_WORD = re.compile(r"[^\W\d_]{4,}")
 #: Text of more words than this, or longer, is somebody's sentence and no code.
 _MOST_WORDS, _MOST_LETTERS = 5, 60
-#: Columns whose texts are made here, of hashes and closed words.
-_OURS = {"patient_key", "lead_states", "sex", "source", "suspects", "reason", "symbol"}
+#: Sentences of ours: only what is in them counts.
+_SENTENCES = {"records.warnings", "records.suspects", "rejected.detail", "rejected.reason"}
+#: Where two words with a capital each may be a person's folder; in codes and sites they are a finding, or a place.
+_IDS = {"records.record_id", "rejected.record_id"}
+#: Of patients and hashed ids; and of whole stores.
+_HASH, _SHA256 = re.compile(r"[0-9a-f]{16}"), re.compile(r"[0-9a-f]{64}")
 #: What a store says of how it was made, and of the terms of the sources that come with this package.
 _OURS_TOO = {
     "format",
@@ -48,7 +52,6 @@ _OURS_TOO = {
     "statistics",
     "recipe",
     "storage",
-    "leads",
     "patients",
 }
 
@@ -74,15 +77,20 @@ def scrub_check(store: Store) -> tuple[Finding, ...]:
         "statements": store.statements,
         "rejected": store.rejected,
         "beats": store.beats,
+        "leads": store.lead_quality,
     }
+    hashed = {"records.patient_key"}
+    if store.attributes.get("record_ids") == "hashed":
+        hashed |= _IDS
     for name, table in tables.items():
         for column in table.column_names:
-            if column in _OURS or not pa.types.is_string(table.schema.field(column).type):
-                continue
-            findings += _of_column(f"{name}.{column}", table[column])
+            if pa.types.is_string(table.schema.field(column).type):
+                where = f"{name}.{column}"
+                findings += _of_column(where, table[column], is_hashed=where in hashed)
     kinds: dict[tuple[str, str], int] = {}
     for where, text in _texts(store.attributes):
-        if not _is_code(text) and (kind := kind_of(text)):
+        is_ours = _is_code(text) or _HASH.fullmatch(text) or _SHA256.fullmatch(text)
+        if not is_ours and (kind := kind_of(text)):
             kinds[where, kind] = kinds.get((where, kind), 0) + 1
     findings += [Finding(f"attributes.{where}", kind, n, ()) for (where, kind), n in sorted(kinds.items())]
     return tuple(findings)
@@ -93,18 +101,18 @@ def kind_of(text: str) -> str | None:
     for kind, pattern in PATTERNS.items():
         if pattern.search(text):
             return kind
-    words = _WORD.findall(text)
-    if any(word.lower() in _names() for word in words):
+    if holds_name(text):
         return "name"
     return "free text" if len(text.split()) > _MOST_WORDS or len(text) > _MOST_LETTERS else None
 
 
-def _of_column(where: str, column: pa.ChunkedArray) -> Iterator[Finding]:
+def _of_column(where: str, column: pa.ChunkedArray, *, is_hashed: bool) -> Iterator[Finding]:
     kinds: dict[str, list[str]] = {}
     for text in pc.unique(column).to_pylist():
-        kind = kind_of(text) if text and not _is_code(text) else None
-        # Warnings and reasons are sentences of ours: only what is in them counts.
-        if kind is not None and not (kind == "free text" and where in ("records.warnings", "rejected.detail")):
+        if not text or _is_code(text) or (is_hashed and _HASH.fullmatch(text)):
+            continue
+        kind = kind_of(text) or ("name" if where in _IDS and holds_pair(text) else None)
+        if kind is not None and not (kind == "free text" and where in _SENTENCES):
             kinds.setdefault(kind, []).append(text)
     for kind, texts in sorted(kinds.items()):
         at = pc.indices_nonzero(pc.is_in(column, pa.array(texts)))
@@ -132,11 +140,6 @@ def _leaves(where: str, value: Any) -> Iterator[tuple[str, str]]:
     elif isinstance(value, list | tuple):
         for one in value:
             yield from _leaves(where, one)
-
-
-@functools.lru_cache(maxsize=1)
-def _names() -> frozenset[str]:
-    return frozenset(row["name"] for row in packaged_rows("names"))
 
 
 def _is_code(text: str) -> bool:

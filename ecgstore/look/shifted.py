@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ecgstore.look.parts import Reader
 from ecgstore.record import Record
 from ecgstore.signals import landmarks
 from ecgstore.signals.landmarks import N_BITS, STEP_S
@@ -33,6 +34,8 @@ _MOST_ALIKE = 64
 _LAG_STEPS = 3
 #: A candidate shares this part of the landmarks of the record that has fewer, and at least two.
 _LEAST_SHARE = 0.1
+#: Read before and behind what two records share: lags are looked for around, and changes begin a little later.
+_ASIDE_S = 1.0
 
 Rows = npt.NDArray[np.int64]
 
@@ -112,6 +115,17 @@ def correlation_at(a: Record, b: Record, lag_steps: int) -> tuple[float, float]:
     around_3 = alike_n[max(0, best - 1) : best + 2]
     height, aside = (alike_n[best], 0.0) if len(around_3) < 3 or np.isnan(around_3).any() else _summit(around_3)
     return float(height), float((lags[best] + aside) * STEP_S)
+
+
+def _compared(one: Candidate, of_a: Reader, of_b: Reader) -> tuple[float, float]:
+    """As :func:`correlation_at`, of the seconds that two records can share: the rest of the longer one is not read."""
+    lag_s = one.lag_steps * STEP_S
+    begin_s = max(0.0, lag_s) - _ASIDE_S
+    end_s = min(of_a.lasts_s(one.row_a), of_b.lasts_s(one.row_b) + lag_s) + _ASIDE_S
+    a, b = of_a.read(one.row_a, begin_s, end_s), of_b.read(one.row_b, begin_s - lag_s, end_s - lag_s)
+    aside_s = a.start_s - b.start_s
+    similarity, found_s = correlation_at(a.record, b.record, round((lag_s - aside_s) / STEP_S))
+    return similarity, found_s + aside_s
 
 
 def _alike_at(in_a: landmarks.Change, in_b: landmarks.Change, lag: int) -> float:
@@ -209,12 +223,12 @@ def _counts(by_lead: dict[str, Marks], rows: Rows) -> Rows:
 
 
 def alike(
-    found: list[Candidate], read_a: Callable[[int], Record], read_b: Callable[[int], Record], min_correlation: float
+    found: list[Candidate], of_a: Reader, of_b: Reader, min_correlation: float
 ) -> list[tuple[int, int, float, float]]:
     """Those candidates that are as much alike as asked, and at least 0.99: rows, correlation, lag in seconds."""
     pairs = []
-    for row_a, row_b, lag_steps in found:
-        similarity, lag_s = correlation_at(read_a(row_a), read_b(row_b), lag_steps)
+    for one in found:
+        similarity, lag_s = _compared(one, of_a, of_b)
         if similarity >= max(min_correlation, MIN_CORRELATION):
-            pairs.append((row_a, row_b, round(similarity, 4), round(lag_s, 2)))
+            pairs.append((one.row_a, one.row_b, round(similarity, 4), round(lag_s, 2)))
     return pairs

@@ -27,6 +27,7 @@ from ecgstore.sources._tables import (
     unfloated,
     whole,
 )
+from ecgstore.vocabularies.names import holds_name
 
 N = TypeVar("N", int, float)
 
@@ -414,6 +415,8 @@ def looks_like(codes: Sequence[str], form: re.Pattern[str] | None = None) -> str
         _BARE_DATE.fullmatch(code) is not None for code in different
     ) > len(different):
         return "dates"
+    if len(different) > 1 and 2 * sum(map(holds_name, different)) > len(different):
+        return "names"
     nearly_all = len(different) > _NEARLY_ALL * len(codes)
     if nearly_all and (len(codes) >= _MANY or (len(codes) >= _FEW and _are_numbered(different))):
         return "identifiers or names"

@@ -18,13 +18,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from ecgstore.errors import StoreFormatError
+from ecgstore.errors import StoreFormatError, without_links
 from ecgstore.storage import layout
 from ecgstore.storage.place import Place, can_list, mark_of, patiently, read_part, size_of
 
 #: Bytes that are read at a time where a whole object is hashed.
 BLOCK = 8 << 20
-COPY_IT = "copy the store with its links resolved, as `cp -rL` does"
 
 
 class Objects(Protocol):
@@ -133,7 +132,9 @@ class Folder:
 
     def _odd(self, name: str) -> StoreFormatError:
         return StoreFormatError(
-            "something that is no plain file stands in the store", where=self._root / name, fix=COPY_IT
+            "something that is no plain file stands in the store",
+            where=self._root / name,
+            fix=without_links(self._root / name),
         )
 
 

@@ -289,27 +289,20 @@ class Store:
 
         Raises ConfigError for a code that the sources never state in ``system``: it could only be misspelt.
         """
+        self._refuse_unknown(codes, system)
         matrix = np.zeros((self.n_records, len(codes)), dtype=np.bool_)
-        column = {code: j for j, code in enumerate(codes)}
-        known = set(self.vocabulary(system))
-        for row, code, stated in zip(
-            *(self.statements[name].to_pylist() for name in ("row", "code", "system")), strict=True
-        ):
-            if stated == system:
-                known.add(code)
-                if code in column:
-                    matrix[row, column[code]] = True
-        self._refuse_unknown(codes, system, known)
+        stated = self.statements.filter(pc.equal(self.statements["system"], system))
         for j, code in enumerate(codes):
-            matrix[:, j] = matrix[:, column[code]]  # a code that is asked for twice
+            matrix[stated.filter(pc.equal(stated["code"], code))["row"].to_numpy(), j] = True
         return matrix
 
     def statement_mask(self, codes: Sequence[str], system: str) -> npt.NDArray[np.bool_]:
         """Of which records the absence of a code is a "no", bool (records, codes): where their site states it at all.
 
         Sources that publish their codes mean them for all records; for others each site has a list of its own. A
-        store without such lists has one for all its records.
+        store without such lists has one for all its records. Raises ConfigError as :meth:`statement_matrix` does.
         """
+        self._refuse_unknown(codes, system)
         vocabulary = self.vocabulary(system)
         known_c = np.array([code in vocabulary for code in codes], dtype=np.bool_)
         mask = np.tile(known_c, (self.n_records, 1))
@@ -321,7 +314,14 @@ class Store:
                 mask[site_n == site] = [code in its for code in codes]
         return mask
 
-    def _refuse_unknown(self, codes: Sequence[str], system: str, known: set[str]) -> None:
+    def _refuse_unknown(self, codes: Sequence[str], system: str) -> None:
+        if isinstance(codes, str) or not all(isinstance(code, str) for code in codes):
+            fix = f"ask for [{codes!r}]" if isinstance(codes, str) else "write each in quotes"
+            raise ConfigError("codes are a list of texts", where=self.path, got=repr(codes)[:80], fix=fix)
+        known = self.vocabulary(system)
+        if known.issuperset(codes):
+            return
+        known |= set(self.statements.filter(pc.equal(self.statements["system"], system))["code"].to_pylist())
         unknown = next((code for code in codes if code not in known), None)
         if unknown is None:
             return

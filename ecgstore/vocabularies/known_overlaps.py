@@ -49,7 +49,7 @@ def overlaps_between(some: Iterable[Origin], others: Iterable[Origin]) -> tuple[
 
     def has(origins: set[Origin], name: str, site: str) -> bool:
         return any(
-            _plain(one.source) == _plain(name) and (not site or not one.site or _plain(one.site) == _plain(site))
+            _set(one.source) == _set(name) and (not site or not one.site or _plain(one.site) == _plain(site))
             for one in origins
         )
 
@@ -59,6 +59,15 @@ def overlaps_between(some: Iterable[Origin], others: Iterable[Origin]) -> tuple[
         if (has(some, known.set_a, known.site_a) and has(others, known.set_b, known.site_b))
         or (has(some, known.set_b, known.site_b) and has(others, known.set_a, known.site_a))
     )
+
+
+#: What sets are also called: by their publishers, or for short.
+_ALSO = {"challenge2020": "cinc2020", "challenge2021": "cinc2021", "ptb": "ptbdb", "incart": "incartdb"}
+
+
+def _set(name: str) -> str:
+    """The plain name of a set, by whichever it goes."""
+    return _ALSO.get(_plain(name), _plain(name))
 
 
 def _plain(name: str) -> str:

@@ -259,14 +259,14 @@ def _unknown(old: Table, new: Table) -> tuple[str, ...]:
         nobody = int((of["patient_key"] == "").sum())
         if nobody:
             told.append(
-                f"whether patients are on both sides is unknown: {nobody} of {len(of['patient_key'])} {whose} records "
-                "name no patient, and were compared by name, checksum and signature only"
+                f"whether patients are on both sides is unknown: compared by signature only, and by name and checksum; "
+                f"{nobody} of {len(of['patient_key'])} {whose} records name no patient"
             )
     keys = [set(of["patients"][of["patient_key"] != ""].tolist()) for of in (old, new)]
     if keys[0] and keys[1] - keys[0]:
         told.append(
-            "whether patients are on both sides is unknown: patients can't be compared, for their keys are hashed "
-            "differently; records were compared by name, checksum and signature only"
+            "whether patients are on both sides is unknown: different keys: patients can't be compared; records were, "
+            "by signature, name and checksum only"
         )
     if len(old["n_samples"]) and not old["n_samples"].any():
         told.append("the run was trained by an older version: only patients and names of records were compared")

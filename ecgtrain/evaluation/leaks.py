@@ -12,6 +12,7 @@ from ecgtrain.errors import LeakageError
 
 #: Of known overlaps and of keys, so many are named.
 _NAMED = 3
+_ALLOWED, _UNKNOWN = "allowed on request", "whether patients are on both sides is unknown"
 
 
 def refuse_leaks(seen: Sequence[pa.Table], tested: pa.Table, *, between: str, allow: bool = False) -> tuple[str, ...]:
@@ -28,11 +29,11 @@ def refuse_leaks(seen: Sequence[pa.Table], tested: pa.Table, *, between: str, al
     found = shared(before, tested)
     if not allow:
         _refuse(known, found, between)
-    told = [f"{text} (allowed on request)" for text in dict.fromkeys(known)]
+    told = [f"{text} ({_ALLOWED})" for text in dict.fromkeys(known)]
     if found.any.any():
         told.append(
             f"{int(found.any.sum())} of {tested.num_rows} test records, {found.in_words()}, were seen in "
-            f"{_first(between)} (allowed on request)"
+            f"{_first(between)} ({_ALLOWED})"
         )
     if (found.alike & ~found.any).any():
         told.append(
@@ -40,6 +41,11 @@ def refuse_leaks(seen: Sequence[pa.Table], tested: pa.Table, *, between: str, al
             "stated to be of other patients: see `ecgstore overlap`"
         )
     return (*told, *found.unknown)
+
+
+def are_other_patients(told: Iterable[str]) -> bool:
+    """Whether who was tested is known to be somebody else than who was seen, by what :func:`refuse_leaks` told."""
+    return not any(_UNKNOWN in text or _ALLOWED in text for text in told)
 
 
 def _refuse(known: Sequence[str], found: Shared, between: str) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 
 from ecgstore.inner import need
+from ecgtrain.evaluation.leaks import are_other_patients
 from ecgtrain.evaluation.results import Result
 from ecgtrain.reporting.caveats import groups, n_scored, pretraining
 from ecgtrain.reporting.contents import About, Curves, Report, RunFacts, StoreFacts
@@ -106,6 +107,7 @@ def _group(results: Sequence[Result], number: int, names: Sequence[str]) -> dict
         "protocol": first.protocol.replace("_", " "),
         "n_train": first.n_train,
         "n_test": first.n_test,
+        "are_others": all(are_other_patients(result.caveats) for result in results),
         "store": first.store,
         "verdicts": [text for result, label in zip(results, labels, strict=True) if (text := _verdict(result, label))],
         "metrics": [(name, _METRICS.get(name, name.replace("_", " "))) for name in metric_names],

@@ -7,7 +7,6 @@ A task's file offers ``DESCRIPTION``, ``LABEL_SETS`` (name to what it holds) and
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgstore import ConfigError, Store, occupants
-from ecgstore.inner import occupant
+from ecgstore.inner import nearest, occupant
 from ecgtrain.errors import ProtocolError
 
 
@@ -134,9 +133,9 @@ def load(name: str) -> Task:
 
 def unknown_label_set(label_set: str, known: Mapping[str, str], room: str) -> ConfigError:
     """The error that says which label set was probably meant."""
-    near = difflib.get_close_matches(label_set, known, n=1)
+    near = nearest(label_set, known)
     return ConfigError(
         f"unknown label set {label_set!r}" if label_set else "a task reads file/label_set",
         where=f"task {room}/{label_set}",
-        fix=f"did you mean {room}/{near[0]}?" if near else f"known: {', '.join(f'{room}/{one}' for one in known)}",
+        fix=f"did you mean {room}/{near}?" if near else f"known: {', '.join(f'{room}/{one}' for one in known)}",
     )

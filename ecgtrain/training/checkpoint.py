@@ -17,7 +17,6 @@ import hashlib
 import logging
 import os
 import shutil
-import stat
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +30,7 @@ from torch import Tensor, nn
 from ecgstore import ConfigError
 from ecgstore.inner import parse
 from ecgtrain.errors import CheckpointError, PassportError
-from ecgtrain.training.files import read_json, write_json
+from ecgtrain.training.files import open_plain, read_json, write_json
 from ecgtrain.training.layout import PASSPORT
 from ecgtrain.training.weights import read_weights
 from ecgtrain.views.passport import Passport
@@ -175,9 +174,7 @@ def _candidates(folder: Path) -> list[Path]:
 
 
 def _sha256(path: Path) -> str:
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(f"{path.name} is not a plain file")
+    with open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

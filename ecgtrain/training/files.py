@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import io
 import json
 import math
 import os
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
+from ecgstore.inner import without_links
 from ecgtrain.errors import CheckpointError
 
 #: A report with curves of a thousand classes takes a tenth of this; a run has a few files for each question.
@@ -40,21 +42,32 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_plain(path: Path, most_bytes: int) -> bytes:
-    """What a plain file of at most so many bytes holds: a pipe, a device or a link may lead anywhere or never end.
-
-    Raises OSError.
-    """
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "not a plain file", str(path))
+    """What a plain file of at most so many bytes holds. Raises OSError."""
+    with open_plain(path) as file:
         content = file.read(most_bytes + 1)
     if len(content) > most_bytes:
         raise OSError(errno.EFBIG, f"more than {most_bytes} bytes", str(path))
     return content
 
 
+def open_plain(path: Path) -> io.BufferedReader:
+    """Open a plain file: a pipe, a device or a link may lead anywhere or never end. Raises OSError."""
+    try:
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb")
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK):
+            raise OSError(
+                errno.ELOOP, f"a link, which is not followed: {without_links(path.absolute())}", str(path)
+            ) from None
+        raise
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a plain file", str(path))
+    return file
+
+
 def refuse_strange_files(folder: Path) -> None:
-    """Refuse what is neither a plain file nor a folder below ``folder``, a link that leads out of it above all.
+    """Refuse what is neither a plain file nor a folder below ``folder``; of links all but those to folders within.
 
     A run may come from anywhere. Raises CheckpointError.
     """
@@ -62,9 +75,9 @@ def refuse_strange_files(folder: Path) -> None:
     for number, path in enumerate(folder.rglob("*")):
         if number >= MAX_FILES:
             raise CheckpointError("a run has fewer files than this", where=folder, expected=f"{MAX_FILES} at most")
-        if path.is_symlink() and not path.resolve().is_relative_to(root):
+        if path.is_symlink() and not (path.is_dir() and path.resolve().is_relative_to(root)):
             raise CheckpointError(
-                "a link leads out of the run", where=path, fix="put what it leads to into the run, or remove the link"
+                "a link stands in the run, and links are not followed", where=path, fix=without_links(path.absolute())
             )
         if path.exists() and not path.is_file() and not path.is_dir():
             raise CheckpointError("this is neither a file nor a folder", where=path, fix="remove it")

@@ -61,7 +61,7 @@ def test_ingest_info_verify_plot(mini, tmp_path):
     assert about["fingerprint"] == answer["fingerprint"]
     assert about["fs_hz"] == 100
     assert about["sources"][0]["licence"] == "CC-BY-4.0"
-    assert "53 of " in ecgstore("info", out).stdout
+    assert "53, 0.15 h" in ecgstore("info", out).stdout
 
     for more in ((), ("--deep",)):
         checked = ecgstore("verify", out, *more, "--json")

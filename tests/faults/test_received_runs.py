@@ -199,6 +199,35 @@ def test_strange_files_are_one_line(received, mini_store, name, what):
     refused(lambda: evaluate_store(received, str(mini_store)), "[a-z]")
 
 
+def as_in_a_cache(folder: Path, cache: Path) -> Path:
+    """``folder`` as the cache of Hugging Face holds it: every file a link to a blob beside the snapshot."""
+    top = cache / "models--team--ecg"
+    snapshot = shutil.copytree(folder, top / "snapshots" / "0123abc", copy_function=shutil.move)
+    (top / "blobs").mkdir()
+    for number, path in enumerate([path for path in snapshot.rglob("*") if path.is_file()]):
+        path.rename(top / "blobs" / str(number))
+        path.symlink_to(os.path.relpath(top / "blobs" / str(number), path.parent))
+    return snapshot
+
+
+def test_a_cache_made_of_links_is_refused_with_its_cure(received, mini_store, tmp_path):
+    snapshot = as_in_a_cache(received, tmp_path)
+    cure = "hf download NAME --local-dir FOLDER"
+    refused(lambda: evaluate_store(snapshot, str(mini_store)), f"a link stands in the run.*{cure}")
+    refused(lambda: load_backbone(snapshot), f"a link, which is not followed.*{cure}")
+    whole = shutil.copytree(snapshot, tmp_path / "whole")  # as cp -rL does
+    (tmp_path / "named").symlink_to(whole)
+    assert evaluate_store(tmp_path / "named", str(mini_store)).results
+
+
+@pytest.mark.parametrize("to", ["seen.parquet", "../outside.json"])
+def test_no_link_in_a_run_is_followed(received, mini_store, to):
+    path = received / "export" / "config.json"
+    path.rename(received / "export" / to)
+    path.symlink_to(to)
+    refused(lambda: evaluate_store(received, str(mini_store)), "links are not followed.*cp -rL")
+
+
 @pytest.mark.parametrize("content", [b"[" * 100_000, b'{"results": 7}', b'{"results": [{"name": 1}]}', b"\xff"])
 def test_a_report_of_elsewhere_is_one_line(received, tmp_path, content):
     (received / "report.json").write_bytes(content)

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from processes import Started
+import torch
+from processes import Ended, Started
 
+from ecgstore import EcgError
 from ecgstore.inner import parse
-from ecgtrain.config import RunConfig
+from ecgtrain.config import RunConfig, dump
 from ecgtrain.errors import ClaimedError
+from ecgtrain.representation.export import load_backbone
 from ecgtrain.run import evaluate_store, learn, merge_reports, run
 from ecgtrain.training.claim import claimed, looked_at
 
@@ -142,8 +146,6 @@ def test_whoever_comes_second_changes_no_file(mini_store, tmp_path):
 def test_a_run_holds_its_directory_from_its_first_file_to_its_end(mini_store, tmp_path):
     code = "import sys; from ecgtrain.cli import main; sys.argv = ['ecgtrain', *sys.argv[1:]]; main()"
     made = recipe(mini_store)
-    from ecgtrain.config import dump
-
     (tmp_path / "tiny.yaml").write_text(dump(made))
     words = ("run", tmp_path / "tiny.yaml", "--out", tmp_path / "run", "--device", "cpu")
     first = Started(code, *words, "--set", "pretrain.steps=1000000")
@@ -159,3 +161,109 @@ def test_a_run_holds_its_directory_from_its_first_file_to_its_end(mini_store, tm
         first.wait()
     with claimed(tmp_path / "run"):
         pass
+
+
+class InThread:
+    """What :class:`processes.Started` is, for a thread: a process takes seconds to begin."""
+
+    def __init__(self, made: RunConfig, place: Path, resume: bool) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._told = self._pool.submit(told, lambda: run(made, place, resume=resume))
+
+    def poll(self) -> int | None:
+        return self.wait().status if self._told.done() else None
+
+    def wait(self) -> Ended:
+        self._pool.shutdown()
+        said = self._told.result()
+        return Ended(int(isinstance(said, str)), "", said if isinstance(said, str) else "")
+
+
+def in_process(made: RunConfig, place: Path, resume: bool) -> Started:
+    """``ecgtrain run`` as users start it."""
+    recipe_file = place.with_suffix(".yaml")
+    recipe_file.write_text(dump(made))
+    words = ("run", recipe_file, "--out", place, "--device", "cpu", *(["--resume"] if resume else []))
+    return Started("-m ecgtrain", *words)
+
+
+#: A few in the suite; as many as a promise needs where there is time.
+FEW_AND_MANY = [
+    pytest.param(InThread, 2, id="few"),
+    pytest.param(in_process, ROUNDS, id="many", marks=pytest.mark.slow),
+]
+QUESTION = {
+    "name": "q",
+    "task": "ptbxl/superdiagnostic",
+    "train_folds": [1, 2, 3],
+    "test_folds": [8],
+    "window_samples": 100,
+    "stride_samples": 500,
+    "settings": {"penalties": [1.0]},
+}
+
+
+def told(do) -> object:
+    """What it gave, or what it was told in one line."""
+    try:
+        return do()
+    except EcgError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize(("start", "rounds"), FEW_AND_MANY)
+def test_rounds_of_two_runs(mini_store, tmp_path, start, rounds):
+    """One of two makes the run, all of it; the other is refused, while that is at work or when it is done."""
+    draw = random.Random(rounds)
+    recipes = [recipe(mini_store, seed=seed) for seed in (0, 1)]
+    weights_of: dict[int, list[torch.Tensor]] = {}
+    for number in range(rounds):
+        place, mine = tmp_path / f"run{number}", draw.randrange(2)
+        theirs = start(recipes[1 - mine], place, False)
+        until = place / draw.choice([".", "config.yaml", "metrics.jsonl", "export"])
+        while draw.random() < 0.98 and theirs.poll() is None and not until.exists():
+            time.sleep(0.02)
+        ours = told(lambda place=place, mine=mine: run(recipes[mine], place))
+        ended = theirs.wait()
+        assert (ended.status == 0) == isinstance(ours, str), (ended, ours)
+        refusal = ours if isinstance(ours, str) else ended.errors
+        assert "another process is at work" in refusal or "already" in refusal, refusal
+        assert "\n" not in refusal.strip()
+        winner = 1 - mine if ended.status == 0 else mine
+        assert f"seed: {winner}\n" in (place / "config.yaml").read_text()
+        weights = list(load_backbone(place).backbone.state_dict().values())
+        torch.testing.assert_close(weights, weights_of.setdefault(winner, weights), rtol=1e-3, atol=1e-4)
+        others = weights_of.get(1 - winner, ())
+        assert not others or not all(map(torch.allclose, weights, others))
+
+
+@pytest.mark.parametrize(("start", "rounds"), FEW_AND_MANY)
+def test_rounds_of_a_run_and_its_evaluation(mini_store, tmp_path, start, rounds):
+    """Whoever evaluates gets the numbers of a whole run, or is told; a run that is refused has changed nothing."""
+    draw = random.Random(rounds)
+    run(recipe(mini_store, downstream=[QUESTION]), tmp_path / "before")
+    both = recipe(mini_store, downstream=[QUESTION, {**QUESTION, "name": "second", "train_folds": [1, 2]}])
+    seen: list[dict[str, object]] = []
+    for number in range(rounds):
+        place = tmp_path / f"run{number}"
+        shutil.copytree(tmp_path / "before", place)
+        files = content_of(place)
+        theirs = start(both, place, True)
+        looks = []
+        while theirs.poll() is None and len(looks) < 20:
+            time.sleep(draw.uniform(0, 0.5))
+            looks.append(told(lambda place=place: evaluate_store(place, str(mini_store)).results))
+        ended = theirs.wait()
+        looks.append(evaluate_store(place, str(mini_store)).results)
+        for look in looks:
+            if isinstance(look, str):
+                assert look.startswith("another process is at work"), look
+            else:
+                seen.append({one.name: one.metrics for one in look})
+        if ended.status:
+            assert "another process is at work" in ended.errors, ended
+            assert content_of(place) == files
+        else:
+            assert len(looks[-1]) == 2
+    whole = max(seen, key=len)
+    assert all(one in (whole, {"q": whole["q"]}) for one in seen)

@@ -40,3 +40,34 @@ def test_record_error_pickles_and_keeps_to_the_vocabulary():
 def test_a_missing_package_names_its_extra():
     with pytest.raises(errors.MissingExtra, match=r'pip install "ecgstore\[train\]"'):
         errors.need("no_such_package_at_all", "train")
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("afbi", "AFIB"),
+        ("norm", "NORM"),
+        ("lb", "LBBB"),
+        ("Lbbbb", "LBBB"),
+        ("ﬁle", "file"),
+        ("xyz", None),
+        ("", None),
+    ],
+)
+def test_the_nearest_word_is_found_in_any_case(word, meant):
+    assert errors.nearest(word, ["NORM", "AFIB", "LAFB", "LBBB", "file"]) == meant
+
+
+def test_the_nearest_of_very_many_words_compares_few_of_them(monkeypatch):
+    compared = []
+    monkeypatch.setattr(errors.difflib, "get_close_matches", lambda word, names, n: compared.append(len(names)) or [])
+    known = [f"records/{i // 1000:03}/{i:06}_lr" for i in range(20_000)]
+    assert errors.nearest("records/007/007x11_lr", known) is None
+    assert compared[0] <= 600
+    monkeypatch.undo()
+    for word, meant in (
+        ("records/007/07711_lr", known[7711]),
+        ("rexords/012/012345_lr", known[12345]),
+        ("RECORDS/012/012345_LR", known[12345]),
+    ):
+        assert errors.nearest(word, known) == meant

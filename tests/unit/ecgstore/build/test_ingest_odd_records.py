@@ -137,3 +137,17 @@ def test_where_no_record_can_be_read_the_first_reason_is_said_in_words(tmp_path,
     write_record(tmp_path / "src", "wrong", leads=("I", "II"), checksum=7)
     with pytest.raises(SourceError, match=r"got wrong: bad_checksum signal 0: header 7, samples \d+$"):
         ingest_folder(tmp_path / "src", tmp_path / "out.ecg", IngestSettings())
+
+
+def test_a_lead_beyond_the_range_is_bad_and_those_derived_before_are_not(tmp_path, write_record):
+    """Lead II rests at 50 mV: nothing of it is left, but aVR needs only -(I + II) / 2."""
+    trace = (10 * np.random.default_rng(3).standard_normal((1000, 2))).astype("<i2")
+    trace[:, 1] += 5000
+    write_record(tmp_path / "src", "far", trace, ("I", "II"), gain="100.0(0)/mV")
+    store = store_of(tmp_path, fs_hz=500)
+    assert store.column("lead_states")[0] == "mbbddbaaaaaa"
+    assert store.column("clipped_fraction")[0] == 1
+    (warning,) = store.read("far").warnings
+    assert warning.endswith("most of II, III, aVF is lost here and counts as bad")
+    expected = -(trace[:, 0].astype(float) + trace[:, 1]) / 200
+    np.testing.assert_allclose(store.read("far").signal_mv_lt[3], expected, atol=0.001)

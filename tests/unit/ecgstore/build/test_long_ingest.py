@@ -197,6 +197,8 @@ def test_what_a_store_clips_is_said_and_counted(tmp_path, write_record, monkeypa
         assert store.column("clipped_fraction").tolist() == [pytest.approx(share)]
         (warning,) = store.read("r").warnings
         assert f"were clipped in {('I', 'II', 'V1')[lead]}: a high-pass filter" in warning
+        assert ("is lost here and counts as bad" in warning) == (share > 0.5)
+        assert store.column("lead_states")[0][lead] == ("b" if share > 0.5 else "m")
     ingest_folder(tmp_path / "src", tmp_path / "raw.ecg", IngestSettings(profile="raw"))
     raw = ecgstore.open_store(tmp_path / "raw.ecg").read("r")
     assert raw.warnings == ()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from ecgstore import IngestSettings, ingest_folder, open_store
-from ecgstore.build.patients import ids_are_public, key_check, patient_hash
+from ecgstore.build.patients import ids_are_public, key_check, patient_hash, patients_in_words
+from ecgstore.build.survey import survey
 from ecgstore.errors import ConfigError
 from ecgstore.look.overlap import find_overlap
 from ecgstore.settings import parse
@@ -35,9 +38,65 @@ def test_a_folder_that_names_patients_asks_for_a_key(root, tmp_path):
     assert not (tmp_path / "o.ecg").exists()
 
 
+def test_the_key_is_asked_for_before_any_header_is_read(root, tmp_path):
+    for header in root.glob("*.hea"):
+        header.write_text("no header\n")
+    with pytest.raises(ConfigError, match="ECGSTORE_PATIENT_KEY"):
+        ingest(root, tmp_path / "o.ecg")
+
+
+@pytest.mark.parametrize(
+    ("labels", "settings", "said"),
+    [
+        ("x1,17\nx2,18\n", {}, "set ECGSTORE_PATIENT_KEY to a secret.*or say --patient-key public"),
+        ("x1,x1\nx2,18\n", {"patient_key": KEY}, "1 of 2 record ids contain.*--record-ids hashed"),
+        ("x1,17\nx2,18\n", {"patient_key": KEY}, None),
+        ("x1,17\nx2,18\n", {"patient_key": "public"}, None),
+        ("x1,x1\nx2,18\n", {"patient_key": KEY, "record_ids": "hashed"}, None),
+        ("x1,\nx2,\n", {}, None),
+    ],
+)
+def test_a_scan_says_what_an_ingest_would_ask_for(root, labels, settings, said):
+    (root / "labels.csv").write_text(f"record_id,patient_id\n{labels}")
+    source = wfdb_folder.Settings(labels="labels.csv")
+    found = survey(root, IngestSettings(source=source, fs_hz=100, filters=(), **settings))
+    asked = [note for note in found.notes if note.startswith("an ingest would be refused: ")]
+    assert (found.records, len(asked)) == (2, said is not None)
+    assert said is None or re.search(said, asked[0])
+
+
+def test_patients_that_a_source_finds_in_headers_need_a_key_too(tmp_path, write_record):
+    header = write_record(tmp_path / "src", "x1").with_suffix(".hea")
+    header.write_text(header.read_text() + "# MRN 17\n")
+    own = tmp_path / "ward.py"
+    own.write_text(WARD)
+    with pytest.raises(ConfigError, match="ECGSTORE_PATIENT_KEY"):
+        ingest_folder(tmp_path / "src", tmp_path / "o.ecg", IngestSettings(source=str(own), filters=()))
+
+
+WARD = """
+from dataclasses import replace
+from ecgstore import Listing, RecordRef, Terms
+from ecgstore import Settings as Base
+
+TERMS = Terms(name="ptbxl", version="1", licence="ours", redistributable=False)
+
+class Settings(Base):
+    pass
+
+def list_records(root, settings):
+    return Listing((RecordRef("x1", root / "x1"),), (), TERMS)
+
+def describe(ref, comments, settings, gains=()):
+    return replace(ref, patient_id=comments[0].split()[1])
+"""
+
+
 def test_a_folder_without_patients_asks_for_none(root, tmp_path):
     (root / "labels.csv").write_text("record_id,fold\nx1,1\n")
-    assert set(ingest(root, tmp_path / "o.ecg").column("patient_key")) == {""}
+    store = ingest(root, tmp_path / "o.ecg")
+    assert set(store.column("patient_key")) == {""}
+    assert patients_in_words(store) == "not named"
 
 
 def test_a_secret_leaves_its_check_in_the_store_and_public_does_not(root, tmp_path):
@@ -46,6 +105,8 @@ def test_a_secret_leaves_its_check_in_the_store_and_public_does_not(root, tmp_pa
     public = ingest(root, tmp_path / "p.ecg", patient_key="public")
     assert "patient_key_check" not in public.attributes
     assert public.column("patient_key")[0] == patient_hash("wfdb_folder", "17")
+    assert patients_in_words(secret) == "2, hashed with a secret key"
+    assert patients_in_words(public) == "2, hashed with the source's name as key: ids can be guessed"
 
 
 def test_stores_of_different_keys_are_not_compared(root, tmp_path):

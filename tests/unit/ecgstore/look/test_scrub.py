@@ -10,8 +10,13 @@ import pytest
 from click.testing import CliRunner
 
 from ecgstore import cli, open_store
+from ecgstore.errors import REASONS
 from ecgstore.look.scrub import Finding, kind_of, scrub_check
+from ecgstore.signals.quality import SIGNED_LEADS
+from ecgstore.sources._challenge import DATABASES
 from ecgstore.storage.store import Store
+from ecgstore.vocabularies.names import holds_name
+from ecgstore.vocabularies.packaged import rows
 from ecgstore.vocabularies.vocabulary import is_snomed_ct
 
 GOLDEN = Path(__file__).parents[3] / "golden"
@@ -33,7 +38,22 @@ GOLDEN = Path(__file__).parents[3] / "golden"
             "23-APR-61",
         ],
         "long number": ["4711123", "MRN-00471112", "p10000032", "123-45-6789", "555 123 4567"],
-        "name": ["Mueller", "schmidt_karl", "MARIA7", "Dr. GARCIA"],
+        "name": [
+            "Mueller",
+            "schmidt_karl",
+            "MARIA7",
+            "Dr. GARCIA",
+            "ward1/Müller/ecg",
+            "LopezMaria",
+            "karlschmidt",
+            "wu_li",
+            "Lee, Kim",
+            "Zyxw^Abcd",
+            "Mr Zyxw",
+            "Łukasz",
+            "Jürgen",
+            "Juergen",
+        ],
         "free text": ["the cat sat on the mat today", "x" * 61],
     }.items(),
 )
@@ -60,6 +80,35 @@ def test_what_identifies_is_told_by_its_kind(kind, texts):
 )
 def test_what_sets_call_their_records_and_codes_is_nobody(text):
     assert kind_of(text) is None
+
+
+def test_no_code_or_place_of_this_package_is_a_person():
+    for table in ("scored_2020", "scored_2021", "scp_snomed", "aami_beats"):
+        for row in rows(table):
+            assert not any(map(holds_name, row.values())), row
+    assert not any(
+        map(holds_name, (*DATABASES, *SIGNED_LEADS, *REASONS, *REASONS.values(), "WPW", "Wolff-Parkinson-White"))
+    )
+
+
+def test_what_is_written_as_a_name_is_one_in_ids_alone(mini_store):
+    store = Edited(mini_store, record_id=["Zyxw_Abcd/1", "Ward_Three/1", "Stress-Test/a"], site=["Chapman_Shaoxing"])
+    assert scrub_check(store) == (Finding("records.record_id", "name", 1, (0,)),)
+
+
+def test_hashes_are_no_numbers_and_names_are_no_hashes(mini_store):
+    digits = "1234567890123456"
+    parent = {"parent": digits * 4}
+    assert (
+        scrub_check(Edited(mini_store, parent | {"record_ids": "hashed"}, record_id=[digits], patient_key=[digits]))
+        == ()
+    )
+    found = scrub_check(Edited(mini_store, record_id=[digits], patient_key=["mueller"], source=["karl"]))
+    assert {(one.where, one.kind) for one in found} == {
+        ("records.record_id", "long number"),
+        ("records.patient_key", "name"),
+        ("records.source", "name"),
+    }
 
 
 def test_numbers_of_snomed_ct_have_a_check_digit():

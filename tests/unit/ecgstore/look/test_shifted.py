@@ -10,6 +10,7 @@ import pytest
 
 from ecgstore import IngestSettings, ingest_folder, open_store
 from ecgstore.look import overlap, shifted
+from ecgstore.look.parts import Part
 from ecgstore.record import Record
 from ecgstore.signals import landmarks
 from ecgstore.storage.store import Store
@@ -47,7 +48,20 @@ def found_among(records: list[Record], parts: list[Record]) -> list[tuple[int, i
         for side in (records, parts)
     )
     candidates = shifted.candidates(ours, theirs, is_one=False)
-    return shifted.alike(candidates, records.__getitem__, parts.__getitem__, overlap.MIN_CORRELATION)
+    return shifted.alike(candidates, Shelf(records), Shelf(parts), overlap.MIN_CORRELATION)
+
+
+class Shelf:
+    """Reads records that are in no store."""
+
+    def __init__(self, records: list[Record]) -> None:
+        self.records = records
+
+    def lasts_s(self, row: int) -> float:
+        return self.records[row].duration_s
+
+    def read(self, row: int, start_s: float, stop_s: float) -> Part:
+        return Part(self.records[row], 0.0, self.lasts_s(row))
 
 
 @pytest.mark.parametrize("leads", [None, ("I", "II", "V2"), ("V1", "V3", "V6")], ids=["all", "I II V2", "V1 V3 V6"])

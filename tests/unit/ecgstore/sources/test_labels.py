@@ -180,6 +180,12 @@ def test_columns_that_hold_no_codes_are_refused_unless_text_is_allowed(tmp_path,
         read_labels(table(tmp_path, f"record_id,site\n{rows}"))
 
 
+def test_names_are_names_in_a_table_of_two_rows():
+    assert looks_like(["Doe, Jane", "Smith John"]) == "names"
+    assert looks_like(["LopezMaria", "NORM", "Kim_Lee"]) == "names"
+    assert looks_like(["Martin", "Martin"]) is None
+
+
 def test_codes_pass_for_codes():
     assert looks_like(["F1", "F2", "F3", "F4"]) is None
     assert looks_like(["NORM", "AFIB", "MI", "left bundle branch block"]) is None

@@ -99,17 +99,23 @@ def test_select_and_statement_matrix(mini_store):
         assert matrix[row].tolist() == ["NORM" in codes, "SR" in codes, "NORM" in codes]
     assert "NORM" in store.vocabulary("scp_ecg")
     assert store.vocabulary("snomed_ct") == frozenset()
-    assert store.statement_mask(["NORM", "nothing"], "scp_ecg").tolist() == [[True, False]] * 53
+    assert store.statement_mask(["NORM", "SR"], "scp_ecg").tolist() == [[True, True]] * 53
 
 
-def test_a_code_that_nobody_knows_is_an_error_and_not_a_no(mini_store):
-    store = ecgstore.open_store(mini_store)
-    for code, system, said in (
-        ("AFBI", "scp_ecg", "the code 'AFBI' of scp_ecg.*did you mean AFIB"),
-        ("NORM", "scp", "the store has codes of: scp_ecg"),
-    ):
-        with pytest.raises(ConfigError, match=said):
-            store.statement_matrix(["NORM", code], system)
+@pytest.mark.parametrize("ask", ["statement_matrix", "statement_mask"])
+@pytest.mark.parametrize(
+    ("codes", "system", "said"),
+    [
+        (["NORM", "AFBI"], "scp_ecg", "the code 'AFBI' of scp_ecg.*did you mean AFIB"),
+        (["norm"], "scp_ecg", "the code 'norm' of scp_ecg.*did you mean NORM"),
+        (["NORM"], "scp", "the store has codes of: scp_ecg"),
+        ("NORM", "scp_ecg", r"codes are a list of texts.*ask for \['NORM'\]"),
+        ([164889003], "snomed_ct", "codes are a list of texts.*write each in quotes"),
+    ],
+)
+def test_a_code_that_nobody_knows_is_an_error_and_not_a_no(mini_store, ask, codes, system, said):
+    with pytest.raises(ConfigError, match=said):
+        getattr(ecgstore.open_store(mini_store), ask)(codes, system)
 
 
 def test_a_code_that_a_site_never_states_is_no_no_for_its_records(tmp_path, write_record):

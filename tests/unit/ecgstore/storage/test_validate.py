@@ -235,6 +235,13 @@ def test_a_linked_folder_in_a_store_is_never_entered(root, tmp_path):
         open_store(root).read("50")
 
 
+def test_a_store_in_a_cache_made_of_links_is_refused_with_its_cure(root, tmp_path):
+    snapshot = tmp_path / "datasets--team--ecg" / "snapshots" / "0123abc"
+    shutil.copytree(root, snapshot, copy_function=os.symlink)
+    with pytest.raises(StoreFormatError, match=r"no plain file.*hf download NAME --local-dir FOLDER"):
+        open_store(snapshot)
+
+
 def test_a_store_that_is_named_by_a_link_opens(root, tmp_path):
     (tmp_path / "link.ecg").symlink_to(root)
     assert open_store(tmp_path / "link.ecg").verify(deep=True) == []

@@ -12,7 +12,7 @@ from ecgtrain.config import RunConfig
 from ecgtrain.data.seen import COLUMNS, _near, read_seen, seen_of, shared, write_seen
 from ecgtrain.errors import CheckpointError, LeakageError
 from ecgtrain.evaluation.judge import refuse_unfair
-from ecgtrain.evaluation.leaks import refuse_leaks
+from ecgtrain.evaluation.leaks import are_other_patients, refuse_leaks
 from ecgtrain.training.prepare import prepare
 
 SIGNATURES = [int(one) for one in np.random.default_rng(5).integers(1, 2**63, size=16)]
@@ -96,11 +96,15 @@ def test_equal_names_and_flat_signals_alone_are_no_leak():
 def test_what_cannot_be_told_is_said():
     nobody = guard(table(0), table(8, patient_key=[None] * 4))
     assert nobody == (
-        "whether patients are on both sides is unknown: 4 of 4 test records name no patient, and were compared by "
-        "name, checksum and signature only",
+        "whether patients are on both sides is unknown: compared by signature only, and by name and checksum; 4 of 4 "
+        "test records name no patient",
     )
     (keys,) = guard(table(0), table(8, patients=["key other"] * 4))
-    assert "patients can't be compared, for their keys are hashed differently" in keys
+    assert "unknown: different keys: patients can't be compared" in keys
+    (public,) = guard(table(0, patients=["the name hospital"] * 4), table(8))
+    assert public == keys
+    assert are_other_patients(guard(table(0), table(8)))
+    assert not any(are_other_patients(told) for told in (nobody, (keys,), guard(table(0), table(0), allow=True)))
     near = table(8, signature=[SIGNATURES[1] ^ 1, *SIGNATURES[9:12]])
     (alike,) = guard(table(0), near)
     assert "1 test records look like records of pretraining that are stated to be of other patients" in alike

@@ -80,6 +80,7 @@ def as_written(**more):
             "n_records": 2331,
             "fs_hz": 100.0,
             "recipe": {"fs_hz": 100},
+            "patients": "2,271, hashed with a secret key",
             "terms": (Terms("ptbxl", "1.0.3", "CC-BY-4.0", True, "10.13026/kfzx-aw45", "Wagner et al."),),
         },
         "curves": {
@@ -157,11 +158,20 @@ def test_the_page_tells_the_story(page):
         "Untrained network",
         "judged on 300 records of other patients",
         "Wagner et al.",
+        "Patients 2,271, hashed with a secret key",
         "ab" * 32,
         "seed: 0",
     ):
         assert told in text
     assert page.count("<svg role=") == 2, "ROC curves and loss curves"
+
+
+def test_where_patients_are_unknown_the_page_does_not_say_that_they_are_others():
+    caveat = "whether patients are on both sides is unknown: different keys: patients can't be compared"
+    made = report.with_caveats(whole(results=[content(caveats=[caveat]), content("random")]))
+    text = " ".join(re.sub(r"<[^>]+>", " ", render(made)).replace("&#39;", "'").split())
+    assert "of other patients" not in text
+    assert f"CPC on ptbxl/superdiagnostic: {caveat}." in text
 
 
 def test_a_difference_whose_interval_holds_zero_is_not_called_better():

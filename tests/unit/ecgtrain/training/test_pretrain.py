@@ -18,7 +18,7 @@ from ecgtrain.data.feed import open_feed
 from ecgtrain.data.selection import select_parts
 from ecgtrain.data.settings import Data
 from ecgtrain.data.statistics import statistics_of
-from ecgtrain.errors import CheckpointError, LeakageError, PassportError
+from ecgtrain.errors import CheckpointError, LeakageError, PassportError, ProtocolError
 from ecgtrain.methods import cpc
 from ecgtrain.representation.calibrate import calibrate, calibrate_batchnorm
 from ecgtrain.representation.export import load_backbone
@@ -180,6 +180,12 @@ def test_a_question_that_could_not_count_is_refused_before_anything_is_written(
     for made, error, said in (
         (asking(test_folds=[1]), LeakageError, "patients are on both sides of pretraining and test"),
         (asking(store=str(another_store)), PassportError, "filters differs"),
+        # Every record with a label has the same one.
+        (
+            asking(task="codes/scp_ecg:NORM", test_folds=[6]),
+            ProtocolError,
+            "no class has both a positive and a negative",
+        ),
     ):
         with pytest.raises(error, match=said):
             run(made, run_dir, resume=True)
