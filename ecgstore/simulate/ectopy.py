@@ -15,13 +15,14 @@ from typing import NamedTuple
 import numpy as np
 
 from ecgstore.errors import need
+from ecgstore.record import Sex
 from ecgstore.simulate import dipole, torso, ventricles
 from ecgstore.simulate.ventricles import Bools, Floats, Ints, Speeds, Ventricles
 
 #: Height of an action potential, and conductivity inside the cells over that of the chest.
 ACTION_POTENTIAL_MV, CONDUCTIVITY_RATIO = 100.0, 0.34
 #: Width of the upstroke as a Gaussian; a single cell is faster, but points are some ms apart.
-UPSTROKE_S = 0.0035
+UPSTROKE_S = 0.0045
 #: The fall of an action potential: slow at first, then faster (standard deviations before and after its steepest part).
 FALL_S = (0.052, 0.026)
 #: Where the network of Purkinje excites the muscle first (after Durrer et al. 1970, doi:10.1161/01.CIR.41.6.899):
@@ -32,13 +33,15 @@ EARLY_SITES = (
     (ventricles.LV, 245.0, 0.60, 0.004),
     (ventricles.RV, 165.0, 0.60, 0.009),
 )
+#: Beats that begin earlier before a recording have ended when it begins.
+MARGIN_S = 1.2
 #: Purkinje's network ends so far from the base.
 BARE_MM = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class Scar:
-    """Muscle that an infarct has left: points nearer than ``radius_mm`` to ``point``; through the wall or inside only."""
+    """Muscle that an infarct has left: points nearer than ``radius_mm`` to ``point``; or of its inner part."""
 
     point: int
     radius_mm: float
@@ -56,7 +59,7 @@ class Patient:
     """
 
     age_years: int
-    sex: dipole.Sex
+    sex: Sex
     scale: Floats
     yaw_deg: float
     pitch_deg: float
@@ -102,7 +105,7 @@ class Recording(NamedTuple):
 def draw_patient(draw: np.random.Generator, *, fast_endocardium: bool = True, scars: float = 0.3) -> Patient:
     """Draw somebody; a share ``scars`` has an infarct scar. Sex and age say nothing of where beats begin."""
     age_years = int(np.clip(draw.normal(55, 15), 18, 90))
-    sex: dipole.Sex = "female" if draw.random() < 0.5 else "male"
+    sex: Sex = "female" if draw.random() < 0.5 else "male"
     size = (0.95 if sex == "female" else 1.02) * float(np.exp(draw.normal(0, 0.05)))
     width, length = np.exp(draw.normal(0, 0.05, 2))
     chest_mm = (143.0 if sex == "female" else 153.0) * float(np.exp(draw.normal(0, 0.05)))
@@ -111,15 +114,15 @@ def draw_patient(draw: np.random.Generator, *, fast_endocardium: bool = True, sc
         age_years=age_years,
         sex=sex,
         scale=size * np.array([width, width, length]),
-        yaw_deg=float(draw.normal(48, 8)),
+        yaw_deg=float(draw.normal(51, 8)),
         pitch_deg=float(draw.normal(38 + 0.1 * (55 - age_years), 8)),
-        roll_deg=float(draw.normal(15, 8)),
+        roll_deg=float(draw.normal(10, 8)),
         base_mm=chest_mm * np.array([0.10, -0.10, -0.27]) + draw.normal(0, (5.0, 6.0, 5.0)),
         chest_mm=chest_mm,
         electrodes_deg=draw.normal(0, (3.0, 3.5), (len(torso.ELECTRODES), 2)),
         muscle_speed=speed,
         endocardium_speed=speed * (float(draw.uniform(1.35, 1.75)) if fast_endocardium else 1.0),
-        purkinje_speed=float(np.clip(draw.normal(1.75, 0.15), 1.35, 2.2)),
+        purkinje_speed=float(np.clip(draw.normal(1.65, 0.15), 1.3, 2.1)),
         gain=float(np.exp(draw.normal(0, 0.18))),
         apd_s=float(np.clip(draw.normal(0.290, 0.015), 0.25, 0.33)),
         rate_bpm=float(np.clip(draw.normal(72, 9), 52, 98)),
@@ -149,7 +152,8 @@ def _blocked(heart: Ventricles, scar: Scar | None) -> Bools:
         return np.zeros(heart.n_points, dtype=bool)
     near = np.linalg.norm(heart.xyz_mm - heart.xyz_mm[scar.point], axis=1) < scar.radius_mm
     # An infarct begins at the inside. It is of the left ventricle, whatever lies on the other side of the septum.
-    return near & (heart.wall == ventricles.LV) & (scar.is_transmural | (heart.layer != ventricles.EPI))
+    scarred: Bools = near & (heart.wall == ventricles.LV) & (scar.is_transmural | (heart.layer != ventricles.EPI))
+    return scarred
 
 
 def early_site(
@@ -165,12 +169,19 @@ def early_site(
 
 def _apd_change_s(heart: Ventricles, sinus_s: Floats) -> Floats:
     """Action potentials are shorter outside than inside, and shorter where the wave comes late: T is upright."""
-    change = np.array([0.002, 0.001, -0.003])[heart.layer]
+    change: Floats = np.array([0.002, 0.001, -0.003])[heart.layer]
     # Late walls have little time: the wave of recovery runs against the order of activation.
     finite = np.where(np.isfinite(sinus_s), sinus_s, 0.0)
     change = change - 1.40 * (finite - finite.mean())
     # The base is long, the apex short (after Franz et al. 1987, doi:10.1161/01.CIR.75.2.379).
-    return change - 0.006 * (heart.xyz_mm[:, 2] / ventricles.LV_LENGTH_MM - 0.5)
+    change -= 0.006 * (heart.xyz_mm[:, 2] / ventricles.LV_LENGTH_MM - 0.5)
+    return change
+
+
+def ectopic_activation_s(patient: Patient, made: Model, origin: int) -> Floats:
+    """When a beat that begins at the point ``origin`` reaches each point, in s: (points,)."""
+    speeds = Speeds(patient.muscle_speed, patient.endocardium_speed, BARE_MM)
+    return ventricles.activation_s(made.heart, speeds, [origin], [0.0], made.blocked)
 
 
 def axes(patient: Patient) -> Floats:
@@ -184,7 +195,7 @@ def axes(patient: Patient) -> Floats:
 
 
 def transfer(patient: Patient, heart: Ventricles, shift_deg: Floats) -> Floats:
-    """What each electrode sees of each point's voltage, (9, points); ``shift_deg`` (9, 2) is this visit's misplacement."""
+    """What each electrode sees of each point's voltage, (9, points); ``shift_deg`` (9, 2) is of this visit."""
     turn = axes(patient)
     electrodes = torso.electrodes_mm(patient.chest_mm, patient.electrodes_deg + shift_deg)
     xyz_mm = heart.xyz_mm @ turn + patient.base_mm
@@ -208,14 +219,12 @@ def record(
 ) -> Recording:
     """Record ``patient`` once, with beats from the point ``origin`` among sinus beats."""
     n_samples = round(duration_s * fs_hz)
-    ectopic_s = ventricles.activation_s(
-        made.heart, Speeds(patient.muscle_speed, patient.endocardium_speed, BARE_MM), [origin], [0.0], made.blocked
-    )
+    ectopic_s = ectopic_activation_s(patient, made, origin)
     beats = draw_beats(patient, duration_s, draw)
     weights = transfer(patient, made.heart, draw.normal(0, (1.0, 1.0), (len(torso.ELECTRODES), 2)))
     heart_mv = ventricular_mv(patient, made, weights, ectopic_s, beats, fs_hz, n_samples, draw)
     beat_samples, inside = _middles(heart_mv, beats, made.sinus_s, ectopic_s, fs_hz)
-    heart_mv = heart_mv + _atrial_mv(patient, beats, fs_hz, n_samples)
+    heart_mv = heart_mv + atrial_mv(patient, beats, fs_hz, n_samples)
     measured_mv = dipole.MONTAGE @ (heart_mv + dipole.electrode_noise(n_samples, fs_hz, draw))
     qrs_s = float(ectopic_s[np.isfinite(ectopic_s)].max())
     return Recording(dipole.twelve_leads(measured_mv), beat_samples, beats.ectopic[inside], qrs_s)
@@ -232,7 +241,8 @@ def draw_beats(patient: Patient, duration_s: float, draw: np.random.Generator) -
         return _with_run(onset_s, mean_s, duration_s, draw)
     # Every second beat at most; a beat that comes early leaves a pause, for the next sinus beat finds its time.
     inside = np.flatnonzero((onset_s > 0.6) & (onset_s < duration_s - 0.9))
-    chosen = draw.permutation(inside[int(draw.integers(2)) :: 2])[: int(draw.integers(3, 6))]
+    n_ectopic = round(int(draw.integers(3, 6)) * max(1.0, duration_s / 10))
+    chosen = draw.permutation(inside[int(draw.integers(2)) :: 2])[:n_ectopic]
     ectopic[chosen] = True
     coupling_s = np.clip(draw.uniform(0.56, 0.72) * mean_s + draw.normal(0, 0.012, chosen.size), 0.40, 0.62)
     onset_s[chosen] = onset_s[chosen - 1] + coupling_s
@@ -241,11 +251,11 @@ def draw_beats(patient: Patient, duration_s: float, draw: np.random.Generator) -
 
 def _with_run(onset_s: Floats, mean_s: float, duration_s: float, draw: np.random.Generator) -> Beats:
     cycle_s = float(draw.uniform(0.34, 0.46))
-    n_run = int(min(draw.integers(4, 12), (duration_s - 2) / cycle_s))
+    n_run = min(int(draw.integers(4, 12)), int((duration_s - 2) / cycle_s))
     begins_s = draw.uniform(0.8, max(0.81, duration_s - 1 - n_run * cycle_s))
     before = onset_s[onset_s < begins_s - 0.40]
     # The run begins early after a sinus beat, and the node needs its time after it.
-    run_s = before[-1] + max(cycle_s, 0.40) + cycle_s * np.arange(max(n_run, 1)) + draw.normal(0, 0.004, max(n_run, 1))
+    run_s = before[-1] + max(cycle_s, 0.40) + cycle_s * np.arange(n_run) + draw.normal(0, 0.004, n_run)
     after = np.arange(run_s[-1] + 1.25 * mean_s, duration_s + 2, mean_s)
     both = np.concatenate([before, run_s, after])
     ectopic = np.zeros(both.size, dtype=bool)
@@ -268,32 +278,49 @@ def ventricular_mv(
     ``weights`` as of :func:`transfer`; ``ectopic_s`` when ectopic beats reach each point. Breathing changes the size
     of beats a little if there is a ``draw``.
     """
-    margin = round(0.6 * fs_hz)
+    margin = round(MARGIN_S * fs_hz)
     rises, falls = (np.zeros((len(weights), n_samples + 2 * margin)) for _ in range(2))
     breath_hz, phase = (0.25, 0.0) if draw is None else (draw.uniform(0.18, 0.33), draw.uniform(0, 2 * np.pi))
     depth = 0.0 if draw is None else draw.uniform(0.01, 0.05)
-    for onset_s, rr_s, is_ectopic in zip(*beats, strict=True):
-        at_s = ectopic_s if is_ectopic else made.sinus_s
-        reached = np.isfinite(at_s) & (np.abs(weights).sum(axis=0) > 0)
-        gain = 1 + depth * np.sin(2 * np.pi * breath_hz * onset_s + phase)
-        # The duration of an action potential follows the root of RR (Bazett), with a memory of more than one beat.
-        apd_s = patient.apd_s * np.sqrt(np.clip(0.6 * 60 / patient.rate_bpm + 0.4 * rr_s, 0.35, 1.6))
-        up_s = onset_s + at_s[reached]
-        _add(rises, weights[:, reached] * gain, up_s * fs_hz + margin)
-        _add(falls, weights[:, reached] * gain, (up_s + apd_s + made.apd_change_s[reached]) * fs_hz + margin)
+    for is_ectopic, at_s in ((False, made.sinus_s), (True, ectopic_s)):
+        reached = np.isfinite(at_s)
+        up = _histogram(weights[:, reached], at_s[reached] * fs_hz)
+        down = _histogram(weights[:, reached], (at_s + made.apd_change_s)[reached] * fs_hz)
+        chosen = (beats.ectopic == is_ectopic) & (beats.onset_s > 0.3 - MARGIN_S)
+        for onset_s, rr_s in zip(beats.onset_s[chosen], beats.rr_s[chosen], strict=True):
+            gain = 1 + depth * np.sin(2 * np.pi * breath_hz * onset_s + phase)
+            # The duration of an action potential follows the root of RR (Bazett), with a memory of more than one beat.
+            apd_s = patient.apd_s * np.sqrt(np.clip(0.6 * 60 / patient.rate_bpm + 0.4 * rr_s, 0.35, 1.6))
+            _add(rises, up, gain, onset_s * fs_hz + margin)
+            _add(falls, down, gain, (onset_s + apd_s) * fs_hz + margin)
     changes = _smoothed(rises, UPSTROKE_S, UPSTROKE_S, fs_hz) - _smoothed(falls, *FALL_S, fs_hz)
     # Whatever rises falls: summed over time it comes back to nothing.
     potential: Floats = ACTION_POTENTIAL_MV * np.cumsum(changes, axis=1)[:, margin : margin + n_samples]
     return potential
 
 
-def _add(into: Floats, weights: Floats, at: Floats) -> None:
-    """Add each point's weight at its place in samples, shared between the two samples beside it."""
-    at = np.clip(at, 0, into.shape[1] - 2)
+def _histogram(weights: Floats, at: Floats) -> tuple[int, Floats]:
+    """The points' weights summed by time in samples, each shared between the two samples beside it, from the first."""
     low = np.floor(at).astype(np.int64)
-    share = at - low
-    for row, weight in zip(into, weights, strict=True):
-        row += np.bincount(low, weight * (1 - share), row.size) + np.bincount(low + 1, weight * share, row.size)
+    share, first = at - low, int(low.min())
+    low -= first
+    n = int(low.max()) + 2
+    late = weights * share
+    found = np.zeros((len(weights), n + 2))
+    for row, early, later in zip(found, weights - late, late, strict=True):
+        # A column of nothing on both sides, for what is shared between samples once more.
+        row[1:-1] = np.bincount(low, early, n) + np.bincount(low + 1, later, n)
+    return first, found
+
+
+def _add(into: Floats, part: tuple[int, Floats], gain: float, at: float) -> None:
+    """Add ``part``, ``at`` samples later, to ``into``; what comes after its end is left out."""
+    first, weights = part
+    low = int(np.floor(at))
+    begin, share = first + low, at - low
+    n = min(weights.shape[1] - 1, into.shape[1] - begin)
+    if n > 0:
+        into[:, begin : begin + n] += gain * ((1 - share) * weights[:, 1 : n + 1] + share * weights[:, :n])
 
 
 def _smoothed(changes: Floats, before_s: float, after_s: float, fs_hz: float) -> Floats:
@@ -320,7 +347,7 @@ def _middles(heart_mv: Floats, beats: Beats, sinus_s: Floats, ectopic_s: Floats,
     return np.array(samples, dtype=np.int64), inside
 
 
-def _atrial_mv(patient: Patient, beats: Beats, fs_hz: float, n_samples: int) -> Floats:
+def atrial_mv(patient: Patient, beats: Beats, fs_hz: float, n_samples: int) -> Floats:
     """P waves before sinus beats: the right atrium, then the left one, each a dipole with a Gaussian course."""
     electrodes = torso.electrodes_mm(patient.chest_mm, patient.electrodes_deg)
     atria_mm = patient.base_mm + np.array([[-28.0, -12.0, -6.0], [2.0, -14.0, 22.0]])

@@ -48,7 +48,7 @@ def lead_field(electrodes: Floats, sources_mm: Floats, radius_mm: float) -> Floa
     Z = 2/|d| − ln(R² − x·y + R|d|)/R, up to a constant, which no lead sees.
     """
     away = electrodes[:, None, :] - sources_mm[None, :, :]
-    distance = np.linalg.norm(away, axis=-1, keepdims=True)
+    distance = np.sqrt(np.einsum("epk,epk->ep", away, away))[..., None]
     dot = (electrodes @ sources_mm.T)[..., None]
     inner = electrodes[:, None, :] / radius_mm + away / distance
     field: Floats = 2 * away / distance**3 + inner / (radius_mm**2 - dot + radius_mm * distance)

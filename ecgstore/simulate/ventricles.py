@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,14 +26,14 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-#: Middle of the left ventricle's wall: radius of the base, length, thickness; METHODS of the literature use 27 and 75.
+#: Middle of the left wall: radius at the base, length from base to apex; thickness of the wall.
 LV_RADIUS_MM, LV_LENGTH_MM, LV_WALL_MM = 27.0, 75.0, 9.0
 #: Right ventricle: how far its wall bulges from the septum, its length, thickness, and its gap to the septum's layer.
 RV_BULGE_MM, RV_LENGTH_MM, RV_WALL_MM, RV_GAP_MM = 31.0, 70.0, 4.0, 3.0
 #: Angles about the long axis, from lateral towards anterior, between which the right ventricle is attached.
 SEPTUM_DEG = (120.0, 240.0)
 #: Outflow tract of the right ventricle: where its axis begins, its direction, length, radii at both ends.
-RVOT_START_MM, RVOT_DIRECTION = np.array([-24.0, 29.0, 8.0]), np.array([0.36, 0.74, -0.55])
+RVOT_START_MM, RVOT_DIRECTION = np.array([-28.0, 31.0, 8.0]), np.array([0.32, 0.76, -0.55])
 RVOT_LENGTH_MM, RVOT_RADII_MM = 34.0, (13.0, 11.0)
 #: Outflow tract of the left ventricle: its base, between these angles.
 LVOT_DEPTH_MM, LVOT_DEG = 10.0, (75.0, 160.0)
@@ -63,7 +64,9 @@ class Ventricles:
     is_endocardium: Bools
     site: npt.NDArray[np.str_]
     aha17: Ints
+    rows: Ints
     neighbours: Ints
+    lengths_mm: Floats
     first: Ints
 
     @property
@@ -71,21 +74,23 @@ class Ventricles:
         """How many points there are."""
         return len(self.xyz_mm)
 
-    @property
-    def rows(self) -> Ints:
-        """For each entry of ``neighbours`` the point that it belongs to."""
-        return np.repeat(np.arange(self.n_points), np.diff(self.first))
-
-    @property
-    def lengths_mm(self) -> Floats:
-        """Distance from each point to each of its neighbours, one per entry of ``neighbours``."""
-        return np.linalg.norm(self.xyz_mm[self.rows] - self.xyz_mm[self.neighbours], axis=1)
-
 
 def scaled(heart: Ventricles, scale: Floats) -> Ventricles:
     """The same heart, ``scale`` (3,) times as large along the axes of its frame; neighbours stay neighbours."""
     # Areas are cross products, so they grow with the other two axes.
-    return replace(heart, xyz_mm=heart.xyz_mm * scale, area_mm2=heart.area_mm2 * (np.prod(scale) / scale))
+    xyz_mm = heart.xyz_mm * scale
+    return replace(
+        heart,
+        xyz_mm=xyz_mm,
+        area_mm2=heart.area_mm2 * (np.prod(scale) / scale),
+        lengths_mm=_lengths_mm(xyz_mm, heart.rows, heart.neighbours),
+    )
+
+
+def _lengths_mm(xyz_mm: Floats, rows: Ints, neighbours: Ints) -> Floats:
+    step_mm = xyz_mm[rows] - xyz_mm[neighbours]
+    length: Floats = np.sqrt(np.einsum("pk,pk->p", step_mm, step_mm))
+    return length
 
 
 # ── Activation ───────────────────────────────────────────────────────────────────────────────────────────
@@ -156,20 +161,33 @@ class _Points(NamedTuple):
     area_mm2: Floats
     wall: Ints
     layer: Ints
-    #: Out of which place a wall looks, to tell outside from inside; one per point.
-    centre_mm: Floats
+    #: The middle of the wall at each point.
+    middle_mm: Floats
+
+    def only(self, kept: Bools) -> _Points:
+        return _Points(self.xyz_mm[kept], self.area_mm2[kept], self.wall[kept], self.layer[kept], self.middle_mm[kept])
+
+
+def _together(parts: Sequence[_Points]) -> _Points:
+    xyz_mm, area_mm2, middle_mm = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("xyz_mm", "area_mm2", "middle_mm")
+    )
+    wall, layer = (np.concatenate([getattr(part, name) for part in parts]) for name in ("wall", "layer"))
+    return _Points(xyz_mm, area_mm2, wall, layer, middle_mm)
 
 
 @cache
 def reference() -> Ventricles:
     """The heart of which all others are stretched copies; a few thousand points, the same on every call."""
     parts = [_left(), _right(), _outflow()]
-    points = _Points(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-    points = _Points(*(column[_is_outside_others(points)] for column in points))
+    points = _together(parts)
+    kept = _is_outside_others(points)
+    points = points.only(kept)
     pairs = need("scipy.spatial", "ingest").cKDTree(points.xyz_mm).query_pairs(REACH_MM, output_type="ndarray")
     both = np.concatenate([pairs, pairs[:, ::-1]])
     both = both[np.lexsort((both[:, 1], both[:, 0]))]
     first = np.concatenate([[0], np.cumsum(np.bincount(both[:, 0], minlength=len(points.xyz_mm)))])
+    rows, neighbours = both.astype(np.int32).T.copy()
     site, aha17 = _sites(points)
     return Ventricles(
         xyz_mm=points.xyz_mm,
@@ -179,7 +197,9 @@ def reference() -> Ventricles:
         is_endocardium=(points.layer == ENDO) | _is_right_septum(points),
         site=site,
         aha17=aha17,
-        neighbours=both[:, 1].astype(np.int32),
+        rows=rows,
+        neighbours=neighbours,
+        lengths_mm=_lengths_mm(points.xyz_mm, rows, neighbours),
         first=first.astype(np.int32),
     )
 
@@ -200,9 +220,9 @@ def _left() -> _Points:
     along_mm = np.concatenate(
         [[0], np.cumsum(np.hypot(*(np.diff(position(0 * fine, fine, 0.0)[:, [0, 2]], axis=0).T)))]
     )
+    rows: list[tuple[float, float, Floats, float]] = []
     edges = np.interp(np.linspace(0, along_mm[-1], round(along_mm[-1] / SPACING_MM) + 1), along_mm, fine)
-    rows = []
-    for above, below in zip(edges[:-1], edges[1:], strict=True):
+    for above, below in pairwise(edges):
         v = (above + below) / 2
         n = max(4, round(2 * np.pi * LV_RADIUS_MM * np.sin(v) / SPACING_MM))
         rows.append((v, above - below, 2 * np.pi * (np.arange(n) + 0.5 * (len(rows) % 2)) / n, 2 * np.pi / n))
@@ -249,8 +269,7 @@ def _outflow() -> _Points:
         v = RVOT_LENGTH_MM * (row + 0.5) / n_rows
         n = round(2 * np.pi * float(np.interp(v, (0, RVOT_LENGTH_MM), RVOT_RADII_MM)) / SPACING_MM)
         rows.append((v, RVOT_LENGTH_MM / n_rows, 2 * np.pi * (np.arange(n) + 0.5 * (row % 2)) / n, 2 * np.pi / n))
-    made = _wall(RVOT, position, rows, {ENDO: -RV_WALL_MM / 2, EPI: RV_WALL_MM / 2})
-    return made
+    return _wall(RVOT, position, rows, {ENDO: -RV_WALL_MM / 2, EPI: RV_WALL_MM / 2})
 
 
 def _wall(
@@ -268,7 +287,7 @@ def _wall(
             outside = np.sign(np.sum(area_mm2 * (xyz_mm - middle), axis=1, keepdims=True))
             n = len(u)
             parts.append(_Points(xyz_mm, area_mm2 * outside, np.full(n, wall), np.full(n, layer), middle))
-    return _Points(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return _together(parts)
 
 
 def _surface(position: Position, u: Floats, v: Floats, offset_mm: float) -> Floats:
@@ -288,14 +307,16 @@ def _is_outside_others(points: _Points) -> Bools:
     beside = np.linalg.norm(points.xyz_mm[:, :2], axis=1) / (LV_RADIUS_MM + LV_WALL_MM / 2 + 1)
     level = points.xyz_mm[:, 2] / (LV_LENGTH_MM + LV_WALL_MM / 2)
     in_left = (points.wall == RVOT) & (beside**2 + level**2 < 1) & (level > -0.05)
-    return ~(in_tube | in_left)
+    outside: Bools = ~(in_tube | in_left)
+    return outside
 
 
 def _is_right_septum(points: _Points) -> Bools:
     """The outer layer of the left ventricle where the right one covers it."""
     angle = angle_deg(points.xyz_mm)
     covered = (angle > SEPTUM_DEG[0]) & (angle < SEPTUM_DEG[1]) & (points.xyz_mm[:, 2] < RV_LENGTH_MM)
-    return (points.wall == LV) & (points.layer == EPI) & covered
+    is_right: Bools = (points.wall == LV) & (points.layer == EPI) & covered
+    return is_right
 
 
 # ── Names ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -308,10 +329,10 @@ def _sites(points: _Points) -> tuple[npt.NDArray[np.str_], Ints]:
 
 
 def _named(points: _Points) -> Iterator[tuple[str, int]]:
-    angles = angle_deg(points.centre_mm)
+    angles = angle_deg(points.middle_mm)
     along = RVOT_DIRECTION / np.linalg.norm(RVOT_DIRECTION)
     for at, (wall, angle) in enumerate(zip(points.wall, angles, strict=True)):
-        middle_mm = points.centre_mm[at]
+        middle_mm = points.middle_mm[at]
         if wall == LV:
             segment = aha_segment(float(angle), float(middle_mm[2] / LV_LENGTH_MM))
             outflow = middle_mm[2] < LVOT_DEPTH_MM and LVOT_DEG[0] < angle < LVOT_DEG[1]
