@@ -283,10 +283,12 @@ def ventricular_mv(
     breath_hz, phase = (0.25, 0.0) if draw is None else (draw.uniform(0.18, 0.33), draw.uniform(0, 2 * np.pi))
     depth = 0.0 if draw is None else draw.uniform(0.01, 0.05)
     for is_ectopic, at_s in ((False, made.sinus_s), (True, ectopic_s)):
+        chosen = (beats.ectopic == is_ectopic) & (beats.onset_s > 0.3 - MARGIN_S)
+        if not chosen.any():
+            continue
         reached = np.isfinite(at_s)
         up = _histogram(weights[:, reached], at_s[reached] * fs_hz)
         down = _histogram(weights[:, reached], (at_s + made.apd_change_s)[reached] * fs_hz)
-        chosen = (beats.ectopic == is_ectopic) & (beats.onset_s > 0.3 - MARGIN_S)
         for onset_s, rr_s in zip(beats.onset_s[chosen], beats.rr_s[chosen], strict=True):
             gain = 1 + depth * np.sin(2 * np.pi * breath_hz * onset_s + phase)
             # The duration of an action potential follows the root of RR (Bazett), with a memory of more than one beat.

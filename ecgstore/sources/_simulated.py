@@ -143,6 +143,8 @@ def listed(
     rejected: list[Rejection] = []
     for at, line in enumerate(lines, start=2):
         try:
+            if None in line:
+                raise ValueError("more cells than columns")
             one = ref(root, line)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise SourceError(
