@@ -13,36 +13,46 @@ if TYPE_CHECKING:
     from ecgstore.errors import nearest, need, visible
     from ecgstore.rooms import name_own_file, occupant, own_file_sha256
     from ecgstore.settings import parse, read_yaml
+    from ecgstore.simulate.ventricles import distances_mm, reference_heart
     from ecgstore.storage.locks import held
     from ecgstore.vocabularies.known_overlaps import Origin, overlaps_between
+    from ecgstore.vocabularies.origin_sites import aha_segments, origin_sites
 
 __all__ = [
     "Origin",
+    "aha_segments",
+    "distances_mm",
     "held",
     "keep_freed_memory",
     "name_own_file",
     "nearest",
     "need",
     "occupant",
+    "origin_sites",
     "overlaps_between",
     "own_file_sha256",
     "parse",
     "read_yaml",
+    "reference_heart",
     "visible",
 ]
 
 _HOME = {
     "Origin": "vocabularies.known_overlaps",
+    "aha_segments": "vocabularies.origin_sites",
+    "distances_mm": "simulate.ventricles",
     "held": "storage.locks",
     "keep_freed_memory": "build.memory",
     "name_own_file": "rooms",
     "nearest": "errors",
     "need": "errors",
     "occupant": "rooms",
+    "origin_sites": "vocabularies.origin_sites",
     "overlaps_between": "vocabularies.known_overlaps",
     "own_file_sha256": "rooms",
     "parse": "settings",
     "read_yaml": "settings",
+    "reference_heart": "simulate.ventricles",
     "visible": "errors",
 }
 

@@ -13,7 +13,7 @@ from ecgstore.cli.printing import plain_errors, progress_bars, say
 #: Settings that only one kind of folder has, and the options that set them.
 _OPTIONS_OF = {
     "diagnoses": {"generator": "--generator"},
-    "vt": {"sites_per_patient": "--sites", "scars": "--scars", "fast_endocardium": "--fast-endocardium"},
+    "vt": {"origins_per_patient": "--origins", "scars": "--scars", "fast_endocardium": "--fast-endocardium"},
 }
 
 
@@ -47,8 +47,8 @@ _OPTIONS_OF = {
     help="Of diagnoses: our heart-dipole model, or neurokit2's simulator (slow, sinus rhythm only). Default: dipole.",
 )
 @click.option(
-    "--sites",
-    "sites_per_patient",
+    "--origins",
+    "origins_per_patient",
     type=int,
     metavar="N",
     help="Of vt: origins, and so records, per patient. Default: 5.",

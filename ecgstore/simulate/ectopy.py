@@ -132,14 +132,14 @@ def draw_patient(draw: np.random.Generator, *, fast_endocardium: bool = True, sc
 
 
 def _draw_scar(draw: np.random.Generator) -> Scar:
-    heart = ventricles.reference()
+    heart = ventricles.reference_heart()
     inside = np.flatnonzero((heart.wall == ventricles.LV) & (heart.layer == ventricles.ENDO))
     return Scar(int(draw.choice(inside)), float(draw.uniform(12, 22)), bool(draw.random() < 0.5))
 
 
 def model(patient: Patient) -> Model:
     """The heart of ``patient``, and how a sinus beat goes through it."""
-    heart = ventricles.scaled(ventricles.reference(), patient.scale)
+    heart = ventricles.scaled(ventricles.reference_heart(), patient.scale)
     blocked = _blocked(heart, patient.scar)
     origins, delays_s = zip(*(early_site(heart, *site, blocked) for site in EARLY_SITES), strict=True)
     speeds = Speeds(patient.muscle_speed, patient.purkinje_speed, BARE_MM)

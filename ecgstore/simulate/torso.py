@@ -60,8 +60,8 @@ def transfer(
 ) -> Floats:
     """How much of each point's transmembrane voltage each electrode sees: (electrodes, points), without unit.
 
-    A wall of equal anisotropy is a double layer at its surface (Geselowitz 1989, doi:10.1109/10.16463; van Oosterom
-    and Huiskamp 1989): potential = −σi/(4πσ) ∮ V ∂Z/∂n dS, with n out of the muscle. ``conductivity_ratio`` is σi/σ.
+    Muscle that conducts alike in all directions is a double layer at its surface (Geselowitz 1989,
+    doi:10.1109/5.29327): potential = −σi/(4πσ) ∮ V ∂Z/∂n dS, with n out of the muscle and ``conductivity_ratio`` σi/σ.
     """
     field = lead_field(electrodes, xyz_mm, radius_mm)
     weight = -conductivity_ratio / (4 * np.pi) * np.einsum("epk,pk->ep", field, area_mm2)

@@ -2,8 +2,8 @@
 
 The left ventricle is half a prolate spheroid of three layers, the right one a crescent of two that is attached to the
 septum, with a tapering tube as its outflow tract. Activation is the solution of the eikonal equation |∇T| = 1/speed,
-as the shortest path between points that are near each other (Dijkstra 1959; for the heart Wallman et al. 2012,
-doi:10.1109/TBME.2012.2183870). Speed is the same in all directions: there are no fibres.
+as the shortest path between points that are near each other (Dijkstra 1959; for the heart Wallman et al., IEEE Trans
+Biomed Eng 59:1739, 2012). Speed is the same in all directions: there are no fibres.
 
 Heart frame, in mm: the origin is the centre of the mitral ring, x points to the lateral wall, y to the anterior
 wall, z from base to apex. It is right-handed.
@@ -177,7 +177,7 @@ def _together(parts: Sequence[_Points]) -> _Points:
 
 
 @cache
-def reference() -> Ventricles:
+def reference_heart() -> Ventricles:
     """The heart of which all others are stretched copies; a few thousand points, the same on every call."""
     parts = [_left(), _right(), _outflow()]
     points = _together(parts)

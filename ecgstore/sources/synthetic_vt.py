@@ -106,7 +106,7 @@ class Simulation(ecgstore.settings.Settings):
     fs_hz: int = Field(default=500, ge=100, le=4000)
     duration_s: float = Field(default=10.0, ge=5.0, le=3600.0)
     #: Records of one patient, each with another origin.
-    sites_per_patient: int = Field(default=5, ge=1, le=20)
+    origins_per_patient: int = Field(default=5, ge=1, le=20)
     #: Whether the wave of an ectopic beat is faster along the endocardium.
     fast_endocardium: bool = True
     #: Share of patients with an infarct scar, which blocks.
@@ -134,7 +134,7 @@ def simulate(out: Path, settings: Simulation, *, progress: Callable[[int, int], 
     Raises ConfigError if ``out`` holds anything already; MissingExtra if scipy is not installed.
     """
     with new_folder(out) as folder:
-        described = f"seed {settings.seed}, {settings.n_records} records, {settings.sites_per_patient} per patient"
+        described = f"seed {settings.seed}, {settings.n_records} records, {settings.origins_per_patient} per patient"
         about = ABOUT.format(title=TITLE, settings=described, fs_hz=settings.fs_hz)
         (folder / README).write_text(about, encoding="utf-8", newline="\n")
         _write_heart(folder)
@@ -167,7 +167,7 @@ def truths(settings: Simulation) -> Iterator[Truth]:
         fold = int(draw.integers(1, 11))
         patient = ectopy.draw_patient(draw, fast_endocardium=settings.fast_endocardium, scars=settings.scars)
         made = ectopy.model(patient)
-        origins = draw_origins(patient, made, settings.sites_per_patient, draws(settings.seed, person, ORIGINS))
+        origins = draw_origins(patient, made, settings.origins_per_patient, draws(settings.seed, person, ORIGINS))
         for visit, origin in enumerate(origins):
             number += 1
             yield Truth(number, person, fold, patient, made, origin, visit)
@@ -228,7 +228,7 @@ def _line(record_id: str, truth: Truth, made: ectopy.Recording) -> tuple[Any, ..
         _LAYERS[heart.layer[at]],
         at,
         *_decimals(heart.xyz_mm[at], 2),
-        *_decimals(ventricles.reference().xyz_mm[at], 2),
+        *_decimals(ventricles.reference_heart().xyz_mm[at], 2),
         int(made.is_ectopic.sum()),
         round(1000 * made.qrs_s),
     )
@@ -263,7 +263,7 @@ def _region(site: str) -> str:
 
 
 def _write_heart(folder: Path) -> None:
-    heart = ventricles.reference()
+    heart = ventricles.reference_heart()
     points = pa.table(
         {
             **{f"{axis}_mm": heart.xyz_mm[:, place] for place, axis in enumerate(AXES)},

@@ -180,7 +180,7 @@ def test_the_heart_lies_in_the_chest_pointing_left_down_and_forward() -> None:
         lateral_back, anterior_down = turn[0, 2], turn[1, 1]
         assert lateral_back > 0
         assert anterior_down < 0
-        heart = ventricles.scaled(ventricles.reference(), one.scale)
+        heart = ventricles.scaled(ventricles.reference_heart(), one.scale)
         away_mm = np.linalg.norm(heart.xyz_mm @ turn + one.base_mm, axis=1)
         assert away_mm.max() < one.chest_mm - 5
 

@@ -13,7 +13,7 @@ SPEED = Speeds(0.6, 0.6)
 
 @pytest.fixture(scope="module")
 def heart() -> ventricles.Ventricles:
-    return ventricles.reference()
+    return ventricles.reference_heart()
 
 
 def point(heart: ventricles.Ventricles, site: str) -> int:

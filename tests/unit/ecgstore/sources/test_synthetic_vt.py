@@ -18,7 +18,7 @@ from ecgstore.sources import _simulated, synthetic, synthetic_vt
 from ecgstore.sources.synthetic_vt import Settings, Simulation, is_here, list_records, simulate
 from ecgstore.vocabularies.origin_sites import origin_sites
 
-SMALL = Simulation(n_records=8, seed=3, duration_s=5, sites_per_patient=3, scars=0.6)
+SMALL = Simulation(n_records=8, seed=3, duration_s=5, origins_per_patient=3, scars=0.6)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_the_heart_that_is_written_gives_the_ways_that_it_has(folder: Path) -> N
     lengths_mm = np.linalg.norm(xyz_mm[one] - xyz_mm[other], axis=1)
     graph = csr_array((lengths_mm, (one, other)), shape=(len(xyz_mm), len(xyz_mm)))
     found_mm = dijkstra(graph, directed=False, indices=11)
-    np.testing.assert_allclose(found_mm, ventricles.distances_mm(ventricles.reference(), 11))
+    np.testing.assert_allclose(found_mm, ventricles.distances_mm(ventricles.reference_heart(), 11))
 
 
 def test_a_patients_records_have_different_sites_and_one_fold(folder: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_patients_records_have_different_sites_and_one_fold(folder: Path) -> N
 
 
 def test_origins_are_drawn_from_every_site_and_never_in_a_scar() -> None:
-    settings = Simulation(n_records=160, sites_per_patient=20, scars=1.0)
+    settings = Simulation(n_records=160, origins_per_patient=20, scars=1.0)
     sites, n_border = set(), 0
     for truth in synthetic_vt.truths(settings):
         heart = truth.made.heart

@@ -54,7 +54,7 @@ def test_neighbours_are_mutual_and_nobody_is_his_own() -> None:
 
 
 def test_sites_of_the_table_are_those_of_the_reference_heart() -> None:
-    heart = ventricles.reference()
+    heart = ventricles.reference_heart()
     sites = {one.site: one for one in origin_sites()}
     assert set(sites) == set(heart.site.tolist())
     assert {one.region for one in sites.values()} == {"RVOT", "LVOT", "RV", "LV"}
@@ -71,7 +71,7 @@ def test_sites_of_the_table_are_those_of_the_reference_heart() -> None:
 
 def test_sites_that_share_a_border_are_neighbours() -> None:
     """Ten pairs of near points or more are a border, fewer may be a corner; so two sites without any are apart."""
-    heart = ventricles.reference()
+    heart = ventricles.reference_heart()
     near = heart.lengths_mm < 7
     pairs, counts = np.unique(
         np.stack([heart.site[heart.rows[near]], heart.site[heart.neighbours[near]]]), axis=1, return_counts=True
