@@ -193,7 +193,6 @@ def draw_origins(patient: ectopy.Patient, made: ectopy.Model, n: int, draw: np.r
         away_mm = np.linalg.norm(heart.xyz_mm - heart.xyz_mm[patient.scar.point], axis=1)
         border = healthy & (heart.wall == ventricles.LV) & (away_mm < patient.scar.radius_mm + BORDER_MM)
     sites = [one.site for one in origin_sites()]
-    # Every site has healthy points: a scar is smaller than what lies on both sides of a wall.
     weights = np.array([_WEIGHTS.get(site, 1.0) for site in sites])
     order = draw.choice(sites, len(sites), replace=False, p=weights / weights.sum())
     origins: list[int] = []
