@@ -226,6 +226,8 @@ def record(
     beat_samples, inside = _middles(heart_mv, beats, made.sinus_s, ectopic_s, fs_hz)
     heart_mv = heart_mv + atrial_mv(patient, beats, fs_hz, n_samples)
     measured_mv = dipole.MONTAGE @ (heart_mv + dipole.electrode_noise(n_samples, fs_hz, draw))
+    # As a machine does: measured leads in whole microvolts, the others computed from these, so that III = II − I holds.
+    measured_mv = np.round(measured_mv, 3)
     qrs_s = float(ectopic_s[np.isfinite(ectopic_s)].max())
     return Recording(dipole.twelve_leads(measured_mv), beat_samples, beats.ectopic[inside], qrs_s)
 

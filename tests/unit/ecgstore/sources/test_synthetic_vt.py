@@ -48,6 +48,8 @@ def test_wfdb_reads_records_and_their_beats(folder: Path) -> None:
         at = str(_simulated.base(folder, number))
         record, beats = wfdb.rdrecord(at, physical=False), wfdb.rdann(at, "atr")
         assert (record.fs, record.sig_len, record.checksum) == (500, 2500, record.calc_checksum())
+        one, two, three = record.d_signal.T[:3]
+        np.testing.assert_array_equal(three, two - one)
         assert set(beats.symbol) == {"N", "V"}
         assert beats.symbol.count("V") == int(row["n_ectopic"])
         assert (np.diff(beats.sample) > 0).all()
