@@ -215,7 +215,7 @@ def _draw_package(axis: Any, package: str) -> None:
         for i, wing in enumerate(here):
             boxes[wing] = ((i + 0.5) * share, 0.1 + (floor - 1) * (HEIGHT + GAP_Y), width)
     for wing, others in direct(graph).items():
-        for other in others:
+        for other in sorted(others):
             (x0, y0, _), (x1, y1, _) = boxes[wing], boxes[other]
             arrow = {"arrowstyle": "-|>", "color": "#9aa5b1", "lw": 1.0, "shrinkA": 0, "shrinkB": 1}
             axis.annotate("", (x1, y1 + HEIGHT), (x0, y0), arrowprops=arrow, zorder=1)

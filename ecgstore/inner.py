@@ -14,12 +14,16 @@ if TYPE_CHECKING:
     from ecgstore.errors import nearest, need, visible, without_links
     from ecgstore.rooms import name_own_file, occupant, own_file_sha256
     from ecgstore.settings import NOT_SAID, first_difference, parse, read_yaml
+    from ecgstore.simulate.ventricles import distances_mm, reference_heart
     from ecgstore.storage.locks import held
     from ecgstore.vocabularies.known_overlaps import Origin, overlaps_between
+    from ecgstore.vocabularies.origin_sites import aha_segments, origin_sites
 
 __all__ = [
     "NOT_SAID",
     "Origin",
+    "aha_segments",
+    "distances_mm",
     "first_difference",
     "held",
     "keep_freed_memory",
@@ -27,11 +31,13 @@ __all__ = [
     "nearest",
     "need",
     "occupant",
+    "origin_sites",
     "overlaps_between",
     "own_file_sha256",
     "parse",
     "patients_in_words",
     "read_yaml",
+    "reference_heart",
     "visible",
     "without_links",
 ]
@@ -39,6 +45,8 @@ __all__ = [
 _HOME = {
     "NOT_SAID": "settings",
     "Origin": "vocabularies.known_overlaps",
+    "aha_segments": "vocabularies.origin_sites",
+    "distances_mm": "simulate.ventricles",
     "first_difference": "settings",
     "held": "storage.locks",
     "keep_freed_memory": "build.memory",
@@ -46,11 +54,13 @@ _HOME = {
     "nearest": "errors",
     "need": "errors",
     "occupant": "rooms",
+    "origin_sites": "vocabularies.origin_sites",
     "overlaps_between": "vocabularies.known_overlaps",
     "own_file_sha256": "rooms",
     "parse": "settings",
     "patients_in_words": "build.patients",
     "read_yaml": "settings",
+    "reference_heart": "simulate.ventricles",
     "visible": "errors",
     "without_links": "errors",
 }

@@ -1,9 +1,8 @@
-"""Verbs that make stores and records: ingest, seal, scan, augment, simulate."""
+"""Verbs that make stores: ingest, seal, scan, augment."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import sys
 from collections.abc import Callable
@@ -388,42 +387,6 @@ def augment(
         _say_augmented(report, as_json)
 
 
-@click.command()
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--records", "n_records", type=click.IntRange(1), default=2000, show_default=True, help="How many.")
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same folder to the byte."
-)
-@click.option("--fs", "fs_hz", type=float, default=500.0, show_default=True, metavar="HZ", help="Sampling rate.")
-@click.option(
-    "--duration",
-    "duration_s",
-    type=float,
-    default=10.0,
-    show_default=True,
-    metavar="S",
-    help="Seconds per record.",
-)
-@click.option(
-    "--generator",
-    type=click.Choice(["dipole", "neurokit"]),
-    default="dipole",
-    show_default=True,
-    help="Our heart-dipole model, or neurokit2's simulator (slow, sinus rhythm only).",
-)
-@plain_errors
-def simulate(out: Path, n_records: int, seed: int, fs_hz: float, duration_s: float, generator: str) -> None:
-    """Write a WFDB folder of synthetic 12-lead ECGs with known statements (PTB-XL's SCP-ECG codes)."""
-    from ecgstore.settings import parse
-    from ecgstore.sources import synthetic
-
-    content = {"n_records": n_records, "seed": seed, "fs_hz": fs_hz, "duration_s": duration_s, "generator": generator}
-    settings = parse(synthetic.Simulation, content)
-    with progress_bars({"simulate": "simulating"}) as progress:
-        synthetic.simulate(out, settings, progress=functools.partial(progress, "simulate"))
-    say(f"{n_records} records in {out}; next: ecgstore ingest {out} {out}.ecg")
-
-
 def _as_it_is(value: Any) -> Any:
     return value
 
@@ -637,4 +600,4 @@ def _say_ingested(report: IngestReport, as_json: bool) -> None:
     say(f"  fingerprint {report.fingerprint}")
 
 
-VERBS = (ingest, seal, scan, augment, simulate)
+VERBS = (ingest, seal, scan, augment)

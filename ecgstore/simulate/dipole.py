@@ -382,7 +382,7 @@ def visit(patient: Patient, anatomy: Anatomy, duration_s: float, fs_hz: int, dra
     dipole_mv = _dipole(anatomy, beats, patient.rhythm != "AFIB", breath, fs_hz, n_samples, draw)
     if patient.rhythm == "AFIB":
         dipole_mv += _fibrillation(time_s, draw)
-    noise_mv = _electrode_noise(n_samples, fs_hz, draw)
+    noise_mv = electrode_noise(n_samples, fs_hz, draw)
     noise_mv += draw.normal(0, anatomy.breath_mv, (len(noise_mv), 1)) * breath(time_s)
     measured_mv = anatomy.leads_mv @ dipole_mv + MONTAGE @ noise_mv
     return Visit(twelve_leads(measured_mv), bool(beats.ectopic.any()))
@@ -498,7 +498,7 @@ def _fibrillation(time_s: Floats, draw: np.random.Generator) -> Floats:
     return waves_mv
 
 
-def _electrode_noise(n_samples: int, fs_hz: int, draw: np.random.Generator) -> Floats:
+def electrode_noise(n_samples: int, fs_hz: int, draw: np.random.Generator) -> Floats:
     """Wander, muscle, amplifier and mains noise at nine electrodes, in mV: (electrodes, samples)."""
     n_electrodes = MONTAGE.shape[1]
     # A longer stretch than needed, because a spectrum's signal ends where it began.

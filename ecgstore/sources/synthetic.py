@@ -6,26 +6,31 @@ Here people are drawn and the folder is written and listed; what their hearts do
 from __future__ import annotations
 
 import csv
-import os
-import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
 import ecgstore.settings
-from ecgstore.errors import ConfigError, SourceError, need
-from ecgstore.record import LEADS_12, Listing, RecordRef, Rejection, Sex, Statement, Terms
+from ecgstore.errors import ConfigError, need
+from ecgstore.record import Listing, RecordRef, Sex, Statement, Terms
 from ecgstore.simulate import dipole
-from ecgstore.sources._tables import MAX_AGE_YEARS, MAX_FOLD, number, whole
-from ecgstore.storage import layout, publish
-
-N = TypeVar("N", int, float)
+from ecgstore.sources._simulated import (
+    LABELS,
+    README,
+    about_record,
+    base,
+    draws,
+    listed,
+    new_folder,
+    write_record,
+    wrote,
+)
 
 TERMS = Terms(
     name="synthetic",
@@ -37,9 +42,8 @@ TERMS = Terms(
 #: The identifiers of patients are published with the records: hashing them with a secret would hide nobody.
 PATIENT_IDS_ARE_PUBLIC = True
 SYSTEM = "scp_ecg"
-LABELS = "labels.csv"
 COLUMNS = ("record_id", "patient_id", "fold", "age_years", "sex", "scp_ecg")
-README, TITLE = "README.txt", "Synthetic 12-lead ECGs"
+TITLE = "Synthetic 12-lead ECGs"
 ABOUT = """{title}
 ======================
 
@@ -79,62 +83,27 @@ def simulate(out: Path, settings: Simulation, *, progress: Callable[[int, int], 
     Raises ConfigError if ``out`` holds anything already or the generator can't make what is asked for;
     MissingExtra if it is not installed.
     """
-    out = Path(out).resolve()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError("there is already something at this place", where=out, fix="name a new folder")
     make = _generator(settings)
-    aside = out.with_name(f".{out.name}.{os.getpid()}{publish.ASIDE}")
-    _remove_leftovers(out)
-    try:
-        aside.mkdir(parents=True)
+    with new_folder(out) as folder:
         described = f"generator {settings.generator}, seed {settings.seed}, {settings.n_records} records"
         about = ABOUT.format(title=TITLE, settings=described, fs_hz=settings.fs_hz)
-        (aside / README).write_text(about, encoding="utf-8", newline="\n")
-        with (aside / LABELS).open("w", encoding="utf-8", newline="") as file:
+        (folder / README).write_text(about, encoding="utf-8", newline="\n")
+        with (folder / LABELS).open("w", encoding="utf-8", newline="") as file:
             rows = csv.writer(file, lineterminator="\n")
             rows.writerow(COLUMNS)
             for number, person, visit in _visits(settings):
                 codes, signal_mv_lt = make(person, visit)
-                record_id = f"{number:05d}"
-                _write_record(_base(aside, number), record_id, _counts(signal_mv_lt), settings.fs_hz)
+                at = base(folder, number)
+                write_record(at, signal_mv_lt, settings.fs_hz)
                 about_person = (f"{person.number:05d}", person.fold, person.patient.age_years, person.patient.sex)
-                rows.writerow((record_id, *about_person, ";".join(codes)))
+                rows.writerow((at.name, *about_person, ";".join(codes)))
                 if progress is not None:
                     progress(number, settings.n_records)
-        if out.exists():
-            out.rmdir()
-        aside.rename(out)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _remove_leftovers(out: Path) -> None:
-    """Remove what processes that are gone have left half-written beside ``out``."""
-    if not out.parent.is_dir():
-        return
-    for path in out.parent.iterdir():
-        name = path.name.removeprefix(f".{out.name}.").removesuffix(publish.ASIDE)
-        if path.name == f".{out.name}.{name}{publish.ASIDE}" and name.isdecimal() and not _is_running(int(name)):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)  # signal 0 only asks
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True
 
 
 def is_here(root: Path) -> bool:
     """Whether ``root`` is a folder that :func:`simulate` wrote; its README says so."""
-    try:
-        with (Path(root) / README).open(encoding="utf-8") as file:
-            return file.readline().rstrip("\n") == TITLE and (Path(root) / LABELS).is_file()
-    except (OSError, UnicodeDecodeError):
-        return False
+    return wrote(root, TITLE)
 
 
 def list_records(root: Path, settings: Settings) -> Listing:
@@ -143,84 +112,15 @@ def list_records(root: Path, settings: Settings) -> Listing:
     Raises SourceError if ``labels.csv`` is not there or a line of it can't be understood. A line without
     its header file is rejected, not fatal.
     """
-    labels = Path(root) / LABELS
-    try:
-        with labels.open(encoding="utf-8", newline="") as file:
-            lines = list(csv.DictReader(file, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        fix = "name the folder that `ecgstore simulate` wrote"
-        raise SourceError(
-            "the labels of a synthetic folder can't be read", where=labels, got=str(error), fix=fix
-        ) from None
-    records: dict[str, RecordRef] = {}
-    rejected: list[Rejection] = []
-    for at, line in enumerate(lines, start=2):
-        ref = _ref(Path(root), line, f"{labels}, line {at}")
-        if ref.record_id in records:
-            rejected.append(Rejection(ref.record_id, "duplicate_id", f"line {at} of {LABELS}"))
-        elif not ref.path.with_suffix(".hea").is_file():
-            rejected.append(Rejection(ref.record_id, "missing_header", f"{ref.path.relative_to(root).as_posix()}.hea"))
-        else:
-            records[ref.record_id] = ref
-    ordered = tuple(records[record_id] for record_id in sorted(records))
-    return Listing(ordered, tuple(rejected), TERMS, {SYSTEM: VOCABULARY})
+    records, rejected = listed(Path(root), _ref, COLUMNS)
+    return Listing(records, rejected, TERMS, {SYSTEM: VOCABULARY})
 
 
-def _ref(root: Path, line: dict[str, str], where: str) -> RecordRef:
-    try:
-        record_id = line["record_id"]
-        return RecordRef(
-            record_id=record_id,
-            path=_base(root, int(record_id)),
-            patient_id=line["patient_id"],
-            fold=_within(whole(line["fold"], 0, MAX_FOLD)),
-            age_years=_within(number(line["age_years"], 0, MAX_AGE_YEARS)),
-            sex=_sex(line["sex"]),
-            statements=tuple(Statement(code, SYSTEM, 100.0) for code in line["scp_ecg"].split(";")),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise SourceError(
-            "a line of the labels can't be understood",
-            where=where,
-            expected=",".join(COLUMNS),
-            got=repr(error),
-        ) from None
-
-
-def _within(value: N | None) -> N:
-    if value is None:
-        raise ValueError("no number, or out of bounds")
-    return value
-
-
-def _sex(word: str) -> Sex:
-    if word == "female":
-        return "female"
-    if word == "male":
-        return "male"
-    raise ValueError(word)
-
-
-def _base(root: Path, number: int) -> Path:
-    """Where record ``number`` stands, without a suffix: a thousand records to a folder."""
-    return root / "records" / f"{number // 1000 * 1000:05d}" / f"{number:05d}"
-
-
-def _counts(signal_mv_lt: npt.NDArray[np.float64]) -> npt.NDArray[np.int16]:
-    """Quantise to 1 µV in double precision; a simulated signal has no gaps."""
-    counts_lt = np.clip(np.rint(signal_mv_lt * layout.COUNTS_PER_MV), -layout.MAX_COUNT, layout.MAX_COUNT)
-    return counts_lt.astype(np.int16)
-
-
-def _write_record(base: Path, record_id: str, counts_lt: npt.NDArray[np.int16], fs_hz: int) -> None:
-    """Write one WFDB record: format 16, 1000 counts per mV, checksum and first sample of each lead."""
-    base.parent.mkdir(parents=True, exist_ok=True)
-    checksums = counts_lt.sum(axis=1, dtype=np.int64) % 65536
-    header = [f"{record_id} {len(LEADS_12)} {fs_hz} {counts_lt.shape[1]}"]
-    for lead, initial, checksum in zip(LEADS_12, counts_lt[:, 0], checksums, strict=True):
-        header.append(f"{record_id}.dat 16 1000.0(0)/mV 16 0 {initial} {checksum} 0 {lead}")
-    base.with_suffix(".dat").write_bytes(counts_lt.T.astype("<i2").tobytes())
-    base.with_suffix(".hea").write_text("\n".join(header) + "\n", encoding="ascii", newline="\n")
+def _ref(root: Path, line: dict[str, str]) -> RecordRef:
+    return RecordRef(
+        **about_record(root, line),
+        statements=tuple(Statement(code, SYSTEM, 100.0) for code in line["scp_ecg"].split(";")),
+    )
 
 
 # ── Who there is ─────────────────────────────────────────────────────────────────────────────────────────
@@ -255,11 +155,6 @@ class Person:
 Make = Callable[[Person, int], tuple[tuple[str, ...], npt.NDArray[np.float64]]]
 
 
-def _draws(seed: int, person: int, stream: int) -> np.random.Generator:
-    """An own stream of random numbers; the high word of the counter keeps streams apart."""
-    return np.random.Generator(np.random.Philox(key=[seed, person], counter=[0, 0, 0, stream]))
-
-
 PERSON, ANATOMY, FIRST_VISIT = range(3)
 
 
@@ -277,7 +172,7 @@ def _visits(settings: Simulation) -> Iterator[tuple[int, Person, int]]:
 
 
 def _person(seed: int, number: int) -> Person:
-    draw = _draws(seed, number, PERSON)
+    draw = draws(seed, number, PERSON)
     fold = int(draw.integers(1, 11))
     n_visits = 2 if draw.random() < 0.15 else 1
     normal = draw.random() < NORMAL_SHARE
@@ -313,8 +208,8 @@ def _generator(settings: Simulation) -> Make:
 
 def _dipole_record(settings: Simulation, person: Person, visit: int) -> tuple[tuple[str, ...], npt.NDArray[np.float64]]:
     patient = person.patient
-    anatomy = dipole.anatomy(patient, _draws(settings.seed, person.number, ANATOMY))
-    draw = _draws(settings.seed, person.number, FIRST_VISIT + visit)
+    anatomy = dipole.anatomy(patient, draws(settings.seed, person.number, ANATOMY))
+    draw = draws(settings.seed, person.number, FIRST_VISIT + visit)
     made = dipole.visit(patient, anatomy, settings.duration_s, settings.fs_hz, draw)
     codes = (*patient.diagnoses, *(("PVC",) if made.has_pvc else ()), patient.rhythm)
     return codes, made.signal_mv_lt
@@ -331,7 +226,7 @@ def _neurokit(settings: Simulation) -> Make:
     neurokit2 = need("neurokit2", "ingest")
 
     def make(person: Person, visit: int) -> tuple[tuple[str, ...], npt.NDArray[np.float64]]:
-        draw = _draws(settings.seed, person.number, FIRST_VISIT + visit)
+        draw = draws(settings.seed, person.number, FIRST_VISIT + visit)
         rhythm = "SR" if person.patient.rhythm == "AFIB" else person.patient.rhythm
         low_bpm, high_bpm = dipole.RATE_LIMITS_BPM[rhythm]
         with warnings.catch_warnings():

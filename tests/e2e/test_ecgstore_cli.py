@@ -373,6 +373,38 @@ def test_simulated_records_are_a_source_like_any_other(tmp_path):
     says(ecgstore("simulate", tmp_path / "wfdb", "--records", "40"), 1, str(tmp_path / "wfdb"))
 
 
+def test_beats_of_known_origin_are_a_source_with_beats(tmp_path):
+    flags = ("--kind", "vt", "--records", "3", "--origins", "2", "--duration", "5", "--scars", "1")
+    made = here("simulate", tmp_path / "vt", *flags, "--slow-endocardium")
+    assert made.returncode == 0, made.stderr
+    done = here("ingest", tmp_path / "vt", tmp_path / "vt.ecg", "--fs", "100", "--json")
+    assert json.loads(done.stdout.splitlines()[-1])["records"] == 3
+    about = json.loads(here("info", tmp_path / "vt.ecg", "--json").stdout)
+    assert about["sources"][0]["name"] == "synthetic_vt"
+    says(here("simulate", tmp_path / "vt", *flags), 1, "already something", str(tmp_path / "vt"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "parts"),
+    [
+        (("--kind", "pvc"), 2, ("pvc", "vt")),
+        (("--kind", "vt", "--generator", "dipole"), 2, ("--generator", "--kind diagnoses")),
+        (("--origins", "3"), 2, ("--origins", "--kind vt")),
+        (("--slow-endocardium",), 2, ("--fast-endocardium", "--kind vt")),
+        (("--kind", "vt", "--origins", "0"), 1, ("origins_per_patient", "0")),
+        (("--kind", "vt", "--origins", "26"), 1, ("origins_per_patient", "26")),
+        (("--kind", "vt", "--scars", "1.5"), 1, ("scars", "1.5")),
+        (("--kind", "vt", "--scars", "nan"), 1, ("scars", "nan")),
+        (("--kind", "vt", "--duration", "2"), 1, ("duration_s", "5")),
+        (("--kind", "vt", "--fs", "10"), 1, ("fs_hz", "100")),
+        (("--kind", "vt", "--records", "0"), 2, ("--records",)),
+    ],
+)
+def test_simulate_says_what_it_can_not_do(tmp_path, flags, status, parts):
+    says(here("simulate", tmp_path / "out", *flags), status, *parts)
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("package", ["ecgstore", "ecgtrain"])
 def test_help_is_instant_because_it_imports_next_to_nothing(package):
     code = (

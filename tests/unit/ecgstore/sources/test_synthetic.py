@@ -17,7 +17,7 @@ import pytest
 
 from ecgstore.errors import ConfigError, SourceError
 from ecgstore.record import LEADS_12, Listing, RecordRef
-from ecgstore.sources import synthetic
+from ecgstore.sources import _simulated, synthetic
 from ecgstore.sources.synthetic import Settings, Simulation, is_here, list_records, simulate
 
 FS_HZ = 500
@@ -69,8 +69,8 @@ def test_wfdb_reads_every_number_of_a_record(cohort: Cohort) -> None:
 
 
 def test_a_thousand_records_to_a_folder(tmp_path: Path) -> None:
-    assert synthetic._base(tmp_path, 999) == tmp_path / "records" / "00000" / "00999"
-    assert synthetic._base(tmp_path, 21837) == tmp_path / "records" / "21000" / "21837"
+    assert _simulated.base(tmp_path, 999) == tmp_path / "records" / "00000" / "00999"
+    assert _simulated.base(tmp_path, 21837) == tmp_path / "records" / "21000" / "21837"
 
 
 def test_same_seed_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
