@@ -1,6 +1,6 @@
 """Stores as anybody could forge them: a small good one, changed in one of many ways, and sealed again or not.
 
-``forge`` makes one of the random numbers alone; :data:`KINDS` are the ways, each a function of the folder of a store.
+:data:`KINDS` are the ways, each a function of the folder of a store and of random numbers.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import random
 import shutil
 import struct
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +43,15 @@ _MOST_HASHED = 50_000_000
 Kind = Callable[[Path, random.Random], None]
 
 
-def forge(version: int, root: Path, seeds: list[int]) -> Path:
-    """A copy of the golden store of a format version at ``root``, with one change per seed, sealed again."""
+def forge(version: int, root: Path, kinds: Iterable[str] = (), seed: int = 0, *, is_sealed: bool = True) -> Path:
+    """A copy of the golden store of a format version at ``root``, changed in each of ``kinds``, and sealed again."""
     shutil.rmtree(root, ignore_errors=True)
     shutil.copytree(GOLDEN / f"v{version}.ecg", root)
-    for seed in seeds:
-        rng = random.Random(seed)
-        change(root, rng.choice(["a JSON value", "a JSON value", "cells", "cells", "columns", "rows", "JSON text"]), rng)
-    reseal(root)
+    rng = random.Random(seed)
+    for kind in kinds:
+        change(root, kind, rng)
+    if is_sealed:
+        reseal(root)
     return root
 
 
