@@ -235,11 +235,16 @@ def _tall(n: int, text: str) -> bytes:
     return made.getvalue()
 
 
+def text_bomb() -> bytes:
+    """Eighteen gigabytes of text in a few kilobytes."""
+    return _tall(300_000, "x" * 60_000)
+
+
 def bomb(table: pa.Table, rng: random.Random) -> bytes:
     """A small file that wants to be large in memory, of the columns of ``table`` or of a table of rejections."""
     match rng.randrange(5):
         case 0:
-            return _tall(300_000, "x" * 60_000)
+            return text_bomb()
         case 1:
             return _tall(3_000_000, "missing_header")
         case 2 if len(table):
