@@ -2,11 +2,12 @@
 
     python benchmarks/hostile.py --stores 5000 --runs 2000 [--seed 0] [--workers 2] [--json FILE]
 
-A store is changed in one to three ways (tests/hostile_stores.py), sealed again or not, and handed to `info verify
-verify --deep records scrub-check plot report`; a run (tests/hostile_runs.py) to `evaluate` and `report`. Each has a process of its own, forked
-from one that has all packages, with a bounded address space. A command that takes more processor time than --seconds, or
-waits for six times as long, counts as a hang. What becomes of each is told by tests/verdicts.py: refused in one line, or right;
-anything else is a fault, and is listed with its seed: `--only store:17` repeats one and says all of it.
+A store is changed in one to three ways (tests/hostile_stores.py), sealed again or not, and handed to `info`, `verify`,
+`verify --deep`, `records`, `scrub-check`, `plot` and `report`; a run (tests/hostile_runs.py) to `evaluate` and `report`.
+Each has a process of its own, forked from one that has all packages, with a bounded address space. A command that takes
+more processor time than --seconds, or waits for six times as long, counts as a hang. What becomes of each is told by
+tests/verdicts.py: refused in one line, or right; anything else is a fault, and is listed with its seed: `--only store:17`
+repeats one.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def attempt(what: str, seed: int, work: Path, bounds: Limits) -> Found:
             os._exit(97)
     os.close(write)
     said = _listen(pid, read, bounds.seconds)
-    _, state, usage = os.wait4(pid, 0)
+    _, _, usage = os.wait4(pid, 0)
     noise = (base.parent / f"{base.name}.said").read_text(errors="backslashreplace")
     _removed(base)
     kinds = tuple(said[0].split(", ")) if said and said[0] != "hang" else ("?",)
@@ -135,7 +136,9 @@ def _child(what: str, seed: int, base: Path, write: int, bounds: Limits) -> None
     try:
         _, verdict = forge_and_judge(what, seed, base, tell)
     except Exception as error:
-        verdict = f"other: the judge fails: {type(error).__name__}: {error}{watched._place((0, 0, error.__traceback__))}"
+        verdict = (
+            f"other: the judge fails: {type(error).__name__}: {error}{watched._place((0, 0, error.__traceback__))}"
+        )
     os.write(write, f"= {' '.join(verdict.split())}\n".encode("utf-8", "backslashreplace"))
     os._exit(0)
 
@@ -181,31 +184,34 @@ def warm() -> None:
     import sklearn.linear_model
     import torch
 
-    import ecgstore.look.plot
-    import ecgstore.look.report
-    import ecgstore.look.scrub
     import ecgtrain.evaluation.protocols.linear_probe
     import ecgtrain.reporting.page
     import ecgtrain.run  # noqa: F401
 
     torch.set_num_threads(1)
-    assert matplotlib.backends.backend_svg and sklearn.linear_model
+    assert matplotlib.backends.backend_svg
+    assert sklearn.linear_model
 
 
-def all_of(counts: dict[str, int], seed: int, work: Path, workers: int, bounds: Limits) -> Iterator[Found]:
-    """Judge so many of each; in the order in which they end."""
-    jobs = [(what, seed + k) for what, n in counts.items() for k in range(n)]
+def all_of(counts: dict[str, int], seed: int, work: Path, workers: int, bounds: Limits, ends: float) -> Iterator[Found]:
+    """Judge so many of each, in turn, but begin none after ``ends``; in the order in which they end."""
+    # Stores and runs at the same pace, so that both are there where time is short.
+    jobs = sorted((k / n, what, seed + k) for what, n in counts.items() for k in range(n))
     with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
-        for done in as_completed([pool.submit(attempt, what, one, work, bounds) for what, one in jobs]):
-            yield done.result()
+        futures = [pool.submit(attempt, what, one, work, bounds) for _, what, one in jobs]
+        for done in as_completed(futures):
+            if time.monotonic() > ends:
+                pool.shutdown(wait=False, cancel_futures=True)
+            if not done.cancelled():
+                yield done.result()
 
 
 def column_of(verdict: str) -> str:
     """The column of the table that a verdict belongs to."""
-    part = next((word for word in COLUMNS if f"{word}" in verdict.partition(" at ")[0].split(":")[:2] + [verdict]), None)
-    if part is None:
-        part = next((word for word in COLUMNS[2:] if f" {word}:" in f" {verdict}"), "other")
-    return part
+    if verdict in COLUMNS:
+        return verdict
+    # "wrong: …", or the name of the command before it: "info: traceback: …".
+    return next((word for word in verdict.split(": ")[:2] if word in COLUMNS), "other")
 
 
 def table(found: list[Found], what: str) -> list[str]:
@@ -227,6 +233,7 @@ def table(found: list[Found], what: str) -> list[str]:
 @click.option("--workers", default=2, show_default=True)
 @click.option("--seconds", default=10.0, show_default=True, help="Of processor time until a command counts as a hang.")
 @click.option("--gib", default=3.0, show_default=True, help="Address space of a command besides the packages.")
+@click.option("--minutes", type=float, help="Begin none after so long, and say what there is.")
 @click.option("--only", metavar="WHAT:SEED", help="Judge this one alone, such as store:17.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write every verdict into this file.")
 def main(
@@ -236,6 +243,7 @@ def main(
     workers: int,
     seconds: float,
     gib: float,
+    minutes: float | None,
     only: str | None,
     json_file: Path | None,
 ) -> None:
@@ -253,7 +261,8 @@ def main(
         made.join()
         assert made.exitcode == 0
         found = []
-        for one in all_of(counts, seed, work, workers, bounds):
+        ends = float("inf") if minutes is None else time.monotonic() + 60 * minutes
+        for one in all_of(counts, seed, work, workers, bounds, ends):
             found.append(one)
             if column_of(one.verdict) not in COLUMNS[:2] or only:
                 print(f"{one.what}:{one.seed} ({', '.join(one.kinds)}): {one.verdict}", flush=True)

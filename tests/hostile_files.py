@@ -152,7 +152,9 @@ def hole(path: Path, rng: random.Random) -> None:
 
 def stranger(path: Path, rng: random.Random) -> None:
     """A file beside it that doesn't belong there."""
-    name = rng.choice([b"x", b"\xff\xfe", b"a\x1b[2J", b"\xe2\x80\xae.txt", b"n" * 255, b".hidden", b".zarray", b"zarr.json"])
+    name = rng.choice(
+        [b"x", b"\xff\xfe", b"a\x1b[2J", b"\xe2\x80\xae.txt", b"n" * 255, b".hidden", b".zarray", b"zarr.json"]
+    )
     name = rng.choice([name, b"conftest.py", b"sitecustomize.py", b"a\nerror: b", b"x.partial", b"building.json"])
     place = os.path.join(os.fsencode(path.parent), name)  # noqa: PTH118 - a name may be no text
     if os.path.lexists(place):

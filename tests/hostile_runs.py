@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -19,12 +20,20 @@ import hostile_files
 import numpy as np
 import pyarrow.parquet as pq
 import yaml
-from hostile_values import bomb, change_cells, change_columns, change_footer, change_json, change_rows, change_text, written
+from hostile_values import (
+    bomb,
+    change_cells,
+    change_columns,
+    change_footer,
+    change_json,
+    change_rows,
+    change_text,
+    written,
+)
 from safetensors.numpy import load_file, save_file
 from watched import PRIVATE, RAN, TRAP
 
 HERE = Path(__file__).parent
-UNWRITABLE = (Exception,)
 
 Kind = Callable[[Path, random.Random], None]
 
@@ -87,10 +96,8 @@ def make_goods(work: Path, with_run: bool = True) -> None:
 
 def change(root: Path, kind: str, rng: random.Random) -> None:
     """Change the run at ``root`` in one way, if it still can be changed in it."""
-    try:
+    with contextlib.suppress(Exception):  # what an earlier change has broken can't be changed again
         KINDS[kind](root, rng)
-    except UNWRITABLE:
-        pass
 
 
 def read_by_evaluate(root: Path) -> dict[str, bytes]:
@@ -111,7 +118,9 @@ _READ = ("export/*", "export/*", "downstream/*/*/*", "seen.parquet", "report.jso
 
 def _any_file(root: Path, rng: random.Random, pattern: str = "") -> Path:
     while True:
-        found = [path for path in sorted(root.glob(pattern or rng.choice(_READ))) if path.is_file() and not path.is_symlink()]
+        found = [
+            path for path in sorted(root.glob(pattern or rng.choice(_READ))) if path.is_file() and not path.is_symlink()
+        ]
         if found or pattern:
             return rng.choice(found)
 
@@ -213,8 +222,19 @@ def hostile_recipe(text: str, rng: random.Random) -> str:
 def names_of_code(root: Path, rng: random.Random) -> None:
     """A backbone, task, protocol or method that is a path to code, or the name of a module."""
     trap = root.parent / TRAP
-    names = [str(trap), f"../{TRAP}", os.path.relpath(trap), "os", "os.path", "ecgtrain.cli", "../backbones/s4", "s4.py"]
-    name = rng.choice([*names, "__init__", "layers", "_private", "cpc_lstm\x00", "", ".", "x" * 10_000, "CPC_LSTM", "s4"])
+    names = [
+        str(trap),
+        f"../{TRAP}",
+        os.path.relpath(trap),
+        "os",
+        "os.path",
+        "ecgtrain.cli",
+        "../backbones/s4",
+        "s4.py",
+    ]
+    name = rng.choice(
+        [*names, "__init__", "layers", "_private", "cpc_lstm\x00", "", ".", "x" * 10_000, "CPC_LSTM", "s4"]
+    )
     match rng.randrange(4):
         case 0:
             _edited(root / "export" / "config.json", lambda about: about["backbone"].update(name=name))
@@ -314,8 +334,15 @@ class _Runs:
 def pickles(root: Path, rng: random.Random) -> None:
     """Pickles that run a program, in the place of whatever a run holds."""
     bad = pickle.dumps({"state": _Runs(root.parent / RAN)}, protocol=rng.choice([0, 2, 4]))
-    names = ["checkpoints/step-00000002/trainer.pt", "export/model.safetensors", "export/trainer.pt", "export/model.bin"]
-    name = rng.choice([*names, "downstream/q/cpc/head.safetensors", "seen.parquet", "export/config.json", "export/model.pkl"])
+    names = [
+        "checkpoints/step-00000002/trainer.pt",
+        "export/model.safetensors",
+        "export/trainer.pt",
+        "export/model.bin",
+    ]
+    name = rng.choice(
+        [*names, "downstream/q/cpc/head.safetensors", "seen.parquet", "export/config.json", "export/model.pkl"]
+    )
     if rng.random() < 0.5:
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w") as file:
@@ -330,7 +357,9 @@ def pickles(root: Path, rng: random.Random) -> None:
 
 def _in_table(do: Callable[[Any, random.Random], bytes]) -> Kind:
     def made(root: Path, rng: random.Random) -> None:
-        path = _any_file(root, rng, rng.choice(["seen.parquet", "downstream/*/*/seen.parquet", "downstream/*/*/*.parquet"]))
+        path = _any_file(
+            root, rng, rng.choice(["seen.parquet", "downstream/*/*/seen.parquet", "downstream/*/*/*.parquet"])
+        )
         path.write_bytes(do(pq.ParquetFile(path).read(use_threads=False), rng))
 
     return made
@@ -366,7 +395,14 @@ def many_files(root: Path, rng: random.Random) -> None:
 
 def links_out(root: Path, rng: random.Random) -> None:
     path = _any_file(root, rng)
-    where = [root.parent / PRIVATE, root.parent / TRAP, root.parent, Path("/etc"), Path("/dev/zero"), Path("/proc/self")]
+    where = [
+        root.parent / PRIVATE,
+        root.parent / TRAP,
+        root.parent,
+        Path("/etc"),
+        Path("/dev/zero"),
+        Path("/proc/self"),
+    ]
     path.with_name(rng.choice([path.name, "linked", "x.json"])).unlink(missing_ok=True)
     path.with_name("linked").symlink_to(rng.choice(where))
 

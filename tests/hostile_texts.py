@@ -64,7 +64,19 @@ CELLS = (
     "e\u0301" * 100,
     "\U0010ffff",
 )
-HEADERS = ("record_id", "Record ID", "recordid", "patient_id", "scp_ecg", "SCP", "icd10", "", " ", "a" * 300_000, "\x1b")
+HEADERS = (
+    "record_id",
+    "Record ID",
+    "recordid",
+    "patient_id",
+    "scp_ecg",
+    "SCP",
+    "icd10",
+    "",
+    " ",
+    "a" * 300_000,
+    "\x1b",
+)
 
 
 def hostile_csv(rng: random.Random) -> bytes:

@@ -28,16 +28,19 @@ Tell = Callable[[str], None]
 _PRINTED_DIGITS = 1e-6
 
 
-def judge_store(
-    root: Path, watch: Watch, *, is_changed: bool, whole: bool = True, tell: Tell = lambda _: None
-) -> str:
+def judge_store(root: Path, watch: Watch, *, is_changed: bool, whole: bool = True, tell: Tell = lambda _: None) -> str:
     """What the commands make of the store at ``root``: :data:`REFUSED`, :data:`RIGHT`, or a fault in words.
 
     ``is_changed``: objects are not those that were sealed, so that ``verify --deep`` must say so. ``whole``: with the
     commands that draw, which take seconds.
     """
     record_id = _first_id(root)
-    commands: list[list[object]] = [["info", root], ["info", root, "--json"], ["verify", root], ["verify", root, "--deep"]]
+    commands: list[list[object]] = [
+        ["info", root],
+        ["info", root, "--json"],
+        ["verify", root],
+        ["verify", root, "--deep"],
+    ]
     commands += [["records", root, "--json"], ["records", root, "--rejected", "--json"], ["scrub-check", root]]
     if whole:
         commands.append(["plot", root, f"--out={watch.out / 'plot.svg'}", "--", record_id])
@@ -166,7 +169,7 @@ def _fault_of_samples(root: Path) -> str:
 def judge_run(
     root: Path, watch: Watch, store: Path, *, good: Path, is_sealed: bool, tell: Tell = lambda _: None
 ) -> str:
-    """What ``evaluate`` and ``report`` make of the run at ``root``: :data:`REFUSED`, :data:`RIGHT`, or a fault in words.
+    """What ``evaluate`` and ``report`` make of the run at ``root``: :data:`REFUSED`, :data:`RIGHT`, or a fault.
 
     ``good``: the run as it was, of which ``evaluate`` says what stands in its own report. ``is_sealed``: whether the
     seal of the export was made again.

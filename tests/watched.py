@@ -81,6 +81,12 @@ def _place(about: Any) -> str:
     return "".join(f" at {place}" for place in dict.fromkeys([*own[-1:], *places[-1:]]))
 
 
+def refuse_long(error: Exception) -> None:
+    """Fail unless an error is one line, and none that fills the screen."""
+    assert "\n" not in str(error)
+    assert len(str(error)) < 10_000
+
+
 def fault_of(one: Answer, *, many_lines: bool = False) -> str:
     """What is wrong with the way in which a command ended, "" if nothing is.
 
@@ -101,7 +107,13 @@ def fault_of(one: Answer, *, many_lines: bool = False) -> str:
         return f"other output: {wrong[:_MOST_SHOWN]}"
     if SECRET in one.out + one.err:
         return "outside: what nobody may read was shown"
-    odd = {unicodedata.category(char) for char in one.out + one.err if char not in "\n\t"} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    odd = {unicodedata.category(char) for char in one.out + one.err if char not in "\n\t"} & {
+        "Cc",
+        "Cf",
+        "Cs",
+        "Zl",
+        "Zp",
+    }
     return f"control characters: {', '.join(sorted(odd))}" if odd else ""
 
 

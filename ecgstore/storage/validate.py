@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from ecgstore.errors import StoreFormatError
@@ -327,7 +327,10 @@ def check_array(
         if json.dumps(found.get(name), sort_keys=True) != json.dumps(expected.get(name), sort_keys=True):
             said = f"{name} of the signal is not what a store has"
             refuse(said, where, json.dumps(expected.get(name))[:240], json.dumps(found.get(name))[:240])
-    n_shards, shards = -(-shape[1] // size), [int(name.rpartition("/")[2]) for name in objects if _SHARD.fullmatch(name)]
+    n_shards, shards = (
+        -(-shape[1] // size),
+        [int(name.rpartition("/")[2]) for name in objects if _SHARD.fullmatch(name)],
+    )
     if shards and max(shards) >= n_shards:
         refuse("the manifest names a shard behind the end of the signal", where, f"0 to {n_shards - 1}", max(shards))
     # Packing never makes samples twice as large: whoever seals more wants it to be hashed for hours.

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import random
 import tempfile
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hostile_texts import CSV, hostile_csv, hostile_parquet
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from watched import refuse_long
 
 from ecgstore.errors import SourceError, visible
 from ecgstore.sources._labels import by_record, read_labels
@@ -27,8 +25,7 @@ def try_table(path: Path) -> bool:
         labels = read_labels(path)
         said, strangers = by_record(labels, ["r0", "r1", "r2"])
     except SourceError as error:
-        assert "\n" not in str(error)
-        assert len(str(error)) < 10_000
+        refuse_long(error)
         return False
     for label in said.values():
         assert label.fold is None or 0 <= label.fold <= 999
@@ -50,14 +47,14 @@ def try_seed(name: str, seed: int) -> None:
 NAMES = st.sampled_from(["labels.csv", "labels.csv", "labels.parquet"])
 
 
-@settings(max_examples=100, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=60, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(NAMES, st.integers(0, 2**32 - 1))
 def test_a_hostile_table_is_read_or_refused(name, seed):
     try_seed(name, seed)
 
 
 @pytest.mark.slow
-@settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=6000, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(NAMES, st.integers(0, 2**32 - 1))
 def test_a_hundred_times_as_many(name, seed):
     try_seed(name, seed)

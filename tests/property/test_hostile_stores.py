@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hostile_stores import GOLDEN, KINDS, forge, is_as_before
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from verdicts import REFUSED, RIGHT, judge_store
 from watched import prepared
 
@@ -64,23 +65,28 @@ def try_forged(version: int, kinds: list[str], seed: int, is_sealed: bool) -> No
         read_everything(root)
 
 
-FORGED = given(
-    st.sampled_from([1, 2]),
-    st.lists(st.sampled_from(list(KINDS)), min_size=1, max_size=2),
-    st.integers(0, 2**32 - 1),
-    st.booleans(),
-)
+#: Those of which one takes a second to forge are left to the slow session, and to plain tests.
+LIGHT = [kind for kind in KINDS if kind not in ("ten thousand row groups", "a bomb of a table")]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
-@FORGED
+def forged(kinds: list[str]) -> Callable[[Any], Any]:
+    return given(
+        st.sampled_from([1, 2]),
+        st.lists(st.sampled_from(kinds), min_size=1, max_size=2),
+        st.integers(0, 2**32 - 1),
+        st.booleans(),
+    )
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+@forged(LIGHT)
 def test_a_forged_store_is_refused_or_right(version: int, kinds: list[str], seed: int, is_sealed: bool) -> None:
     try_forged(version, kinds, seed, is_sealed)
 
 
 @pytest.mark.slow
-@settings(max_examples=2500, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-@FORGED
+@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@forged(list(KINDS))
 def test_a_hundred_times_as_many(version: int, kinds: list[str], seed: int, is_sealed: bool) -> None:
     try_forged(version, kinds, seed, is_sealed)
 

@@ -425,3 +425,33 @@ def crc32c(content):
         for _ in range(8):
             crc = (crc >> 1) ^ (0x82F63B78 * (crc & 1))
     return (crc ^ 0xFFFFFFFF).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize(
+    ("name", "n_bytes", "said"),
+    [("commits/000000.arrow", 2**30 + 1, "an object is too large"), ("signal/c/0/0", 2**22, "a shard is too large")],
+)
+def test_nothing_is_sealed_that_takes_hours_to_hash(root, name, n_bytes, said):
+    os.truncate(root / name, n_bytes)
+    content = json.loads((root / layout.MANIFEST).read_text())
+    content["objects"][name] = [n_bytes, "0" * 64]
+    (root / layout.MANIFEST).write_text(json.dumps(content))
+    objects = {name: manifest.ObjectHash(*pair) for name, pair in content["objects"].items()}
+    content["fingerprint"] = manifest.fingerprint(objects)
+    (root / layout.MANIFEST).write_text(json.dumps(content))
+    with pytest.raises(StoreFormatError, match=said):
+        open_store(root)
+
+
+@pytest.mark.parametrize("name", [layout.MANIFEST, layout.RECORDS, layout.BEATS, "signal/c/0/0"])
+def test_a_folder_in_the_place_of_a_file_is_one_line(root, name):
+    (root / name).unlink()
+    (root / name).mkdir()
+
+    def read():
+        store = open_store(root)
+        store.read_beats(store.id_of(0))
+        store.read_shard(0)
+
+    with pytest.raises(StoreFormatError, match="no plain file"):
+        read()
