@@ -3,11 +3,11 @@
     python benchmarks/hostile.py --stores 5000 --runs 2000 [--seed 0] [--workers 2] [--json FILE]
 
 A store is changed in one to three ways (tests/hostile_stores.py), sealed again or not, and handed to `info`, `verify`,
-`verify --deep`, `records`, `scrub-check`, `plot` and `report`; a run (tests/hostile_runs.py) to `evaluate` and `report`.
-Each has a process of its own, forked from one that has all packages, with a bounded address space. A command that takes
-more processor time than --seconds, or waits for six times as long, counts as a hang. What becomes of each is told by
-tests/verdicts.py: refused in one line, or right; anything else is a fault, and is listed with its seed: `--only store:17`
-repeats one.
+`verify --deep`, `records`, `scrub-check`, `plot` and `report`; a run (tests/hostile_runs.py) to `evaluate` and
+`report`. Each has a process of its own, forked from one that has all packages, with a bounded address space. A command
+that takes more processor time than --seconds, or waits for six times as long, counts as a hang. What becomes of each is
+told by tests/verdicts.py: refused in one line, or right; anything else is a fault, and is listed with its seed:
+`--only store:17` repeats one.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from hostile_values import (
     written,
 )
 
-from ecgstore.storage import layout, manifest, tables
+from ecgstore.storage import layout, manifest, tables, validate
 
 GOLDEN = Path(__file__).parent / "golden"
 JSON_FILES = (layout.ROOT, layout.ROOT, layout.SIGNAL_JSON, layout.MANIFEST)
@@ -333,15 +333,17 @@ def reseal(root: Path) -> None:
         return
     if not isinstance(said, dict) or not isinstance(said.get("objects"), dict):
         return
-    for name in said["objects"]:
+    for name, pair in said["objects"].items():
         try:
-            if (root / name).is_file():
+            # Hostile ones stay.
+            is_sealed = type(pair[0]) is int and 0 <= pair[0] < 2**50 and validate.is_sha256(pair[1]) and len(pair) == 2
+            if is_sealed and (root / name).is_file():
                 size = (root / name).stat().st_size
                 found = (
                     manifest.hash_object(root / name) if size < _MOST_HASHED else manifest.ObjectHash(size, "0" * 64)
                 )
                 said["objects"][name] = [found.size, found.sha256]
-        except (OSError, ValueError):  # a name that no file can have
+        except (OSError, ValueError, TypeError, LookupError):  # a name that no file can have
             pass
     try:
         objects = {name: manifest.ObjectHash(*pair) for name, pair in said["objects"].items()}

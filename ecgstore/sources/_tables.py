@@ -239,7 +239,7 @@ def _open_parquet(path: Path, separator: str) -> Table:
 
 
 def _read_parquet(path: Path) -> Any:
-    """The whole table, once its sizes are known. Texts come as indices into a list: few bytes can stand for gigabytes."""
+    """The whole table, once its sizes are known. Texts come as indices: few bytes can stand for gigabytes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -291,7 +291,7 @@ def test_text_that_is_none_is_refused(tmp_path):
 
 
 def test_a_date_that_no_calendar_has_is_refused(tmp_path):
-    far = pa.array([2**62], pa.timestamp("s"))
+    far = pa.array([2**62], pa.timestamp("us"))
     with pytest.raises(SourceError, match="can't be read as Parquet"):
         read_labels(parquet(tmp_path, record_id=["r1"], seen=far))
 
