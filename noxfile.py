@@ -8,6 +8,9 @@ from pathlib import Path
 
 import nox
 
+#: Tests that make up what comes from elsewhere.
+FORGED = [f"tests/property/test_hostile_{name}.py" for name in ("answers", "labels", "recipes", "runs", "stores")]
+
 nox.options.sessions = ["lint", "types", "tests"]
 nox.options.default_venv_backend = "venv"
 
@@ -49,6 +52,14 @@ def slow(session: nox.Session) -> None:
     """What takes minutes: kill loops, the science on real records."""
     install(session)
     session.run("python", "-m", "pytest", "-m", "slow", *session.posargs)
+
+
+@nox.session(python="3.11")
+def fuzz(session: nox.Session) -> None:
+    """Forged stores, runs, answers, tables and recipes: a hundred times as many as in the suite, and by the commands."""
+    install(session)
+    session.run("python", "-m", "pytest", "-m", "slow", *FORGED)
+    session.run("python", "benchmarks/hostile.py", "--stores", "500", "--runs", "200", *session.posargs)
 
 
 @nox.session(python="3.11")

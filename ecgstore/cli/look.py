@@ -220,7 +220,8 @@ def records(store: str, rejected: bool, where: str, columns: str | None, head: i
         table = opened.rejected
     else:
         table = opened.records.take(opened.select(where=where))
-        wanted = MOST_USED if columns is None else [column.strip() for column in columns.split(",")]
+        there = [name for name in MOST_USED if name in table.column_names]  # format 1 has fewer
+        wanted = there if columns is None else [column.strip() for column in columns.split(",")]
         for column in wanted:
             opened.column(column)  # names the nearest if there is none
         table = table.select(wanted)

@@ -35,6 +35,8 @@ MAX_FOLD, MAX_AGE_YEARS = 999, 120
 #: No table of labels is larger; a small file of Parquet can unpack to any size.
 MAX_COLUMNS, MAX_PARQUET_BYTES = 10_000, 4_000_000_000
 _MAX_LINES_SAID = 5
+#: Of the footer of a Parquet file.
+_THRIFT_BYTES, _THRIFT_ITEMS = 16 << 20, 1 << 20
 
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 _WHOLE_FLOAT = re.compile(r"([+-]?\d+)\.0*", re.ASCII)
@@ -223,29 +225,71 @@ def _delimiter(path: Path) -> str:
 
 
 def _open_parquet(path: Path, separator: str) -> Table:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with path.open("rb") as opened:
-            file = pq.ParquetFile(opened)
-            groups = (file.metadata.row_group(i) for i in range(file.metadata.num_row_groups))
-            if sum(group.total_byte_size for group in groups) > MAX_PARQUET_BYTES:
-                raise SourceError("the table is too large", where=path, expected=f"at most {MAX_PARQUET_BYTES} bytes")
-            # Without threads: see docs/adr/0008.
-            table = file.read(use_threads=False)
-    except FileNotFoundError:
-        raise SourceError("the table is not there", where=path, fix="check the path") from None
-    except (OSError, pa.ArrowException) as error:
-        got = str(error).splitlines()[0]
-        raise SourceError("the table can't be read as Parquet", where=path, got=got) from None
+    table = _read_parquet(path)
 
     def rows() -> Iterator[tuple[int, Sequence[str]]]:
-        columns = [[_text(value, separator) for value in column.to_pylist()] for column in table.columns]
+        try:
+            columns = [[_text(value, separator) for value in column.to_pylist()] for column in table.columns]
+        except (ValueError, OverflowError, ArithmeticError) as error:  # a date that Python doesn't know, and the like
+            raise _unreadable(path, error) from None
         yield from enumerate(zip(*columns, strict=True), start=1)
 
     names = tuple(" ".join(name.split()) for name in table.column_names)
     return Table(path, names, "row", rows)
+
+
+def _read_parquet(path: Path) -> Any:
+    """The whole table, once its sizes are known. Texts come as indices: few bytes can stand for gigabytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    bounds = {"thrift_string_size_limit": _THRIFT_BYTES, "thrift_container_size_limit": _THRIFT_ITEMS}
+    try:
+        with path.open("rb") as opened:
+            about = pq.ParquetFile(opened, **bounds).metadata
+            _refuse_large(path, "columns", about.num_columns, MAX_COLUMNS)
+            _refuse_large(path, "rows", about.num_rows, MAX_PARQUET_BYTES // (8 * max(about.num_columns, 1)))
+            groups = [about.row_group(i) for i in range(about.num_row_groups)]
+            _refuse_large(path, "bytes", sum(group.total_byte_size for group in groups), MAX_PARQUET_BYTES)
+            leaves = [about.schema.column(i) for i in range(about.num_columns)]
+            texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+            # Without threads: see docs/adr/0008.
+            table = pq.ParquetFile(opened, read_dictionary=texts, **bounds).read(use_threads=False)
+        n_bytes = sum(_n_bytes(chunk) for column in table.columns for chunk in column.chunks)
+        _refuse_large(path, "bytes in memory", n_bytes, MAX_PARQUET_BYTES // 4)
+        table.validate(full=True)  # Arrow takes any bytes for a text
+        names = list(table.column_names)
+    except FileNotFoundError:
+        raise SourceError("the table is not there", where=path, fix="check the path") from None
+    except (OSError, pa.ArrowException, ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
+        if isinstance(error, SourceError):
+            raise
+        raise _unreadable(path, error) from None
+    return table.rename_columns(names)
+
+
+def _refuse_large(path: Path, what: str, n: int, most: int) -> None:
+    if n > most:
+        raise SourceError("the table is too large", where=path, expected=f"at most {most} {what}", got=n)
+
+
+def _n_bytes(array: Any) -> int:
+    """Bytes of all values as they are when each is written out."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_dictionary(array.type):
+        return int(pc.sum(pc.take(pc.binary_length(array.dictionary), array.indices)).as_py() or 0)
+    if pa.types.is_list(array.type) or pa.types.is_large_list(array.type) or pa.types.is_fixed_size_list(array.type):
+        return _n_bytes(array.flatten())
+    if pa.types.is_struct(array.type):
+        return sum(_n_bytes(field) for field in array.flatten())
+    return int(array.nbytes)
+
+
+def _unreadable(path: Path, error: Exception) -> SourceError:
+    got = " ".join(str(error).split())[:160] or type(error).__name__
+    return SourceError("the table can't be read as Parquet", where=path, got=got)
 
 
 def _text(value: Any, separator: str) -> str:

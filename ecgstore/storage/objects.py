@@ -85,14 +85,16 @@ class Folder:
             if error.errno in (errno.ELOOP, errno.ENXIO, errno.EMLINK):
                 raise self._odd(name) from None
             raise
-        with os.fdopen(descriptor, "rb", buffering=0) as file:
-            found = os.fstat(file.fileno())
+        try:
+            found = os.fstat(descriptor)
             self._refuse_odd(name, found.st_mode)
             end = min(end, found.st_size)
             parts = []
-            while begin < end and (part := os.pread(file.fileno(), end - begin, begin)):
+            while begin < end and (part := os.pread(descriptor, end - begin, begin)):
                 parts.append(part)
                 begin += len(part)
+        finally:
+            os.close(descriptor)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def names(self) -> Iterator[str]:

@@ -96,7 +96,8 @@ class Store:
         self._attributes = validate.check_root(said, sealed.format_version, sealed.plan_sha256, root / layout.ROOT)
         self._metadata = self._json(layout.SIGNAL_JSON, bounds.array_bytes)
         where = root / layout.SIGNAL_JSON
-        self.total_samples = validate.check_array(self._metadata, self._attributes, sealed.objects, where)
+        sizes = {name: one.size for name, one in sealed.objects.items()}
+        self.total_samples = validate.check_array(self._metadata, self._attributes, sizes, where)
         self.records: pa.Table = self._table(layout.RECORDS, self._check_records)
         """One row per record; the row number is the record's number. Columns: docs/format.md."""
 

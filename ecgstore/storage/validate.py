@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from ecgstore.errors import StoreFormatError
@@ -25,6 +25,8 @@ _NEEDED = (layout.ROOT, layout.SIGNAL_JSON, layout.RECORDS, layout.STATEMENTS, l
 _SINGLE = frozenset({*_NEEDED, layout.LEADS, layout.BEATS})
 _FOLD = re.compile(r"|0|[1-9][0-9]{0,4}")
 _MAX_HZ = 1e7
+#: More than the index of a shard has.
+_INDEX_BYTES = 1 << 16
 #: Sums of squares of counts need 30 bits more than the number of samples.
 _MAX_SUM = 2**127
 
@@ -98,8 +100,9 @@ def check_names(objects: Mapping[str, int], where: object) -> None:
     for name, n_bytes in objects.items():
         if name not in _SINGLE and not _SHARD.fullmatch(name) and not _COMMIT.fullmatch(name):
             refuse("the manifest names what no store holds", where, got=name)
-        if name.endswith(".parquet") and n_bytes > bounds.table_bytes:
-            refuse("a table is too large", f"{where}: {name}", f"{bounds.table_bytes} bytes at most", n_bytes, FIX)
+        # Of shards, what the array says decides.
+        if n_bytes > bounds.table_bytes and not _SHARD.fullmatch(name):
+            refuse("an object is too large", f"{where}: {name}", f"{bounds.table_bytes} bytes at most", n_bytes, FIX)
     for name in _NEEDED:
         if name not in objects:
             refuse("the manifest lacks an object that each store has", where, name)
@@ -308,12 +311,12 @@ def _are_sums(sums: Any, n_leads: int) -> bool:
 
 
 def check_array(
-    metadata: Mapping[str, Any], attributes: Mapping[str, Any], names: Collection[str], where: object
+    metadata: Mapping[str, Any], attributes: Mapping[str, Any], objects: Mapping[str, int], where: object
 ) -> int:
     """The metadata of ``signal``: what ecgstore writes and nothing else. Returns samples along time.
 
-    Nothing in it is looked up by name: it is compared with what each of the two codecs looks like. ``names``: of all
-    objects of the store.
+    Nothing in it is looked up by name: it is compared with what each of the two codecs looks like. ``objects``: bytes
+    of all objects of the store, by name.
     """
     n_leads, size = len(attributes["leads"]), attributes["shard_samples"]
     shape = metadata.get("shape")
@@ -329,9 +332,16 @@ def check_array(
         if json.dumps(found.get(name), sort_keys=True) != json.dumps(expected.get(name), sort_keys=True):
             said = f"{name} of the signal is not what a store has"
             refuse(said, where, json.dumps(expected.get(name))[:240], json.dumps(found.get(name))[:240])
-    n_shards, shards = -(-shape[1] // size), [int(name.rpartition("/")[2]) for name in names if _SHARD.fullmatch(name)]
+    n_shards, shards = (
+        -(-shape[1] // size),
+        [int(name.rpartition("/")[2]) for name in objects if _SHARD.fullmatch(name)],
+    )
     if shards and max(shards) >= n_shards:
         refuse("the manifest names a shard behind the end of the signal", where, f"0 to {n_shards - 1}", max(shards))
+    # Packing never makes samples twice as large: whoever seals more wants it to be hashed for hours.
+    most = 2 * (2 * n_leads * size) + _INDEX_BYTES
+    if (largest := max((objects[layout.shard_object(shard)] for shard in shards), default=0)) > most:
+        refuse("a shard is too large", where, f"{most} bytes at most", largest)
     most = limits().empty_shards * (1 + len(shards))
     if n_shards - len(shards) > most:
         refuse("too many shards have no object", where, f"{most} at most", n_shards - len(shards), FIX)

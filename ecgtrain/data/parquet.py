@@ -54,4 +54,6 @@ def _read(file: pa.NativeFile, columns: Mapping[str, pa.DataType], optional: fro
         name: found[name].cast(kind) if name in there else pa.nulls(found.num_rows, kind)
         for name, kind in columns.items()
     }
-    return pa.table(whole).replace_schema_metadata(found.schema.metadata)
+    table_of_ours = pa.table(whole)
+    table_of_ours.validate(full=True)  # Arrow takes any bytes for a text
+    return table_of_ours.replace_schema_metadata(found.schema.metadata)

@@ -68,3 +68,10 @@ def test_any_id_is_shown_and_drawn(root, tmp_path, record_id):
     assert missing.output.count("\n") == 1
     for output in (listed.output, missing.output, text):
         assert not RAW & set(output)
+
+
+def test_records_of_the_first_format_are_listed(tmp_path):
+    listed = here("records", forge(1, tmp_path / "a.ecg"))
+    assert listed.exit_code == 0, listed.output
+    assert "suspects" not in listed.output.splitlines()[0]
+    assert listed.output.count("\n") == 4

@@ -8,6 +8,8 @@ import os
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -281,3 +283,12 @@ def test_intervals_are_those_of_the_run(finished, mini_store):
     for name, interval in judged.metrics.items():
         assert interval == pytest.approx(tuple(written[name].values()), nan_ok=True)
     assert open_store(mini_store).fingerprint == judged.store_fingerprint
+
+
+def test_text_that_is_not_utf_8_is_one_line(received, mini_store):
+    for path in (received / "seen.parquet", received / "downstream/q/cpc/seen.parquet"):
+        table = pq.ParquetFile(path).read(use_threads=False)
+        i = table.column_names.index("record_id")
+        wrong = pa.array([b"\xff"] * len(table)).view(pa.string())
+        pq.write_table(table.set_column(i, "record_id", wrong), path)
+    refused(lambda: evaluate_store(received, str(mini_store)), "what the run has seen can't be read.*UTF-?8")

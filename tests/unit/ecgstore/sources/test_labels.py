@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hostile_values import text_bomb
 
 from ecgstore.errors import ConfigError, SourceError
 from ecgstore.settings import parse
@@ -268,3 +271,40 @@ def test_a_table_of_other_records_is_refused_as_a_whole(tmp_path):
 def test_columns_of_no_table_are_refused(named):
     with pytest.raises(ConfigError, match="columns are named, but no table of labels; give --labels"):
         parse(Settings, named)
+
+
+# ── Parquet of elsewhere ─────────────────────────────────────────────────────────────────────────────────
+
+
+def parquet(tmp_path, **columns):
+    path = tmp_path / "labels.parquet"
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def test_gigabytes_of_text_in_a_few_bytes_are_not_unpacked(tmp_path):
+    path = tmp_path / "labels.parquet"
+    path.write_bytes(text_bomb())
+    assert path.stat().st_size < 100_000
+    with pytest.raises(SourceError, match="too large.*bytes in memory"):
+        read_labels(path)
+
+
+def test_text_that_is_none_is_refused(tmp_path):
+    wrong = pa.array([b"r1\xff"]).view(pa.string())
+    with pytest.raises(SourceError, match="can't be read as Parquet.*UTF-?8"):
+        read_labels(parquet(tmp_path, record_id=wrong))
+
+
+def test_a_date_that_no_calendar_has_is_refused(tmp_path):
+    far = pa.array([2**62], pa.timestamp("us"))
+    with pytest.raises(SourceError, match="can't be read as Parquet"):
+        read_labels(parquet(tmp_path, record_id=["r1"], seen=far))
+
+
+def test_lists_of_codes_and_texts_are_read(tmp_path):
+    path = parquet(tmp_path, record_id=["r1", "r2"], scp_ecg=[["NORM", "SR"], []], fold=[1, None])
+    found, _ = said(path)
+    assert [one.code for one in found["r1"].statements] == ["NORM", "SR"]
+    assert found["r1"].fold == 1
+    assert found["r2"].statements == ()

@@ -442,3 +442,33 @@ def test_a_gain_of_a_raw_store_is_a_number_or_null(tmp_path, write_record):
         put(root, layout.LEADS, "gain_per_mv", [[1000.0, gain, *[1.0] * 10]])
         assert any("a gain is zero, or no number" in one for one in deep(root)) == problem, gain
         assert problem or np.isnan(open_store(root).read("r1").signal_mv_lt[1]).all() == (gain is None)
+
+
+@pytest.mark.parametrize(
+    ("name", "n_bytes", "said"),
+    [("commits/000000.arrow", 2**30 + 1, "an object is too large"), ("signal/c/0/0", 2**22, "a shard is too large")],
+)
+def test_nothing_is_sealed_that_takes_hours_to_hash(root, name, n_bytes, said):
+    os.truncate(root / name, n_bytes)
+    content = json.loads((root / layout.MANIFEST).read_text())
+    content["objects"][name] = [n_bytes, "0" * 64]
+    (root / layout.MANIFEST).write_text(json.dumps(content))
+    objects = {name: manifest.ObjectHash(*pair) for name, pair in content["objects"].items()}
+    content["fingerprint"] = manifest.fingerprint(objects)
+    (root / layout.MANIFEST).write_text(json.dumps(content))
+    with pytest.raises(StoreFormatError, match=said):
+        open_store(root)
+
+
+@pytest.mark.parametrize("name", [layout.MANIFEST, layout.RECORDS, layout.BEATS, "signal/c/0/0"])
+def test_a_folder_in_the_place_of_a_file_is_one_line(root, name):
+    (root / name).unlink()
+    (root / name).mkdir()
+
+    def read():
+        store = open_store(root)
+        store.read_beats(store.id_of(0))
+        store.read_shard(0)
+
+    with pytest.raises(StoreFormatError, match="no plain file"):
+        read()
