@@ -38,6 +38,16 @@ def own_file_sha256(name: str) -> str | None:
     return _NAMED.get(_place(name)) if name.endswith(".py") else None
 
 
+def named_by_sha256(sha256: str) -> str | None:
+    """The path of a file of that content that was named, wherever it stands; None where none was."""
+    return next((str(path) for path, its in _NAMED.items() if its == sha256), None)
+
+
+def named_by_name(name: str) -> str | None:
+    """The path of a file of that name that was named, wherever it stands; None where none was."""
+    return next((str(path) for path in _NAMED if path.name == name), None)
+
+
 def _place(name: str) -> Path:
     return Path(name).expanduser().resolve()
 
