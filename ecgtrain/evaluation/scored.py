@@ -112,7 +112,7 @@ def difference(one: Judged, null: Judged, seed: int) -> dict[str, Interval]:
         )
     found = {
         name: paired_bootstrap(one.y_rc, one.score_rc, null.score_rc, one.patient_r, name, seed=seed)
-        for name in kinds.METRICS[one.kind]
+        for name in kinds.compared(one.kind)
     }
     if one.decided is not None and null.decided is not None:
         mine, its = one.decided, null.decided

@@ -13,6 +13,10 @@ import numpy.typing as npt
 from ecgtrain.scoring.metrics import Bools, Floats, checked, mean_of_scored, ratio
 
 
+#: The least that a right class is taken to have been given.
+_LEAST = 1e-6
+
+
 def confusion(y_nc: Bools, score_nc: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """Records that are of class i and said to be of class j, int64 (classes, classes)."""
     y_nc, scores = checked(y_nc, score_nc)
@@ -25,6 +29,12 @@ def said(score_nc: Floats) -> Bools:
     said_nc = np.zeros(score_nc.shape, dtype=np.bool_)
     said_nc[np.arange(len(score_nc)), score_nc.argmax(axis=1)] = True
     return said_nc
+
+
+def log_likelihood(y_nc: Bools, score_nc: npt.NDArray[Any]) -> float:
+    """Mean log-likelihood of the right class, of scores that are probabilities; none counts as less than 1e-6."""
+    y_nc, scores = checked(y_nc, score_nc)
+    return float(np.log(np.clip((scores * y_nc).sum(axis=1), _LEAST, 1)).mean())
 
 
 def weighted_accuracy(y_nc: Bools, score_nc: Floats, weight_rn: Floats) -> Floats:

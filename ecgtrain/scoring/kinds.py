@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgtrain.errors import ProtocolError
-from ecgtrain.scoring import metrics, regression
+from ecgtrain.scoring import exclusive, metrics, regression
 from ecgtrain.tasks import TargetKind
 
 if TYPE_CHECKING:
@@ -35,11 +35,18 @@ METRICS: Mapping[TargetKind, tuple[str, ...]] = {
 }
 #: Metrics of which less is better.
 LESS_IS_BETTER = frozenset({"mae"})
+#: Metrics of which no difference is taken.
+_ALONE = frozenset({"f_max"})
 
 
 def headline(kind: TargetKind) -> str:
     """The metric that results of this kind are compared by."""
     return METRICS[kind][0]
+
+
+def compared(kind: TargetKind) -> tuple[str, ...]:
+    """The metrics whose differences between two answers are told."""
+    return tuple(name for name in METRICS[kind] if name not in _ALONE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,10 +109,14 @@ def link(kind: TargetKind, outputs_bc: Tensor, scale: Scale | None = None) -> Te
 def merit(kind: TargetKind, y_rc: npt.NDArray[Any], score_rc: npt.NDArray[Any]) -> float:
     """What penalties, epochs and the like are chosen by on validation records: the higher the better; NaN for none.
 
-    Macro AUROC, of a regression the negative MAE. Accuracy steps from record to record, and would choose by luck.
+    Macro AUROC; where classes exclude each other the mean log-likelihood of the right one, because accuracy steps from
+    record to record and would choose by luck; of a regression the negative MAE.
     """
-    if kind == "regression":
-        return -regression.mae(y_rc, score_rc)
+    match kind:
+        case "regression":
+            return -regression.mae(y_rc, score_rc)
+        case "exclusive":
+            return exclusive.log_likelihood(y_rc, score_rc)
     return metrics.macro_auroc(y_rc, score_rc)
 
 

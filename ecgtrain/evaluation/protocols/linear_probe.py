@@ -94,8 +94,8 @@ def check(train: Split, validation: Split | None, settings: Settings, seed: int)
 
 
 def _can_choose(validation: Split) -> bool:
-    """Whether a score on these records means anything; an error of numbers always does."""
-    return validation.kind == "regression" or bool(validation.tells_apart_c().any())
+    """Whether a score on these records means anything; an error, or a likelihood, always does."""
+    return validation.kind != "multilabel" or bool(validation.tells_apart_c().any())
 
 
 def fit(train: Split, validation: Split | None, settings: Settings, context: Context) -> LinearProbe:
@@ -179,7 +179,7 @@ def _choose(path: Sequence[PathPoint], kind: TargetKind) -> int:
 
 def _nothing_to_choose_by(kind: TargetKind) -> ProtocolError:
     lacking = "no validation record has a label"
-    if kind != "regression":
+    if kind == "multilabel":
         lacking = "no class has a positive and a negative validation record"
     return ProtocolError(
         f"nothing to choose the penalty by: {lacking}",
