@@ -151,6 +151,11 @@ class Result(Value):
         return self
 
     @property
+    def asked(self) -> str:
+        """The task, and whose records it was asked of where a site was left out."""
+        return self.task if self.left_out_site is None else f"{self.task} at {self.left_out_site}"
+
+    @property
     def compared_by(self) -> str:
         """The metric that results of its kind are compared by."""
         return kinds.headline(self.kind)

@@ -33,7 +33,7 @@ def caveats(results: Sequence[Result]) -> list[str]:
     texts = []
     for group in groups(results):
         first = group[0]
-        where = f"{first.task}: " if len(groups(results)) > 1 else ""
+        where = f"{first.asked}: " if len(groups(results)) > 1 else ""
         if first.n_test < FEW_RECORDS:
             texts.append(
                 f"{where}{first.n_test} test records are too few to rank methods: {_width(group)}"
@@ -55,7 +55,7 @@ def caveats(results: Sequence[Result]) -> list[str]:
         for text in dict.fromkeys(text for result in group for text in result.caveats):
             whose = list(dict.fromkeys(pretraining(one.pretraining) for one in group if text in one.caveats))
             of_all = len(group) > 1 and all(text in one.caveats for one in group)
-            texts.append(f"{'' if of_all else f'{_and(whose)} on '}{group[0].task}: {text}.")
+            texts.append(f"{'' if of_all else f'{_and(whose)} on '}{group[0].asked}: {text}.")
     return list(dict.fromkeys(texts)) + _apart(results)
 
 

@@ -155,7 +155,7 @@ def _group(results: Sequence[Result], number: int, names: Sequence[str]) -> dict
     classes = {name: about for result in reversed(results) for name, about in result.per_class.items()}
     drawn = _most_common(results, _MOST_CURVES)
     return {
-        "task": first.task,
+        "task": first.asked,
         "heading": _heading(results, names),
         "dropped": _dropped(results),
         "n_asked": len({*first.per_class, *first.dropped_classes}),

@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from ecgtrain.scoring.metrics import Bools, Floats, checked, mean_of_scored, ratio
 
-
 #: The least that a right class is taken to have been given.
 _LEAST = 1e-6
 
