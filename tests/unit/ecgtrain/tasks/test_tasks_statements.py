@@ -91,8 +91,8 @@ def test_a_code_that_nobody_could_state_is_told_with_the_nearest():
     assert found.unknown == {"AFF": "did you mean AF?"}
     with pytest.raises(ProtocolError, match=r"the code 'LBB' of diagnosis.*did you mean LBBB"):
         targets(codes=["LBB"])
-    with pytest.raises(ProtocolError, match=r"no code of 'rythm'.*did you mean rhythm"):
-        tasks.load({"kind": "statements", "system": "rythm"}).targets(Shelf())
+    with pytest.raises(ProtocolError, match=r"no code of 'rhyth'.*did you mean rhythm"):
+        tasks.load({"kind": "statements", "system": "rhyth"}).targets(Shelf())
 
 
 @pytest.mark.parametrize(
