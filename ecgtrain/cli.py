@@ -411,9 +411,11 @@ def _scored(result: Result, named: bool) -> str:
 
 def _gain(result: Result) -> str:
     """How much more than the strongest null, with its interval."""
+    from ecgtrain.config import NULLS
     from ecgtrain.scoring.kinds import LESS_IS_BETTER
 
-    gains = [one[result.compared_by] for one in result.difference_to.values() if result.compared_by in one]
+    to_nulls = [one for name, one in result.difference_to.items() if name in NULLS]
+    gains = [one[result.compared_by] for one in to_nulls if result.compared_by in one]
     strongest = max if result.compared_by in LESS_IS_BETTER else min
     return "" if not gains else _shown_interval(strongest(gains, key=lambda one: one.value), "+")
 

@@ -47,6 +47,8 @@ def _settings_of(room: str, content: Any) -> Settings:
             fix=f"put the file into {room.replace('.', '/')}, and name it without .py",
         )
     chosen: type[Settings] = occupant(room, str(content["name"])).Settings
+    if "task" in content:  # what a method learns, where it learns one
+        content = {**content, "task": tasks.written_out(content["task"])}
     return parse(chosen, content)
 
 

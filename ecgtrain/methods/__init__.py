@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ecgstore import ConfigError, Settings
 from ecgstore.inner import occupant
 from ecgtrain.backbones import Backbone, build_backbone
-from ecgtrain.tasks import TargetKind
+from ecgtrain.scoring.kinds import Kind
 from ecgtrain.views.augmentations import Augmentation, chain
 from ecgtrain.views.draw import Draw
 from ecgtrain.views.noise import Banks
@@ -125,7 +125,7 @@ def build_objective(
     n_leads: int,
     seed: int,
     n_targets: int | None = None,
-    kind: TargetKind = "multilabel",
+    kind: Kind = "multilabel",
 ) -> Objective:
     """The objective of ``method`` over a fresh backbone (:func:`build_backbone` with the same seed).
 

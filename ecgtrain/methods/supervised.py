@@ -7,7 +7,7 @@ binary cross-entropy, mean over windows and classes, in most cases.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -18,13 +18,12 @@ from ecgstore import ConfigError
 from ecgtrain.backbones import Backbone
 from ecgtrain.methods import LossTerms, Objective, WindowBatch
 from ecgtrain.scoring import kinds
-from ecgtrain.tasks import TargetKind, TaskSettings, name_of
 from ecgtrain.views.augmentations import CROP_AND_TIME_OUT, Augmentation
 
 DESCRIPTION = "supervised control: learn a task's statements or numbers with the same views and budget"
-LEARNS: tuple[TargetKind, ...] = ("multilabel", "exclusive", "regression")
+LEARNS: tuple[kinds.Kind, ...] = ("multilabel", "exclusive", "regression")
 #: What the loss is called in the log.
-_LOSSES: dict[TargetKind, str] = {"multilabel": "bce", "exclusive": "cross_entropy", "regression": "mse"}
+_LOSSES: dict[kinds.Kind, str] = {"multilabel": "bce", "exclusive": "cross_entropy", "regression": "mse"}
 
 
 class Settings(ecgstore.Settings):
@@ -35,7 +34,7 @@ class Settings(ecgstore.Settings):
     """
 
     name: Literal["supervised"] = "supervised"
-    task: TaskSettings
+    task: str | dict[str, Any]
     augmentations: tuple[Augmentation, ...] = CROP_AND_TIME_OUT
     dropout: float = Field(0.0, ge=0, lt=1)
 
@@ -56,7 +55,7 @@ def views(settings: Settings, batch: WindowBatch) -> Views:
 class Supervised(Objective):
     """The loss of a linear head."""
 
-    def __init__(self, settings: Settings, backbone: Backbone, n_targets: int, kind: TargetKind) -> None:
+    def __init__(self, settings: Settings, backbone: Backbone, n_targets: int, kind: kinds.Kind) -> None:
         super().__init__()
         self.kind = kind
         self.backbone = backbone
@@ -74,7 +73,7 @@ class Supervised(Objective):
         return LossTerms(loss, parts, pooled_bd.detach()[None])
 
 
-def _of_a_constant(kind: TargetKind, targets_bc: Tensor) -> dict[str, Tensor]:
+def _of_a_constant(kind: kinds.Kind, targets_bc: Tensor) -> dict[str, Tensor]:
     """The loss of the best answer that looks at no signal."""
     share_c = targets_bc.mean(dim=0)
     match kind:
@@ -86,9 +85,8 @@ def _of_a_constant(kind: TargetKind, targets_bc: Tensor) -> dict[str, Tensor]:
             return {"spread": targets_bc.var(dim=0, unbiased=False).mean()}
 
 
-def build(settings: Settings, backbone: Backbone, n_targets: int, kind: TargetKind = "multilabel") -> Supervised:
+def build(settings: Settings, backbone: Backbone, n_targets: int, kind: kinds.Kind = "multilabel") -> Supervised:
     """Make the objective for ``n_targets`` classes; raises ConfigError if there is none."""
     if n_targets < 1:
-        task = name_of(settings.task)
-        raise ConfigError("no record shows any class of the task", where=task, fix="choose another task")
+        raise ConfigError("no record shows any class of the task", where=settings.task, fix="choose another task")
     return Supervised(settings, backbone, n_targets, kind)

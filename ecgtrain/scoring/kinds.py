@@ -27,6 +27,9 @@ from ecgtrain.tasks import TargetKind
 if TYPE_CHECKING:
     from torch import Tensor
 
+#: The names of the kinds.
+Kind = TargetKind
+
 #: What is reported, by kind; the first is what results are compared by.
 METRICS: Mapping[TargetKind, tuple[str, ...]] = {
     "multilabel": ("macro_auroc", "macro_auprc", "f_max"),

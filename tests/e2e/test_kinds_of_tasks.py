@@ -28,7 +28,7 @@ CODES = {"kind": "statements", "system": "rhythm", "codes": ["SR", "AF"]}
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """Three rhythms of their own frequency and a number that the amplitude tells, at two sites; every fifth has no rhythm."""
+    """Three rhythms of their own frequency, an age that the amplitude tells, two sites; every fifth has no rhythm."""
     folder = tmp_path_factory.mktemp("folder")
     draw = np.random.default_rng(0)
     rows = ["record_id,patient_id,site,age,rhythm,snomed_ct"]

@@ -1,4 +1,4 @@
-"""Each kind of target: its metrics against scikit-learn, its loss and its link against PyTorch, chance and constants."""
+"""Each kind of target: its metrics against scikit-learn, its loss and its link against PyTorch; chance."""
 
 from __future__ import annotations
 

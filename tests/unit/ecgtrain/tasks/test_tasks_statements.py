@@ -22,7 +22,10 @@ class Shelf:
 
     path, n_records = "shelf.ecg", len(STATED)
     codes = frozenset({"AF", "SR", "LBBB", "PVC"})
-    attributes = {"vocabulary": {"diagnosis": [], "rhythm": []}}
+
+    @property
+    def attributes(self):
+        return {"vocabulary": {"diagnosis": [], "rhythm": []}}
 
     def vocabulary(self, system):
         return self.codes if system == "diagnosis" else frozenset()
