@@ -12,22 +12,26 @@ if TYPE_CHECKING:
     from ecgstore.build.memory import keep_freed_memory
     from ecgstore.build.patients import patients_in_words
     from ecgstore.errors import nearest, need, visible, without_links
-    from ecgstore.rooms import name_own_file, occupant, own_file_sha256
+    from ecgstore.rooms import name_own_file, named_by_name, named_by_sha256, occupant, own_file_sha256
     from ecgstore.settings import NOT_SAID, first_difference, parse, read_yaml
     from ecgstore.simulate.ventricles import distances_mm, reference_heart
     from ecgstore.storage.locks import held
     from ecgstore.vocabularies.known_overlaps import Origin, overlaps_between
     from ecgstore.vocabularies.origin_sites import aha_segments, origin_sites
+    from ecgstore.vocabularies.vocabulary import challenge_weights, scored_classes, scp_to_snomed
 
 __all__ = [
     "NOT_SAID",
     "Origin",
     "aha_segments",
+    "challenge_weights",
     "distances_mm",
     "first_difference",
     "held",
     "keep_freed_memory",
     "name_own_file",
+    "named_by_name",
+    "named_by_sha256",
     "nearest",
     "need",
     "occupant",
@@ -38,6 +42,8 @@ __all__ = [
     "patients_in_words",
     "read_yaml",
     "reference_heart",
+    "scored_classes",
+    "scp_to_snomed",
     "visible",
     "without_links",
 ]
@@ -46,11 +52,14 @@ _HOME = {
     "NOT_SAID": "settings",
     "Origin": "vocabularies.known_overlaps",
     "aha_segments": "vocabularies.origin_sites",
+    "challenge_weights": "vocabularies.vocabulary",
     "distances_mm": "simulate.ventricles",
     "first_difference": "settings",
     "held": "storage.locks",
     "keep_freed_memory": "build.memory",
     "name_own_file": "rooms",
+    "named_by_name": "rooms",
+    "named_by_sha256": "rooms",
     "nearest": "errors",
     "need": "errors",
     "occupant": "rooms",
@@ -61,6 +70,8 @@ _HOME = {
     "patients_in_words": "build.patients",
     "read_yaml": "settings",
     "reference_heart": "simulate.ventricles",
+    "scored_classes": "vocabularies.vocabulary",
+    "scp_to_snomed": "vocabularies.vocabulary",
     "visible": "errors",
     "without_links": "errors",
 }

@@ -29,13 +29,31 @@ def name_own_file(name: str | Path, kind: str = "own") -> str:
     path = _place(str(name))
     if path.suffix != ".py" or not path.is_file():
         raise ConfigError(f"the {kind} file is not there", where=name, expected="a .py file", fix="check the path")
-    _NAMED[path] = hashlib.sha256(path.read_bytes()).hexdigest()
+    _NAMED[path] = _sha256(path)
     return _NAMED[path]
 
 
 def own_file_sha256(name: str) -> str | None:
     """The SHA-256 of the file ``name``, if it was named; None for what stands in a room."""
     return _NAMED.get(_place(name)) if name.endswith(".py") else None
+
+
+def named_by_sha256(sha256: str) -> str | None:
+    """The path of a file of that content that was named and still has it, wherever it stands; None where none has."""
+    return next((str(path) for path, its in _NAMED.items() if its == sha256 == _sha256(path)), None)
+
+
+def named_by_name(name: str) -> str | None:
+    """The path of a file of that name that was named, wherever it stands; None where none was."""
+    return next((str(path) for path in _NAMED if path.name == name), None)
+
+
+def _sha256(path: Path) -> str:
+    """The SHA-256 of a file's content; empty where there is none any more."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def _place(name: str) -> Path:
@@ -79,6 +97,8 @@ def _visitor(room: str, path: Path) -> ModuleType:
             where=path,
             fix="if you trust it, name it on the command line, as --help says",
         )
+    if _sha256(resolved) != _NAMED[resolved]:
+        raise ConfigError(f"the {kind} file is not what it was when it was named", where=path, fix="name it again")
     name = f"{room}._file_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, resolved)
     if spec is None or spec.loader is None:

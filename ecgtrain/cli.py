@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from ecgtrain.evaluation.results import Result
     from ecgtrain.reporting.contents import Report
+    from ecgtrain.scoring.bootstrap import Interval
 
 EXIT_ERROR, EXIT_STOPPED, EXIT_INTERRUPTED = 1, 75, 130
 #: Seconds between two lines of progress where there is no terminal to draw on.
@@ -223,6 +224,7 @@ def report(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
         _say_json({"report": str(out / "report.html"), "results": _brief(merged)})
     else:
         _print_results(merged.results)
+        _print_caveats(merged)
         _say(f"report: {out / 'report.html'}")
 
 
@@ -356,9 +358,11 @@ def _brief(report: Report) -> list[dict[str, Any]]:
     from ecgtrain.training.files import plain
 
     results: list[dict[str, Any]] = [plain(result.as_json()) for result in report.results]
-    return [
-        {name: value for name, value in result.items() if name not in ("roc", "penalty_path")} for result in results
-    ]
+    for result in results:
+        for name in ("roc", "penalty_path"):
+            result.pop(name, None)
+        result.get("agreement", {}).pop("pairs", None)
+    return results
 
 
 def _print_results(results: Sequence[Result]) -> None:
@@ -366,33 +370,60 @@ def _print_results(results: Sequence[Result]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from ecgtrain.reporting.caveats import n_scored
+
+    # One column of scores: it is called by its metric where all results have the same one.
+    metrics = {result.compared_by for result in results}
+    score = _METRICS[next(iter(metrics))] if len(metrics) == 1 else "score"
+    rows = {
+        "question": [result.name for result in results],
+        "task": [result.task for result in results],
+        "pretraining": [result.pretraining for result in results],
+        "test records": [str(result.n_test) for result in results],
+        "classes": [
+            f"{n_scored(result)} of {len({*result.per_class, *result.dropped_classes})}" if result.per_class else ""
+            for result in results
+        ],
+        score: [_scored(result, named=len(metrics) > 1) for result in results],
+        "95 % interval": [f"{_number(result.score.low)} to {_number(result.score.high)}" for result in results],
+        "minus the untrained": [_gain(result) for result in results],
+        "challenge score": [_shown_interval(result.metrics.get("challenge_score")) for result in results],
+    }
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in (
-        "question",
-        "task",
-        "pretraining",
-        "test records",
-        "macro AUROC",
-        "95 % interval",
-        "minus the untrained",
-    ):
-        table.add_column(column, justify="right" if column in ("test records", "macro AUROC") else "left")
-    for result in results:
-        auroc = result.macro_auroc
-        gains = [one["macro_auroc"] for one in result.difference_to.values() if "macro_auroc" in one]
-        gain = min(gains, key=lambda one: one.value, default=None)  # to the strongest null
-        cells = (
-            result.name,
-            result.task,
-            result.pretraining,
-            str(result.n_test),
-            _number(auroc.value),
-            f"{_number(auroc.low)} to {_number(auroc.high)}",
-            "" if gain is None else f"{_number(gain.value, '+')} [{_number(gain.low, '+')}, {_number(gain.high, '+')}]",
-        )
+    kept = {name: cells for name, cells in rows.items() if any(cells)}
+    for name in kept:
+        justify: Literal["left", "right"] = "right" if name in ("test records", score) else "left"
+        table.add_column(name, justify=justify, no_wrap=name not in ("task", "question"))
+    for cells in zip(*kept.values(), strict=True):
         # As text, not as rich's markup: names come from files.
         table.add_row(*(Text(visible(cell)) for cell in cells))
-    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(table)
+    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+
+
+#: What results are compared by, in words.
+_METRICS = {"macro_auroc": "macro AUROC", "accuracy": "accuracy", "mae": "MAE"}
+
+
+def _scored(result: Result, named: bool) -> str:
+    unit = f" {result.unit}" if result.unit else ""
+    return (f"{_METRICS[result.compared_by]} " if named else "") + _number(result.score.value) + unit
+
+
+def _gain(result: Result) -> str:
+    """How much more than the strongest null, with its interval."""
+    from ecgtrain.config import NULLS
+    from ecgtrain.scoring.kinds import LESS_IS_BETTER
+
+    to_nulls = [one for name, one in result.difference_to.items() if name in NULLS]
+    gains = [one[result.compared_by] for one in to_nulls if result.compared_by in one]
+    strongest = max if result.compared_by in LESS_IS_BETTER else min
+    return "" if not gains else _shown_interval(strongest(gains, key=lambda one: one.value), "+")
+
+
+def _shown_interval(found: Interval | None, sign: str = "") -> str:
+    if found is None:
+        return ""
+    return f"{_number(found.value, sign)} [{_number(found.low, sign)}, {_number(found.high, sign)}]"
 
 
 def _print_caveats(report: Report) -> None:

@@ -28,6 +28,7 @@ from pydantic import (
 
 from ecgstore import ConfigError, Settings, override
 from ecgstore.inner import name_own_file, nearest, occupant, own_file_sha256, parse, read_yaml
+from ecgtrain import tasks
 from ecgtrain.data.settings import Data
 
 
@@ -46,6 +47,8 @@ def _settings_of(room: str, content: Any) -> Settings:
             fix=f"put the file into {room.replace('.', '/')}, and name it without .py",
         )
     chosen: type[Settings] = occupant(room, str(content["name"])).Settings
+    if "task" in content:  # what a method learns, where it learns one
+        content = {**content, "task": tasks.written_out(content["task"])}
     return parse(chosen, content)
 
 
@@ -145,7 +148,7 @@ class Pretrain(Training):
     short_records: Literal["pad", "refuse"] = "refuse"
     normalise: Literal["none", "record", "record_lead", "lead"] = "lead"
     keep: Literal["last", "best"] = "last"
-    online_probe: str | None = None
+    online_probe: tasks.TaskSettings | None = None
 
     @model_validator(mode="after")
     def _held_out(self) -> Self:
@@ -170,19 +173,23 @@ NULLS: tuple[Null, ...] = get_args(Null)
 class Downstream(Settings):
     """One question asked of the representation: a task under a protocol, with its nulls beside it.
 
-    ``store`` defaults to the run's. ``settings`` go to the protocol. Nulls: ``random`` is the untrained network with
-    BatchNorm statistics of the pretraining records, ``uncalibrated`` has those it was made with. Mostly the first
-    is the stronger one; where signals are of one scale it can be the second.
+    ``task``: its address, ``ptbxl/superdiagnostic``, or a mapping of its settings, ``{kind: regression, column:
+    age_years}``. ``leave_out_site``: fit on the other sites and judge on this one; ``each`` asks the question once
+    for every site. Folds of training and test may then be the same. ``store`` defaults to the run's. ``settings`` go
+    to the protocol. Nulls: ``random`` is the untrained network with BatchNorm statistics of the pretraining records,
+    ``uncalibrated`` has those it was made with. Mostly the first is the stronger one; where signals are of one scale
+    it can be the second.
 
     ``allow_overlap``: judge although patients, records or known sets are on both sides of a split; the result says so.
     """
 
     name: Name
-    task: str
+    task: tasks.TaskSettings
     protocol: str = "linear_probe"
     train_folds: Folds
     validation_folds: tuple[int, ...] = ()
     test_folds: Folds
+    leave_out_site: Annotated[str, Field(min_length=1)] | None = None
     store: str | None = None
     window_samples: PositiveInt
     stride_samples: PositiveInt
@@ -192,7 +199,10 @@ class Downstream(Settings):
 
     @model_validator(mode="after")
     def _split(self) -> Self:
-        _disjoint(train_folds=self.train_folds, validation_folds=self.validation_folds, test_folds=self.test_folds)
+        _disjoint(train_folds=self.train_folds, validation_folds=self.validation_folds)
+        if self.leave_out_site is None:
+            for name in ("train_folds", "validation_folds"):
+                _disjoint(**{name: getattr(self, name)}, test_folds=self.test_folds)
         return self
 
 
@@ -276,13 +286,16 @@ def load(recipe: str | Path, overrides: Iterable[str] = (), own_files: Iterable[
     The recipe of a run's directory names none: it may have come from elsewhere. Raises ConfigError in one line.
     """
     path, overrides = find(recipe), tuple(overrides)
-    config = parse(RunConfig, override(read_yaml(path), overrides), where=path)
+    content = override(read_yaml(path), overrides)
+    if not _is_of_a_run(path):
+        content = _with_files_beside(content, path.parent)
+    config = parse(RunConfig, content, where=path)
     for file in own_files:
         name_own_file(file)
     # What stands in an override was written by whoever gave the command.
-    typed = {assignment.partition("=")[2].strip(" '\"") for assignment in overrides}
+    typed = {text for one in overrides for text in _texts(override({}, [f"_={one.partition('=')[2]}"]))}
     for kind, name in _files_of_code(config):
-        if not _is_of_a_run(path) or any(one.startswith(name) for one in typed):
+        if not _is_of_a_run(path) or any(one == name or one.startswith(f"{name}/") for one in typed):
             name_own_file(name, kind)
         elif own_file_sha256(name) is None:
             raise ConfigError(
@@ -294,14 +307,38 @@ def load(recipe: str | Path, overrides: Iterable[str] = (), own_files: Iterable[
     return config
 
 
+def _texts(value: Any) -> Iterable[str]:
+    """All texts in a value of YAML."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(part)
+
+
+def _with_files_beside(content: Any, folder: Path, key: str = "") -> Any:
+    """A recipe in which files of code that are not in the working directory are looked for beside the recipe."""
+    if isinstance(content, Mapping):
+        return {name: _with_files_beside(value, folder, str(name)) for name, value in content.items()}
+    if isinstance(content, list):
+        return [_with_files_beside(value, folder, key) for value in content]
+    if not isinstance(content, str) or key not in ("task", "online_probe", "protocol", "kind"):
+        return content
+    name = content if content.endswith(".py") else (tasks.own_file_of(content) or "")
+    if not name or Path(name).expanduser().is_file() or not (folder / name).is_file():
+        return content
+    return str(folder / name) + content[len(name) :]
+
+
 def _files_of_code(config: RunConfig) -> list[tuple[str, str]]:
     """Tasks and protocols that are files, not names of a room."""
-    of_pretraining = [] if config.pretrain is None else [config.pretrain.online_probe, config.pretrain.method]
-    tasks = [one if isinstance(one, str) else getattr(one, "task", None) for one in of_pretraining]
-    tasks += [question.task for question in config.downstream]
-    rooms = [str(task).rpartition("/")[0] for task in tasks if task is not None]
-    found = [("task", room) for room in rooms] + [("protocol", question.protocol) for question in config.downstream]
-    return [(kind, name) for kind, name in dict.fromkeys(found) if name.endswith(".py")]
+    pretrain = config.pretrain
+    asked = [] if pretrain is None else [pretrain.online_probe, getattr(pretrain.method, "task", None)]
+    asked += [question.task for question in config.downstream]
+    files = [tasks.own_file_of(one) for one in asked if one is not None]
+    found = [("task", name) for name in files if name is not None]
+    found += [("protocol", question.protocol) for question in config.downstream if question.protocol.endswith(".py")]
+    return list(dict.fromkeys(found))
 
 
 def _is_of_a_run(path: Path) -> bool:

@@ -15,6 +15,7 @@ from ecgtrain import distributed
 from ecgtrain.config import RunConfig, dump
 from ecgtrain.data.feed import Part
 from ecgtrain.evaluation.elsewhere import judge_elsewhere
+from ecgtrain.evaluation.heads import keep_own_files
 from ecgtrain.evaluation.judge import judge_all, refuse_other_questions, refuse_unanswerable, refuse_unfair
 from ecgtrain.evaluation.results import Result
 from ecgtrain.reporting.contents import About, Report, RunFacts, StoreFacts, TermsFacts
@@ -66,6 +67,8 @@ def run(
             refuse_unfair(config, made)
             attempt = Attempt(here, resume, progress, say, should_stop)
             pretrain(config, made, run_dir, attempt, online_probe(config, made, here))
+            if distributed.rank() == 0:
+                keep_own_files([question.task for question in config.downstream], run_dir)
             trained = export_backbone(config, made, run_dir, here)
             if distributed.rank() != 0:
                 return None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    BeforeValidator,
     Field,
     NonNegativeFloat,
     PositiveFloat,
@@ -12,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from ecgstore import Settings
+from ecgstore import LEADS_12, Settings
 from ecgtrain.data.plan import MAX_DRAWS
 
 
@@ -46,8 +47,31 @@ class MixedStore(Settings):
     where: str = ""
 
 
+#: The leads of the challenge of 2021, by their number (Reyna et al., CinC 48, 2021).
+LEAD_SUBSETS: dict[int, tuple[str, ...]] = {
+    12: LEADS_12,
+    6: ("I", "II", "III", "aVR", "aVL", "aVF"),
+    4: ("I", "II", "III", "V2"),
+    3: ("I", "II", "V2"),
+    2: ("I", "II"),
+}
+
+
+def _leads(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value not in LEAD_SUBSETS:
+            raise ValueError(
+                f"a number of leads is one of {', '.join(map(str, LEAD_SUBSETS))}; others are named one by one"
+            )
+        return LEAD_SUBSETS[value]
+    return value
+
+
 class Data(Feeding):
-    """Where the records come from. ``leads`` picks some of the store's, in this order; all by default.
+    """Where the records come from.
+
+    ``leads`` picks some of the store's, in this order; all by default. A number stands for a subset of the challenge of
+    2021: 12, 6, 4, 3 or 2.
 
     ``where``, ``sources`` and ``sites`` select records of ``store`` for pretraining, within the folds.
     ``exclude_sources``, ``exclude_folds`` and ``exclude_patients`` leave records of all stores out of pretraining. The
@@ -60,7 +84,7 @@ class Data(Feeding):
     """
 
     store: str
-    leads: tuple[str, ...] | None = Field(default=None, min_length=1)
+    leads: Annotated[tuple[str, ...] | None, BeforeValidator(_leads)] = Field(default=None, min_length=1)
     where: str = ""
     sources: tuple[str, ...] | None = Field(default=None, min_length=1)
     sites: tuple[str, ...] | None = Field(default=None, min_length=1)

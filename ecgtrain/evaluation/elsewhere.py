@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 import torch
 
@@ -16,11 +18,12 @@ from ecgtrain.data.seen import COLUMNS, read_seen, seen_of
 from ecgtrain.errors import CheckpointError, ProtocolError
 from ecgtrain.evaluation import protocols
 from ecgtrain.evaluation.heads import Head, load_head
-from ecgtrain.evaluation.judge import Judged, scores
 from ecgtrain.evaluation.leaks import refuse_leaks
 from ecgtrain.evaluation.results import Result
+from ecgtrain.evaluation.scored import Judged, decided, scores
 from ecgtrain.evaluation.splits import Split, StoredWindows
 from ecgtrain.representation.export import Trained, load_backbone
+from ecgtrain.tasks import Targets
 from ecgtrain.training.layout import SEEN, answers
 
 Folds = Sequence[int] | Literal["all"]
@@ -67,10 +70,14 @@ def _judge_head(
     head, fitted = load_head(folder, trained, device)
     wanted = _wanted_folds(store, head.test_folds, folds)
     targets = tasks.load(head.task).targets(store)
+    if targets.kind != head.kind:
+        raise CheckpointError(
+            "the head was fitted for another kind of targets", where=folder, expected=head.kind, got=targets.kind
+        )
     rows = targets.labelled(store.select(folds=wanted))
     if len(rows) == 0:
         said = "the chosen folds" if wanted is not None else "the store"
-        raise ProtocolError(f"no record of {said} has a label", where=f"{head.task} on {store.path}")
+        raise ProtocolError(f"no record of {said} has a label", where=f"{targets.task} on {store.path}")
     patients = store.column("patient_key")
     warnings = refuse_leaks(
         [read_seen(run_dir / SEEN), _seen_by(folder, head)],
@@ -80,12 +87,22 @@ def _judge_head(
     )
     windows = StoredWindows(store, rows, trained, head.window_samples, head.stride_samples, device)
     test = Split.of(rows, targets, patients, windows)
-    shared = tuple(name for name in head.classes if name in targets.classes)
-    score_rc = protocols.scores(fitted, test)[:, [head.classes.index(name) for name in shared]]
-    y_rc = test.y_rc[:, [targets.classes.index(name) for name in shared]]
+    test, classes, unknown = _of_head(test, targets, head)
+    score_rc = protocols.scores(fitted, test)[:, [head.classes.index(name) for name in classes]]
+    thresholds = {name: cut for name, cut in head.thresholds.items() if name in classes}
+    judged = Judged(
+        test.y_rc,
+        score_rc,
+        test.row_r,
+        test.patient_r,
+        classes,
+        head.kind,
+        tuple(store.column("site")[test.row_r].tolist()),
+        decided(targets, test.row_r, classes, score_rc, thresholds),
+    )
     return Result(
         name=head.name,
-        task=head.task,
+        task=targets.task,
         protocol=head.protocol,
         pretraining=head.pretraining,
         store=store.path,
@@ -93,10 +110,39 @@ def _judge_head(
         folds="all" if wanted is None else tuple(int(fold) for fold in wanted),
         n_train=head.n_train,
         n_test=len(test.row_r),
-        **scores(Judged(y_rc, score_rc, test.row_r, test.patient_r, shared), targets, head.seed),
-        dropped_classes={name: "not in this store" for name in head.classes if name not in shared},
-        caveats=(*warnings, *targets.caveats),
+        **scores(judged, targets, head.seed),
+        thresholds=thresholds,
+        dropped_classes={name: "not in this store" for name in head.classes if name not in targets.classes},
+        caveats=(*warnings, *targets.caveats, *unknown),
     )
+
+
+def _of_head(test: Split, targets: Targets, head: Head) -> tuple[Split, tuple[str, ...], tuple[str, ...]]:
+    """The records with their targets by the classes of the head; those classes; and what has to be said.
+
+    Of classes that exclude each other all stay, as the head may say any; a record of another class takes no part.
+    """
+    shared = tuple(name for name in head.classes if name in targets.classes)
+    if not shared:
+        raise ProtocolError(
+            "the head knows none of the classes of this store",
+            where=targets.task,
+            expected=", ".join(head.classes[:10]),
+            got=", ".join(targets.classes[:10]),
+        )
+    if head.kind != "exclusive":
+        y_rc = test.y_rc[:, [targets.classes.index(name) for name in shared]]
+        return replace(test, y_rc=y_rc), shared, ()
+    y_rc = np.zeros((len(test.row_r), len(head.classes)), dtype=np.bool_)
+    for c, name in enumerate(head.classes):
+        if name in targets.classes:
+            y_rc[:, c] = test.y_rc[:, targets.classes.index(name)]
+    is_known_r = y_rc.any(axis=1)
+    if not is_known_r.any():
+        raise ProtocolError("no record is of a class that the head knows", where=targets.task)
+    others = int((~is_known_r).sum())
+    said = (f"{others} records took no part: the head doesn't know their class",) if others else ()
+    return replace(test, y_rc=y_rc).only(test.row_r[is_known_r]), head.classes, said
 
 
 def _seen_by(folder: Path, head: Head) -> pa.Table:

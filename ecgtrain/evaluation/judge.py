@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,43 +17,27 @@ from ecgstore import ConfigError, Settings, Store, open_store
 from ecgtrain import tasks
 from ecgtrain.config import NULLS, Downstream, RunConfig
 from ecgtrain.data.seen import read_seen, seen_of, write_seen
-from ecgtrain.errors import ProtocolError
 from ecgtrain.evaluation import protocols
 from ecgtrain.evaluation.heads import Head, own_files, save_head
 from ecgtrain.evaluation.leaks import refuse_leaks
 from ecgtrain.evaluation.protocols import Context, Fitted, settings_of
-from ecgtrain.evaluation.results import ClassScore, Result, RocCurve
+from ecgtrain.evaluation.questions import questions, refuse_impossible, refuse_none, sides, targets_of
+from ecgtrain.evaluation.results import Result
+from ecgtrain.evaluation.scored import Judged, decided, difference, of_a_constant, scores, thresholds
 from ecgtrain.evaluation.splits import Split, StoredWindows, UnreadWindows
 from ecgtrain.representation.export import Trained
 from ecgtrain.representation.nulls import random_backbone
-from ecgtrain.scoring import metrics
-from ecgtrain.scoring.bootstrap import Interval, Metric, bootstrap, paired_bootstrap
-from ecgtrain.tasks import Targets
+from ecgtrain.tasks import Targets, own_file_of, with_file
 from ecgtrain.training.files import read_json, write_json
 from ecgtrain.training.layout import PREDICTIONS, QUESTION, RESULT, SEEN, answer
 from ecgtrain.training.prepare import Prepared, pretrain_of
 
 _PRETRAINING = "pretraining and test"
-_REPORTED: tuple[Metric, ...] = ("macro_auroc", "macro_auprc")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Judged:
-    """Scores of one representation on the test records: all that a result and a comparison need.
-
-    ``y_rc``, ``score_rc``: (records, classes) in the order of ``row_r``; ``patient_r`` is for the bootstrap.
-    """
-
-    y_rc: npt.NDArray[np.bool_]
-    score_rc: npt.NDArray[np.float64]
-    row_r: npt.NDArray[np.int64]
-    patient_r: tuple[str | None, ...]
-    classes: tuple[str, ...]
 
 
 def refuse_unanswerable(config: RunConfig) -> None:
     """Refuse, before anything is trained, a question that can be known to have no answer; see :func:`check`."""
-    for question in config.downstream:
+    for question in questions(config):
         check(question, open_store(question.store or config.data.store), config.seed)
 
 
@@ -65,10 +48,10 @@ def refuse_unfair(config: RunConfig, made: Prepared) -> None:
     PassportError where a question's store was prepared otherwise than the signals that are trained on.
     """
     seen = made.seen()
-    for question in config.downstream:
+    for question in questions(config):
         store = open_store(question.store or config.data.store)
         made.passport.refuse_other(store)
-        tested = seen_of(store, _rows(question, store)["test"], "test")
+        tested = seen_of(store, sides(question, store)["test"], "test")
         refuse_leaks(seen, tested, between=_PRETRAINING, allow=question.allow_overlap)
 
 
@@ -77,7 +60,7 @@ def refuse_other_questions(config: RunConfig, run_dir: Path) -> None:
 
     Raises ConfigError.
     """
-    for question in config.downstream:
+    for question in questions(config):
         for pretraining in (str(pretrain_of(config).method.model_dump()["name"]), *question.nulls):
             path = answer(run_dir, question.name, pretraining) / QUESTION
             if not path.exists():
@@ -98,21 +81,22 @@ def _asked(question: Downstream, seed: int) -> dict[str, Any]:
     """What an answer hangs on besides the representation; nulls stand beside it, and the store may have moved."""
     store = open_store(question.store).fingerprint if question.store else "of the run"
     content = question.model_dump(mode="json", exclude={"nulls", "store"})
+    if question.leave_out_site is None:
+        del content["leave_out_site"]  # answers of before don't name it
     return {**content, "store": store, "seed": seed}
 
 
 def check(question: Downstream, store: Store, seed: int = 0) -> Settings:
     """Refuse what can be known to be wrong before anything is trained, from labels alone; the protocol's settings.
 
-    Raises ConfigError (unknown task, protocol or setting), ProtocolError (folds without a labelled record, or without
-    what the protocol needs to fit and to choose), LeakageError (what is learned from or chosen by is tested on).
+    Raises ConfigError (unknown task, protocol or setting), ProtocolError (folds without a labelled record, without a
+    class that was named, or without what the protocol needs to fit and to choose), LeakageError (what is learned from
+    or chosen by is tested on).
     """
     settings = settings_of(question.protocol, question.settings, where=f"downstream {question.name}")
-    rows = _rows(question, store)
-    targets = tasks.load(question.task).targets(store)
-    for name, its in rows.items():
-        if name != "validation":
-            _refuse_none(targets.labelled(its), name, question, store)
+    rows = sides(question, store)
+    targets = targets_of(question, store)
+    refuse_impossible(question, targets, rows, store)
     targets = targets.fittable(rows["train"])
     train, validation, _ = (_labels(its, targets, store) for its in rows.values())
     assert train is not None
@@ -129,7 +113,7 @@ def _labels(rows: npt.NDArray[np.int64], targets: Targets, store: Store) -> Spli
 
 def _refuse_own_leaks(question: Downstream, store: Store, targets: Targets) -> tuple[str, ...]:
     """Compare what a head learns from and is chosen by with what it is tested on."""
-    train, validation, test = (targets.labelled(its) for its in _rows(question, store).values())
+    train, validation, test = (targets.labelled(its) for its in sides(question, store).values())
     seen = [seen_of(store, train, "train"), seen_of(store, validation, "selection")]
     tested = seen_of(store, test, "test")
     return refuse_leaks(seen, tested, between="training and test", allow=question.allow_overlap)
@@ -149,11 +133,11 @@ def judge_all(
     """
     method = str(pretrain_of(config).method.model_dump()["name"])
     found: list[Result] = []
-    for question in config.downstream:
+    for question in questions(config):
         results: list[Result] = []
         scored: dict[str, Judged] = {}
         for pretraining in (method, *question.nulls):
-            say(f"{question.name}: {question.protocol} of {question.task} on {pretraining} features")
+            say(f"{question.name}: {question.protocol} of {tasks.name_of(question.task)} on {pretraining} features")
             one = trained if pretraining == method else _null(config, pretraining, device)
             store_path = question.store or config.data.store
             result, scored[pretraining] = judge(
@@ -187,27 +171,41 @@ def judge(
     """
     store = open_store(store_path)
     settings = check(question, store, seed)
-    patients, rows = store.column("patient_key"), _rows(question, store)
-    targets = tasks.load(question.task).targets(store).fittable(rows["train"])
+    patients, rows = store.column("patient_key"), sides(question, store)
+    targets = targets_of(question, store).fittable(rows["train"])
     warnings = _refuse_own_leaks(question, store, targets)
     if pretraining not in NULLS:
         tested = seen_of(store, targets.labelled(rows["test"]), "test")
         seen = [read_seen(run_dir / SEEN)]
         warnings += refuse_leaks(seen, tested, between=_PRETRAINING, allow=question.allow_overlap)
+        warnings += _site_was_seen(question, seen)
 
     def split(name: str) -> Split:
-        labelled = _refuse_none(targets.labelled(rows[name]), name, question, store)
+        labelled = refuse_none(targets.labelled(rows[name]), name, question, f"{targets.task} on {store.path}")
         windows = StoredWindows(store, labelled, trained, question.window_samples, question.stride_samples, device)
         return Split.of(labelled, targets, patients, windows)
 
     train, test = split("train"), split("test")
     validation = split("validation") if len(targets.labelled(rows["validation"])) else None
-    context = Context(targets.classes, trained, seed, device)
+    context = Context(targets.classes, trained, seed, device, kind=targets.kind)
     fitted = protocols.fit(train, validation, settings, context, test=None if question.allow_overlap else test)
-    judged = Judged(test.y_rc, protocols.scores(fitted, test), test.row_r, test.patient_r, fitted.classes)
+    cut = thresholds(targets, fitted, validation)
+    score_rc = protocols.scores(fitted, test)
+    judged = Judged(
+        test.y_rc,
+        score_rc,
+        test.row_r,
+        test.patient_r,
+        fitted.classes,
+        targets.kind,
+        tuple(store.column("site")[test.row_r].tolist()),
+        decided(targets, test.row_r, fitted.classes, score_rc, cut),
+    )
+    if targets.challenge is not None and not cut:
+        warnings += ("the challenge's score needs thresholds, and there are no validation records to choose them by",)
     result = Result(
         name=question.name,
-        task=question.task,
+        task=targets.task,
         protocol=question.protocol,
         pretraining=pretraining,
         store=store.path,
@@ -216,6 +214,9 @@ def judge(
         n_validation=fitted.n_validation,
         n_test=len(test.row_r),
         **scores(judged, targets, seed),
+        of_a_constant=of_a_constant(targets, train.row_r, judged),
+        thresholds=cut,
+        left_out_site=question.leave_out_site,
         chosen=fitted.chosen,
         unfitted_classes=fitted.unfitted,
         dropped_classes=targets.dropped,
@@ -227,43 +228,15 @@ def judge(
     return result, judged
 
 
-def _rows(question: Downstream, store: Store) -> dict[str, npt.NDArray[np.int64]]:
-    return {
-        "train": store.select(folds=question.train_folds),
-        "validation": store.select(folds=question.validation_folds),
-        "test": store.select(folds=question.test_folds),
-    }
-
-
-def _refuse_none(
-    labelled: npt.NDArray[np.int64], name: str, question: Downstream, store: Store
-) -> npt.NDArray[np.int64]:
-    if len(labelled) == 0:
-        raise ProtocolError(f"no record of the {name} folds has a label", where=f"{question.task} on {store.path}")
-    return labelled
-
-
-def scores(judged: Judged, targets: Targets, seed: int) -> dict[str, Any]:
-    """The parts of a result that follow from scores.
-
-    Macro scores with their bootstrap intervals over patients, the per-class table, the ROC curves.
-    """
-    y_rc, score_rc = judged.y_rc, judged.score_rc
-    per_class = metrics.per_class(y_rc, score_rc, judged.classes, targets.titles)
-    roc = metrics.roc_curves(y_rc, score_rc, judged.classes)
-    return {
-        "metrics": {name: bootstrap(y_rc, score_rc, judged.patient_r, name, seed=seed) for name in _REPORTED},
-        "per_class": {name: ClassScore(**one) for name, one in per_class.items()},
-        "roc": {name: RocCurve(fpr=tuple(one["fpr"]), tpr=tuple(one["tpr"])) for name, one in roc.items()},
-    }
-
-
-def difference(one: Judged, null: Judged, seed: int) -> dict[str, Interval]:
-    """Score of ``one`` minus that of ``null`` on the same resamples of patients, with its interval."""
-    return {
-        name: paired_bootstrap(one.y_rc, one.score_rc, null.score_rc, one.patient_r, name, seed=seed)
-        for name in _REPORTED
-    }
+def _site_was_seen(question: Downstream, seen: Sequence[pa.Table]) -> tuple[str, ...]:
+    """Whether the network has seen other records of a site that is left out, in words."""
+    sites = {site for table in seen for site in table["site"].to_pylist()}
+    if question.leave_out_site is None or question.leave_out_site not in sites:
+        return ()
+    return (
+        f"pretraining saw other records of {question.leave_out_site}, without labels; leave them out by data.sites to "
+        "ask what a site that was never seen gets",
+    )
 
 
 def _keep(
@@ -277,9 +250,12 @@ def _keep(
     seed: int,
 ) -> None:
     """Head, whom it has seen, predictions per test record, result: in the folder of this answer."""
+    own = own_file_of(question.task)
     head = Head(
         name=question.name,
-        task=question.task,
+        task=question.task if own is None else with_file(question.task, Path(own).name),
+        kind=judged.kind,
+        thresholds=dict(result.thresholds),
         protocol=question.protocol,
         pretraining=result.pretraining,
         classes=fitted.classes,
@@ -298,8 +274,9 @@ def _keep(
         "record_id": pa.array(store.column("record_id")[judged.row_r].tolist()),
         "row": pa.array(judged.row_r),
     }
+    said = "predicted" if judged.kind == "regression" else "probability"
     for c, name in enumerate(judged.classes):
-        columns[f"probability:{name}"] = pa.array(judged.score_rc[:, c])
+        columns[f"{said}:{name}"] = pa.array(judged.score_rc[:, c])
         columns[f"stated:{name}"] = pa.array(judged.y_rc[:, c])
     pq.write_table(pa.table(columns), folder / PREDICTIONS)
     write_json(folder / RESULT, result.as_json())

@@ -1,7 +1,12 @@
 """What was found: one value from the judge to the page, and its shape in ``result.json`` and ``report.json``::
 
-    {name, task, protocol, pretraining, store, store_fingerprint, folds, n_train, n_validation, n_test,
+    {name, task, kind, unit, protocol, pretraining, store, store_fingerprint, folds, left_out_site,
+     n_train, n_validation, n_test,
      metrics: {macro_auroc: {value, low, high}, …},
+     of_a_constant: what the best answer without a signal gets,
+     confusion: {classes, counts: [[of class i, said to be j]]},
+     agreement: {bias, low, high, slope, pairs: [[known, predicted]]},
+     thresholds: {class: score}, by_site: {site: {n_test, metrics}},
      per_class: {class: {auroc, auprc, n_positive, title}},
      roc: {class: {fpr: […], tpr: […]}},
      …what the protocol chose, such as penalty…,
@@ -21,7 +26,9 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
 from ecgstore import ConfigError
+from ecgtrain.scoring import kinds
 from ecgtrain.scoring.bootstrap import Interval
+from ecgtrain.tasks import TargetKind
 
 V = TypeVar("V", bound="Value")
 
@@ -63,12 +70,49 @@ class RocCurve(Value):
     tpr: tuple[float, ...]
 
 
+class Confusion(Value):
+    """``counts`` [i][j]: records that are of class i and said to be of class j."""
+
+    classes: tuple[str, ...]
+    counts: tuple[tuple[NonNegativeInt, ...], ...]
+
+    @model_validator(mode="after")
+    def _square(self) -> Confusion:
+        n = len(self.classes)
+        if len(self.counts) != n or any(len(row) != n for row in self.counts):
+            raise ValueError(f"counts must be {n} rows of {n}")
+        return self
+
+
+class Agreement(Value):
+    """Bland and Altman's summary of predicted minus known; see :class:`ecgtrain.scoring.regression.Agreement`.
+
+    ``pairs``: known and predicted numbers of some of the records.
+    """
+
+    bias: Number
+    low: Number
+    high: Number
+    slope: Number
+    pairs: tuple[tuple[float, float], ...] = ()
+
+
+class SiteScore(Value):
+    """The same scores on the test records of one site."""
+
+    n_test: NonNegativeInt
+    metrics: Mapping[str, Span]
+
+
 class Result(Value):
     """The answer of one representation to one question.
 
-    ``pretraining``: the method, or the null. ``folds``: which were judged, where another store was; ``all`` for every
-    record. ``chosen``: what the protocol tells, plain values. ``unfitted_classes``: None where nothing was fitted for
-    this result. ``run``: the name of its run among several.
+    ``kind``: of the targets; numbers are in ``unit``. ``of_a_constant``: what the best answer that looks at no signal
+    gets of what results of this kind are compared by. ``pretraining``: the method, or the null. ``folds``: which were
+    judged, where another store was; ``all`` for every record. ``left_out_site``: whose records alone were judged, and
+    no others learned from. ``thresholds``: what a class's score must reach to be said. ``chosen``: what the protocol
+    tells, plain values. ``unfitted_classes``: None where nothing was fitted for this result. ``run``: the name of its
+    run among several.
     """
 
     name: str
@@ -90,6 +134,14 @@ class Result(Value):
     caveats: tuple[str, ...] = ()
     difference_to: Mapping[str, Mapping[str, Span]] = Field(default_factory=dict)
     run: str | None = None
+    kind: TargetKind = "multilabel"
+    unit: str = ""
+    left_out_site: str | None = None
+    of_a_constant: Number | None = None
+    confusion: Confusion | None = None
+    agreement: Agreement | None = None
+    thresholds: Mapping[str, float] = Field(default_factory=dict)
+    by_site: Mapping[str, SiteScore] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _told_apart(self) -> Result:
@@ -99,8 +151,23 @@ class Result(Value):
         return self
 
     @property
+    def asked(self) -> str:
+        """The task, and whose records it was asked of where a site was left out."""
+        return self.task if self.left_out_site is None else f"{self.task} at {self.left_out_site}"
+
+    @property
+    def compared_by(self) -> str:
+        """The metric that results of its kind are compared by."""
+        return kinds.headline(self.kind)
+
+    @property
+    def score(self) -> Interval:
+        """That metric; not a number where there is none."""
+        return self.metrics.get(self.compared_by, Interval(math.nan, math.nan, math.nan))
+
+    @property
     def macro_auroc(self) -> Interval:
-        """The score that results are compared by; not a number where there is none."""
+        """Macro AUROC; not a number where there is none."""
         return self.metrics.get("macro_auroc", Interval(math.nan, math.nan, math.nan))
 
     def as_json(self) -> dict[str, Any]:
@@ -123,7 +190,26 @@ class Result(Value):
             **({"caveats": self.caveats} if self.caveats else {}),
             **({"difference_to": _differences(self.difference_to)} if self.difference_to else {}),
             **({"run": self.run} if self.run is not None else {}),
+            **self._of_its_kind(),
         }
+
+    def _of_its_kind(self) -> dict[str, Any]:
+        """What not every result has."""
+        parts: dict[str, Any] = {
+            "kind": self.kind if self.kind != "multilabel" else None,
+            "unit": self.unit or None,
+            "left_out_site": self.left_out_site,
+            "of_a_constant": self.of_a_constant,
+            "confusion": self.confusion and self.confusion.model_dump(),
+            "agreement": self.agreement and self.agreement.model_dump(),
+            "thresholds": dict(self.thresholds) or None,
+            "by_site": {
+                site: {"n_test": one.n_test, "metrics": {name: span._asdict() for name, span in one.metrics.items()}}
+                for site, one in self.by_site.items()
+            }
+            or None,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
 
 
 def result_of(content: Any, where: object) -> Result:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +25,9 @@ from ecgtrain.representation.extract import (
     token_features,
     window_features,
 )
+from ecgtrain.scoring import kinds
 from ecgtrain.scoring.bootstrap import patient_numbers
-from ecgtrain.tasks import Targets
+from ecgtrain.tasks import TargetKind, Targets
 
 Rows = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
@@ -155,15 +157,16 @@ def _unknown(what: str) -> ProtocolError:
 class Split:
     """One side of a question: some labelled records.
 
-    ``row_r``: int64, the store's row numbers, ascending, each once. ``y_rc``: bool (records, classes) and
-    ``patient_r``: patient keys ("" or None where not known), both in the order of ``row_r``. ``windows`` are those of
-    these records, and perhaps of others beside them.
+    ``row_r``: int64, the store's row numbers, ascending, each once. ``y_rc``: (records, classes), bool or, of the
+    ``kind`` regression, float64; and ``patient_r``: patient keys ("" or None where not known), both in the order of
+    ``row_r``. ``windows`` are those of these records, and perhaps of others beside them.
     """
 
     row_r: Rows
-    y_rc: Bools
+    y_rc: npt.NDArray[Any]
     patient_r: tuple[str | None, ...]
     windows: Windows
+    kind: TargetKind = "multilabel"
 
     @classmethod
     def of(
@@ -180,7 +183,8 @@ class Split:
         row_r = targets.labelled(rows)
         if not len(row_r):
             raise ProtocolError("no record of a split has a label", where=f"task {targets.task}")
-        return cls(row_r, targets.y_nc[row_r], tuple(patient_keys[row] for row in row_r.tolist()), windows)
+        patient_r = tuple(patient_keys[row] for row in row_r.tolist())
+        return cls(row_r, targets.y_nc[row_r], patient_r, windows, targets.kind)
 
     @classmethod
     def given(
@@ -226,12 +230,12 @@ class Split:
         return self.pooled.record_row_n
 
     @property
-    def y_nc(self) -> Bools:
+    def y_nc(self) -> npt.NDArray[Any]:
         """Targets per window: those of its record."""
         return self.targets_of(self.record_row_n)
 
-    def targets_of(self, record_row_b: Rows) -> Bools:
-        """Targets of windows by the rows of their records, bool (batch, classes)."""
+    def targets_of(self, record_row_b: Rows) -> npt.NDArray[Any]:
+        """Targets of windows by the rows of their records, (batch, classes), of the type of ``y_rc``."""
         return self.y_rc[np.searchsorted(self.row_r, record_row_b)]
 
     def tokens(self, batch_size: int = 256) -> Iterator[TokenFeatures]:
@@ -268,20 +272,16 @@ class Split:
         return self.only(self.row_r[np.isin(patient_r, drawn)])
 
     def tells_apart_c(self) -> Bools:
-        """Which classes have a positive and a negative record here."""
+        """Which classes have a positive and a negative record here; of a regression, which numbers differ."""
+        if self.kind == "regression":
+            return np.asarray(np.ptp(self.y_rc, axis=0) > 0)
         told_c: Bools = np.any(self.y_rc, axis=0) & ~np.all(self.y_rc, axis=0)
         return told_c
 
     def fittable_c(self) -> Bools:
-        """Which classes have a positive and a negative record here; raises ProtocolError where none has."""
-        fittable_c = self.tells_apart_c()
-        if not fittable_c.any():
-            raise ProtocolError(
-                "no class has both a positive and a negative among the training records",
-                got=f"{len(self.row_r)} records",
-                fix="add training folds, or raise label_fraction",
-            )
-        return fittable_c
+        """The same, to be learned from; raises ProtocolError where that is none."""
+        kinds.refuse_unfittable(self.kind, self.y_rc)
+        return self.tells_apart_c()
 
 
 def refuse_overlap(

@@ -9,9 +9,10 @@ from typing import Any, ClassVar, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from ecgstore import Settings
+from ecgstore import ConfigError, Settings
 from ecgstore.inner import occupant
 from ecgtrain.backbones import Backbone, build_backbone
+from ecgtrain.scoring.kinds import Kind
 from ecgtrain.views.augmentations import Augmentation, chain
 from ecgtrain.views.draw import Draw
 from ecgtrain.views.noise import Banks
@@ -83,7 +84,8 @@ class Objective(nn.Module):
     - ``views(settings, batch: WindowBatch) -> Views``: what the objective looks at;
     - ``build(settings, backbone) -> Objective``, which draws its weights from torch's generator and raises
       ConfigError if the backbone can't do what the method asks of it. A method whose settings have a ``task`` is
-      built with a third argument, the number of its targets.
+      built with a third argument, the number of its targets, and a fourth where they are not multi-label: their
+      kind (:mod:`ecgtrain.scoring.kinds`), which its settings must then say that it can learn, by ``LEARNS``.
     """
 
     backbone: Backbone
@@ -118,14 +120,23 @@ class Objective(nn.Module):
 
 
 def build_objective(
-    method: Settings, backbone: Settings, n_leads: int, seed: int, n_targets: int | None = None
+    method: Settings,
+    backbone: Settings,
+    n_leads: int,
+    seed: int,
+    n_targets: int | None = None,
+    kind: Kind = "multilabel",
 ) -> Objective:
     """The objective of ``method`` over a fresh backbone (:func:`build_backbone` with the same seed).
 
-    ``n_targets``: how many classes, for a method that learns them.
+    ``n_targets``: how many classes, for a method that learns them, of which ``kind``. Raises ConfigError where it
+    can't.
     """
+    told = [] if n_targets is None else [n_targets] if kind == "multilabel" else [n_targets, kind]
     network = build_backbone(backbone, n_leads, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        build = occupant("ecgtrain.methods", cast(Any, method).name).build
-        return cast(Objective, build(method, network, *([] if n_targets is None else [n_targets])))
+        chosen = occupant("ecgtrain.methods", cast(Any, method).name)
+        if kind not in getattr(chosen, "LEARNS", ("multilabel",)):
+            raise ConfigError(f"the method {cast(Any, method).name} can't learn a task of the kind {kind}")
+        return cast(Objective, chosen.build(method, network, *told))

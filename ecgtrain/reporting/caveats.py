@@ -33,7 +33,7 @@ def caveats(results: Sequence[Result]) -> list[str]:
     texts = []
     for group in groups(results):
         first = group[0]
-        where = f"{first.task}: " if len(groups(results)) > 1 else ""
+        where = f"{first.asked}: " if len(groups(results)) > 1 else ""
         if first.n_test < FEW_RECORDS:
             texts.append(
                 f"{where}{first.n_test} test records are too few to rank methods: {_width(group)}"
@@ -51,10 +51,16 @@ def caveats(results: Sequence[Result]) -> list[str]:
             )
         if first.dropped_classes:
             texts.append(f"{where}{_left_out(first)}")
-    for result in results:
-        whose = pretraining(result.pretraining)
-        texts += [f"{whose} on {result.task}: {text}." for text in result.caveats]
-    return texts + _apart(results)
+    for group in groups(results):
+        for text in dict.fromkeys(text for result in group for text in result.caveats):
+            whose = list(dict.fromkeys(pretraining(one.pretraining) for one in group if text in one.caveats))
+            of_all = len(group) > 1 and all(text in one.caveats for one in group)
+            texts.append(f"{'' if of_all else f'{_and(whose)} on '}{group[0].asked}: {text}.")
+    return list(dict.fromkeys(texts)) + _apart(results)
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def n_scored(result: Result) -> int:
@@ -65,25 +71,24 @@ def n_scored(result: Result) -> int:
 def _left_out(result: Result) -> str:
     dropped = result.dropped_classes
     n_asked = len(result.per_class) + len(dropped)
-    shown = ", ".join(list(dropped)[:8]) + (f" and {len(dropped) - 8} more" if len(dropped) > 8 else "")
     return (
-        f"{len(dropped)} of {n_asked} classes are left out: {shown}. "
+        f"{len(dropped)} of {n_asked} classes are left out: {', '.join(dropped)}. "
         f"A macro score is the mean over the {n_scored(result)} that were scored."
     )
 
 
 def _width(group: Sequence[Result]) -> str:
-    widths = [high - low for _, low, high in (result.macro_auroc for result in group) if math.isfinite(low)]
-    return f"the intervals of macro AUROC are up to {max(widths):.2f} wide; " if widths else ""
+    widths = [high - low for _, low, high in (result.score for result in group) if math.isfinite(low)]
+    name = {"macro_auroc": "macro AUROC", "mae": "MAE"}.get(group[0].compared_by, group[0].compared_by)
+    return f"the intervals of {name} are up to {max(widths):.2f} wide; " if widths else ""
 
 
 def _apart(results: Sequence[Result]) -> list[str]:
     """Say where results of one task stand in different tables."""
-    tasks = [group[0].task for group in groups(results)]
+    tasks = [(group[0].task, group[0].left_out_site) for group in groups(results)]
     return [
         f"Results on {task} were judged on different records or by different protocols: compare within a table only."
-        for task in dict.fromkeys(tasks)
-        if tasks.count(task) > 1
+        for task in dict.fromkeys(task for task, site in tasks if tasks.count((task, site)) > 1)
     ]
 
 
@@ -91,7 +96,14 @@ def groups(results: Sequence[Result]) -> list[list[Result]]:
     """Results that may be compared: the same task and protocol on the same test records, as far as is known."""
     found: dict[tuple[str | int | None, ...], list[Result]] = {}
     for result in results:
-        key = (result.task, result.protocol, result.store, result.n_test, result.store_fingerprint)
+        key = (
+            result.task,
+            result.protocol,
+            result.store,
+            result.n_test,
+            result.store_fingerprint,
+            result.left_out_site,
+        )
         found.setdefault(key, []).append(result)
     return list(found.values())
 

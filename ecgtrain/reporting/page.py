@@ -3,24 +3,46 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import yaml
 
 from ecgstore.inner import need
 from ecgtrain.evaluation.leaks import are_other_patients
 from ecgtrain.evaluation.results import Result
 from ecgtrain.reporting.caveats import groups, n_scored, pretraining
-from ecgtrain.reporting.contents import About, Curves, Report, RunFacts, StoreFacts
+from ecgtrain.reporting.contents import About, Report, RunFacts, StoreFacts
+from ecgtrain.reporting.drawings import COLOURS, GREY, LIGHT_GREY, draw_agreement, draw_confusion, draw_curves, draw_roc
+from ecgtrain.scoring.kinds import LESS_IS_BETTER
 
-#: What shows whether features collapse; drawn below the terms of the loss.
-WATCHED = ("feature_std", "effective_rank", "alignment", "uniformity", "online_probe_auroc")
-_METRICS = {"macro_auroc": "Macro AUROC", "macro_auprc": "Macro AUPRC", "f_max": "Fmax"}
+_METRICS = {
+    "macro_auroc": "Macro AUROC",
+    "macro_auprc": "Macro AUPRC",
+    "f_max": "Fmax",
+    "accuracy": "Accuracy",
+    "macro_f1": "Macro F1",
+    "mae": "MAE",
+    "r2": "R²",
+    "challenge_score": "Challenge score",
+}
+#: What each says, below a table.
+_EXPLAINED = {
+    "macro_auroc": "AUROC: how often a record with a finding scores above one without; 0.5 is a coin toss, 1 is "
+    "perfect.",
+    "macro_auprc": "AUPRC depends on how common a finding is, so compare it within a column only.",
+    "f_max": "Fmax: the best F1 over one threshold for all classes, which is chosen on these records.",
+    "accuracy": "Accuracy: how often the class with the highest score is the right one.",
+    "macro_f1": "F1 balances, class by class, how much of what is said is right and how much of what is there is said.",
+    "mae": "MAE: by how much a prediction is off, on average; less is better.",
+    "r2": "R²: 1 is perfect, 0 is what the mean of these records gets.",
+    "challenge_score": "Challenge score: 1 is perfect, 0 is sinus rhythm said of everyone; thresholds were chosen on "
+    "validation records.",
+}
+#: Answers whose pictures of confusion or agreement are drawn, in a table.
+_MOST_DRAWN = 3
 #: What they are called in a sentence.
 _NULLS = {
     "random": "the untrained network",
@@ -29,9 +51,6 @@ _NULLS = {
 }
 #: One place of three rows of four is the legend's.
 _MOST_CURVES = 11
-_GREY, _LIGHT_GREY = "#8b929c", "#aeb5bf"
-# Told apart by people who don't see red and green alike (Okabe and Ito, 2008).
-_COLOURS = ("#0060a8", "#c4500a", "#00795a", "#a3478a", "#946f00", "#3a3f47")
 
 
 class _Scale(NamedTuple):
@@ -78,7 +97,45 @@ def _heading(results: Sequence[Result], names: Sequence[str]) -> str:
     """Task, store and runs of a table."""
     runs = list(dict.fromkeys(result.run for result in results if result.run)) or [name for name in names if name]
     of = f", of {', '.join(runs[:4])}{' …' if len(runs) > 4 else ''}" if runs else ""
-    return f"{results[0].task} on {Path(results[0].store).name}{of}"
+    site = f" of {results[0].left_out_site}, which was left out" if results[0].left_out_site else ""
+    return f"{results[0].task} on {Path(results[0].store).name}{site}{of}"
+
+
+def _scale(results: Sequence[Result]) -> _Scale:
+    """The axis of what the results are compared by."""
+    values = [value for result in results for value in result.score if math.isfinite(value)]
+    if results[0].kind == "regression":
+        most = max(values, default=1.0)
+        step = 10 ** math.floor(math.log10(most)) if most > 0 else 1.0
+        return _Scale(0.0, math.ceil(most / step) * step)
+    return _Scale(0.5 if results[0].compared_by == "macro_auroc" and min(values, default=0.5) >= 0.5 else 0.0, 1.0)
+
+
+def _pictures(results: Sequence[Result], labels: Sequence[str], colours: Sequence[str], number: int) -> list[str]:
+    """Confusion or agreement of the first few answers."""
+    drawn = []
+    for i, (result, label, colour) in enumerate(zip(results, labels, colours, strict=True)):
+        if result.confusion is not None:
+            drawn.append(draw_confusion(result.confusion, label, 100 * number + i))
+        if result.agreement is not None:
+            drawn.append(draw_agreement(result.agreement, label, result.unit, colour, 100 * number + i))
+    return [picture for picture in drawn if picture][:_MOST_DRAWN]
+
+
+def _metric_name(name: str, unit: str = "") -> str:
+    text = _METRICS.get(name, name.replace("_", " "))
+    return f"{text}, {unit}" if unit and name == "mae" else text
+
+
+def _constant(results: Sequence[Result]) -> str:
+    """What is reached without a look at any signal."""
+    first = results[0]
+    if first.of_a_constant is None or not math.isfinite(first.of_a_constant):
+        return ""
+    if first.kind == "exclusive":
+        return f"Always saying the most common class of the training records is right in {first.of_a_constant:.3f}."
+    unit = f" {first.unit}" if first.unit else ""
+    return f"Always saying the median of the training records is off by {first.of_a_constant:.3g}{unit}."
 
 
 def _dropped(results: Sequence[Result]) -> list[tuple[str, str]]:
@@ -95,12 +152,11 @@ def _group(results: Sequence[Result], number: int, names: Sequence[str]) -> dict
     labels = _labels(results)
     colours = _colours(results)
     metric_names = list(dict.fromkeys(name for result in results for name in result.metrics))
-    lows = [value for result in results for value in result.macro_auroc if math.isfinite(value)]
-    scale = _Scale(0.5 if min(lows, default=0.5) >= 0.5 else 0.0, 1.0)
+    sites = sorted({site for result in results for site in result.by_site})
     classes = {name: about for result in reversed(results) for name, about in result.per_class.items()}
     drawn = _most_common(results, _MOST_CURVES)
     return {
-        "task": first.task,
+        "task": first.asked,
         "heading": _heading(results, names),
         "dropped": _dropped(results),
         "n_asked": len({*first.per_class, *first.dropped_classes}),
@@ -110,12 +166,22 @@ def _group(results: Sequence[Result], number: int, names: Sequence[str]) -> dict
         "are_others": all(are_other_patients(result.caveats) for result in results),
         "store": first.store,
         "verdicts": [text for result, label in zip(results, labels, strict=True) if (text := _verdict(result, label))],
-        "metrics": [(name, _METRICS.get(name, name.replace("_", " "))) for name in metric_names],
+        "metrics": [(name, _metric_name(name, first.unit)) for name in metric_names],
+        "compared_by": first.compared_by,
+        "compared_in_words": _metric_name(first.compared_by),
+        "explained": [_EXPLAINED[name] for name in metric_names if name in _EXPLAINED],
+        "constant": _constant(results),
+        "kind": first.kind,
+        "sites": [(site, next(one.by_site[site] for one in results if site in one.by_site)) for site in sites],
+        "has_challenge": any("challenge_score" in result.metrics for result in results),
+        "pictures": _pictures(results, labels, colours, number),
+        "agreement": first.agreement,
+        "unit": first.unit,
         "against": [
             (null, pretraining(null).lower())
             for null in dict.fromkeys(null for result in results for null in result.difference_to)
         ],
-        "scale": scale,
+        "scale": _scale(results),
         "rows": [
             {"result": result, "label": label, "colour": colour, "is_null": result.pretraining in _NULLS}
             for result, label, colour in zip(results, labels, colours, strict=True)
@@ -123,7 +189,7 @@ def _group(results: Sequence[Result], number: int, names: Sequence[str]) -> dict
         "classes": classes.items(),
         "n_scored": n_scored(first),
         "n_drawn": len(drawn),
-        "roc": _draw_roc(results, labels, colours, drawn, number),
+        "roc": draw_roc(results, labels, colours, drawn, number),
     }
 
 
@@ -146,31 +212,33 @@ def _colours(results: Sequence[Result]) -> list[str]:
     for result in results:
         null = result.pretraining in _NULLS
         lighter = result.pretraining == "uncalibrated"
-        colours.append((_LIGHT_GREY if lighter else _GREY) if null else _COLOURS[n_before % len(_COLOURS)])
+        colours.append((LIGHT_GREY if lighter else GREY) if null else COLOURS[n_before % len(COLOURS)])
         n_before += not null
     return colours
 
 
 def _verdict(result: Result, label: str) -> str:
     """What a cardiologist takes home from one line: the score, and whether it beats its null."""
-    score = result.macro_auroc
+    score, metric = result.score, result.compared_by
     if result.pretraining in _NULLS or not math.isfinite(score.value):
         return ""
-    text = f"{label} reaches a macro AUROC of {score.value:.3f}"
+    unit = f" {result.unit}" if result.unit and metric in LESS_IS_BETTER else ""
+    name = _metric_name(metric)
+    article, name = {"MAE": ("an", "MAE"), "Accuracy": ("an", "accuracy")}.get(name, ("a", name[0].lower() + name[1:]))
+    text = f"{label} reaches {article} {name} of {score.value:.3f}{unit}"
     if math.isfinite(score.low):
         text += f" (95 % interval {score.low:.3f} to {score.high:.3f})"
     for null, difference in result.difference_to.items():
-        found = difference.get("macro_auroc")
+        found = difference.get(metric)
         if found is None or not math.isfinite(found.low):
             continue
-        name = _NULLS[null] if null in _NULLS else pretraining(null)
+        other = _NULLS[null] if null in _NULLS else pretraining(null)
         by = f"{_signed(found.value)} [{_signed(found.low)}, {_signed(found.high)}]"
-        if found.low > 0:
-            text += f", better than {name} by {by}"
-        elif found.high < 0:
-            text += f", worse than {name} by {by}"
+        if found.low > 0 or found.high < 0:
+            better = (found.low > 0) != (metric in LESS_IS_BETTER)
+            text += f", {'better' if better else 'worse'} than {other} by {by}"
         else:
-            text += f"; these records can't tell it from {name} ({by})"
+            text += f"; these records can't tell it from {other} ({by})"
     return text + "."
 
 
@@ -187,7 +255,7 @@ def _run(about: About, number: int) -> dict[str, Any]:
         "heading": " on ".join(filter(None, (name, "" if store in name else store))),
         "story": _story(about.run, about.store),
         "store": about.store if about.store != StoreFacts() else None,
-        "curves": _draw_curves(about.curves, number),
+        "curves": draw_curves(about.curves, number),
         "folded": [(title, text if isinstance(text, str) else _yaml(text)) for title, text in folded.items() if text],
     }
 
@@ -260,128 +328,8 @@ def _yaml(value: Any) -> str:
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)
 
 
-def _draw_curves(curves: Curves, number: int) -> str:
-    """Terms of the loss over the steps, training and validation, with the level of chance."""
-    chance, train, validation, probe = (curves.get(split, {}) for split in ("chance", "train", "validation", "probe"))
-    told = [name for name in chance if name in train or name in validation]
-    # The sum says nothing that its parts don't, once their level of chance is known.
-    others = [name for name in train if name not in (*told, *WATCHED, "step") and not (told and name == "loss")]
-    terms = (told + others)[:4] + [name for name in WATCHED if name in train or name in probe]
-    if not terms:
-        return ""
-    with _style(f"curves{number}"):
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(9.4, 2.7 * math.ceil(len(terms) / 2)), layout="constrained")
-        axes = figure.subplots(math.ceil(len(terms) / 2), 2, squeeze=False).flat
-        for axis, term in zip(axes, terms, strict=False):
-            for split, columns, colour, marker in (
-                ("training", train, "#9db7d5", ""),
-                ("validation", validation, _COLOURS[0], "o"),
-                ("probe", probe, _COLOURS[0], "o"),
-            ):
-                if term in columns:
-                    x, y = _thinned(columns["step"], columns[term])
-                    axis.plot(x, y, color=colour, lw=1.6, marker=marker, ms=3.5, label=split)
-            if term in chance:
-                axis.axhline(chance[term][0], color=_GREY, lw=1, ls=(0, (4, 3)), label="chance")
-            axis.set_title(term.replace("_", " "), loc="left")
-            axis.set_xlabel("step")
-            axis.margins(x=0.02)
-        axes[0].legend(frameon=False)
-        for axis in list(axes)[len(terms) :]:
-            axis.axis("off")
-        return _svg(figure, "Loss and features over the steps of pretraining")
-
-
 def _most_common(results: Sequence[Result], n: int) -> list[str]:
     """The classes with a ROC curve, at most the ``n`` with most positives, in the order of the table."""
     positives = {name: result.per_class[name].n_positive for result in results for name in result.roc}
     kept = set(sorted(positives, key=lambda name: -positives[name])[:n])
     return [name for name in positives if name in kept]
-
-
-def _draw_roc(
-    results: Sequence[Result],
-    labels: Sequence[str],
-    colours: Sequence[str],
-    classes: Sequence[str],
-    number: int,
-) -> str:
-    """One small ROC per class, all results in it, and a legend in the next place."""
-    positives = {name: about.n_positive for result in results for name, about in result.per_class.items()}
-    if not classes:
-        return ""
-    n_columns = min((4, 3), key=lambda columns: -(len(classes) + 1) % columns)  # fewest empty places
-    n_rows = math.ceil((len(classes) + 1) / n_columns)
-    with _style(f"roc{number}"):
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(9.4, 9.4 / n_columns * 1.12 * n_rows), layout="constrained")
-        axes = list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
-        for axis, name in zip(axes, classes, strict=False):
-            axis.plot([0, 1], [0, 1], color="#c9ced6", lw=1, ls=(0, (4, 3)))
-            for result, label, colour in zip(results, labels, colours, strict=True):
-                if name in result.roc:
-                    curve = result.roc[name]
-                    axis.plot(curve.fpr, curve.tpr, color=colour, lw=1.5, label=label, solid_joinstyle="round")
-            axis.set_title(f"{name}  ({positives.get(name, 0)} positive)", loc="left")
-            axis.set_aspect("equal")
-            axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
-        axes[0].set(xlabel="false positive rate", ylabel="sensitivity")
-        for axis in axes[len(classes) :]:
-            axis.axis("off")
-        handles = {
-            line.get_label(): line for axis in axes for line in axis.lines if not line.get_label().startswith("_")
-        }
-        axes[len(classes)].legend(handles.values(), handles.keys(), loc="center left", frameon=False)
-        return _svg(figure, "ROC curves per class")
-
-
-def _style(salt: str) -> Any:
-    """Calm axes; text stays text, so that the page's font is used; the same input gives the same bytes."""
-    import matplotlib
-
-    return matplotlib.rc_context(
-        {
-            "svg.fonttype": "none",
-            "svg.hashsalt": salt,
-            "font.family": "sans-serif",
-            "font.size": 9,
-            "axes.titlesize": 9.5,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.edgecolor": "#9aa1ab",
-            "axes.labelcolor": "#4a515c",
-            "axes.titlecolor": "#1c2128",
-            "xtick.color": "#6a717c",
-            "ytick.color": "#6a717c",
-            "axes.grid": True,
-            "grid.color": "#eceef1",
-        }
-    )
-
-
-def _thinned(x: Sequence[float], y: Sequence[float], n: int = 400) -> tuple[list[float], list[float]]:
-    if not len(x):
-        return [], []
-    keep = np.unique(np.linspace(0, len(x) - 1, min(n, len(x))).round().astype(np.int64)).tolist()
-    return [x[i] for i in keep], [y[i] for i in keep]
-
-
-def _svg(figure: Any, title: str) -> str:
-    """The figure as an ``<svg>`` element for use inside HTML: no prolog, no metadata, no address of anything."""
-    import io
-
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-
-    FigureCanvasSVG(figure)
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    svg = text.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    return svg.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)

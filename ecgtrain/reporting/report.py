@@ -10,7 +10,8 @@ from ecgstore import ConfigError
 from ecgtrain.errors import CheckpointError
 from ecgtrain.reporting.caveats import caveats
 from ecgtrain.reporting.contents import About, Curves, Report, report_of
-from ecgtrain.reporting.page import WATCHED, render
+from ecgtrain.reporting.drawings import WATCHED
+from ecgtrain.reporting.page import render
 from ecgtrain.training.files import read_json, write_json, write_text
 from ecgtrain.training.layout import PAGE, REPORT
 from ecgtrain.training.log import Line

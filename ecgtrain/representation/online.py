@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from ecgstore import ConfigError
 from ecgtrain import tasks
 from ecgtrain.config import RunConfig
 from ecgtrain.representation.extract import window_features
@@ -22,6 +23,8 @@ def online_probe(config: RunConfig, made: Prepared, device: torch.device | str) 
         return None
     store, rows, _ = made.validation_parts[0]
     targets = tasks.load(settings.online_probe).targets(store)
+    if targets.kind == "regression":
+        raise ConfigError("the online probe watches an AUROC, and needs a task with classes", got=targets.task)
     labelled = targets.labelled(rows)
     few = labelled[np.linspace(0, len(labelled) - 1, min(_PROBED_RECORDS, len(labelled)), dtype=np.int64)]
     n_samples = settings.window_samples

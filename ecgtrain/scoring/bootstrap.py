@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ecgtrain.errors import ProtocolError
+from ecgtrain.scoring.exclusive import weighted_accuracy, weighted_macro_f1
 from ecgtrain.scoring.metrics import (
     BLOCK,
     Bools,
@@ -19,9 +21,11 @@ from ecgtrain.scoring.metrics import (
     mean_of_scored,
     weighted_auprc,
     weighted_auroc,
+    weighted_f_max,
 )
+from ecgtrain.scoring.regression import checked_numbers, weighted_mae, weighted_r2
 
-Metric = Literal["macro_auroc", "macro_auprc"]
+Macro = Literal["macro_auroc", "macro_auprc"]
 
 
 class Interval(NamedTuple):
@@ -32,9 +36,47 @@ class Interval(NamedTuple):
     high: float
 
 
-_METRICS: dict[Metric, tuple[Callable[..., Floats], Callable[[Bools, Floats, Floats], Floats]]] = {
+_MACRO: dict[Macro, tuple[Callable[..., Floats], Callable[[Bools, Floats, Floats], Floats]]] = {
     "macro_auroc": (class_auroc, weighted_auroc),
     "macro_auprc": (class_auprc, weighted_auprc),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """A metric as the bootstrap needs it: ``weighted(y_nc, score_nc, weight_rn)`` gives (resamples,).
+
+    ``check`` says what targets and scores must be. ``point(y_nc, score_nc)``: the value itself; by default that
+    under equal weights.
+    """
+
+    weighted: Callable[[Any, Floats, Floats], Floats]
+    check: Callable[[Any, Any], tuple[Any, Floats]] = checked
+    point: Callable[[Any, Any], float] | None = None
+
+
+def _macro(metric: Macro) -> Scorer:
+    point, weighted = _MACRO[metric]
+    return Scorer(
+        lambda y_nc, score_nc, weight_rn: mean_of_scored(_of_classes(weighted, y_nc, score_nc, weight_rn)),
+        point=lambda y_nc, score_nc: float(mean_of_scored(point(y_nc, score_nc))),
+    )
+
+
+def _of_classes(
+    weighted: Callable[[Bools, Floats, Floats], Floats], y_nc: Bools, score_nc: Floats, weight_rn: Floats
+) -> Floats:
+    return np.stack([weighted(y_nc[:, c], score_nc[:, c], weight_rn) for c in range(y_nc.shape[1])], axis=1)
+
+
+#: By name; :mod:`ecgtrain.scoring.kinds` says which are of which kind of target.
+SCORERS: Mapping[str, Scorer] = {
+    **{metric: _macro(metric) for metric in _MACRO},
+    "f_max": Scorer(weighted_f_max),
+    "accuracy": Scorer(weighted_accuracy),
+    "macro_f1": Scorer(weighted_macro_f1),
+    "mae": Scorer(weighted_mae, checked_numbers),
+    "r2": Scorer(weighted_r2, checked_numbers),
 }
 
 
@@ -67,7 +109,7 @@ def resampled_classes(
     y_nc: Bools,
     score_nc: npt.NDArray[Any],
     patient_keys: Sequence[str | None],
-    metric: Metric = "macro_auroc",
+    metric: Macro = "macro_auroc",
     *,
     n_resamples: int = 1000,
     seed: int = 0,
@@ -77,59 +119,76 @@ def resampled_classes(
     The same seed and patients give the same resamples, whatever the scores: so two models can be compared.
     """
     y_nc, scores = checked(y_nc, score_nc)
-    if len(patient_keys) != len(y_nc) or not len(y_nc):
-        raise ProtocolError("one patient key per record is needed", expected=len(y_nc), got=len(patient_keys))
-    weighted = _METRICS[metric][1]
-    blocks = [
-        np.stack([weighted(y_nc[:, c], scores[:, c], weight_rn) for c in range(y_nc.shape[1])], axis=1)
-        for weight_rn in resampled_weights(patient_keys, n_resamples, seed)
-    ]
-    return np.concatenate(blocks)
+    _refuse_other_keys(patient_keys, len(y_nc))
+    blocks = resampled_weights(patient_keys, n_resamples, seed)
+    return np.concatenate([_of_classes(_MACRO[metric][1], y_nc, scores, weight_rn) for weight_rn in blocks])
 
 
 def bootstrap(
-    y_nc: Bools,
+    y_nc: npt.NDArray[Any],
     score_nc: npt.NDArray[Any],
     patient_keys: Sequence[str | None],
-    metric: Metric = "macro_auroc",
+    metric: str | Scorer = "macro_auroc",
     *,
     n_resamples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """The macro metric with its percentile interval over resamples of patients.
+    """The metric with its percentile interval over resamples of patients.
 
     In a resample where a class lost its positives or negatives, that class is skipped, not the resample: else
     the interval would speak of the lucky resamples only. 1,000 resamples of 2,200 records and 71 classes take
     about five seconds on one core.
     """
-    resampled_rc = resampled_classes(y_nc, score_nc, patient_keys, metric, n_resamples=n_resamples, seed=seed)
-    return _interval(float(mean_of_scored(_METRICS[metric][0](y_nc, score_nc))), mean_of_scored(resampled_rc), level)
+    scorer = SCORERS[metric] if isinstance(metric, str) else metric
+    value, resampled_r = _resampled(scorer, y_nc, score_nc, patient_keys, n_resamples, seed)
+    return _interval(value, resampled_r, level)
 
 
 def paired_bootstrap(
-    y_nc: Bools,
+    y_nc: npt.NDArray[Any],
     score_a_nc: npt.NDArray[Any],
     score_b_nc: npt.NDArray[Any],
     patient_keys: Sequence[str | None],
-    metric: Metric = "macro_auroc",
+    metric: str | Scorer = "macro_auroc",
     *,
     n_resamples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """The difference a − b of the macro metric, both taken on the same resamples of patients.
+    """The difference a − b of the metric, both taken on the same resamples of patients.
 
     Much of what varies from one resample to the next is how hard its patients are, which is the same for both
     and cancels: so this interval is the one to judge a difference by, not the overlap of two intervals.
     """
-    point = _METRICS[metric][0]
-    a_rc, b_rc = (
-        resampled_classes(y_nc, score_nc, patient_keys, metric, n_resamples=n_resamples, seed=seed)
-        for score_nc in (score_a_nc, score_b_nc)
+    scorer = SCORERS[metric] if isinstance(metric, str) else metric
+    (a, a_r), (b, b_r) = (
+        _resampled(scorer, y_nc, score_nc, patient_keys, n_resamples, seed) for score_nc in (score_a_nc, score_b_nc)
     )
-    value = float(mean_of_scored(point(y_nc, score_a_nc)) - mean_of_scored(point(y_nc, score_b_nc)))
-    return _interval(value, mean_of_scored(a_rc) - mean_of_scored(b_rc), level)
+    return _interval(a - b, a_r - b_r, level)
+
+
+def _resampled(
+    scorer: Scorer,
+    y_nc: npt.NDArray[Any],
+    score_nc: npt.NDArray[Any],
+    patient_keys: Sequence[str | None],
+    n_resamples: int,
+    seed: int,
+) -> tuple[float, Floats]:
+    """The metric's value, and that in every resample."""
+    y_nc, scores = scorer.check(y_nc, score_nc)
+    _refuse_other_keys(patient_keys, len(y_nc))
+    blocks = resampled_weights(patient_keys, n_resamples, seed)
+    resampled_r = np.concatenate([scorer.weighted(y_nc, scores, weight_rn) for weight_rn in blocks])
+    if scorer.point is not None:
+        return scorer.point(y_nc, scores), resampled_r
+    return float(scorer.weighted(y_nc, scores, np.ones((1, len(y_nc))))[0]), resampled_r
+
+
+def _refuse_other_keys(patient_keys: Sequence[str | None], n_records: int) -> None:
+    if len(patient_keys) != n_records or not n_records:
+        raise ProtocolError("one patient key per record is needed", expected=n_records, got=len(patient_keys))
 
 
 def _interval(value: float, resampled_r: Floats, level: float) -> Interval:

@@ -1,4 +1,4 @@
-"""Scores of a multi-label prediction, with intervals from resampling patients.
+"""Scores of a multi-label prediction.
 
 Point values come from scikit-learn. The bootstrap needs the same value thousands of times under changing
 weights, which scikit-learn would take minutes for: a rank formula, vectorised over resamples, takes seconds
@@ -56,16 +56,23 @@ def f_max(y_nc: Bools, score_nc: npt.NDArray[Any]) -> float:
     records with a label (as in the PTB-XL benchmark, Strodthoff et al., IEEE JBHI 25:1519, 2021).
     """
     y_nc, score_nc = checked(y_nc, score_nc)
-    best, n_true = 0.0, y_nc.sum(axis=1)
+    return float(weighted_f_max(y_nc, score_nc, np.ones((1, len(y_nc))))[0])
+
+
+def weighted_f_max(y_nc: Bools, score_nc: Floats, weight_rn: Floats) -> Floats:
+    """The same under each row of weights, (resamples,); 0 where nothing that is said is true."""
+    n_true = y_nc.sum(axis=1)
+    labelled_r = weight_rn @ (n_true > 0).astype(np.float64)
+    best_r = np.zeros(len(weight_rn))
     for threshold in np.linspace(0, 1, 101):
         said_nc = score_nc >= threshold
         hits, n_said = (said_nc & y_nc).sum(axis=1), said_nc.sum(axis=1)
         if not hits.any():
             continue
-        precision = np.mean(hits[n_said > 0] / n_said[n_said > 0])
-        recall = np.mean(hits[n_true > 0] / n_true[n_true > 0])
-        best = max(best, float(2 * precision * recall / (precision + recall)))
-    return best
+        precision_r = ratio(weight_rn @ ratio(hits, n_said, 0.0), weight_rn @ (n_said > 0).astype(np.float64), 0.0)
+        recall_r = ratio(weight_rn @ ratio(hits, n_true, 0.0), labelled_r, 0.0)
+        best_r = np.maximum(best_r, ratio(2 * precision_r * recall_r, precision_r + recall_r, 0.0))
+    return best_r
 
 
 def _per_class(score: Callable[[Bools, Floats], float], y_nc: Bools, score_nc: npt.NDArray[Any]) -> Floats:
@@ -88,12 +95,12 @@ def mean_of_scored(values: Floats) -> Floats:
     """Mean over the last axis of what is a number; NaN where nothing is."""
     known = np.isfinite(values)
     total, n = np.where(known, values, 0).sum(axis=-1), known.sum(axis=-1)
-    return _ratio(total, n)
+    return ratio(total, n)
 
 
-def _ratio(top: Floats, bottom: Floats) -> Floats:
-    """top / bottom, NaN where bottom is not above zero."""
-    out = np.full(np.shape(top), np.nan)
+def ratio(top: npt.NDArray[Any], bottom: npt.NDArray[Any], otherwise: float = np.nan) -> Floats:
+    """top / bottom, and ``otherwise`` where bottom is not above zero."""
+    out = np.full(np.shape(top), otherwise)
     np.divide(top, bottom, out=out, where=bottom > 0)
     return out
 
@@ -108,7 +115,7 @@ def weighted_auroc(y_n: Bools, score_n: Floats, weight_rn: Floats) -> Floats:
     below_rg = np.cumsum(negative_rg, axis=1) - 0.5 * negative_rg
     area = np.einsum("rg,rg->r", positive_rg, below_rg)
     pairs = positive_rg.sum(axis=1) * negative_rg.sum(axis=1)
-    return _ratio(area, pairs)
+    return ratio(area, pairs)
 
 
 def weighted_auprc(y_n: Bools, score_n: Floats, weight_rn: Floats) -> Floats:
@@ -119,7 +126,7 @@ def weighted_auprc(y_n: Bools, score_n: Floats, weight_rn: Floats) -> Floats:
     precision_rg = np.divide(true_rg, said_rg, out=np.zeros_like(true_rg), where=said_rg > 0)
     area = np.einsum("rg,rg->r", positive_rg, precision_rg)
     positives_r, all_r = true_rg[:, -1], said_rg[:, -1]
-    return _ratio(area, np.where(all_r > positives_r, positives_r, 0))
+    return ratio(area, np.where(all_r > positives_r, positives_r, 0))
 
 
 def _grouped(y_n: Bools, score_n: Floats, weight_rn: Floats) -> tuple[Floats, Floats]:

@@ -24,11 +24,16 @@ MAX_JSON_BYTES, MAX_FILES = 200_000_000, 100_000
 
 
 def write_text(path: Path, text: str) -> None:
+    """:func:`write_bytes`, as UTF-8."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Write aside, flush, then rename: a reader finds the old file or the new one. Raises OSError."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with aside.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)

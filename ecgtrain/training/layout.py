@@ -5,6 +5,7 @@
     metrics.jsonl        loss, speed, validation             tensorboard/        the same, where installed
     checkpoints/         the last two, and best/ if kept     export/             the backbone alone, to load
     report.json          results for programs                report.html         and for people
+    own/                 files of code that tasks are: kept, and run only where somebody names them
     downstream/<question>/<pretraining>/
       head.safetensors   what the protocol has fitted        head.json           its classes, windows, patients
       result.json        what the report shows               predictions.parquet one row per test record
@@ -24,7 +25,7 @@ SEEN, METRICS, TENSORBOARD = "seen.parquet", "metrics.jsonl", "tensorboard"
 CHECKPOINTS, BEST, EXPORT = "checkpoints", "checkpoints/best", "export"
 REPORT, PAGE = "report.json", "report.html"
 HEAD, HEAD_ABOUT, RESULT, PREDICTIONS = "head.safetensors", "head.json", "result.json", "predictions.parquet"
-QUESTION = "question.json"
+QUESTION, OWN = "question.json", "own"
 _DOWNSTREAM = "downstream"
 
 

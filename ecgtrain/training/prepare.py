@@ -21,6 +21,7 @@ from ecgtrain.data.selection import labelled_parts, refuse_shared_patients, sele
 from ecgtrain.data.settings import Data
 from ecgtrain.data.statistics import statistics_of
 from ecgtrain.methods import Objective, WindowBatch, build_objective
+from ecgtrain.scoring import kinds
 from ecgtrain.tasks import Targets
 from ecgtrain.training import loop
 from ecgtrain.training.step import refuse_division
@@ -69,8 +70,8 @@ def prepare(config: RunConfig, device: torch.device | str) -> Prepared:
     held_out = select_parts(config.data, store, settings.validation_folds, passport)
     refuse_shared_patients(parts, held_out)
     targets = _targets(config, store, parts)
-    n_targets = None if targets is None else len(targets.classes)
-    objective = build_objective(settings.method, settings.backbone, len(passport.leads), config.seed, n_targets)
+    told = () if targets is None else (len(targets.classes), targets.kind)
+    objective = build_objective(settings.method, settings.backbone, len(passport.leads), config.seed, *told)
     objective.check(settings.window_samples, settings.batch_size, passport.fs_hz)
     refuse_division(objective, settings)
     bank = None if config.data.noise_bank is None else load_bank(config.data.noise_bank)
@@ -83,7 +84,7 @@ def prepare(config: RunConfig, device: torch.device | str) -> Prepared:
         labelled_parts(parts, targets),
         labelled_parts(held_out, targets) if settings.validation_folds else [],
         objective,
-        _make_views(settings.method, passport, config.seed, device, targets, banks),
+        _make_views(settings.method, passport, config.seed, device, _learned(targets, parts[0].rows), banks),
         {} if bank is None else {kind: its.sha256 for kind, its in bank.recordings.items()},
         "selection" if settings.chooses_by_validation else "validation",
         parts[0].rows,
@@ -218,6 +219,13 @@ def _targets(config: RunConfig, store: Store, parts: Sequence[Part]) -> Targets 
     return tasks.load(task).targets(store).fittable(parts[0].rows)
 
 
+def _learned(targets: Targets | None, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
+    """Targets as a network learns them, float32 (records, classes): numbers standardised by the training records."""
+    if targets is None:
+        return None
+    return kinds.scale_of(targets.kind, targets.y_nc[targets.labelled(rows)]).down(targets.y_nc)
+
+
 def _on_device(bank: Mapping[str, npt.NDArray[np.float32]], device: torch.device | str) -> Banks:
     return {kind: torch.tensor(unit_st).to(device) for kind, unit_st in bank.items()}
 
@@ -227,10 +235,10 @@ def _make_views(
     passport: Passport,
     seed: int,
     device: torch.device | str,
-    targets: Targets | None = None,
+    learned_nc: npt.NDArray[np.float32] | None = None,
     banks: Banks | None = None,
 ) -> loop.MakeViews:
-    y_nc = None if targets is None else torch.from_numpy(targets.y_nc.astype(np.float32)).to(device)
+    y_nc = None if learned_nc is None else torch.from_numpy(learned_nc).to(device)
     cut = occupant("ecgtrain.methods", cast(Any, method).name).views
     normalise = normaliser(passport, device)
 

@@ -10,6 +10,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any, cast
 
 import numpy as np
@@ -24,6 +25,7 @@ from ecgtrain.data.feed import Batch
 from ecgtrain.errors import CheckpointError, ProtocolError
 from ecgtrain.evaluation.splits import Float64, Split, refuse_overlap
 from ecgtrain.representation.export import Trained
+from ecgtrain.tasks import TargetKind
 from ecgtrain.views.normalise import to_mv
 from ecgtrain.views.passport import normaliser
 
@@ -36,13 +38,14 @@ class Context:
     """What a protocol may use besides the records of its splits.
 
     ``classes``: the names of the targets' columns. ``trained``: the representation, frozen, and how signals for it
-    are prepared. ``seed``: of whatever is drawn.
+    are prepared. ``seed``: of whatever is drawn. ``kind``: of the targets (:mod:`ecgtrain.scoring.kinds`).
     """
 
     classes: tuple[str, ...]
     trained: Trained
     seed: int = 0
     device: torch.device | str = "cpu"
+    kind: TargetKind = "multilabel"
 
     def network(self) -> Backbone:
         """A copy of the backbone to train further; the representation itself stays as it is."""
@@ -65,6 +68,8 @@ class Fitted(ABC):
 
     - ``DESCRIPTION``: one line;
     - ``Settings``: frozen settings, whose ``name`` is the file's name;
+    - ``KINDS``: the kinds of targets that it can learn (:mod:`ecgtrain.scoring.kinds`); without it, ``multilabel``
+      alone;
     - ``fit(train: Split, validation: Split | None, settings, context: Context) -> Fitted``, which raises
       ProtocolError where there is nothing to fit or to choose by. A probe asks its splits for features or tokens; what
       trains a network takes :meth:`Context.network` or :meth:`Context.untrained` and :meth:`Split.feed`;
@@ -87,7 +92,10 @@ class Fitted(ABC):
 
     @abstractmethod
     def predict(self, split: Split) -> Float64:
-        """Scores of the split's records (records, classes), in the order of ``split.row_r``; higher is likelier."""
+        """Scores of the split's records (records, classes), in the order of ``split.row_r``.
+
+        Higher is likelier; of a regression they are numbers in the unit of its targets.
+        """
 
     @abstractmethod
     def arrays(self) -> Arrays:
@@ -112,6 +120,7 @@ def check(train: Split, validation: Split | None, settings: Settings, seed: int)
     if validation is not None:
         refuse_overlap(train.patient_r, validation.patient_r, between="training and validation")
     chosen = occupant(__name__, cast(Any, settings).name)
+    _refuse_kind(chosen, train.kind)
     if hasattr(chosen, "check"):
         chosen.check(train, validation, settings, seed)
     else:
@@ -130,7 +139,18 @@ def fit(train: Split, validation: Split | None, settings: Settings, context: Con
     if validation is not None and test is not None:
         refuse_overlap(validation.patient_r, test.patient_r, between="validation and test")
     chosen = occupant(__name__, cast(Any, settings).name)
+    _refuse_kind(chosen, train.kind)
     return cast(Fitted, chosen.fit(train, validation, settings, context))
+
+
+def _refuse_kind(protocol: ModuleType, kind: TargetKind) -> None:
+    learnt = getattr(protocol, "KINDS", ("multilabel",))
+    if kind not in learnt:
+        raise ProtocolError(
+            f"the protocol {protocol.__name__.rpartition('.')[2]} can't learn a task of the kind {kind}",
+            expected=" or ".join(learnt),
+            fix="choose another protocol, such as linear_probe",
+        )
 
 
 def scores(fitted: Fitted, split: Split) -> Float64:

@@ -1,4 +1,6 @@
-"""One logistic regression per class on the frozen backbone's pooled features.
+"""A linear map of the frozen backbone's pooled features: one logistic regression per class in most cases.
+
+Where classes exclude each other it is one multinomial logistic regression, and of numbers a ridge regression.
 
 It is fitted on every window of the training records, each with its record's labels, and judged per record: the
 probabilities of a record's windows are averaged (Mehari and Strodthoff, Comput. Biol. Med. 141:105114, 2022).
@@ -27,17 +29,20 @@ import ecgstore
 from ecgtrain.errors import ProtocolError
 from ecgtrain.evaluation.protocols import Arrays, Context, Fitted, checked
 from ecgtrain.evaluation.splits import Float32, Float64, Split, tile_average
-from ecgtrain.scoring import metrics
+from ecgtrain.scoring import kinds
+from ecgtrain.tasks import TargetKind
 
-DESCRIPTION = "one logistic regression per class on frozen pooled features, the penalty chosen on validation"
+DESCRIPTION = "a logistic regression (of numbers, a ridge) on frozen pooled features, the penalty chosen on validation"
+KINDS: tuple[TargetKind, ...] = ("multilabel", "exclusive", "regression")
 
 
 class Settings(ecgstore.Settings):
     """Settings of the linear probe.
 
-    ``penalties``: strengths λ of the L2 penalty, in: mean over windows of the cross-entropy, plus λ/2 Σ W²,
-    with W on standardised features. ``label_fraction``: use the labels of this share of the training
-    patients, drawn by the seed. How features are pooled over time is the backbone's affair.
+    ``penalties``: strengths λ of the L2 penalty, in: mean over windows of the cross-entropy, plus λ/2 Σ W², with W on
+    standardised features; of numbers, half the squared error of the standardised number takes its place.
+    ``label_fraction``: use the labels of this share of the training patients, drawn by the seed. How features are
+    pooled over time is the backbone's affair.
     """
 
     name: Literal["linear_probe"] = "linear_probe"
@@ -50,15 +55,15 @@ class Settings(ecgstore.Settings):
 
 
 class PathPoint(NamedTuple):
-    """A penalty and what it reached on the validation records."""
+    """A penalty and what it reached on the validation records, by :func:`ecgtrain.scoring.kinds.merit`."""
 
     penalty: float
-    validation_macro_auroc: float
+    validation_merit: float
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LinearProbe(Fitted):
-    """A linear map from raw pooled features to logits: whatever standardised them is folded in.
+    """A linear map from raw pooled features to logits, or numbers: whatever standardised them is folded in.
 
     ``weight_cd`` and ``bias_c`` apply to raw features; ``mean_d`` and ``std_d`` are what they were standardised
     with. ``penalty`` and ``path``: what was chosen, and from what; of a probe that was loaded they are not known.
@@ -68,12 +73,13 @@ class LinearProbe(Fitted):
     bias_c: Float32
     mean_d: Float32
     std_d: Float32
+    kind: TargetKind = "multilabel"
     penalty: float | None = None
     path: tuple[PathPoint, ...] = ()
 
     def predict(self, split: Split) -> Float64:
-        """Probabilities of each record, averaged over its windows."""
-        return tile_average(probabilities(self.weight_cd, self.bias_c, split.features_nd), split.record_row_n)[0]
+        """Probabilities of each record, or numbers, averaged over its windows."""
+        return _of_records(self.weight_cd, self.bias_c, self.kind, split)
 
     def arrays(self) -> Arrays:
         """The map, and what standardised it."""
@@ -83,8 +89,13 @@ class LinearProbe(Fitted):
 def check(train: Split, validation: Split | None, settings: Settings, seed: int) -> None:
     """Raise ProtocolError where labels leave nothing to fit, or no penalty can be chosen by them."""
     train.labelled_share(settings.label_fraction, seed).fittable_c()
-    if len(settings.penalties) > 1 and (validation is None or not validation.tells_apart_c().any()):
-        raise _nothing_to_choose_by()
+    if len(settings.penalties) > 1 and (validation is None or not _can_choose(validation)):
+        raise _nothing_to_choose_by(train.kind)
+
+
+def _can_choose(validation: Split) -> bool:
+    """Whether a score on these records means anything; an error, or a likelihood, always does."""
+    return validation.kind != "multilabel" or bool(validation.tells_apart_c().any())
 
 
 def fit(train: Split, validation: Split | None, settings: Settings, context: Context) -> LinearProbe:
@@ -100,7 +111,7 @@ def fit(train: Split, validation: Split | None, settings: Settings, context: Con
     mean_d, std_d = _moments(train.features_nd, settings.standardise)
     fits = tuple(_fits(train, fittable_c, mean_d, std_d, settings, context.device))
     path = tuple(PathPoint(fit.penalty, _validation_score(fit, validation)) for fit in fits)
-    best = fits[_choose(path)]
+    best = fits[_choose(path, train.kind)]
     at_edge = len(path) > 1 and best.penalty in (path[0].penalty, path[-1].penalty)
     return LinearProbe(
         classes=context.classes,
@@ -113,6 +124,7 @@ def fit(train: Split, validation: Split | None, settings: Settings, context: Con
         bias_c=best.bias_c,
         mean_d=mean_d.astype(np.float32),
         std_d=np.where(np.isfinite(std_d), std_d, 1).astype(np.float32),
+        kind=train.kind,
         penalty=best.penalty,
         path=path,
     )
@@ -130,14 +142,21 @@ def load(arrays: Arrays, about: Mapping[str, Any], context: Context) -> LinearPr
         bias_c=found["bias"],
         mean_d=found["mean"],
         std_d=found["std"],
+        kind=context.kind,
     )
 
 
-def probabilities(weight_cd: Float32, bias_c: Float32, features_nd: Float32) -> Float32:
-    """What the map says of raw features: (windows, classes)."""
+def probabilities(
+    weight_cd: Float32, bias_c: Float32, features_nd: Float32, kind: TargetKind = "multilabel"
+) -> Float32:
+    """What the map says of raw features: (windows, classes), probabilities or numbers."""
     weight, bias = torch.from_numpy(weight_cd), torch.from_numpy(bias_c)
-    probability_nc: Float32 = torch.sigmoid(functional.linear(torch.from_numpy(features_nd), weight, bias)).numpy()
-    return probability_nc
+    said_nc: Float32 = kinds.link(kind, functional.linear(torch.from_numpy(features_nd), weight, bias)).numpy()
+    return said_nc
+
+
+def _of_records(weight_cd: Float32, bias_c: Float32, kind: TargetKind, split: Split) -> Float64:
+    return tile_average(probabilities(weight_cd, bias_c, split.features_nd, kind), split.record_row_n)[0]
 
 
 class _Fit(NamedTuple):
@@ -148,19 +167,22 @@ class _Fit(NamedTuple):
     bias_c: Float32
 
 
-def _choose(path: Sequence[PathPoint]) -> int:
+def _choose(path: Sequence[PathPoint], kind: TargetKind) -> int:
     """The best on validation; among equals the strongest penalty, which comes first."""
     if len(path) == 1:
         return 0
-    scores = np.array([point.validation_macro_auroc for point in path])
+    scores = np.array([point.validation_merit for point in path])
     if not np.isfinite(scores).any():
-        raise _nothing_to_choose_by()
+        raise _nothing_to_choose_by(kind)
     return int(np.nanargmax(scores))
 
 
-def _nothing_to_choose_by() -> ProtocolError:
+def _nothing_to_choose_by(kind: TargetKind) -> ProtocolError:
+    lacking = "no validation record has a label"
+    if kind == "multilabel":
+        lacking = "no class has a positive and a negative validation record"
     return ProtocolError(
-        "nothing to choose the penalty by: no class has a positive and a negative validation record",
+        f"nothing to choose the penalty by: {lacking}",
         fix="add validation folds, or name a single penalty",
     )
 
@@ -168,9 +190,8 @@ def _nothing_to_choose_by() -> ProtocolError:
 def _validation_score(fit: _Fit, validation: Split | None) -> float:
     if validation is None:
         return float("nan")
-    score_nc = probabilities(fit.weight_cd, fit.bias_c, validation.features_nd)
-    score_rc, _ = tile_average(score_nc, validation.record_row_n)
-    return metrics.macro_auroc(validation.y_rc, score_rc)
+    score_rc = _of_records(fit.weight_cd, fit.bias_c, validation.kind, validation)
+    return kinds.merit(validation.kind, validation.y_rc, score_rc)
 
 
 def _moments(features_nd: Float32, standardise: bool) -> tuple[Float64, Float64]:
@@ -197,16 +218,47 @@ def _fits(
     """The path of fits on the training windows, told on raw features and for all classes."""
     x_nd = ((train.features_nd - mean_d) / std_d).astype(np.float32)
     y_nc = train.y_nc
+    if train.kind == "regression":
+        scale = kinds.scale_of(train.kind, y_nc)
+        for penalty, fitted_cd, fitted_c in ridge_path(x_nd, scale.down(y_nc), settings.penalties, device=device):
+            weight_cd = fitted_cd / std_d * scale.std_c[:, None]
+            bias_c = fitted_c * scale.std_c + scale.mean_c - weight_cd @ mean_d
+            yield _Fit(penalty, weight_cd.astype(np.float32), bias_c.astype(np.float32))
+        return
     # A class that all records or none has is given that much, whatever the features say.
     share_c = np.clip(y_nc.mean(axis=0), 1e-6, 1 - 1e-6)
     for penalty, fitted_cd, fitted_c in logistic_path(
-        x_nd, y_nc[:, fittable_c], settings.penalties, max_iterations=settings.max_iterations, device=device
+        x_nd,
+        y_nc[:, fittable_c],
+        settings.penalties,
+        exclusive=train.kind == "exclusive",
+        max_iterations=settings.max_iterations,
+        device=device,
     ):
         weight_cd = np.zeros((len(fittable_c), x_nd.shape[1]))
-        bias_c = np.log(share_c / (1 - share_c))
+        bias_c = np.log(share_c) if train.kind == "exclusive" else np.log(share_c / (1 - share_c))
         weight_cd[fittable_c] = fitted_cd / std_d
         bias_c[fittable_c] = fitted_c - weight_cd[fittable_c] @ mean_d
         yield _Fit(penalty, weight_cd.astype(np.float32), bias_c.astype(np.float32))
+
+
+def ridge_path(
+    x_nd: Float32, y_nc: Float32, penalties: Sequence[float], *, device: torch.device | str = "cpu"
+) -> Iterator[tuple[float, Float64, Float64]]:
+    """Ridge regressions of every column of numbers on ``x_nd``, from the strongest penalty to the weakest.
+
+    Yields (λ, weights (columns, features), biases (columns,)) at the minimum of: half the mean over rows of the squared
+    error, summed over columns, plus λ/2 Σ W². With the rows centred and X'X/n = U diag(s) U' that is W = U (s + λ)⁻¹ U'
+    X'y/n: one decomposition serves all penalties.
+    """
+    x, y = (torch.from_numpy(part).to(device) for part in (x_nd, y_nc))
+    mean_d, mean_c = x.mean(dim=0, dtype=torch.float64), y.mean(dim=0, dtype=torch.float64)
+    x, y = x - mean_d.float(), y - mean_c.float()
+    spread_d, axes_dd = torch.linalg.eigh((x.T @ x).double() / len(x))
+    along_dc = axes_dd.T @ ((x.T @ y).double() / len(x))
+    for penalty in sorted(penalties, reverse=True):
+        weight_dc = axes_dd @ (along_dc / (spread_d.clamp(min=0)[:, None] + penalty))
+        yield penalty, weight_dc.T.cpu().numpy(), (mean_c - mean_d @ weight_dc).cpu().numpy()
 
 
 def logistic_path(
@@ -214,6 +266,7 @@ def logistic_path(
     y_nc: npt.NDArray[np.bool_],
     penalties: Sequence[float],
     *,
+    exclusive: bool = False,
     max_iterations: int = 200,
     device: torch.device | str = "cpu",
 ) -> Iterator[tuple[float, Float64, Float64]]:
@@ -221,7 +274,7 @@ def logistic_path(
 
     Yields (λ, weights (classes, features), biases (classes,)) at the minimum of: mean over rows of the
     cross-entropy, summed over classes, plus λ/2 Σ W². Each class needs a positive and a negative row. Each
-    fit starts where the last one ended.
+    fit starts where the last one ended. ``exclusive``: each row is of one class, and it is one multinomial regression.
 
     Full-batch L-BFGS over all classes at once. Scikit-learn's logistic regression, class by class, finds the
     same weights (a test) but takes five to twenty times as long: here one matrix product serves all classes.
@@ -238,11 +291,12 @@ def logistic_path(
     variance_c = share_c * (1 - share_c)
     curvature_dc = curvature_d.clamp(min=0).float()[:, None] * variance_c
 
-    weight_dc, bias_c = torch.zeros_like(curvature_dc), torch.logit(share_c)
+    weight_dc = torch.zeros_like(curvature_dc)
+    bias_c = share_c.log() if exclusive else torch.logit(share_c)
     for penalty in sorted(penalties, reverse=True):
         scale_dc, scale_c = (curvature_dc + penalty).rsqrt(), variance_c.rsqrt()
         v_dc, v_c = weight_dc / scale_dc, bias_c / scale_c
-        _minimise(x, y, penalty, v_dc, v_c, scale_dc, scale_c, max_iterations)
+        _minimise(x, y, penalty, v_dc, v_c, scale_dc, scale_c, max_iterations, exclusive)
         weight_dc, bias_c = v_dc * scale_dc, v_c * scale_c
         yield penalty, (axes_dd @ weight_dc).T.double().cpu().numpy(), bias_c.double().cpu().numpy()
 
@@ -256,6 +310,7 @@ def _minimise(
     scale_dc: Tensor,
     scale_c: Tensor,
     max_iterations: int,
+    exclusive: bool,
 ) -> None:
     """Move the scaled weights ``v_dc`` and biases ``v_c`` to the minimum, in place."""
     optimiser = torch.optim.LBFGS(
@@ -266,8 +321,12 @@ def _minimise(
         # The gradient of a logistic regression is one more product, told directly: no graph is kept.
         weight_dc = v_dc * scale_dc
         logits_nc = torch.addmm(v_c * scale_c, x_nd, weight_dc)
-        misfit = functional.binary_cross_entropy_with_logits(logits_nc, y_nc, reduction="sum") / len(y_nc)
-        error_nc = (torch.sigmoid(logits_nc) - y_nc) / len(y_nc)
+        if exclusive:
+            misfit = functional.cross_entropy(logits_nc, y_nc)
+            error_nc = (torch.softmax(logits_nc, dim=1) - y_nc) / len(y_nc)
+        else:
+            misfit = functional.binary_cross_entropy_with_logits(logits_nc, y_nc, reduction="sum") / len(y_nc)
+            error_nc = (torch.sigmoid(logits_nc) - y_nc) / len(y_nc)
         # Transposed twice: the wide product is two to four times as fast as the tall one.
         v_dc.grad = torch.addcmul(penalty * weight_dc * scale_dc, (error_nc.T @ x_nd).T, scale_dc)
         v_c.grad = error_nc.sum(dim=0) * scale_c

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 
 from ecgstore import ConfigError
 from ecgstore.inner import parse
 from ecgtrain.errors import LeakageError, ProtocolError
 from ecgtrain.evaluation import protocols
 from ecgtrain.evaluation.protocols import Context, linear_probe
-from ecgtrain.evaluation.protocols.linear_probe import LinearProbe, Settings, logistic_path
+from ecgtrain.evaluation.protocols.linear_probe import LinearProbe, Settings, logistic_path, ridge_path
 from ecgtrain.evaluation.splits import GivenFeatures, Split, refuse_overlap, tile_average
 from ecgtrain.representation.extract import WindowFeatures
-from ecgtrain.scoring import metrics
+from ecgtrain.scoring import metrics, regression
 from ecgtrain.tasks import Targets
 
 N_TILES = 3
@@ -229,3 +230,96 @@ def test_settings_refuse_what_makes_no_sense():
     ):
         with pytest.raises(ConfigError):
             parse(Settings, wrong)
+
+
+def of_kind(kind, first_row, n, seed=0):
+    """Records whose first three features tell their class, or whose sum tells their number."""
+    draw = np.random.default_rng([seed, first_row])
+    features = draw.standard_normal((n, N_TILES, 6))
+    if kind == "exclusive":
+        y_rc = np.eye(3, dtype=bool)[np.arange(n) % 3]
+        features[:, :, :3] += 1.5 * y_rc[:, None]
+    else:
+        y_rc = 60 + 15 * draw.standard_normal((n, 1))
+        features[:, :, :2] += (y_rc[:, None] - 60) / 15
+    rows = np.arange(first_row, first_row + n)
+    windows = WindowFeatures((features.reshape(-1, 6) + 3).astype(np.float32), np.repeat(rows, N_TILES))
+    return Split(rows, y_rc, tuple(f"p{row}" for row in rows), GivenFeatures(windows), kind)
+
+
+def answer_of_kind(kind, train=None, **settings):
+    train = train or of_kind(kind, 0, 200)
+    context = Context(("a", "b", "c")[: train.y_rc.shape[1]], None, kind=kind)
+    test = of_kind(kind, 2000, 150)
+    fitted = protocols.fit(train, of_kind(kind, 1000, 80), Settings(**settings), context, test=test)
+    return Answer(fitted, test.y_rc, protocols.scores(fitted, test))
+
+
+def test_one_of_several_classes_is_scikit_learns_multinomial_regression():
+    part = of_kind("exclusive", 0, 150)
+    x_nd = (part.features_nd - part.features_nd.mean(axis=0)) / part.features_nd.std(axis=0)
+    for penalty, weight_cd, bias_c in logistic_path(x_nd, part.y_nc, (0.01, 1.0), exclusive=True):
+        theirs = LogisticRegression(C=1 / (penalty * len(x_nd)), tol=1e-8, max_iter=2000)
+        theirs.fit(x_nd, part.y_nc.argmax(axis=1))
+        np.testing.assert_allclose(weight_cd, theirs.coef_, atol=2e-3)
+        # What is added to all biases alike changes no probability.
+        np.testing.assert_allclose(bias_c - bias_c.mean(), theirs.intercept_ - theirs.intercept_.mean(), atol=2e-3)
+
+
+def test_numbers_are_scikit_learns_ridge_regression():
+    part = of_kind("regression", 0, 150)
+    y_nc = part.y_nc.astype(np.float32)
+    for penalty, weight_cd, bias_c in ridge_path(part.features_nd, y_nc, (0.01, 1.0)):
+        theirs = Ridge(alpha=penalty * len(y_nc)).fit(part.features_nd.astype(np.float64), y_nc)
+        np.testing.assert_allclose(weight_cd[0], theirs.coef_, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(bias_c, theirs.intercept_, rtol=1e-3)
+
+
+@pytest.mark.learning
+def test_classes_that_exclude_each_other_share_out_their_probability():
+    found = answer_of_kind("exclusive", penalties=(1.0, 0.1, 0.01))
+    np.testing.assert_allclose(found.score_rc.sum(axis=1), 1, atol=1e-5)
+    assert (found.score_rc.argmax(axis=1) == found.y_rc.argmax(axis=1)).mean() > 0.85
+    assert found.fitted.penalty == max(found.fitted.path, key=lambda point: point.validation_merit).penalty
+
+
+@pytest.mark.learning
+def test_numbers_come_back_in_their_unit_and_load_as_such():
+    found = answer_of_kind("regression")
+    assert regression.r2(found.y_rc, found.score_rc) > 0.6
+    assert abs(found.score_rc.mean() - 60) < 3
+    context = Context(("a",), SimpleNamespace(backbone=SimpleNamespace(pooled_width=6)), kind="regression")
+    loaded = linear_probe.load(found.fitted.arrays(), {}, context)
+    np.testing.assert_array_equal(loaded.predict(of_kind("regression", 2000, 150)), found.score_rc)
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize("kind", ["exclusive", "regression"])
+def test_shuffled_targets_give_chance(kind):
+    # Of a few records, chance alone would tell something.
+    train = of_kind(kind, 10_000, 3000 if kind == "regression" else 400)
+    shuffled = np.random.default_rng(4).permutation(train.y_rc)
+    found = answer_of_kind(kind, replace(train, y_rc=shuffled), penalties=(1.0, 0.01))
+    if kind == "regression":
+        assert regression.r2(found.y_rc, found.score_rc) < 0.15
+    else:
+        assert (found.score_rc.argmax(axis=1) == found.y_rc.argmax(axis=1)).mean() < 0.6
+
+
+def test_a_protocol_learns_the_kinds_that_it_names(monkeypatch):
+    monkeypatch.delattr(linear_probe, "KINDS")
+    with pytest.raises(
+        ProtocolError, match="linear_probe can't learn a task of the kind regression; expected multilabel"
+    ):
+        answer_of_kind("regression")
+    with pytest.raises(ProtocolError, match="exclusive"):
+        protocols.check(of_kind("exclusive", 0, 9), None, Settings(penalties=(1.0,)), 0)
+
+
+def test_numbers_that_are_all_the_same_are_refused_before_training():
+    train = of_kind("regression", 0, 20)
+    train.y_rc[:] = 7.0
+    with pytest.raises(ProtocolError, match="the same value"):
+        protocols.check(train, None, Settings(penalties=(1.0,)), 0)
+    with pytest.raises(ProtocolError, match="no validation record has a label"):
+        protocols.check(of_kind("regression", 0, 20), None, Settings(), 0)

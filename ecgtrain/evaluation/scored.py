@@ -1,0 +1,215 @@
+"""From scores on the test records to numbers with intervals: metrics, curves, decisions, sites, differences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ecgtrain.errors import ProtocolError
+from ecgtrain.evaluation import protocols
+from ecgtrain.evaluation.protocols import Fitted
+from ecgtrain.evaluation.results import Agreement, ClassScore, Confusion, RocCurve, SiteScore
+from ecgtrain.evaluation.splits import Split
+from ecgtrain.scoring import challenge, kinds, metrics, regression
+from ecgtrain.scoring.bootstrap import Interval, Scorer, bootstrap, paired_bootstrap
+from ecgtrain.scoring.exclusive import confusion
+from ecgtrain.tasks import TargetKind, Targets
+
+#: What the challenge's score is called among the metrics.
+CHALLENGE = "challenge_score"
+
+#: Records of the picture of agreement.
+_MOST_PAIRS = 1000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decided:
+    """What is said of each test record, and what is true, over all classes of a challenge: bool (records, classes)."""
+
+    y_rc: npt.NDArray[np.bool_]
+    said_rc: npt.NDArray[np.bool_]
+    reward_cc: npt.NDArray[np.float64]
+    normal: int
+
+    @property
+    def scorer(self) -> Scorer:
+        """The challenge's score, for the bootstrap."""
+        return Scorer(partial(_challenge_score, self))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """Scores of one representation on the test records: all that a result and a comparison need.
+
+    ``y_rc``, ``score_rc``: (records, classes) in the order of ``row_r``; ``patient_r`` is for the bootstrap.
+    ``site_r``: where each comes from, if that is known. ``decided``: where a challenge scores decisions, too.
+    """
+
+    y_rc: npt.NDArray[Any]
+    score_rc: npt.NDArray[np.float64]
+    row_r: npt.NDArray[np.int64]
+    patient_r: tuple[str | None, ...]
+    classes: tuple[str, ...]
+    kind: TargetKind = "multilabel"
+    site_r: tuple[str, ...] = ()
+    decided: Decided | None = None
+
+    def at(self, kept_r: npt.NDArray[np.bool_]) -> Judged:
+        """The same of some of the records."""
+        decided = self.decided
+        if decided is not None:
+            decided = replace(decided, y_rc=decided.y_rc[kept_r], said_rc=decided.said_rc[kept_r])
+        patient_r, site_r = (tuple(np.array(part, dtype=object)[kept_r]) for part in (self.patient_r, self.site_r))
+        return replace(
+            self,
+            y_rc=self.y_rc[kept_r],
+            score_rc=self.score_rc[kept_r],
+            row_r=self.row_r[kept_r],
+            patient_r=patient_r,
+            site_r=site_r,
+            decided=decided,
+        )
+
+
+def scores(judged: Judged, targets: Targets, seed: int) -> dict[str, Any]:
+    """The parts of a result that follow from scores, with their bootstrap intervals over patients."""
+    y_rc, score_rc = judged.y_rc, judged.score_rc
+    parts: dict[str, Any] = {
+        "kind": judged.kind,
+        "unit": targets.unit,
+        "metrics": _metrics(judged, seed),
+        "per_class": {},
+        "by_site": _by_site(judged, seed),
+    }
+    if judged.kind == "regression":
+        return {**parts, "agreement": _agreement(judged)}
+    per_class = metrics.per_class(y_rc, score_rc, judged.classes, targets.titles)
+    roc = metrics.roc_curves(y_rc, score_rc, judged.classes)
+    parts["per_class"] = {name: ClassScore(**one) for name, one in per_class.items()}
+    parts["roc"] = {name: RocCurve(fpr=tuple(one["fpr"]), tpr=tuple(one["tpr"])) for name, one in roc.items()}
+    if judged.kind == "exclusive":
+        counts = tuple(map(tuple, confusion(y_rc, score_rc).tolist()))
+        parts["confusion"] = Confusion(classes=judged.classes, counts=counts)
+    return parts
+
+
+def difference(one: Judged, null: Judged, seed: int) -> dict[str, Interval]:
+    """Score of ``one`` minus that of ``null`` on the same resamples of patients, with its interval.
+
+    Raises ProtocolError where they are of other records or classes.
+    """
+    if not np.array_equal(one.row_r, null.row_r) or one.classes != null.classes:
+        raise ProtocolError(
+            "answers on other records or classes can't be compared",
+            expected=f"{len(one.row_r)} records, {len(one.classes)} classes",
+            got=f"{len(null.row_r)} records, {len(null.classes)} classes",
+            fix="give both questions the same training and test folds",
+        )
+    found = {
+        name: paired_bootstrap(one.y_rc, one.score_rc, null.score_rc, one.patient_r, name, seed=seed)
+        for name in kinds.compared(one.kind)
+    }
+    if one.decided is not None and null.decided is not None:
+        mine, its = one.decided, null.decided
+        found[CHALLENGE] = paired_bootstrap(mine.y_rc, mine.said_rc, its.said_rc, one.patient_r, mine.scorer, seed=seed)
+    return found
+
+
+def thresholds(targets: Targets, fitted: Fitted, validation: Split | None) -> dict[str, float]:
+    """What a class's score must reach to be said, chosen on validation records for the challenge's score.
+
+    Empty where no challenge scores, or where there are no validation records.
+    """
+    if targets.challenge is None or validation is None:
+        return {}
+    y_rc, column_c = _among_all(targets, validation.row_r, fitted.classes)
+    score_rc = np.full(y_rc.shape, -np.inf)
+    score_rc[:, column_c] = protocols.scores(fitted, validation)
+    chosen_c = challenge.thresholds(y_rc, score_rc, _reward(targets))
+    return {name: float(chosen_c[c]) for name, c in zip(fitted.classes, column_c, strict=True)}
+
+
+def decided(
+    targets: Targets,
+    row_r: npt.NDArray[np.int64],
+    classes: tuple[str, ...],
+    score_rc: npt.NDArray[np.float64],
+    thresholds: Mapping[str, float],
+) -> Decided | None:
+    """What is said of records with ``score_rc`` (records, ``classes``); None where there is nothing to decide by."""
+    if targets.challenge is None or not thresholds:
+        return None
+    y_rc, column_c = _among_all(targets, row_r, classes)
+    said_rc = np.zeros(y_rc.shape, dtype=np.bool_)
+    said_rc[:, column_c] = score_rc >= np.array([thresholds[name] for name in classes])
+    return Decided(y_rc, said_rc, _reward(targets), targets.challenge.classes.index(targets.challenge.normal))
+
+
+def of_a_constant(targets: Targets, train_rows: npt.NDArray[np.int64], judged: Judged) -> float | None:
+    """What the best answer that looks at no signal gets of what the kind is compared by, None where that says nothing.
+
+    It is the most common class of the training records, or the median of their numbers.
+    """
+    y_train = targets.y_nc[targets.labelled(train_rows)]
+    match judged.kind:
+        case "exclusive":
+            return float(judged.y_rc[:, int(y_train.sum(axis=0).argmax())].mean())
+        case "regression":
+            return float(np.abs(judged.y_rc - np.median(y_train, axis=0)).mean())
+    return None
+
+
+def _challenge_score(decided: Decided, y_rc: Any, said_rc: Any, weight_rn: Any) -> npt.NDArray[np.float64]:
+    return challenge.weighted_score(y_rc, said_rc > 0.5, decided.reward_cc, decided.normal, weight_rn)
+
+
+def _reward(targets: Targets) -> npt.NDArray[np.float64]:
+    assert targets.challenge is not None
+    return targets.challenge.reward_cc
+
+
+def _among_all(
+    targets: Targets, row_r: npt.NDArray[np.int64], classes: tuple[str, ...]
+) -> tuple[npt.NDArray[np.bool_], list[int]]:
+    """What is true of records over all classes of the challenge, and which of them ``classes`` are."""
+    assert targets.challenge is not None
+    return targets.challenge.y_nc[row_r], [targets.challenge.classes.index(name) for name in classes]
+
+
+def _metrics(judged: Judged, seed: int, *, names: tuple[str, ...] | None = None) -> dict[str, Interval]:
+    found = {
+        name: bootstrap(judged.y_rc, judged.score_rc, judged.patient_r, name, seed=seed)
+        for name in names or kinds.METRICS[judged.kind]
+    }
+    if judged.decided is not None:
+        decided = judged.decided
+        found[CHALLENGE] = bootstrap(decided.y_rc, decided.said_rc, judged.patient_r, decided.scorer, seed=seed)
+    return found
+
+
+def _by_site(judged: Judged, seed: int) -> dict[str, SiteScore]:
+    """Scores by site, where the records are of several."""
+    sites = sorted(set(judged.site_r))
+    if len(sites) < 2:
+        return {}
+    site_r = np.array(judged.site_r, dtype=object)
+    names = (kinds.headline(judged.kind),)
+    parts = {site: judged.at(np.asarray(site_r == site)) for site in sites}
+    return {
+        site: SiteScore(n_test=len(part.row_r), metrics=_metrics(part, seed, names=names))
+        for site, part in parts.items()
+    }
+
+
+def _agreement(judged: Judged) -> Agreement:
+    """Bland and Altman's summary of the first column, and the pairs behind it, thinned evenly over the known values."""
+    known_r, said_r = judged.y_rc[:, 0], judged.score_rc[:, 0]
+    order = np.argsort(known_r, kind="stable")
+    shown = order[np.unique(np.linspace(0, len(order) - 1, min(_MOST_PAIRS, len(order))).round().astype(np.int64))]
+    pairs = tuple((round(float(known_r[r]), 4), round(float(said_r[r]), 4)) for r in shown)
+    return Agreement(**regression.agreement(known_r, said_r)._asdict(), pairs=pairs)
