@@ -366,6 +366,8 @@ def _print_results(results: Sequence[Result]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from ecgtrain.config import NULLS
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in (
         "question",
@@ -379,7 +381,8 @@ def _print_results(results: Sequence[Result]) -> None:
         table.add_column(column, justify="right" if column in ("test records", "macro AUROC") else "left")
     for result in results:
         auroc = result.macro_auroc
-        gains = [one["macro_auroc"] for one in result.difference_to.values() if "macro_auroc" in one]
+        to_nulls = [one for name, one in result.difference_to.items() if name in NULLS]
+        gains = [one["macro_auroc"] for one in to_nulls if "macro_auroc" in one]
         gain = min(gains, key=lambda one: one.value, default=None)  # to the strongest null
         cells = (
             result.name,
@@ -415,13 +418,15 @@ def _progress() -> Iterator[tuple[Callable[[int, int, Mapping[str, float]], None
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        bar = None
+        before = 0
 
         def update(done: int, total: int, values: Mapping[str, float]) -> None:
-            nonlocal bar
-            if bar is None:
-                bar = bars.add_task("pretraining", total=total)
-            bars.update(bar, completed=done, total=total, description=f"pretraining  {_shown(values)}")
+            nonlocal before
+            bar = bars.task_ids[0] if bars.task_ids else bars.add_task("training", total=total)
+            if done < before:  # another network
+                bars.reset(bar, total=total)
+            before = done
+            bars.update(bar, completed=done, total=total, description=f"training  {_shown(values)}".rstrip())
 
         yield update, lambda line: bars.console.print(visible(line), highlight=False, markup=False, emoji=False)
 
@@ -429,15 +434,18 @@ def _progress() -> Iterator[tuple[Callable[[int, int, Mapping[str, float]], None
 def _lines() -> Callable[[int, int, Mapping[str, float]], None]:
     last = time.monotonic()
     first: tuple[int, float] | None = None
+    before = 0
 
     def update(done: int, total: int, values: Mapping[str, float]) -> None:
-        nonlocal last, first
+        nonlocal last, first, before
         now = time.monotonic()
-        first = first or (done, now)
+        if first is None or done < before:  # another network
+            first = (done, now)
+        before = done
         if now - last >= LINE_EVERY_S or done == total:
             last = now
             left = _left(first, done, total, now) if done < total else ""
-            _say(f"pretraining: step {done} of {total}  {_shown(values)}{left}", err=True)
+            _say(f"training: step {done} of {total}  {_shown(values)}{left}".rstrip(), err=True)
 
     return update
 
