@@ -356,9 +356,8 @@ def _brief(report: Report) -> list[dict[str, Any]]:
     from ecgtrain.training.files import plain
 
     results: list[dict[str, Any]] = [plain(result.as_json()) for result in report.results]
-    return [
-        {name: value for name, value in result.items() if name not in ("roc", "penalty_path")} for result in results
-    ]
+    curves = ("roc", "penalty_path", "learning_curve")
+    return [{name: value for name, value in result.items() if name not in curves} for result in results]
 
 
 def _print_results(results: Sequence[Result]) -> None:
