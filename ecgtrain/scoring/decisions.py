@@ -94,16 +94,14 @@ def decide(
     ]
     drawn = _rates(np.concatenate(resampled_kbc, axis=1))
     found = _rates(counts_knc.sum(axis=1))
-    return tuple(
-        None
-        if not np.isfinite(thresholds_c[c])
-        else Decided(
-            float(thresholds_c[c]),
-            *(int(n) for n in counts_knc[:, :, c].sum(axis=1)),
-            {name: interval_of(float(found[name][c]), drawn[name][:, c]) for name in FIGURES},
-        )
-        for c in range(y_nc.shape[1])
-    )
+    sums_kc = counts_knc.sum(axis=1).astype(np.int64)
+
+    def of_class(c: int) -> Decided:
+        hits, misses, false_alarms, silent = sums_kc[:, c].tolist()
+        figures = {name: interval_of(float(found[name][c]), drawn[name][:, c]) for name in FIGURES}
+        return Decided(float(thresholds_c[c]), hits, misses, false_alarms, silent, figures)
+
+    return tuple(of_class(c) if known else None for c, known in enumerate(np.isfinite(thresholds_c).tolist()))
 
 
 def _rates(counts_k: Floats) -> dict[str, Floats]:
