@@ -18,6 +18,9 @@ from ecgtrain.backbones import Backbone, build_backbone
 from ecgtrain.backbones.layers.features import Features
 from ecgtrain.evaluation.protocols import Arrays, Context, Fitted, checked
 from ecgtrain.evaluation.splits import Float64, Split, tile_average
+from ecgtrain.scoring import kinds
+from ecgtrain.scoring.kinds import Scale
+from ecgtrain.tasks import TargetKind
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 #: Wider than any head: one from elsewhere is refused before it is built.
@@ -100,22 +103,23 @@ class Classifier(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.head = Head(settings, backbone, n_classes)
-        self.settings = settings
 
     def forward(self, x_blt: Tensor) -> Tensor:
         logits_bc: Tensor = self.head(self.backbone(x_blt))
         return logits_bc
 
 
-def logits(network: nn.Module, split: Split, device: torch.device | str) -> tuple[npt.NDArray[np.float32], Any]:
-    """What ``network`` says of every window: float32 (windows, classes), and the store's row of each's record."""
+def _of_windows(
+    network: nn.Module, kind: TargetKind, scale: Scale, split: Split, device: torch.device | str
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Scores of every window by ``network``, float32 (windows, classes), and the store's row of each's record."""
     said, rows = [], []
     was_training = network.training
     network.to(device).eval()
     try:
         with torch.no_grad():
             for x_blt, record_row_b in split.signals():
-                said.append(network(x_blt).float().cpu().numpy())
+                said.append(kinds.link(kind, network(x_blt).float(), scale).cpu().numpy())
                 rows.append(record_row_b)
     finally:
         network.train(was_training)
@@ -124,46 +128,54 @@ def logits(network: nn.Module, split: Split, device: torch.device | str) -> tupl
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Tuned(Fitted):
-    """A network that was trained on labels, backbone and head. ``share_c``: what a class that it could not learn gets.
+    """A network that was trained on labels, backbone and head.
 
-    ``is_fitted_c``: which classes it could learn.
+    ``scale``: that of the numbers it was trained on. ``is_fitted_c``: which classes it could learn; the others get
+    ``share_c``, except where classes exclude each other: there they are learned to be unlikely.
     """
 
-    network: Classifier
+    network: nn.Module
+    head: HeadSettings
+    scale: Scale
     is_fitted_c: npt.NDArray[np.bool_]
-    share_c: npt.NDArray[np.float32]
+    share_c: npt.NDArray[np.float64]
+    kind: TargetKind = "multilabel"
     device: torch.device | str = "cpu"
 
     def predict(self, split: Split) -> Float64:
-        """Probabilities of each record, averaged over its windows."""
-        logits_nc, record_row_n = logits(self.network, split, self.device)
-        score_rc, _ = tile_average(1 / (1 + np.exp(-logits_nc.astype(np.float64))), record_row_n)
-        return np.where(self.is_fitted_c, score_rc, self.share_c.astype(np.float64))
+        """Probabilities of each record, or numbers, averaged over its windows."""
+        score_rc, _ = tile_average(*_of_windows(self.network, self.kind, self.scale, split, self.device))
+        return np.where(self.is_fitted_c, score_rc, self.share_c) if self.kind == "multilabel" else score_rc
 
     def arrays(self) -> Arrays:
-        """All weights and statistics by their names in the network, and what classes without a fit get."""
+        """All weights and statistics by their names in the network, the scale, and what classes without a fit get."""
         state = {name: value.detach().cpu().numpy() for name, value in self.network.state_dict().items()}
-        return {**state, "is_fitted": self.is_fitted_c.astype(np.uint8), "share": self.share_c}
+        of_columns = {"scale_mean": self.scale.mean_c, "scale_std": self.scale.std_c, "share": self.share_c}
+        return {**state, **of_columns, "is_fitted": self.is_fitted_c.astype(np.uint8)}
 
     def about(self) -> Mapping[str, Any]:
         """What the head is built by."""
-        return {"head": self.network.settings.model_dump(mode="json")}
+        return {"head": self.head.model_dump(mode="json")}
 
 
 def load_tuned(arrays: Arrays, about: Mapping[str, Any], context: Context) -> Tuned:
     """The network whose :meth:`Tuned.arrays` and :meth:`Tuned.about` these are; raises CheckpointError."""
     backbone, n_classes = context.trained.backbone, len(context.classes)
     fresh = build_backbone(backbone.settings, backbone.n_leads, seed=0)
-    network = Classifier(fresh, parse(HeadSettings, about["head"]), n_classes, seed=0)
+    head = parse(HeadSettings, about["head"])
+    network = Classifier(fresh, head, n_classes, seed=0)
     own = network.state_dict()
     shapes = {name: tuple(value.shape) for name, value in own.items()}
-    checked(arrays, {**shapes, "is_fitted": (n_classes,), "share": (n_classes,)})
+    checked(arrays, {**shapes, **dict.fromkeys(("is_fitted", "share", "scale_mean", "scale_std"), (n_classes,))})
     state = {name: torch.from_numpy(np.array(arrays[name])).to(own[name].dtype) for name in own}
     network.load_state_dict(state)
     return Tuned(
         classes=context.classes,
         network=network.to(context.device).eval(),
+        head=head,
+        scale=Scale(arrays["scale_mean"].astype(np.float64), arrays["scale_std"].astype(np.float64)),
         is_fitted_c=arrays["is_fitted"] > 0,
-        share_c=arrays["share"].astype(np.float32),
+        share_c=arrays["share"].astype(np.float64),
+        kind=context.kind,
         device=context.device,
     )

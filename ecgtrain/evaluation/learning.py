@@ -9,6 +9,7 @@ import math
 from contextlib import closing
 from typing import Annotated, Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
@@ -21,11 +22,11 @@ from ecgtrain.data.feed import Batch, Feed
 from ecgtrain.data.plan import batch_plan, steps_per_epoch
 from ecgtrain.errors import ProtocolError
 from ecgtrain.evaluation.classifier import Classifier, HeadSettings, Tuned
-from ecgtrain.evaluation.losses import Loss, balancing_weights, loss_of
+from ecgtrain.evaluation.losses import ClassWeights, Loss, balancing_weights, loss_of, refuse_unsuited
 from ecgtrain.evaluation.protocols import Context
 from ecgtrain.evaluation.splits import Split
 from ecgtrain.methods import WindowBatch
-from ecgtrain.scoring import metrics
+from ecgtrain.scoring import kinds
 from ecgtrain.training import optim
 from ecgtrain.training.step import own_torch_generator
 from ecgtrain.views import augmentations
@@ -53,10 +54,11 @@ class Learning(Settings):
     ``stages`` follow each other; each begins with the weights that were kept of the one before. ``keep``: the epoch
     that does best on the validation records, or the last. ``patience``: end a stage after so many validations without
     a better score. ``batchnorm``: ``frozen`` keeps the statistics of the backbone as they are. ``augmentations``: what
-    training windows are changed by, in mV. ``loss``: ``bce``, or ``asymmetric`` where most classes are rare.
-    ``class_weights``: ``balanced`` gives positives as much weight as negatives. ``average``: use weights averaged over
-    steps, each counting this much less than the next (0.99, say). ``label_fraction``: use the labels of this share of
-    the training and validation patients, drawn by the seed.
+    training windows are changed by, in mV. ``loss``, by the kind of task: ``bce`` or ``asymmetric`` (where most classes
+    are rare), ``softmax``, ``squared`` or ``huber``; ``auto`` is the plain one. ``class_weights``: ``balanced`` gives
+    positives as much weight as negatives, and classes that exclude each other the same weight. ``average``: use weights
+    averaged over steps, each counting this much less than the next (0.99, say). ``label_fraction``: use the labels of
+    this share of the training and validation patients, drawn by the seed.
     """
 
     stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=10)]
@@ -64,8 +66,8 @@ class Learning(Settings):
     batch_size: PositiveInt = 128
     batchnorm: Literal["trained", "frozen"] = "trained"
     augmentations: tuple[Augmentation, ...] = ()
-    loss: Loss = "bce"
-    class_weights: Literal["none", "balanced"] = "none"
+    loss: Loss = "auto"
+    class_weights: ClassWeights = "none"
     keep: Literal["best", "last"] = "best"
     patience: PositiveInt | None = None
     validate_every_epochs: PositiveInt = 1
@@ -74,21 +76,26 @@ class Learning(Settings):
 
 
 class Epoch(NamedTuple):
-    """What an epoch came to; ``validation_score`` is not a number where none was asked for."""
+    """What an epoch came to; ``validation_merit`` is not a number where none was asked for."""
 
     stage: int
     epoch: int
     loss: float
-    validation_score: float
+    validation_merit: float
 
 
 def check(train: Split, validation: Split | None, settings: Learning) -> None:
-    """Raise ProtocolError where labels leave nothing to learn, or nothing to choose an epoch by."""
+    """Raise ProtocolError where labels leave nothing to learn, or nothing to choose an epoch by.
+
+    ConfigError where the loss is for tasks of another kind.
+    """
     train.fittable_c()
+    refuse_unsuited(train.kind, settings.loss, settings.class_weights)
     chooses = settings.keep == "best" or settings.patience is not None
-    if chooses and (validation is None or not validation.tells_apart_c().any()):
+    tells = validation is not None and (validation.kind == "regression" or validation.tells_apart_c().any())
+    if chooses and not tells:
         raise ProtocolError(
-            "nothing to choose the epoch by: no class has a positive and a negative validation record",
+            "nothing to choose the epoch by: no validation record tells one from the other",
             fix="add validation folds, or set keep: last and no patience",
         )
 
@@ -108,10 +115,7 @@ def learn(backbone: Backbone, train: Split, validation: Split | None, settings: 
         n_validation=0 if validation is None else len(validation.row_r),
         unfitted=tuple(name for name, fitted in zip(context.classes, fittable_c, strict=True) if not fitted),
         chosen=course.chosen(),
-        network=network.eval(),
-        is_fitted_c=fittable_c,
-        share_c=train.y_rc.mean(axis=0).astype("float32"),
-        device=context.device,
+        **course.fitted(network.eval()),
     )
 
 
@@ -131,9 +135,12 @@ class _Course:
         device = self.feed.device
         self.normalise = normaliser(context.trained.passport, device)
         augmentations.check(settings.augmentations, self.feed.window_samples, context.trained.passport.fs_hz)
-        self.fitted_c = torch.from_numpy(train.fittable_c()).to(device)
-        y_rc = torch.from_numpy(train.y_rc).float().to(device)[:, self.fitted_c]
-        self.weight_c = balancing_weights(y_rc) if settings.class_weights == "balanced" else None
+        self.scale = kinds.scale_of(train.kind, train.y_rc)
+        # Of classes that exclude each other all are learned: one that no record has is learned to be unlikely.
+        learned_c = train.fittable_c() if train.kind == "multilabel" else np.ones(train.y_rc.shape[1], np.bool_)
+        self.learned_c = torch.from_numpy(learned_c).to(device)
+        y_rc = torch.from_numpy(self.scale.down(train.y_rc)).to(device)[:, self.learned_c]
+        self.weight_c = balancing_weights(train.kind, y_rc) if settings.class_weights == "balanced" else None
         self.epochs: list[Epoch] = []
         self.best: Epoch | None = None
         self.n_steps = sum(stage.epochs for stage in settings.stages) * self.per_epoch
@@ -149,10 +156,10 @@ class _Course:
         for epoch in range(1, stage.epochs + 1):
             loss = self._epoch(stage, optimiser, averaged, epoch)
             due = epoch == stage.epochs or epoch % self.settings.validate_every_epochs == 0
-            self.epochs.append(Epoch(number, epoch, loss, self._score(judged) if due else math.nan))
+            self.epochs.append(Epoch(number, epoch, loss, self._merit(judged) if due else math.nan))
             if not due:
                 continue
-            if self.best is None or self.epochs[-1].validation_score > self.best.validation_score:
+            if self.best is None or self.epochs[-1].validation_merit > self.best.validation_merit:
                 self.best, kept, stale = self.epochs[-1], _copied(judged), 0
             else:
                 stale += 1
@@ -219,9 +226,10 @@ class _Course:
         x_blt = windows.augmented(settings.augmentations, view=0)
         with torch.set_grad_enabled(stage.trains == "all"):
             features = self.network.backbone(x_blt)
-        logits_bc = self.network.head(features)
-        y_bc = torch.from_numpy(self.train.targets_of(batch.rows_b)).float().to(logits_bc.device)
-        return loss_of(settings.loss, logits_bc[:, self.fitted_c], y_bc[:, self.fitted_c], self.weight_c)
+        outputs_bc = self.network.head(features)
+        y_bc = torch.from_numpy(self.scale.down(self.train.targets_of(batch.rows_b))).to(outputs_bc.device)
+        outputs_bc, y_bc = outputs_bc[:, self.learned_c], y_bc[:, self.learned_c]
+        return loss_of(self.train.kind, settings.loss, outputs_bc, y_bc, self.weight_c)
 
     def _set_modes(self, stage: Stage) -> None:
         self.network.train()
@@ -238,18 +246,24 @@ class _Course:
         fading = get_ema_multi_avg_fn(self.settings.average)  # type: ignore[no-untyped-call]
         return AveragedModel(self.network, multi_avg_fn=fading, use_buffers=True)
 
-    def _score(self, network: nn.Module) -> float:
+    def _merit(self, network: nn.Module) -> float:
         """What the validation records say of the network as it is; not a number where there are none."""
         if self.validation is None:
             return math.nan
-        now = Tuned(
-            classes=self.context.classes,
-            network=network,  # type: ignore[arg-type]
-            is_fitted_c=self.train.fittable_c(),
-            share_c=self.train.y_rc.mean(axis=0),
-            device=self.context.device,
-        )
-        return metrics.macro_auroc(self.validation.y_rc, now.predict(self.validation))
+        now = Tuned(classes=self.context.classes, **self.fitted(network))
+        return kinds.merit(self.train.kind, self.validation.y_rc, now.predict(self.validation))
+
+    def fitted(self, network: nn.Module) -> dict[str, Any]:
+        """What :class:`Tuned` holds of ``network`` and of what it was trained on."""
+        return {
+            "network": network,
+            "head": self.settings.head,
+            "scale": self.scale,
+            "is_fitted_c": self.train.fittable_c(),
+            "share_c": self.train.y_rc.mean(axis=0, dtype=np.float64),
+            "kind": self.train.kind,
+            "device": self.context.device,
+        }
 
 
 def _layers(network: Classifier, stage: Stage) -> list[list[nn.Parameter]]:

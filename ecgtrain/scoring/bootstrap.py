@@ -167,7 +167,7 @@ def paired_bootstrap(
 
 
 def resampled(
-    metric: Metric | Scorer,
+    metric: str | Scorer,
     y_nc: npt.NDArray[Any],
     score_nc: npt.NDArray[Any],
     patient_keys: Sequence[str | None],

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgtrain.errors import ProtocolError
-from ecgtrain.scoring.bootstrap import Interval, Metric, Scorer, interval_of, resampled
+from ecgtrain.scoring.bootstrap import Interval, Scorer, interval_of, resampled
 from ecgtrain.scoring.metrics import Floats, mean_of_scored
 
 
@@ -23,7 +23,7 @@ def over_seeds(
     y_nc: npt.NDArray[Any],
     score_snc: Sequence[npt.NDArray[Any]],
     patient_keys: Sequence[str | None],
-    metric: Metric | Scorer = "macro_auroc",
+    metric: str | Scorer = "macro_auroc",
     *,
     n_resamples: int = 1000,
     seed: int = 0,
@@ -42,7 +42,7 @@ def paired_over_seeds(
     score_a_snc: Sequence[npt.NDArray[Any]],
     score_b_snc: Sequence[npt.NDArray[Any]],
     patient_keys: Sequence[str | None],
-    metric: Metric | Scorer = "macro_auroc",
+    metric: str | Scorer = "macro_auroc",
     *,
     n_resamples: int = 1000,
     seed: int = 0,
@@ -78,7 +78,7 @@ def _of_each(
     y_nc: npt.NDArray[Any],
     score_snc: Sequence[npt.NDArray[Any]],
     patient_keys: Sequence[str | None],
-    metric: Metric | Scorer,
+    metric: str | Scorer,
     n_resamples: int,
     seed: int,
 ) -> tuple[Floats, Floats]:

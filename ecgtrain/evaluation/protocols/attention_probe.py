@@ -15,8 +15,11 @@ from ecgtrain.evaluation.classifier import HeadSettings, Tuned, load_tuned
 from ecgtrain.evaluation.learning import Learning, Stage
 from ecgtrain.evaluation.protocols import Arrays, Context
 from ecgtrain.evaluation.splits import Split
+from ecgtrain.tasks import TargetKind
 
 DESCRIPTION = "a learned query attends to the frozen backbone's tokens, a linear map tells the classes"
+
+KINDS: tuple[TargetKind, ...] = ("multilabel", "exclusive", "regression")
 
 
 class HeadOnly(Stage):

@@ -15,8 +15,11 @@ from ecgtrain.evaluation.classifier import HeadSettings, Tuned, load_tuned
 from ecgtrain.evaluation.learning import Learning, Stage
 from ecgtrain.evaluation.protocols import Arrays, Context
 from ecgtrain.evaluation.splits import Split
+from ecgtrain.tasks import TargetKind
 
 DESCRIPTION = "the whole network trained on labels: the head first, then all of it, lower layers slower"
+
+KINDS: tuple[TargetKind, ...] = ("multilabel", "exclusive", "regression")
 
 
 class Settings(Learning):

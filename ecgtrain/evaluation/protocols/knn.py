@@ -1,8 +1,8 @@
-"""The nearest training windows vote on a class; nothing is learned but how many of them.
+"""The nearest training windows vote on a class, or on a number; nothing is learned but how many of them.
 
-Source: Wu, Xiong, Yu & Lin, arXiv 1805.01978 (2018), section 3.4, for labels that don't exclude each other. Features
-are standardised by the training windows and scaled to length 1. With N the k training windows i most similar to a
-window f::
+Source: Wu, Xiong, Yu & Lin, arXiv 1805.01978 (2018), section 3.4, also for labels that don't exclude each other, and
+for numbers. Features are standardised by the training windows and scaled to length 1. With N the k training windows i
+most similar to a window f::
 
     score of a class = sum over N of w_i y_i / sum over N of w_i,   w_i = exp(f · f_i / temperature)
 
@@ -22,10 +22,13 @@ from pydantic import Field, PositiveFloat, PositiveInt
 import ecgstore
 from ecgtrain.errors import CheckpointError, ProtocolError
 from ecgtrain.evaluation.protocols import Arrays, Context, Fitted, checked
-from ecgtrain.evaluation.splits import Bools, Float32, Float64, Split, tile_average
-from ecgtrain.scoring import metrics
+from ecgtrain.evaluation.splits import Float32, Float64, Split, tile_average
+from ecgtrain.scoring import kinds
+from ecgtrain.tasks import TargetKind
 
 DESCRIPTION = "the nearest training windows vote; how many of them is chosen on validation"
+
+KINDS: tuple[TargetKind, ...] = ("multilabel", "exclusive", "regression")
 
 #: Windows compared at a time with all of the training windows.
 _BLOCK = 1024
@@ -48,7 +51,7 @@ class Knn(Fitted):
     """``bank_nd``: training windows, standardised and of length 1; ``y_nc``: what their records are stated to be."""
 
     bank_nd: Float32
-    y_nc: Bools
+    y_nc: Float32
     mean_d: Float32
     std_d: Float32
     neighbours: int
@@ -56,7 +59,7 @@ class Knn(Fitted):
 
     def predict(self, split: Split) -> Float64:
         """The mean vote over each record's windows."""
-        bank, y = torch.from_numpy(self.bank_nd), torch.from_numpy(self.y_nc.astype(np.float32))
+        bank, y = torch.from_numpy(self.bank_nd), torch.from_numpy(self.y_nc)
         unit_nd = torch.from_numpy(_unit(split.features_nd, self.mean_d, self.std_d))
         votes = []
         for block in unit_nd.split(_BLOCK):  # type: ignore[no-untyped-call]
@@ -67,7 +70,7 @@ class Knn(Fitted):
 
     def arrays(self) -> Arrays:
         """The training windows' features and targets, and what standardised them."""
-        return {"bank": self.bank_nd, "targets": self.y_nc.astype(np.uint8), "mean": self.mean_d, "std": self.std_d}
+        return {"bank": self.bank_nd, "targets": self.y_nc, "mean": self.mean_d, "std": self.std_d}
 
     def about(self) -> Mapping[str, Any]:
         """How they vote."""
@@ -88,7 +91,7 @@ def fit(train: Split, validation: Split | None, settings: Settings, context: Con
         n_validation=0 if validation is None else len(validation.row_r),
         unfitted=tuple(name for name, fits in zip(context.classes, fittable_c, strict=True) if not fits),
         bank_nd=_unit(train.features_nd, mean_d, std_d),
-        y_nc=train.y_nc,
+        y_nc=train.y_nc.astype(np.float32),
         mean_d=mean_d,
         std_d=np.where(np.isfinite(std_d), std_d, np.float32(3e38)),
         neighbours=settings.neighbours[0],
@@ -97,7 +100,7 @@ def fit(train: Split, validation: Split | None, settings: Settings, context: Con
     path = [[k, _validation_score(replace(made, neighbours=k), validation)] for k in settings.neighbours]
     if len(path) > 1 and not any(np.isfinite(score) for _, score in path):
         raise ProtocolError(
-            "nothing to choose the number of neighbours by: no class has a positive and a negative validation record",
+            "nothing to choose the number of neighbours by: no validation record tells one from the other",
             fix="add validation folds, or name a single number",
         )
     best = path[int(np.nanargmax([score for _, score in path]))][0] if len(path) > 1 else path[0][0]
@@ -116,7 +119,7 @@ def load(arrays: Arrays, about: Mapping[str, Any], context: Context) -> Knn:
     return Knn(
         classes=context.classes,
         bank_nd=found["bank"].astype(np.float32),
-        y_nc=found["targets"] > 0,
+        y_nc=found["targets"].astype(np.float32),
         mean_d=found["mean"].astype(np.float32),
         std_d=found["std"].astype(np.float32),
         neighbours=settings.neighbours[0],
@@ -132,4 +135,6 @@ def _unit(features_nd: Float32, mean_d: Float32, std_d: Float32) -> Float32:
 
 
 def _validation_score(made: Knn, validation: Split | None) -> float:
-    return float("nan") if validation is None else metrics.macro_auroc(validation.y_rc, made.predict(validation))
+    if validation is None:
+        return float("nan")
+    return kinds.merit(validation.kind, validation.y_rc, made.predict(validation))

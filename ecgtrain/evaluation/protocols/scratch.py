@@ -15,10 +15,13 @@ from ecgtrain.evaluation.classifier import HeadSettings, Tuned, load_tuned
 from ecgtrain.evaluation.learning import Learning, Stage
 from ecgtrain.evaluation.protocols import Arrays, Context
 from ecgtrain.evaluation.splits import Split
+from ecgtrain.tasks import TargetKind
 
 DESCRIPTION = "the supervised control: the same network from fresh weights, trained end to end on the same labels"
 #: Nothing is used of the representation but its architecture and how its signals are prepared.
 USES_PRETRAINING = False
+
+KINDS: tuple[TargetKind, ...] = ("multilabel", "exclusive", "regression")
 
 
 class Settings(Learning):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from ecgstore import ConfigError
 from ecgtrain.backbones import build_backbone, cpc_lstm
 from ecgtrain.data.feed import Batch
 from ecgtrain.data.plan import Records
@@ -122,6 +123,44 @@ def test_planted_waves_are_found_and_nothing_is_where_there_are_none(context, pr
     assert abs(macro_auroc(silent.y_rc, null.predict(silent)) - 0.5) < 0.15
 
 
+@pytest.mark.learning
+@pytest.mark.parametrize("loss", ["squared", "huber"])
+def test_a_number_is_learned_in_its_own_unit(context, loss):
+    """The height of a wave, told in a unit far from 0 and 1."""
+
+    def heights(n, seed):
+        made = split(n, seed, planted=False)
+        height_r = np.random.default_rng([seed, 4]).uniform(-1, 1, n)
+        made.windows.mv_rlt[:, 0] += height_r[:, None] * np.sin(2 * np.pi * 3 * np.arange(N_SAMPLES) / N_SAMPLES) * 3
+        return replace(made, y_rc=60 + 20 * height_r[:, None], kind="regression")
+
+    stage = {"epochs": 12, "optimiser": {"lr": 1e-2}}
+    settings = scratch.Settings.model_validate(
+        {"stages": [stage], "batch_size": 32, "loss": loss, "head": {"batchnorm": True}}
+    )
+    context = replace(context, classes=("height",), kind="regression")
+    test = heights(100, 3)
+    said_rc = scratch.fit(heights(256, 1), heights(60, 2), settings, context).predict(test)
+    assert np.abs(said_rc - test.y_rc).mean() < 0.5 * np.abs(test.y_rc - 60).mean()
+
+
+@pytest.mark.learning
+def test_classes_that_exclude_each_other_share_one_certainty(context):
+    def exclusive(n, seed):
+        y_rc = np.eye(3, dtype=bool)[np.random.default_rng([seed, 5]).choice(2, n)]
+        made = split(n, seed)
+        return replace(made, y_rc=y_rc, windows=Drawn(y_rc, [seed, 6]), kind="exclusive")
+
+    context = replace(context, classes=("a", "b", "never"), kind="exclusive")
+    settings = learning(stages=[{"epochs": 8, "optimiser": {"lr": 1e-2}}], class_weights="balanced")
+    test = exclusive(100, 3)
+    made = learn(context.network(), exclusive(128, 1), exclusive(50, 2), settings, context)
+    score_rc = made.predict(test)
+    np.testing.assert_allclose(score_rc.sum(axis=1), 1, atol=1e-5)
+    assert (score_rc[:, 2] < 0.2).all()
+    assert (score_rc.argmax(axis=1) == test.y_rc.argmax(axis=1)).mean() > 0.8
+
+
 # ── stages, and what is kept ──────────────────────────────────────────────────────────────────────
 
 
@@ -157,11 +196,11 @@ def test_the_epoch_that_is_best_on_validation_is_kept(context, monkeypatch):
     said = iter([0.6, 0.9, 0.7, 0.8])
     scores = []
 
-    def scored(y_rc, score_rc):
+    def scored(kind, y_rc, score_rc):
         scores.append(score_rc)
         return next(said)
 
-    monkeypatch.setattr("ecgtrain.evaluation.learning.metrics.macro_auroc", scored)
+    monkeypatch.setattr("ecgtrain.evaluation.learning.kinds.merit", scored)
     made = learn(context.network(), train, validation, learning(stages=[{"epochs": 2}, {"epochs": 2}]), context)
     assert (made.chosen["stage"], made.chosen["epoch"]) == (1, 2)
     assert [row[:2] for row in made.chosen["learning_curve"]] == [[1, 1], [1, 2], [2, 1], [2, 2]]
@@ -181,7 +220,7 @@ def test_keep_last_keeps_the_last_and_needs_no_validation(context):
 
 def test_patience_ends_a_stage(context, monkeypatch):
     said = iter([0.9, 0.8, 0.7, 0.95])
-    monkeypatch.setattr("ecgtrain.evaluation.learning.metrics.macro_auroc", lambda *_: next(said))
+    monkeypatch.setattr("ecgtrain.evaluation.learning.kinds.merit", lambda *_: next(said))
     settings = learning(stages=[{"epochs": 9}, {"epochs": 1}], patience=2)
     made = learn(context.network(), split(40, 1), split(20, 2), settings, context)
     assert [row[:2] for row in made.chosen["learning_curve"]] == [[1, 1], [1, 2], [1, 3], [2, 1]]
@@ -245,6 +284,21 @@ def test_labels_that_teach_nothing_are_refused(context):
         learn(context.network(), same, split(20, 2), settings, context)
 
 
+def test_a_loss_of_another_kind_is_refused():
+    for kind, settings in (
+        ("multilabel", {"loss": "huber"}),
+        ("exclusive", {"loss": "bce"}),
+        ("regression", {"class_weights": "balanced"}),
+    ):
+        with pytest.raises(ConfigError, match=kind):
+            check(
+                replace(split(20, 1), y_rc=split(20, 1).y_rc.astype(float), kind=kind),
+                split(20, 2),
+                scratch.Settings(**settings),
+                0,
+            )
+
+
 def test_a_class_that_no_training_record_shows_gets_its_share(context):
     train = split(40, 1)
     train.y_rc[:, 1] = False
@@ -296,14 +350,22 @@ def test_asymmetric_loss_is_that_of_its_equation():
         p = 1 / (1 + math.exp(-logit))
         q = max(p - 0.05, 0)
         expected -= (1 - p) * math.log(p) if target else q**4 * math.log(1 - q)
-    assert losses.loss_of("asymmetric", z, y).item() == pytest.approx(expected / 18, rel=1e-5)
+    assert losses.loss_of("multilabel", "asymmetric", z, y, None).item() == pytest.approx(expected / 18, rel=1e-5)
 
 
 def test_balanced_weights_make_both_sides_equal():
     y_rc = torch.tensor([[1.0, 0.0]] * 2 + [[0.0, 0.0]] * 8)
-    weight_c = losses.balancing_weights(y_rc)
+    weight_c = losses.balancing_weights("multilabel", y_rc)
     torch.testing.assert_close(weight_c, torch.tensor([4.0, 10.0]))
     z = torch.zeros_like(y_rc)
     plain = nn.functional.binary_cross_entropy_with_logits(z, y_rc, reduction="none")[:, 0]
-    weighted = losses.loss_of("bce", z[:, :1], y_rc[:, :1], weight_c[:1])
+    weighted = losses.loss_of("multilabel", "bce", z[:, :1], y_rc[:, :1], weight_c[:1])
     assert weighted.item() == pytest.approx((4 * plain[:2].sum() + plain[2:].sum()).item() / 10)
+
+
+def test_balanced_weights_of_classes_that_exclude_each_other_weigh_them_the_same():
+    y_rc = torch.eye(2)[[0, 0, 0, 1]]
+    weight_c = losses.balancing_weights("exclusive", y_rc)
+    torch.testing.assert_close(weight_c * y_rc.sum(dim=0), torch.tensor([2.0, 2.0]))
+    outputs = torch.zeros(4, 2)
+    assert losses.loss_of("exclusive", "softmax", outputs, y_rc, weight_c).item() == pytest.approx(math.log(2))
