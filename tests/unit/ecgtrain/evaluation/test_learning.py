@@ -152,9 +152,10 @@ def test_classes_that_exclude_each_other_share_one_certainty(context):
         return replace(made, y_rc=y_rc, windows=Drawn(y_rc, [seed, 6]), kind="exclusive")
 
     context = replace(context, classes=("a", "b", "never"), kind="exclusive")
-    settings = learning(stages=[{"epochs": 8, "optimiser": {"lr": 1e-2}}], class_weights="balanced")
+    stage = {"epochs": 12, "optimiser": {"lr": 1e-2}}
+    settings = learning(stages=[stage], batch_size=32, class_weights="balanced", head={"batchnorm": True})
     test = exclusive(100, 3)
-    made = learn(context.network(), exclusive(128, 1), exclusive(50, 2), settings, context)
+    made = learn(context.network(), exclusive(256, 1), exclusive(100, 2), settings, context)
     score_rc = made.predict(test)
     np.testing.assert_allclose(score_rc.sum(axis=1), 1, atol=1e-5)
     assert (score_rc[:, 2] < 0.2).all()
