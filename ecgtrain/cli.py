@@ -359,7 +359,7 @@ def _brief(report: Report) -> list[dict[str, Any]]:
 
     results: list[dict[str, Any]] = [plain(result.as_json()) for result in report.results]
     for result in results:
-        for name in ("roc", "penalty_path"):
+        for name in ("roc", "penalty_path", "learning_curve"):
             result.pop(name, None)
         result.get("agreement", {}).pop("pairs", None)
     return results
@@ -387,6 +387,7 @@ def _print_results(results: Sequence[Result]) -> None:
         score: [_scored(result, named=len(metrics) > 1) for result in results],
         "95 % interval": [f"{_number(result.score.low)} to {_number(result.score.high)}" for result in results],
         "minus the untrained": [_gain(result) for result in results],
+        "minus another": [_compared(result) for result in results],
         "challenge score": [_shown_interval(result.metrics.get("challenge_score")) for result in results],
     }
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -420,6 +421,14 @@ def _gain(result: Result) -> str:
     return "" if not gains else _shown_interval(strongest(gains, key=lambda one: one.value), "+")
 
 
+def _compared(result: Result) -> str:
+    """How much more than the questions it is compared to, each with its interval."""
+    from ecgtrain.config import NULLS
+
+    others = {name: one for name, one in result.difference_to.items() if name not in NULLS}
+    return "; ".join(f"{name} {_shown_interval(one.get(result.compared_by), '+')}" for name, one in others.items())
+
+
 def _shown_interval(found: Interval | None, sign: str = "") -> str:
     if found is None:
         return ""
@@ -446,13 +455,15 @@ def _progress() -> Iterator[tuple[Callable[[int, int, Mapping[str, float]], None
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        bar = None
+        before = 0
 
         def update(done: int, total: int, values: Mapping[str, float]) -> None:
-            nonlocal bar
-            if bar is None:
-                bar = bars.add_task("pretraining", total=total)
-            bars.update(bar, completed=done, total=total, description=f"pretraining  {_shown(values)}")
+            nonlocal before
+            bar = bars.task_ids[0] if bars.task_ids else bars.add_task("training", total=total)
+            if done < before:  # another network
+                bars.reset(bar, total=total)
+            before = done
+            bars.update(bar, completed=done, total=total, description=f"training  {_shown(values)}".rstrip())
 
         yield update, lambda line: bars.console.print(visible(line), highlight=False, markup=False, emoji=False)
 
@@ -460,15 +471,18 @@ def _progress() -> Iterator[tuple[Callable[[int, int, Mapping[str, float]], None
 def _lines() -> Callable[[int, int, Mapping[str, float]], None]:
     last = time.monotonic()
     first: tuple[int, float] | None = None
+    before = 0
 
     def update(done: int, total: int, values: Mapping[str, float]) -> None:
-        nonlocal last, first
+        nonlocal last, first, before
         now = time.monotonic()
-        first = first or (done, now)
+        if first is None or done < before:  # another network
+            first = (done, now)
+        before = done
         if now - last >= LINE_EVERY_S or done == total:
             last = now
             left = _left(first, done, total, now) if done < total else ""
-            _say(f"pretraining: step {done} of {total}  {_shown(values)}{left}", err=True)
+            _say(f"training: step {done} of {total}  {_shown(values)}{left}".rstrip(), err=True)
 
     return update
 

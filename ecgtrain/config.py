@@ -168,6 +168,8 @@ class Pretrain(Training):
 Null = Literal["random", "uncalibrated"]
 #: All of them, by name.
 NULLS: tuple[Null, ...] = get_args(Null)
+#: What an answer's pretraining is called where there is none: a network that learned from labels alone.
+NO_PRETRAINING = "none"
 
 
 class Downstream(Settings):
@@ -179,6 +181,9 @@ class Downstream(Settings):
     to the protocol. Nulls: ``random`` is the untrained network with BatchNorm statistics of the pretraining records,
     ``uncalibrated`` has those it was made with. Mostly the first is the stronger one; where signals are of one scale
     it can be the second.
+
+    ``compare_to``: questions on the same test records, such as the one put to a network trained from scratch. Their
+    scores are taken from this one's, on the same resamples of patients.
 
     ``allow_overlap``: judge although patients, records or known sets are on both sides of a split; the result says so.
     """
@@ -194,6 +199,7 @@ class Downstream(Settings):
     window_samples: PositiveInt
     stride_samples: PositiveInt
     nulls: tuple[Null, ...] = ()
+    compare_to: tuple[Name, ...] = ()
     settings: dict[str, Any] = Field(default_factory=dict)
     allow_overlap: bool = False
 
@@ -222,6 +228,22 @@ class RunConfig(Settings):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two downstream entries are called {', '.join(twice)}")
+        return self
+
+    @model_validator(mode="after")
+    def _comparable(self) -> Self:
+        by_name = {question.name: question for question in self.downstream}
+        for question in self.downstream:
+            for name in question.compare_to:
+                if name == question.name or name not in by_name:
+                    near = nearest(name, by_name.keys() - {question.name})
+                    hint = f"; did you mean {near}?" if near else ""
+                    raise ValueError(f"{question.name} can't be compared to {name}: there is no other such entry{hint}")
+                if name in NULLS or name == NO_PRETRAINING:
+                    raise ValueError(f"an entry that others are compared to can't be called {name}")
+                for key in ("task", "store", "test_folds"):
+                    if getattr(question, key) != getattr(by_name[name], key):
+                        raise ValueError(f"{question.name} can't be compared to {name}: {key} differs")
         return self
 
 

@@ -72,8 +72,13 @@ def run(
             trained = export_backbone(config, made, run_dir, here)
             if distributed.rank() != 0:
                 return None
-        results = judge_all(config, trained, run_dir, device=device, say=say)
+        results = judge_all(config, trained, run_dir, device=device, say=say, tell=_told(progress))
         return write_report(run_dir, report_of_run(config, run_dir, made.parts, trained, results, device))
+
+
+def _told(progress: loop.Progress | None) -> Callable[[int, int], None]:
+    """``progress`` as a protocol tells of it: without figures."""
+    return lambda done, total: None if progress is None else progress(done, total, {})
 
 
 def learn(

@@ -12,10 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import variation
+from hypothesis import HealthCheck, settings
 from reading import say_how_to_read
 
 # Two test processes on two cores: threads inside them would only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# No property is judged by the clock: a busy machine draws slowly, and fails nothing.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 # A shell lets what it starts in the background ignore Ctrl-C, and so would the processes that tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -36,5 +36,15 @@ def _shift_every_seed(torch: ModuleType) -> None:
 
     manual_seed, default_rng = torch.manual_seed, np.random.default_rng
     torch.manual_seed = lambda seed: manual_seed(seed + SEED)
-    np.random.default_rng = lambda seed: default_rng([SEED, *seed] if isinstance(seed, list | tuple) else seed + SEED)
+    np.random.default_rng = lambda seed=None: default_rng(_shifted(seed))
     torch.Generator = Generator
+
+
+def _shifted(seed: object) -> object:
+    """Generators, and what asks for no seed, stay as they are."""
+    match seed:
+        case list() | tuple():
+            return [SEED, *seed]
+        case int() | np.integer():
+            return int(seed) + SEED
+    return seed

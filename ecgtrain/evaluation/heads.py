@@ -96,7 +96,7 @@ def save_head(folder: Path, head: Head, fitted: Fitted) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / f".{HEAD}.{os.getpid()}"
     try:
-        save_file({name: np.ascontiguousarray(array) for name, array in fitted.arrays().items()}, aside)
+        save_file({name: np.asarray(array, order="C") for name, array in fitted.arrays().items()}, aside)
         aside.replace(folder / HEAD)
     finally:
         aside.unlink(missing_ok=True)

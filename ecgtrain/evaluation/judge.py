@@ -15,7 +15,7 @@ import torch
 
 from ecgstore import ConfigError, Settings, Store, open_store
 from ecgtrain import tasks
-from ecgtrain.config import NULLS, Downstream, RunConfig
+from ecgtrain.config import NO_PRETRAINING, NULLS, Downstream, RunConfig
 from ecgtrain.data.seen import read_seen, seen_of, write_seen
 from ecgtrain.evaluation import protocols
 from ecgtrain.evaluation.heads import Head, own_files, save_head
@@ -61,7 +61,7 @@ def refuse_other_questions(config: RunConfig, run_dir: Path) -> None:
     Raises ConfigError.
     """
     for question in questions(config):
-        for pretraining in (str(pretrain_of(config).method.model_dump()["name"]), *question.nulls):
+        for pretraining in _representations(config, question):
             path = answer(run_dir, question.name, pretraining) / QUESTION
             if not path.exists():
                 continue
@@ -80,7 +80,7 @@ def refuse_other_questions(config: RunConfig, run_dir: Path) -> None:
 def _asked(question: Downstream, seed: int) -> dict[str, Any]:
     """What an answer hangs on besides the representation; nulls stand beside it, and the store may have moved."""
     store = open_store(question.store).fingerprint if question.store else "of the run"
-    content = question.model_dump(mode="json", exclude={"nulls", "store"})
+    content = question.model_dump(mode="json", exclude={"nulls", "store", "compare_to"})
     if question.leave_out_site is None:
         del content["leave_out_site"]  # answers of before don't name it
     return {**content, "store": store, "seed": seed}
@@ -93,7 +93,12 @@ def check(question: Downstream, store: Store, seed: int = 0) -> Settings:
     class that was named, or without what the protocol needs to fit and to choose), LeakageError (what is learned from
     or chosen by is tested on).
     """
-    settings = settings_of(question.protocol, question.settings, where=f"downstream {question.name}")
+    where = f"downstream {question.name}"
+    settings = settings_of(question.protocol, question.settings, where=where)
+    if question.nulls and not protocols.uses_pretraining(question.protocol):
+        raise ConfigError(
+            f"{question.protocol} uses no pretraining, so it has no nulls", where=where, fix="leave nulls out"
+        )
     rows = sides(question, store)
     targets = targets_of(question, store)
     refuse_impossible(question, targets, rows, store)
@@ -126,27 +131,51 @@ def judge_all(
     *,
     device: torch.device | str = "cpu",
     say: Callable[[str], None] = lambda _: None,
+    tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Result, ...]:
     """Answer every question of a recipe with the representation and, beside it, with the question's nulls.
 
-    Each result with the method's name has the differences to its nulls. Raises what :func:`judge` raises.
+    ``tell`` is told how many steps are done, of how many, where a protocol trains a network. Each result with the
+    method's name has the differences to its nulls, and to what it is to be compared to. Raises
+    what :func:`judge` raises.
     """
-    method = str(pretrain_of(config).method.model_dump()["name"])
-    found: list[Result] = []
+    found: dict[str, list[Result]] = {}
+    first: dict[str, Judged] = {}
     for question in questions(config):
         results: list[Result] = []
         scored: dict[str, Judged] = {}
-        for pretraining in (method, *question.nulls):
-            say(f"{question.name}: {question.protocol} of {tasks.name_of(question.task)} on {pretraining} features")
-            one = trained if pretraining == method else _null(config, pretraining, device)
+        representations = _representations(config, question)
+        for pretraining in representations:
+            of = "a fresh network" if pretraining == NO_PRETRAINING else f"{pretraining} features"
+            say(f"{question.name}: {question.protocol} of {tasks.name_of(question.task)} on {of}")
+            one = _null(config, pretraining, device) if pretraining in NULLS else trained
             store_path = question.store or config.data.store
             result, scored[pretraining] = judge(
-                question, one, pretraining, store_path=store_path, run_dir=run_dir, seed=config.seed, device=device
+                question,
+                one,
+                pretraining,
+                store_path=store_path,
+                run_dir=run_dir,
+                seed=config.seed,
+                device=device,
+                tell=tell,
             )
             results.append(result)
-        gains = {null: difference(scored[method], scored[null], config.seed) for null in question.nulls}
-        found += [results[0].model_copy(update={"difference_to": gains}), *results[1:]]
-    return tuple(found)
+        first[question.name] = scored[representations[0]]
+        gains = {null: difference(first[question.name], scored[null], config.seed) for null in question.nulls}
+        found[question.name] = [results[0].model_copy(update={"difference_to": gains}), *results[1:]]
+    for question in questions(config):
+        judged, *others = found[question.name]
+        to = {name: difference(first[question.name], first[name], config.seed) for name in question.compare_to}
+        found[question.name] = [judged.model_copy(update={"difference_to": {**judged.difference_to, **to}}), *others]
+    return tuple(result for results in found.values() for result in results)
+
+
+def _representations(config: RunConfig, question: Downstream) -> tuple[str, ...]:
+    """What a question is put to, by name: the method's representation and the question's nulls; or a fresh network."""
+    if not protocols.uses_pretraining(question.protocol):
+        return (NO_PRETRAINING,)
+    return (str(pretrain_of(config).method.model_dump()["name"]), *question.nulls)
 
 
 def _null(config: RunConfig, name: str, device: torch.device | str) -> Trained:
@@ -162,6 +191,7 @@ def judge(
     run_dir: Path,
     seed: int,
     device: torch.device | str = "cpu",
+    tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Result, Judged]:
     """Answer one question with one representation; returns the result, as reported, and the scores behind it.
 
@@ -174,7 +204,7 @@ def judge(
     patients, rows = store.column("patient_key"), sides(question, store)
     targets = targets_of(question, store).fittable(rows["train"])
     warnings = _refuse_own_leaks(question, store, targets)
-    if pretraining not in NULLS:
+    if pretraining not in (*NULLS, NO_PRETRAINING):
         tested = seen_of(store, targets.labelled(rows["test"]), "test")
         seen = [read_seen(run_dir / SEEN)]
         warnings += refuse_leaks(seen, tested, between=_PRETRAINING, allow=question.allow_overlap)
@@ -187,7 +217,7 @@ def judge(
 
     train, test = split("train"), split("test")
     validation = split("validation") if len(targets.labelled(rows["validation"])) else None
-    context = Context(targets.classes, trained, seed, device, kind=targets.kind)
+    context = Context(targets.classes, trained, seed, device, kind=targets.kind, tell=tell)
     fitted = protocols.fit(train, validation, settings, context, test=None if question.allow_overlap else test)
     cut = thresholds(targets, fitted, validation)
     score_rc = protocols.scores(fitted, test)

@@ -15,6 +15,7 @@ FEW_POSITIVES = 10
 _PRETRAINING = {
     "random": "Untrained network",
     "uncalibrated": "Untrained, uncalibrated",
+    "none": "From scratch",
     "supervised": "Supervised",
     "shuffled": "Shuffled labels",
     "cpc": "CPC",
@@ -93,12 +94,16 @@ def _apart(results: Sequence[Result]) -> list[str]:
 
 
 def groups(results: Sequence[Result]) -> list[list[Result]]:
-    """Results that may be compared: the same task and protocol on the same test records, as far as is known."""
+    """Results that may be compared: the same task and protocol on the same test records, as far as is known.
+
+    A network that learned from labels alone stands beside those that were fine-tuned.
+    """
     found: dict[tuple[str | int | None, ...], list[Result]] = {}
     for result in results:
+        protocol = "fine_tune" if result.protocol == "scratch" else result.protocol
         key = (
             result.task,
-            result.protocol,
+            protocol,
             result.store,
             result.n_test,
             result.store_fingerprint,

@@ -140,9 +140,8 @@ def bootstrap(
     the interval would speak of the lucky resamples only. 1,000 resamples of 2,200 records and 71 classes take
     about five seconds on one core.
     """
-    scorer = SCORERS[metric] if isinstance(metric, str) else metric
-    value, resampled_r = _resampled(scorer, y_nc, score_nc, patient_keys, n_resamples, seed)
-    return _interval(value, resampled_r, level)
+    value, resampled_r = resampled(metric, y_nc, score_nc, patient_keys, n_resamples, seed)
+    return interval_of(value, resampled_r, level)
 
 
 def paired_bootstrap(
@@ -161,22 +160,25 @@ def paired_bootstrap(
     Much of what varies from one resample to the next is how hard its patients are, which is the same for both
     and cancels: so this interval is the one to judge a difference by, not the overlap of two intervals.
     """
-    scorer = SCORERS[metric] if isinstance(metric, str) else metric
     (a, a_r), (b, b_r) = (
-        _resampled(scorer, y_nc, score_nc, patient_keys, n_resamples, seed) for score_nc in (score_a_nc, score_b_nc)
+        resampled(metric, y_nc, score_nc, patient_keys, n_resamples, seed) for score_nc in (score_a_nc, score_b_nc)
     )
-    return _interval(a - b, a_r - b_r, level)
+    return interval_of(a - b, a_r - b_r, level)
 
 
-def _resampled(
-    scorer: Scorer,
+def resampled(
+    metric: str | Scorer,
     y_nc: npt.NDArray[Any],
     score_nc: npt.NDArray[Any],
     patient_keys: Sequence[str | None],
     n_resamples: int,
     seed: int,
 ) -> tuple[float, Floats]:
-    """The metric's value, and that in every resample."""
+    """The metric's value, and that in every resample of patients, (resamples,).
+
+    The same seed and patients give the same resamples, whatever the scores: so two models can be compared.
+    """
+    scorer = SCORERS[metric] if isinstance(metric, str) else metric
     y_nc, scores = scorer.check(y_nc, score_nc)
     _refuse_other_keys(patient_keys, len(y_nc))
     blocks = resampled_weights(patient_keys, n_resamples, seed)
@@ -191,7 +193,8 @@ def _refuse_other_keys(patient_keys: Sequence[str | None], n_records: int) -> No
         raise ProtocolError("one patient key per record is needed", expected=n_records, got=len(patient_keys))
 
 
-def _interval(value: float, resampled_r: Floats, level: float) -> Interval:
+def interval_of(value: float, resampled_r: Floats, level: float = 0.95) -> Interval:
+    """A value with the percentile interval of what it was in resamples; those where it is no number don't count."""
     known = resampled_r[np.isfinite(resampled_r)]
     if not known.size:
         return Interval(value, float("nan"), float("nan"))

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ from ecgtrain.methods import LossTerms, Moment, Objective
 from ecgtrain.training import checkpoint, diagnostics, optim
 from ecgtrain.training.layout import BEST, CHECKPOINTS
 from ecgtrain.training.log import STOP, Clock, Metrics, Reading, Readings
-from ecgtrain.training.step import autocast, compiled, layers, refuse_division
+from ecgtrain.training.step import autocast, compiled, layers, own_torch_generator, refuse_division
 from ecgtrain.views.passport import Passport
 
 #: Turns a batch into what the objective looks at; ``validating`` keeps those draws apart from training's.
@@ -98,7 +98,7 @@ def train(
     scaler = torch.amp.GradScaler(device.type, enabled=training.precision == "float16")
     cast = autocast(training, device)
 
-    with _own_torch_generator(device):
+    with own_torch_generator(device):
         state = _State()
         if resume and (path := _newest(run_dir)) is not None:
             state = _restore(path, objective, optimiser, scaler, config)
@@ -300,13 +300,6 @@ def _values(scalars: Mapping[str, Tensor]) -> dict[str, float]:
 def _step_seed(seed: int, step: int, part: int) -> int:
     """What torch's own generator (dropout) starts a step with: nothing has to be remembered for it."""
     return (seed * 1_000_003 + step) * 1_000_003 + part & (2**63 - 1)
-
-
-@contextmanager
-def _own_torch_generator(device: torch.device) -> Iterator[None]:
-    """Give torch's generators back as they were."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        yield
 
 
 def _newest(run_dir: Path) -> Path | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -90,3 +91,10 @@ def autocast(training: Training, device: torch.device) -> Callable[[], torch.aut
     """Makes the context that networks run in, as ``training.precision`` says."""
     dtype = _AUTOCAST.get(training.precision)
     return partial(torch.autocast, device.type, dtype, enabled=dtype is not None)
+
+
+@contextmanager
+def own_torch_generator(device: torch.device) -> Iterator[None]:
+    """Give torch's generators back as they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield

@@ -29,6 +29,12 @@ ROOM = "ecgtrain.evaluation.protocols"
 PROTOCOLS = occupants(ROOM)
 TASK = "ptbxl/superdiagnostic"
 FOLDS = {"train": [1, 2, 3, 4, 5, 6], "validation": [7], "test": [8]}
+#: Those that train a network, with few epochs of small heads; all others have their default settings.
+FEW_EPOCHS = {
+    "fine_tune": {"stages": [{"trains": "head", "epochs": 2}, {"epochs": 1}], "head": {"hidden": 4, "batchnorm": True}},
+    "scratch": {"stages": [{"epochs": 2}]},
+    "attention_probe": {"stages": [{"epochs": 2}]},
+}
 CUT = {"window_samples": 250, "stride_samples": 125}
 
 
@@ -81,8 +87,8 @@ def head_of(name, context, fitted):
 
 @pytest.fixture(scope="module", params=PROTOCOLS)
 def fitted(request, splits, context):
-    """Each protocol with its default settings, and its name."""
-    settings = settings_of(request.param, {}, where="here")
+    """Each protocol, fitted, and its name."""
+    settings = settings_of(request.param, FEW_EPOCHS.get(request.param, {}), where="here")
     train, validation, test = splits.values()
     return request.param, protocols.fit(train, validation, settings, context, test=test)
 

@@ -23,7 +23,7 @@ def noise(n_leads, n_samples, seed=0):
     return np.random.default_rng(seed).normal(0, 0.3, (n_leads, n_samples)).astype(np.float32)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(RATES_HZ, RATES_HZ, st.floats(1, 40), st.floats(0, 6.28), st.floats(0.1, 5))
 def test_a_sine_keeps_amplitude_and_phase_at_any_rate(fs_hz, target_hz, freq_hz, phase, amplitude_mv):
     n_in = int(10 * fs_hz)
@@ -38,7 +38,7 @@ def test_a_sine_keeps_amplitude_and_phase_at_any_rate(fs_hz, target_hz, freq_hz,
     np.testing.assert_allclose(out[:, inner], after[:, inner], atol=5e-3 * amplitude_mv)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 3000), RATES_HZ, RATES_HZ, CURVES)
 def test_every_length_gives_its_length_and_no_gap(n_samples, fs_hz, target_hz, chain):
     out = condition(noise(2, n_samples), fs_hz, target_hz, tuple(chain))
@@ -46,7 +46,7 @@ def test_every_length_gives_its_length_and_no_gap(n_samples, fs_hz, target_hz, c
     assert np.isfinite(out).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(CURVES, st.floats(-3, 3), RATES_HZ)
 def test_curves_are_linear(chain, factor, target_hz):
     one, other = noise(1, 1500), noise(1, 1500, seed=1)
@@ -54,7 +54,7 @@ def test_curves_are_linear(chain, factor, target_hz):
     np.testing.assert_allclose(mixed, apart[0] + factor * apart[1], atol=2e-5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(CURVES)
 def test_curves_have_no_direction_in_time(chain):
     signal_mv_lt = noise(1, 2000)
@@ -62,7 +62,7 @@ def test_curves_have_no_direction_in_time(chain):
     np.testing.assert_allclose(condition(signal_mv_lt, 250, 250, tuple(chain)), backwards, atol=5e-4)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.integers(0, 999), st.integers(1, 300)), max_size=4),
     st.sampled_from([(250.0, 100.0), (100.0, 250.0), (360.0, 100.0), (250.0, 250.0)]),
@@ -84,7 +84,7 @@ def test_a_gap_is_missing_where_it_was_and_nowhere_else(gaps, rates_hz, chain):
     assert np.isfinite(out[0, (distance > half_s * 1.001) & (at <= 999 / fs_hz)]).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.integers(11_000, 20_000),
     st.sampled_from([(50.0, 25.0), (50.0, 20.0), (36.0, 25.0), (25.0, 50.0), (50.0, 50.0), (51.4, 20.0)]),
@@ -107,7 +107,7 @@ def test_pieces_are_the_whole_record_whatever_their_length_and_its_gaps(n_sample
     np.testing.assert_allclose(pieces, whole, atol=1e-3)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.floats(20, 200), st.floats(0.01, 5), st.floats(0, 6.28), st.sampled_from([360.0, 500.0, 1000.0]))
 def test_the_power_of_a_sine_is_in_its_band(freq_hz, amplitude_mv, phase, fs_hz):
     assume(freq_hz < 0.48 * fs_hz)

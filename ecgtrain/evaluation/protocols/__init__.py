@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,8 @@ from ecgtrain.tasks import TargetKind
 from ecgtrain.views.normalise import to_mv
 from ecgtrain.views.passport import normaliser
 
+S = TypeVar("S", Split, Split | None)
+
 #: What goes into a head's file, by name.
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -38,7 +40,8 @@ class Context:
     """What a protocol may use besides the records of its splits.
 
     ``classes``: the names of the targets' columns. ``trained``: the representation, frozen, and how signals for it
-    are prepared. ``seed``: of whatever is drawn. ``kind``: of the targets (:mod:`ecgtrain.scoring.kinds`).
+    are prepared. ``seed``: of whatever is drawn. ``kind``: of the targets (:mod:`ecgtrain.scoring.kinds`). ``tell``: is
+    told how many steps are done, of how many.
     """
 
     classes: tuple[str, ...]
@@ -46,6 +49,7 @@ class Context:
     seed: int = 0
     device: torch.device | str = "cpu"
     kind: TargetKind = "multilabel"
+    tell: Callable[[int, int], None] = lambda done, total: None
 
     def network(self) -> Backbone:
         """A copy of the backbone to train further; the representation itself stays as it is."""
@@ -73,6 +77,8 @@ class Fitted(ABC):
     - ``fit(train: Split, validation: Split | None, settings, context: Context) -> Fitted``, which raises
       ProtocolError where there is nothing to fit or to choose by. A probe asks its splits for features or tokens; what
       trains a network takes :meth:`Context.network` or :meth:`Context.untrained` and :meth:`Split.feed`;
+    - ``USES_PRETRAINING = False``, where nothing but the representation's architecture and passport is used;
+    - ``label_fraction`` among the settings, if it is there, has been obeyed before: the splits are those patients';
     - ``check(train: Split, validation: Split | None, settings, seed)``, where labels alone can tell that ``fit`` would
       raise: it is asked before anything is trained. Without it, some class must have positives and negatives;
     - ``load(arrays, about, context) -> Fitted``: what :meth:`arrays` and :meth:`about` gave, checked by
@@ -112,6 +118,11 @@ def settings_of(protocol: str, content: Mapping[str, Any], where: object) -> Set
     return parse(chosen, content, where=where)
 
 
+def uses_pretraining(protocol: str) -> bool:
+    """Whether a protocol asks anything of the representation; raises ConfigError for an unknown one."""
+    return bool(getattr(occupant(__name__, protocol), "USES_PRETRAINING", True))
+
+
 def check(train: Split, validation: Split | None, settings: Settings, seed: int) -> None:
     """Refuse, by labels and patients alone, what the protocol of ``settings`` could not be fitted on or choose by.
 
@@ -121,6 +132,7 @@ def check(train: Split, validation: Split | None, settings: Settings, seed: int)
         refuse_overlap(train.patient_r, validation.patient_r, between="training and validation")
     chosen = occupant(__name__, cast(Any, settings).name)
     _refuse_kind(chosen, train.kind)
+    train, validation = _labelled(train, settings, seed), _labelled(validation, settings, seed)
     if hasattr(chosen, "check"):
         chosen.check(train, validation, settings, seed)
     else:
@@ -140,6 +152,7 @@ def fit(train: Split, validation: Split | None, settings: Settings, context: Con
         refuse_overlap(validation.patient_r, test.patient_r, between="validation and test")
     chosen = occupant(__name__, cast(Any, settings).name)
     _refuse_kind(chosen, train.kind)
+    train, validation = _labelled(train, settings, context.seed), _labelled(validation, settings, context.seed)
     return cast(Fitted, chosen.fit(train, validation, settings, context))
 
 
@@ -151,6 +164,12 @@ def _refuse_kind(protocol: ModuleType, kind: TargetKind) -> None:
             expected=" or ".join(learnt),
             fix="choose another protocol, such as linear_probe",
         )
+
+
+def _labelled(split: S, settings: Settings, seed: int) -> S:
+    """The share of the patients whose labels are used: who has few to learn from has few to choose by."""
+    fraction = getattr(settings, "label_fraction", 1.0)
+    return split if split is None else split.labelled_share(fraction, seed)
 
 
 def scores(fitted: Fitted, split: Split) -> Float64:

@@ -41,8 +41,8 @@ class Settings(ecgstore.Settings):
 
     ``penalties``: strengths λ of the L2 penalty, in: mean over windows of the cross-entropy, plus λ/2 Σ W², with W on
     standardised features; of numbers, half the squared error of the standardised number takes its place.
-    ``label_fraction``: use the labels of this share of the training patients, drawn by the seed. How features are
-    pooled over time is the backbone's affair.
+    ``label_fraction``: use the labels of this share of the training and validation patients, drawn by the seed. How
+    features are pooled over time is the backbone's affair.
     """
 
     name: Literal["linear_probe"] = "linear_probe"
@@ -88,7 +88,7 @@ class LinearProbe(Fitted):
 
 def check(train: Split, validation: Split | None, settings: Settings, seed: int) -> None:
     """Raise ProtocolError where labels leave nothing to fit, or no penalty can be chosen by them."""
-    train.labelled_share(settings.label_fraction, seed).fittable_c()
+    train.fittable_c()
     if len(settings.penalties) > 1 and (validation is None or not _can_choose(validation)):
         raise _nothing_to_choose_by(train.kind)
 
@@ -106,7 +106,6 @@ def fit(train: Split, validation: Split | None, settings: Settings, context: Con
 
     Raises ProtocolError where there is nothing to fit or to choose by.
     """
-    train = train.labelled_share(settings.label_fraction, context.seed)
     fittable_c = train.fittable_c()
     mean_d, std_d = _moments(train.features_nd, settings.standardise)
     fits = tuple(_fits(train, fittable_c, mean_d, std_d, settings, context.device))
