@@ -22,7 +22,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MINI = Path(__file__).parent / "data" / "ptbxl_mini"
-FILTERS = ({"name": "bandpass", "low_hz": 0.5, "high_hz": 40.0}, {"name": "notch", "freq_hz": 50.0})
+FILTERS = ({"name": "bandpass", "low_hz": 0.5, "high_hz": 40.0},)
 
 WriteRecord = Callable[..., Path]
 

@@ -76,27 +76,40 @@ def module_of(source: Settings) -> ModuleType:
 Source = Annotated[SerializeAsAny[Settings], BeforeValidator(_parse_source)]
 
 
-def profile_settings(profile: str, mains_hz: float = 50.0) -> dict[str, Any]:
-    """What a profile stands for; any setting given beside it wins."""
+def profile_settings(profile: str, fs_hz: Any = 100.0, mains_hz: Any = 50) -> dict[str, Any]:
+    """What a profile stands for; any setting given beside it wins.
+
+    ``train`` has a notch at ``mains_hz`` only where a store of ``fs_hz`` can hold the mains: what is at or above half
+    the store's rate is cut off without one. Neither need be a number yet: what isn't is refused later, by its name.
+    """
     narrow = {"name": "bandpass", "low_hz": 0.5, "high_hz": 40.0}
     wide = {"name": "bandpass", "low_hz": 0.05, "high_hz": 150.0, "order": 1}
+    notch = [{"name": "notch", "freq_hz": mains_hz}] if _can_hold(fs_hz, mains_hz) else []
     profiles: dict[str, dict[str, Any]] = {
-        "train": {"fs_hz": 100.0, "filters": [narrow, {"name": "notch", "freq_hz": mains_hz}]},
+        "train": {"fs_hz": 100.0, "filters": [narrow, *notch]},
         "diagnostic": {"fs_hz": 500.0, "filters": [wide]},
         "raw": {"fs_hz": None, "filters": [], "encoding": "adc"},
     }
     return profiles[profile]
 
 
+def _can_hold(fs_hz: Any, freq_hz: Any) -> bool:
+    """Whether a store of this rate holds this frequency; one of each record's own rate (None) may."""
+    try:
+        return fs_hz is None or float(fs_hz) > 2 * float(freq_hz)
+    except (TypeError, ValueError):
+        return False
+
+
 class IngestSettings(Recipe, Storage):
     """All settings of an ingest: the recipe, how it is kept, the source, and what may be left out.
 
-    ``profile`` fills in what is not given: ``train`` (100 Hz, 0.5-40 Hz, notch), ``diagnostic`` (500 Hz,
-    0.05-150 Hz) or ``raw`` (the source's own counts).
+    ``profile`` fills in what is not given: ``train`` (100 Hz, 0.5-40 Hz), ``diagnostic`` (500 Hz, 0.05-150 Hz) or
+    ``raw`` (the source's own counts).
     """
 
     profile: Literal["train", "diagnostic", "raw"] = "train"
-    #: Frequency of the mains where the records were made; the notch of the profile ``train``.
+    #: Frequency of the mains where the records were made: the notch that ``train`` has in stores of more than twice it.
     mains_hz: Literal[50, 60] = 50
     source: Source | None = None
     #: Folder of the recorded noise (NSTDB), for ``noise`` of the kinds nstdb-….
@@ -118,7 +131,8 @@ class IngestSettings(Recipe, Storage):
     def _fill_from_profile(cls, content: Any) -> Any:
         if not isinstance(content, Mapping) or content.get("profile", "train") not in ("train", "diagnostic", "raw"):
             return content
-        return profile_settings(content.get("profile", "train"), content.get("mains_hz", 50)) | dict(content)
+        asked = {name: content[name] for name in ("fs_hz", "mains_hz") if name in content}
+        return profile_settings(content.get("profile", "train"), **asked) | dict(content)
 
     @field_validator("patient_key")
     @classmethod

@@ -76,14 +76,15 @@ def source_options(command: F) -> F:
             click.option(
                 "--profile",
                 type=click.Choice(["train", "diagnostic", "raw"]),
-                help="train: 100 Hz, 0.5-40 Hz, notch. diagnostic: 500 Hz, 0.05-150 Hz. raw: the source's own counts, "
+                help="train: 100 Hz, 0.5-40 Hz. diagnostic: 500 Hz, 0.05-150 Hz. raw: the source's own counts, "
                 "lossless. Default: train.",
             ),
             click.option(
                 "--mains",
                 "mains_hz",
                 type=click.Choice(["50", "60"]),
-                help="Mains where it was recorded, Hz: the notch of the profile train. Default: 50.",
+                help="Mains where it was recorded, Hz: the notch that the profile train has with an --fs above twice "
+                "it. Default: 50.",
             ),
             click.option("--fs", "fs_hz", type=float, metavar="HZ", help="Sampling rate of the store. Default: 100."),
             click.option(

@@ -348,8 +348,9 @@ def _curve(n_fft: int, fs_hz: float, ratio: Fraction, filters: tuple[Settings, .
     product = np.full(freqs_hz.shape, float(ratio))
     for filter_settings in filters:
         product *= _file_of(filter_settings).gain(freqs_hz, fs_hz, filter_settings)
-    if ratio != 1:
-        # Half the lower rate can't be told from its own alias: nothing at or above it is kept.
+    if ratio != 1 or filters:
+        # Half the lower rate can't be told from its own alias: nothing at or above it is kept. Where filters act, a
+        # record that has the store's rate already ends as the others do.
         half_hz = fs_hz * min(1.0, float(ratio)) / 2
         below = np.clip((half_hz - freqs_hz) / min(CUT_HZ, half_hz / 10), 0.0, 1.0)
         product *= np.sin(np.pi / 2 * below) ** 2

@@ -420,7 +420,7 @@ def test_any_filter_stands_on_the_command_line(mini, tmp_path):
     assert (notch["freq_hz"], median["first_s"], highpass) == (
         60,
         0.3,
-        {"name": "highpass", "freq_hz": 0.05, "order": 1},
+        {"name": "highpass", "freq_hz": 0.05, "order": 1, "response": "analogue"},
     )
     for bad, message in (
         ("medain", "did you mean median"),

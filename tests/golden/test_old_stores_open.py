@@ -53,21 +53,24 @@ def test_an_old_store_opens_and_says_the_same(name):
     assert store.read(store.column("record_id")[0]).signal_mv_lt.shape == (12, 1000)
 
 
-def test_today_the_same_files_give_the_same_millivolts(mini, tmp_path):
-    """A refactor leaves every count as it was; a change of numerics is said in the changelog."""
+def test_today_the_same_files_give_nearly_the_same_millivolts_by_a_recipe_that_is_told_apart(mini, tmp_path):
+    """What changed since is said in the changelog: curves that don't hang on the rate of the source."""
     old = ecgstore.open_store(Path(__file__).parent / "v2.ecg")
+    assert not any("response" in one for one in old.recipe["filters"])
     settings = ecgstore.IngestSettings(**old.recipe)
     ecgstore.ingest_folder(mini, tmp_path / "now.ecg", settings)
     now = ecgstore.open_store(tmp_path / "now.ecg")
+    assert now.recipe_sha256 != old.recipe_sha256
     for record_id in old.column("record_id"):
         difference_mv = now.read(record_id).signal_mv_lt - old.read(record_id).signal_mv_lt
-        # Another machine's FFT may round a sample that lies between two counts the other way.
-        assert abs(difference_mv).max() <= 0.00101
-        assert (abs(difference_mv) > 1e-6).mean() < 0.001
+        # At 500 Hz, where the old curve was nearly that of today.
+        assert abs(difference_mv).max() <= 0.02
+        assert np.sqrt((difference_mv**2).mean()) < 0.002
     rows = [now.column("record_id").tolist().index(record_id) for record_id in old.column("record_id")]
     for column in ("hf_noise_mv", "mains_mv", "baseline_mv", "range_mv", "einthoven_mv"):
         np.testing.assert_allclose(now.column(column)[rows], old.column(column), rtol=0.01)
-    assert now.column("signature")[rows].tolist() == old.column("signature").tolist()
+    differing = (now.column("signature")[rows] ^ old.column("signature")).tolist()
+    assert max(bits.bit_count() for bits in differing) <= 2
     assert now.column("source_crc32")[rows].tolist() == old.column("source_crc32").tolist()
 
 

@@ -10,17 +10,16 @@ from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-FILTERS = [{"name": "bandpass", "low_hz": 0.5, "high_hz": 40.0}, {"name": "notch", "freq_hz": 50.0}]
 
 #: Per settings: SHA-256 over the bytes of everything but the names of the software, and over all counts in order.
 GOLDEN = {
     "filtered": (
-        "d59fc239ba65d168f871b35b9e80c1eb63062db3e7e1242d50433154f2e0b75f",
-        "a77c1173ba8dc2bb7073fb9c4d75c2f7d8b7b51f5df286fbe17201a6e8869ad2",
+        "ccf7d6830d5287abb82880e98884dcf2813f42890e21c6a610900a06dac2e281",
+        "e4c5900df0450e4e2ccf492727894c0c620d39fb75859ae1c8960a8d03110ebc",
     ),
     "diagnostic": (
-        "e31950ad9068afdfa5601b21dad14114a5481f6f3954adc13049d83bb0d5f28f",
-        "d3794bfad443234fb807da31da57bab2265c4529ba2d100f01e2740bf54072d6",
+        "757b3363a588328a51e0f2ce27508938d106df19ca59f229ef2e91245e4e45cc",
+        "23c8789985e307cfeb0100d4e9656d1d5bacfdcf4d537ffc1d87205832ebfb27",
     ),
     "raw": (
         "f45fdf69de4541bc1cef11235af8e095d453973e34e673ffe97ab0e34b97b6a4",
@@ -28,7 +27,7 @@ GOLDEN = {
     ),
 }
 SETTINGS = {
-    "filtered": {"fs_hz": 100, "filters": FILTERS},
+    "filtered": {"profile": "train"},
     "diagnostic": {"profile": "diagnostic"},
     "raw": {"profile": "raw"},
 }

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from ecgstore import settings
-from ecgstore.signals.filters import SETTLED
+from ecgstore.signals.filters import SETTLED, Response
 
 
 class Settings(settings.Settings):
@@ -19,21 +19,14 @@ class Settings(settings.Settings):
     freq_hz: float = Field(0.5, gt=0)
     #: Order of one pass; the two passes together are twice as steep.
     order: int = Field(3, ge=1, le=10)
+    response: Response = "analogue"
 
 
 def gain(freqs_hz: npt.NDArray[np.float64], fs_hz: float, settings: Settings) -> npt.NDArray[np.float64]:
-    """|H|² of the digital Butterworth filter (bilinear transform), as ``sosfiltfilt`` realises it.
-
-    With an edge at or above half the rate nothing passes.
-    """
-    if settings.freq_hz >= fs_hz / 2:
-        return np.zeros_like(freqs_hz)
-    omega = np.tan(np.pi * np.minimum(freqs_hz, fs_hz / 2 * (1 - 1e-12)) / fs_hz)
-    edge = np.tan(np.pi * settings.freq_hz / fs_hz)
-    with np.errstate(divide="ignore"):
-        prototype = edge / omega
+    """|H|² of the analogue Butterworth filter: the same at any rate, also where the edge is beyond half of it."""
     # The prototype frequency is infinite at 0 Hz, where nothing passes.
-    return np.asarray(1.0 / (1.0 + prototype ** (2 * settings.order)))
+    with np.errstate(divide="ignore", over="ignore"):
+        return np.asarray(1.0 / (1.0 + (settings.freq_hz / freqs_hz) ** (2 * settings.order)))
 
 
 def reach_s(settings: Settings) -> float:

@@ -11,17 +11,13 @@ from ecgstore.build.ingest import ingest_folder
 from ecgstore.build.plan import Recipe
 from ecgstore.build.settings import IngestSettings
 from ecgstore.errors import ConfigError, StoreError
+from ecgstore.settings import parse
 from ecgstore.signals.noise import NoiseSettings
 
 
 def test_a_profile_fills_in_what_is_not_said():
     train = IngestSettings()
-    assert train.recipe == Recipe(
-        fs_hz=100,
-        filters=({"name": "bandpass", "low_hz": 0.5, "high_hz": 40.0}, {"name": "notch", "freq_hz": 50.0}),
-    )
-    assert IngestSettings(mains_hz=60).filters[1].freq_hz == 60
-    assert IngestSettings(fs_hz=250).filters == train.filters
+    assert train.recipe == Recipe(fs_hz=100, filters=({"name": "bandpass", "low_hz": 0.5, "high_hz": 40.0},))
     assert IngestSettings(filters=()).filters == ()
     diagnostic = IngestSettings(profile="diagnostic")
     assert (diagnostic.fs_hz, diagnostic.filters[0].low_hz, diagnostic.filters[0].high_hz) == (500, 0.05, 150)
@@ -29,6 +25,38 @@ def test_a_profile_fills_in_what_is_not_said():
     assert (raw.fs_hz, raw.filters, raw.encoding) == (None, (), "adc")
     with pytest.raises(ValueError, match="takes no filter"):
         IngestSettings(profile="raw", fs_hz=100)
+
+
+@pytest.mark.parametrize(
+    ("given", "freqs_hz"),
+    [
+        ({}, []),
+        ({"mains_hz": 60}, []),
+        ({"fs_hz": 250}, [50]),
+        ({"fs_hz": "250", "mains_hz": 60}, [60]),
+        ({"fs_hz": 120}, [50]),
+        ({"fs_hz": 120, "mains_hz": 60}, []),
+        ({"fs_hz": None}, [50]),
+        ({"fs_hz": 500, "filters": ()}, []),
+    ],
+)
+def test_the_profile_has_a_notch_where_the_store_could_hold_the_mains(given, freqs_hz):
+    settings = IngestSettings(**given)
+    assert [one.freq_hz for one in settings.filters if one.name == "notch"] == freqs_hz
+
+
+@pytest.mark.parametrize("given", [{"fs_hz": "fast"}, {"fs_hz": [250]}, {"mains_hz": "55"}, {"mains_hz": None}])
+def test_a_rate_that_is_none_is_refused_by_its_name(given):
+    (name,) = given
+    with pytest.raises(ConfigError, match=name):
+        parse(IngestSettings, given)
+
+
+def test_a_curve_of_another_response_is_another_recipe():
+    now = IngestSettings().recipe.model_dump(mode="json")["filters"]
+    assert [one["response"] for one in now] == ["analogue"]
+    with pytest.raises(ConfigError, match="response"):
+        parse(IngestSettings, {"filters": [{"name": "bandpass", "response": "digital"}]})
 
 
 def test_a_raw_store_holds_the_files_own_counts(tmp_path, write_record):
