@@ -19,6 +19,7 @@ from ecgstore.build.plan import Planned, Work
 from ecgstore.build.sums import Sums, Tally, by_fold, fold_name, tally
 from ecgstore.record import Beat, LeadState, Rejection
 from ecgstore.signals import quality
+from ecgstore.signals.conditioning import Envelope
 from ecgstore.signals.noise import Noisy
 from ecgstore.signals.quality import Quality
 from ecgstore.storage import layout, tables
@@ -66,7 +67,7 @@ def describe_all(
     n, counts_lt = len(harmonised), quantised.counts_lt
     tallies = tally(counts_lt).split(n)
     states = [final_states(one, its, work) for one, its in zip(harmonised, tallies, strict=True)]
-    judged = judge(harmonised, states, conditioned.band_power_mv2_lb, work)
+    judged = judge(harmonised, states, conditioned.band_power_mv2_lb, conditioned.envelope, work)
     counts_rlt = counts_lt.reshape(n, len(work.leads), -1)
     signatures = quality.signatures(counts_rlt, store_hz(harmonised[0].record, work), work.leads)
     described: list[Described | Rejection] = []
@@ -83,13 +84,14 @@ def judge(
     harmonised: Sequence[Harmonised],
     states: Sequence[Sequence[LeadState]],
     band_power_mv2_lb: npt.NDArray[np.float32],
+    envelope: Envelope,
     work: Work,
 ) -> list[Quality]:
     """The quality of records, or of pieces of them, of one shape."""
     signals_mv_lt = [one.signal_mv_lt for one in harmonised]
     fs_hz, steps_mv_rl = harmonised[0].record.header.fs_hz, [steps_mv(one.record, work) for one in harmonised]
     states = [_calibrated(one, its) for one, its in zip(harmonised, states, strict=True)]
-    return quality.judge(signals_mv_lt, states, fs_hz, band_power_mv2_lb, work.leads, steps_mv_rl)
+    return quality.judge(signals_mv_lt, states, fs_hz, band_power_mv2_lb, envelope, work.leads, steps_mv_rl)
 
 
 def _calibrated(harmonised: Harmonised, states: Sequence[LeadState]) -> Sequence[LeadState]:

@@ -174,9 +174,11 @@ class _Source:
             return
         fs_hz = self._record.header.fs_hz
         stretch = replace(piece, signal_mv_lt=piece.signal_mv_lt[:, self._n_judged - start : stop - start])
-        bands = conditioning.condition_alike([stretch.signal_mv_lt], fs_hz, fs_hz, (), bands_hz=quality.BANDS_HZ)
-        power_mv2_lb = pipeline.given(bands.band_power_mv2_lb)
-        (judged,) = describe.judge([stretch], [stretch.states], power_mv2_lb, self._work)
+        found = conditioning.condition_alike(
+            [stretch.signal_mv_lt], fs_hz, fs_hz, (), quality.BANDS_HZ, quality.NOISE_HZ
+        )
+        power_mv2_lb, envelope = pipeline.given(found.band_power_mv2_lb), pipeline.given(found.envelope)
+        (judged,) = describe.judge([stretch], [stretch.states], power_mv2_lb, envelope, self._work)
         self._stretches.append(stretches.stretch_of(stretch.signal_mv_lt, judged))
         self._n_judged = stop
 

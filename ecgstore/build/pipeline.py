@@ -64,11 +64,13 @@ class Harmonised:
 class Conditioned:
     """Records at the store's rate, filtered, their leads one below the other; ``noisy`` is one per record, or empty.
 
-    ``band_power_mv2_lb`` float32 (leads of all records, :data:`quality.BANDS_HZ`) is that before any filter.
+    ``band_power_mv2_lb`` float32 (leads of all records, :data:`quality.BANDS_HZ`) is that before any filter, and
+    ``envelope`` that of :data:`quality.NOISE_HZ` from moment to moment.
     """
 
     signal_mv_lt: npt.NDArray[np.float32]
     band_power_mv2_lb: npt.NDArray[np.float32]
+    envelope: conditioning.Envelope
     noisy: tuple[Noisy, ...] = ()
 
 
@@ -242,11 +244,11 @@ def condition(harmonised: Sequence[Harmonised], work: Work) -> Conditioned:
     record = harmonised[0].record
     signals_mv_lt, fs_hz = [one.signal_mv_lt for one in harmonised], record.header.fs_hz
     found = conditioning.condition_alike(
-        signals_mv_lt, fs_hz, store_hz(record, work), work.recipe.filters, bands_hz=quality.BANDS_HZ
+        signals_mv_lt, fs_hz, store_hz(record, work), work.recipe.filters, quality.BANDS_HZ, quality.NOISE_HZ
     )
     noisy = _noisy(harmonised, found.signal_mv_lt, work)
     signal_mv_lt = np.concatenate([one.signal_mv_lt for one in noisy]) if noisy else found.signal_mv_lt
-    return Conditioned(signal_mv_lt, given(found.band_power_mv2_lb), noisy)
+    return Conditioned(signal_mv_lt, given(found.band_power_mv2_lb), given(found.envelope), noisy)
 
 
 def given(value: V | None) -> V:

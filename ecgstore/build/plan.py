@@ -116,6 +116,9 @@ class Storage(Settings):
     codec: Literal["blosc", "pcodec"] = "blosc"
     #: ``full`` adds a heart rate and a signal-quality index by neurokit2; slow.
     quality: Literal["basic", "full"] = "basic"
+    #: How quality is measured. Stores that lack the word took ``hf_noise_mv`` from every n-th sample, so that it hung
+    #: on the source's rate: what was measured so and what is measured now never stand in one column.
+    measures: Literal[2] = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ class _Measure(NamedTuple):
 
 #: What is told of quality, in this order: column of the records, title, unit, meaning.
 MEASURES = (
-    _Measure("hf_noise_mv", "Noise", "mV", "between the beats, above about 15 Hz"),
+    _Measure("hf_noise_mv", "Noise", "mV", "between the beats, 20 to 50 Hz"),
     _Measure("mains_mv", "Mains", "mV", "at 50 or 60 Hz, whichever is more"),
     _Measure("baseline_mv", "Baseline wander", "mV", "below 0.5 Hz"),
     _Measure("range_mv", "Range", "mV", "highest less lowest value"),

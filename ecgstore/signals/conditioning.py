@@ -62,6 +62,15 @@ def _parse_filter(value: Any) -> Any:
 Filter = Annotated[SerializeAsAny[Settings], BeforeValidator(_parse_filter)]
 
 
+class Envelope(NamedTuple):
+    """How strong a band of a signal is from moment to moment, before any filter."""
+
+    #: float32 (leads of all records, points) in mV²; NaN where nothing was recorded.
+    power_mv2_lp: Signal
+    #: White noise of a density of 1 mV²/Hz has this mean power in it, in mV²; less where half the rate ends the band.
+    width_hz: float
+
+
 class Conditioned(NamedTuple):
     """Conditioned signals, and what the spectrum computed for them tells besides."""
 
@@ -69,6 +78,8 @@ class Conditioned(NamedTuple):
     signal_mv_lt: Signal
     #: float32 (leads of all records, bands) in mV²; None where no bands were asked for.
     band_power_mv2_lb: Signal | None
+    #: None where no band was asked for.
+    envelope: Envelope | None = None
 
 
 # Thousands of records share a handful of lengths and rates.
@@ -120,6 +131,7 @@ def condition_alike(
     target_hz: float,
     filters: Sequence[Settings] = (),
     bands_hz: Bands | None = None,
+    envelope_hz: tuple[float, float] | None = None,
 ) -> Conditioned:
     """:func:`condition` for several records of one shape at once; their leads come out one below the other.
 
@@ -129,11 +141,11 @@ def condition_alike(
     not, comes the mean power of each lead in each band before any filter: a sine of amplitude A gives A²/2 in the
     band that holds it. It is the power of the signal as the transform sees it: gaps bridged, edges reflected, the
     reflection's two ends faded into each other. 0 Hz never counts; a band above half the rate and a lead without
-    any sample have 0.
+    any sample have 0. With ``envelope_hz`` comes the power of one band from moment to moment.
     """
     filters = tuple(filters)
     passes = _passes(filters, fs_hz != target_hz)
-    if not passes and bands_hz is None:
+    if not passes and bands_hz is None and envelope_hz is None:
         return Conditioned(np.concatenate(signals_mv_lt), None)
     n_in = signals_mv_lt[0].shape[1]
     n_out = n_resampled(n_in, fs_hz, target_hz)
@@ -146,10 +158,11 @@ def condition_alike(
         signals_mv_lt = [_bridge(whole_mv_lt, missing_lt)]
         spectrum = _transform(signals_mv_lt, frame)
     power_lb = None if bands_hz is None else _band_power(spectrum, frame, bands_hz)
+    envelope = None if envelope_hz is None else _envelope(spectrum, frame, envelope_hz, missing_lt)
     out_mv_lt = _pass_through(signals_mv_lt, frame, passes, n_out, spectrum)
     if missing_lt is not None:
         _mark_missing(out_mv_lt, missing_lt, frame.ratio)
-    return Conditioned(out_mv_lt, power_lb)
+    return Conditioned(out_mv_lt, power_lb, envelope)
 
 
 def condition_pieces(
@@ -433,6 +446,47 @@ def _sum_of_powers(spectrum: _Spectrum, frame: _Frame, low: int, high: int) -> n
         # The bin at half the rate has no twin of negative frequency.
         total_l -= 0.5 * squares(n_bins - 1, n_bins)
     return total_l * (2.0 / frame.n_fft**2)
+
+
+def _envelope(spectrum: _Spectrum, frame: _Frame, band_hz: tuple[float, float], missing_lt: Missing | None) -> Envelope:
+    """The power of what a band holds, from moment to moment: half the squared size of its analytic signal.
+
+    The band's gain is a squared sine from one end to the other, so that it doesn't ring on behind a QRS complex. Its
+    bins alone, as if they began at 0 Hz, give the analytic signal at as many points (D. Gabor: Theory of communication.
+    J. IEE 93, 1946).
+    """
+    low, high = _bin_at(band_hz[0], frame), min(_bin_at(band_hz[1], frame), frame.n_fft // 2 + 1)
+    n_leads = len(spectrum.x_lf)
+    if low >= high:
+        return Envelope(np.empty((n_leads, 0), dtype=np.float32), 0.0)
+    gain_f = _band_gain(low, high, frame.fs_hz / frame.n_fft, band_hz)
+    fft = need("scipy.fft", "ingest")
+    n_points = int(fft.next_fast_len(high - low))
+    step = frame.n_fft / n_points
+    at = np.arange(n_points) * step - frame.left
+    first, last = np.searchsorted(at, (0.0, frame.n_in)).tolist()
+    # As the change in length has it, and √2 because the bins of negative frequency are missing.
+    scaled_f = gain_f * np.float32(math.sqrt(2) / step)
+    parts_lp = fft.ifft(spectrum.x_lf[:, low:high] * scaled_f, n=n_points, axis=1, overwrite_x=True)[:, first:last]
+    power_mv2_lp = parts_lp.real**2 + parts_lp.imag**2
+    if missing_lt is not None:
+        # A point is missing where a sample within half a step of it is.
+        count_lt = np.zeros((n_leads, frame.n_in + 1), dtype=np.int64)
+        np.cumsum(missing_lt, axis=1, out=count_lt[:, 1:])
+        begins = np.clip(np.ceil(at[first:last] - step / 2), 0, frame.n_in - 1).astype(np.int64)
+        ends = np.clip(np.floor(at[first:last] + step / 2) + 1, begins + 1, frame.n_in).astype(np.int64)
+        power_mv2_lp[count_lt[:, ends] > count_lt[:, begins]] = np.nan
+    width_hz = float(np.square(gain_f, dtype=np.float64).sum()) * frame.fs_hz / frame.n_fft
+    return Envelope(power_mv2_lp, width_hz)
+
+
+@lru_cache(maxsize=64)
+def _band_gain(low: int, high: int, bin_hz: float, band_hz: tuple[float, float]) -> npt.NDArray[np.float32]:
+    """Of the bins ``low`` to ``high`` - 1: a squared sine over the band."""
+    share_f = (np.arange(low, high) * bin_hz - band_hz[0]) / (band_hz[1] - band_hz[0])
+    gain_f: npt.NDArray[np.float32] = (np.sin(np.pi * share_f) ** 2).astype(np.float32)
+    gain_f.setflags(write=False)
+    return gain_f
 
 
 def _bin_at(freq_hz: float, frame: _Frame) -> int:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from ecgstore.errors import EcgError, need
 from ecgstore.record import LEADS_12, LeadState
+from ecgstore.signals.conditioning import Envelope
 from ecgstore.signals.leads import LIMB_LEADS
 from ecgstore.storage.layout import MEASURES, NOT_RECORDED
 
@@ -54,12 +55,15 @@ SAME_CORRELATION = 0.9999
 #: well by itself.
 SWAP_RATIO, SWAP_FIT = 2.0, 0.3
 
-# Noise, flatness and the leads' likeness are judged on about this many samples a second.
+#: Noise is looked for in this band, which every usual rate holds, so that records of different rates can be compared.
+#: At least half of it must lie below half the rate.
+NOISE_HZ = (20.0, 50.0)
+#: Its size is stated as that of white noise that ends here.
+WHITE_HZ = 50.0
+
+# Flatness and the leads' likeness are judged on about this many samples a second.
 _GRID_HZ = 100.0
 _LAG_S = 0.1
-_NOISE_BLOCK_S = 0.1
-# What that quarter's upper end is for white noise of 1 mV: a lower quartile of means over five such squares.
-_WHITE = 0.79
 
 # What each of I, II, V1 … V6 (rows) lacks of what the others say of it: x_j + Σ w_jk x_k. Least squares over the
 # differences x(t + 0.1 s) − x(t), each record scaled to the same power, of 2,331 records of PTB-XL's folds 1 to 8.
@@ -134,6 +138,7 @@ def judge(
     states: Sequence[Sequence[LeadState]],
     fs_hz: float,
     band_power_mv2_lb: npt.NDArray[np.floating],
+    envelope: Envelope,
     leads: Sequence[str] = LEADS_12,
     step_mv_rl: Sequence[Sequence[float]] | None = None,
 ) -> list[Quality]:
@@ -142,7 +147,8 @@ def judge(
     Each of ``signals_mv_lt`` is float32 (leads, samples) in mV with NaN where nothing was recorded; ``states`` has
     one state per record and lead. ``band_power_mv2_lb`` is the mean power in mV² of every lead (rows: the leads of
     all records one below the other) in each of :data:`BANDS_HZ` (columns), 0 for a band above half the rate.
-    ``step_mv_rl`` are the converter's steps in mV of each record and lead, where they are known.
+    ``envelope`` is that of all leads in :data:`NOISE_HZ`. ``step_mv_rl`` are the converter's steps in mV of each record
+    and lead, where they are known.
     Numbers are rounded to three significant digits.
     """
     n_records, n_leads = len(signals_mv_lt), len(leads)
@@ -155,7 +161,7 @@ def judge(
             _flat_fraction(seen.grid_lg, fs_hz / seen.step),
             _clipped_fraction(signals_mv_lt, fs_hz, seen, steps_mv_rl.reshape(-1)),
             seen.missing_l,
-            _noise_mv(seen.grid_lg, fs_hz / seen.step),
+            _noise_mv(envelope),
             np.sqrt(np.maximum(mains_50_l, mains_60_l)),
             np.sqrt(baseline_l),
             range_l,
@@ -298,31 +304,23 @@ def _stuck(signal_mv_t: Signal, extreme_mv: float, fs_hz: float, jump_mv: float,
     return n_stuck / n_samples
 
 
-def _noise_mv(grid_lg: Signal, grid_hz: float) -> npt.NDArray[np.float64]:
-    """Noise between the beats: second differences over 10 ms in the quietest quarter of all tenths of a second.
+def _noise_mv(envelope: Envelope) -> npt.NDArray[np.float64]:
+    """Noise between the beats: the power of the band in the quietest quarter of the time.
 
-    Scaled so that white noise has its own root mean square. The power above 40 Hz, which is simpler, tells steep
-    QRS complexes, not noise.
+    The power of noise in a band is distributed exponentially: its lower quartile is ln(4/3) of its mean.
     """
-    n_block = max(1, round(_NOISE_BLOCK_S * grid_hz / 2))
-    n_blocks = (grid_lg.shape[1] - 1) // (2 * n_block)
-    if n_blocks < 1:
-        return np.full(len(grid_lg), np.nan)
-    # Around every other point is enough.
-    ends_lg, middle_lg = grid_lg[:, : 2 * n_block * n_blocks + 1 : 2], grid_lg[:, 1 : 2 * n_block * n_blocks : 2]
-    bend_lg = ends_lg[:, 1:] + ends_lg[:, :-1]
-    bend_lg *= 0.5
-    bend_lg -= middle_lg
-    bend_lg *= bend_lg
-    # Added up one by one: every processor gets the same sum, which none of the ways to sum an axis promises.
-    power_lb = bend_lg[:, 0::n_block].copy()
-    for k in range(1, n_block):
-        power_lb += bend_lg[:, k::n_block]
-    power_lb *= np.float32(1 / n_block)
-    # Blocks with gaps are NaN, and partition puts those last.
-    quiet = n_blocks // 4
-    noise_l = np.partition(power_lb, quiet, axis=1)[:, quiet].astype(np.float64)
-    return np.sqrt(noise_l / _WHITE)
+    power_lp, whole_hz = envelope.power_mv2_lp, 3 / 8 * (NOISE_HZ[1] - NOISE_HZ[0])
+    if envelope.width_hz < 0.499 * whole_hz or not power_lp.shape[1]:
+        return np.full(len(power_lp), np.nan)
+    is_told_lp = ~np.isnan(power_lp)
+    if is_told_lp.all():
+        quiet = power_lp.shape[1] // 4
+        quartile_l = np.partition(power_lp, quiet, axis=1)[:, quiet]
+    else:
+        # What is missing is sorted behind the rest.
+        quiet_l1 = np.count_nonzero(is_told_lp, axis=1, keepdims=True) // 4
+        quartile_l = np.take_along_axis(np.sort(power_lp, axis=1), quiet_l1, axis=1)[:, 0]
+    return np.sqrt(quartile_l.astype(np.float64) * (WHITE_HZ / envelope.width_hz / math.log(4 / 3)))
 
 
 def _runs(places: npt.NDArray[np.intp], n_samples: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

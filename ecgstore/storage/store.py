@@ -146,7 +146,7 @@ class Store:
 
     @property
     def storage(self) -> dict[str, Any]:
-        """How the store keeps what the recipe made: codec, and how thoroughly quality was judged."""
+        """How the store keeps what the recipe made: codec, and how quality was judged."""
         return dict(self._attributes.get("storage", {"codec": "blosc", "quality": "basic"}))
 
     @property

@@ -185,7 +185,12 @@ def _is_recipe(value: Any) -> bool:
 
 
 def _is_storage(value: Any) -> bool:
-    return isinstance(value, dict) and value.get("codec") in ("blosc", "pcodec") and _is_text(value.get("quality"), 64)
+    return (
+        isinstance(value, dict)
+        and value.get("codec") in ("blosc", "pcodec")
+        and _is_text(value.get("quality"), 64)
+        and _is_whole(value.get("measures", 1), 1)
+    )
 
 
 def _is_terms(value: Any) -> bool:

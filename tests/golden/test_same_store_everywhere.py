@@ -14,15 +14,15 @@ ROOT = Path(__file__).parents[2]
 #: Per settings: SHA-256 over the bytes of everything but the names of the software, and over all counts in order.
 GOLDEN = {
     "filtered": (
-        "ccf7d6830d5287abb82880e98884dcf2813f42890e21c6a610900a06dac2e281",
+        "18991e0cb45287c0ee69143be3f2fe65ca24e0caa71bc39608da2ce57f47d5c4",
         "e4c5900df0450e4e2ccf492727894c0c620d39fb75859ae1c8960a8d03110ebc",
     ),
     "diagnostic": (
-        "757b3363a588328a51e0f2ce27508938d106df19ca59f229ef2e91245e4e45cc",
+        "f5acaa575a997f9747023b9b07678650bd60a56e95ead82c0629fc328d951f8d",
         "23c8789985e307cfeb0100d4e9656d1d5bacfdcf4d537ffc1d87205832ebfb27",
     ),
     "raw": (
-        "f45fdf69de4541bc1cef11235af8e095d453973e34e673ffe97ab0e34b97b6a4",
+        "3037908125bd6596208f3eb8f2e8279feb10ff9d09af651de6dc46870c830d95",
         "8ffd574578804109b9fa9a4b294dd450b13b369a23e2614652f767599629a41e",
     ),
 }

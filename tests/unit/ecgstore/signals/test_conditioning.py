@@ -326,3 +326,26 @@ def test_a_transform_is_not_much_longer_than_its_record_whatever_the_rate(n_in, 
     late_s = n_in / fs_hz * (1 - true_hz(n_in, fs_hz, 100) / 100)
     assert slip_s(n_in, fs_hz, 100) == pytest.approx(late_s, rel=1e-3, abs=1e-9 + 1e-15 * n_in / fs_hz)
     assert abs(late_s) < (0.01 if n_in <= 200_000 else 2.6e-6 * n_in / fs_hz)
+
+
+def test_an_envelope_tells_when_a_band_is_strong():
+    """A tone of 2 mV in the middle of the band, from 4 to 6 s; a gap from 8 to 9 s; another lead with nothing in it."""
+    t = np.arange(5000) / 500
+    tone_t = 2 * np.sin(2 * np.pi * 35 * t) * ((t >= 4) & (t < 6))
+    signal_lt = np.stack([tone_t, np.sin(2 * np.pi * 8 * t)]).astype(np.float32)
+    signal_lt[0, 4000:4500] = np.nan
+    found = condition_alike([signal_lt], 500, 100, envelope_hz=(20, 50)).envelope
+    power_lp = found.power_mv2_lp
+    points_s = np.linspace(0, 10, power_lp.shape[1], endpoint=False)
+    assert power_lp.shape[1] == pytest.approx(300, rel=0.1)
+    np.testing.assert_allclose(power_lp[0, (points_s > 4.2) & (points_s < 5.8)], 2, rtol=0.01)
+    quiet = (points_s < 3.8) | (points_s > 6.2) & (points_s < 7.9) | (points_s > 9.1)
+    assert power_lp[0, quiet].max() < 1e-3
+    assert np.isnan(power_lp[0, (points_s > 8.1) & (points_s < 8.9)]).all()
+    assert np.isnan(power_lp).mean() == pytest.approx(0.05, abs=0.005)
+    assert power_lp[1].max() < 1e-3
+    # White noise of 1 mV²/Hz has as much as the squared gain holds: 3/8 of the band.
+    assert found.width_hz == pytest.approx(30 * 3 / 8, rel=0.01)
+    slow = condition_alike([signal_lt[:, ::10]], 50, 50, envelope_hz=(20, 50)).envelope
+    assert 0 < slow.width_hz < 0.1
+    assert condition_alike([signal_lt], 40, 40, envelope_hz=(20, 50)).envelope.power_mv2_lp.shape[0] == 2

@@ -102,6 +102,31 @@ def test_the_rate_of_a_source_leaves_no_mark_on_what_passes(settings):
     np.testing.assert_allclose(gains, np.tile(gains[-1], (len(gains), 1)), rtol=1e-3, atol=1e-4)
 
 
+@pytest.fixture(scope="module")
+def analogue_mv_t():
+    """40 s of tones of 1 mV each, sampled at any rate; a recorder has none above half of it."""
+    tones_hz = (0.7, 1.3, 5, 12, 20, 35, 40, 44, 48, 49.3, 49.6, 49.9, 52, 60, 63, 75, 120, 180)
+    phases = np.random.default_rng(0).uniform(0, 2 * np.pi, len(tones_hz))
+
+    def sampled(fs_hz):
+        t = np.arange(40 * fs_hz) / fs_hz
+        kept = [np.sin(2 * np.pi * f * t + phase) for f, phase in zip(tones_hz, phases, strict=True) if f < fs_hz / 2]
+        return np.sum(kept, axis=0, keepdims=True).astype(np.float32)
+
+    return sampled
+
+
+@pytest.mark.parametrize("fs_hz", [100, 128, 250, 257, 500])
+@pytest.mark.parametrize("mains", [(), (notch.Settings(freq_hz=50),)], ids=["band", "band and notch"])
+def test_one_analogue_signal_becomes_one_stored_signal_whatever_rate_it_was_recorded_at(analogue_mv_t, fs_hz, mains):
+    """Sample by sample within 1 µV of tones of 1 mV, up to both sides of the cut at 50 Hz; 10 s off the edges."""
+    settings = (bandpass.Settings(low_hz=0.5, high_hz=40), *mains)
+    at_1000 = condition(analogue_mv_t(1000), 1000, 100, settings)
+    difference_mv = condition(analogue_mv_t(fs_hz), fs_hz, 100, settings) - at_1000
+    assert np.abs(at_1000[0, 1000:3000]).max() > 1
+    assert np.abs(difference_mv[0, 1000:3000]).max() < 1e-3
+
+
 def test_where_filters_act_a_record_ends_below_half_the_stores_rate_whether_it_was_resampled_or_not():
     settings = (bandpass.Settings(low_hz=0.05, high_hz=150, order=1),)
     left = {}

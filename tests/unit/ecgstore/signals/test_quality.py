@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.signal
 
 from ecgstore.record import LEADS_12, LeadState
 from ecgstore.signals import quality, stretches
-from ecgstore.signals.conditioning import condition
+from ecgstore.signals.conditioning import condition, condition_alike
 from ecgstore.storage.layout import MEASURES, NOT_RECORDED, mv_to_counts
 
 FS = 500.0
@@ -30,7 +31,12 @@ def judge(signal_lt, states=None, fs_hz=FS, leads=LEADS_12, power=None, steps=No
     signal_lt = np.asarray(signal_lt, dtype=np.float32)
     states = states or (M,) * len(signal_lt)
     power = np.zeros((len(signal_lt), len(quality.BANDS_HZ))) if power is None else power
-    return quality.judge([signal_lt], [states], fs_hz, power, leads, None if steps is None else [steps])[0]
+    steps = None if steps is None else [steps]
+    return quality.judge([signal_lt], [states], fs_hz, power, envelope([signal_lt], fs_hz), leads, steps)[0]
+
+
+def envelope(signals, fs_hz=FS):
+    return condition_alike(signals, fs_hz, fs_hz, envelope_hz=quality.NOISE_HZ).envelope
 
 
 def one_lead(signal_t, **more):
@@ -147,14 +153,39 @@ def test_a_lead_without_any_sample_is_all_missing_and_an_absent_one_is_unknown()
     assert all(math.isnan(found[name][1]) for name in MEASURES if name != "missing_fraction")
 
 
-@pytest.mark.parametrize("fs_hz", [100.0, 250.0, 500.0, 1000.0])
 @pytest.mark.parametrize("noise_mv", [0.01, 0.1])
-def test_white_noise_has_its_own_size_and_beats_have_next_to_none(fs_hz: float, noise_mv: float) -> None:
+@pytest.mark.parametrize("fs_hz", [80.0, 100.0, 250.0, 500.0, 1000.0])
+def test_white_noise_has_the_size_of_what_lies_below_50_hz_and_beats_have_next_to_none(fs_hz, noise_mv) -> None:
     rng = np.random.default_rng(1)
-    signal_t = beats(int(20 * fs_hz), fs_hz)
-    noisy_t = signal_t + noise_mv * rng.standard_normal(signal_t.size)
+    signal_t = beats(int(40 * fs_hz), fs_hz)
+    noisy_t = signal_t + noise_mv * math.sqrt(fs_hz / 100) * rng.standard_normal(signal_t.size)
     assert one_lead(noisy_t, fs_hz=fs_hz).per_lead["hf_noise_mv"][0] == pytest.approx(noise_mv, rel=0.2)
     assert one_lead(signal_t, fs_hz=fs_hz).per_lead["hf_noise_mv"][0] < 0.002
+
+
+@pytest.fixture(scope="module")
+def muscle() -> np.ndarray:
+    """20 s of noise at 1000 Hz whose density rises to 25 Hz and falls slowly from 60 Hz on, as a muscle's does."""
+    freqs_hz = np.fft.rfftfreq(20_000, 1e-3)
+    shape_f = np.minimum(freqs_hz / 25, 1) / (1 + (freqs_hz / 60) ** 2)
+    noise_t = np.fft.irfft(shape_f * np.fft.rfft(np.random.default_rng(0).standard_normal(20_000)))
+    return 0.02 * noise_t / noise_t.std()
+
+
+@pytest.mark.parametrize("fs_hz", [100, 128, 250, 257, 360, 500, 977])
+@pytest.mark.parametrize("gap_s", [0, 2])
+def test_one_noise_reads_alike_at_every_rate(muscle, fs_hz: int, gap_s: int) -> None:
+    whole, sampled_t = one_lead(muscle, fs_hz=1000), scipy.signal.resample(muscle, 20 * fs_hz)
+    sampled_t[3 * fs_hz : (3 + gap_s) * fs_hz] = np.nan
+    (found_mv,) = one_lead(sampled_t, fs_hz=fs_hz).per_lead["hf_noise_mv"]
+    assert found_mv == pytest.approx(whole.per_lead["hf_noise_mv"][0], rel=0.15 if gap_s else 0.05)
+
+
+def test_noise_of_a_record_too_slow_for_half_of_the_band_can_not_be_told() -> None:
+    noise_t = 0.1 * np.random.default_rng(0).standard_normal(1400)
+    assert one_lead(noise_t, fs_hz=70).per_lead["hf_noise_mv"][0] > 0.05
+    for fs_hz in (30, 40, 69):
+        assert math.isnan(one_lead(noise_t, fs_hz=fs_hz).per_lead["hf_noise_mv"][0])
 
 
 def test_band_powers_become_root_mean_squares_and_the_larger_mains_counts() -> None:
@@ -195,7 +226,7 @@ def test_a_batch_is_judged_like_its_records_one_by_one(real: list[np.ndarray]) -
     signals[1][:, 100:300] = np.nan
     signals[3][4] = np.nan
     power = rng.random((60, 3))
-    together = quality.judge(signals, [ALL_MEASURED] * 5, FS, power)
+    together = quality.judge(signals, [ALL_MEASURED] * 5, FS, power, envelope(signals))
     for r, signal_lt in enumerate(signals):
         alone = judge(signal_lt, power=power[12 * r : 12 * r + 12])
         assert repr(together[r]) == repr(alone)
@@ -241,7 +272,9 @@ def test_a_stretch_knows_its_extremes_and_its_mean() -> None:
 
 def suspects(signals: list[np.ndarray]) -> list[tuple[str, ...]]:
     power = np.zeros((12 * len(signals), len(quality.BANDS_HZ)))
-    return [found.suspects for found in quality.judge(signals, [ALL_MEASURED] * len(signals), FS, power)]
+    return [
+        found.suspects for found in quality.judge(signals, [ALL_MEASURED] * len(signals), FS, power, envelope(signals))
+    ]
 
 
 def from_electrodes(la_t, ra_t, ll_t, chest_lt):
