@@ -455,38 +455,48 @@ def _envelope(spectrum: _Spectrum, frame: _Frame, band_hz: tuple[float, float], 
     bins alone, as if they began at 0 Hz, give the analytic signal at as many points (D. Gabor: Theory of communication.
     J. IEE 93, 1946).
     """
-    low, high = _bin_at(band_hz[0], frame), min(_bin_at(band_hz[1], frame), frame.n_fft // 2 + 1)
-    n_leads = len(spectrum.x_lf)
-    if low >= high:
-        return Envelope(np.empty((n_leads, 0), dtype=np.float32), 0.0)
-    gain_f = _band_gain(low, high, frame.fs_hz / frame.n_fft, band_hz)
-    fft = need("scipy.fft", "ingest")
-    n_points = int(fft.next_fast_len(high - low))
-    step = frame.n_fft / n_points
-    at = np.arange(n_points) * step - frame.left
-    first, last = np.searchsorted(at, (0.0, frame.n_in)).tolist()
-    # As the change in length has it, and √2 because the bins of negative frequency are missing.
-    scaled_f = gain_f * np.float32(math.sqrt(2) / step)
-    parts_lp = fft.ifft(spectrum.x_lf[:, low:high] * scaled_f, n=n_points, axis=1, overwrite_x=True)[:, first:last]
-    power_mv2_lp = parts_lp.real**2 + parts_lp.imag**2
+    band = _band(frame, band_hz)
+    if not band.gain_f.size:
+        return Envelope(np.empty((len(spectrum.x_lf), 0), dtype=np.float32), 0.0)
+    shaped_lf = spectrum.x_lf[:, band.low : band.low + band.gain_f.size] * band.gain_f
+    at_lp = need("scipy.fft", "ingest").ifft(shaped_lf, n=band.n_points, axis=1, overwrite_x=True)[:, band.within]
+    power_mv2_lp = at_lp.real**2 + at_lp.imag**2
     if missing_lt is not None:
         # A point is missing where a sample within half a step of it is.
-        count_lt = np.zeros((n_leads, frame.n_in + 1), dtype=np.int64)
+        count_lt = np.zeros((len(missing_lt), frame.n_in + 1), dtype=np.int64)
         np.cumsum(missing_lt, axis=1, out=count_lt[:, 1:])
-        begins = np.clip(np.ceil(at[first:last] - step / 2), 0, frame.n_in - 1).astype(np.int64)
-        ends = np.clip(np.floor(at[first:last] + step / 2) + 1, begins + 1, frame.n_in).astype(np.int64)
-        power_mv2_lp[count_lt[:, ends] > count_lt[:, begins]] = np.nan
-    width_hz = float(np.square(gain_f, dtype=np.float64).sum()) * frame.fs_hz / frame.n_fft
-    return Envelope(power_mv2_lp, width_hz)
+        step = frame.n_fft / band.n_points
+        at = np.arange(band.n_points)[band.within] * step - frame.left
+        first = np.clip(np.ceil(at - step / 2), 0, frame.n_in - 1).astype(np.int64)
+        last = np.clip(np.floor(at + step / 2) + 1, first + 1, frame.n_in).astype(np.int64)
+        power_mv2_lp[count_lt[:, last] > count_lt[:, first]] = np.nan
+    return Envelope(power_mv2_lp, band.width_hz)
+
+
+class _Band(NamedTuple):
+    """The bins of a band, from ``low`` on, and the points of its envelope: those ``within`` the record count."""
+
+    low: int
+    gain_f: npt.NDArray[np.float32]
+    n_points: int
+    within: slice
+    width_hz: float
 
 
 @lru_cache(maxsize=64)
-def _band_gain(low: int, high: int, bin_hz: float, band_hz: tuple[float, float]) -> npt.NDArray[np.float32]:
-    """Of the bins ``low`` to ``high`` - 1: a squared sine over the band."""
+def _band(frame: _Frame, band_hz: tuple[float, float]) -> _Band:
+    low, high = _bin_at(band_hz[0], frame), min(_bin_at(band_hz[1], frame), frame.n_fft // 2 + 1)
+    bin_hz = frame.fs_hz / frame.n_fft
     share_f = (np.arange(low, high) * bin_hz - band_hz[0]) / (band_hz[1] - band_hz[0])
-    gain_f: npt.NDArray[np.float32] = (np.sin(np.pi * share_f) ** 2).astype(np.float32)
-    gain_f.setflags(write=False)
-    return gain_f
+    gain_f = np.sin(np.pi * share_f) ** 2
+    n_points = int(need("scipy.fft", "ingest").next_fast_len(max(1, high - low)))
+    step = frame.n_fft / n_points
+    # In whole numbers, so that a point on the first sample is never lost to rounding.
+    within = slice(*(-(-edge * n_points // frame.n_fft) for edge in (frame.left, frame.left + frame.n_in)))
+    # As the change in length has it, and √2 because the bins of negative frequency are missing.
+    scaled_f = (gain_f * (math.sqrt(2) / step)).astype(np.float32)
+    scaled_f.setflags(write=False)
+    return _Band(low, scaled_f, n_points, within, float((gain_f**2).sum() * bin_hz))
 
 
 def _bin_at(freq_hz: float, frame: _Frame) -> int:
