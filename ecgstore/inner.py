@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from ecgstore.build.memory import keep_freed_memory
     from ecgstore.errors import nearest, need, visible
     from ecgstore.rooms import name_own_file, occupant, own_file_sha256
-    from ecgstore.settings import parse, read_yaml
+    from ecgstore.settings import NOT_SAID, first_difference, parse, read_yaml
     from ecgstore.storage.locks import held
     from ecgstore.vocabularies.known_overlaps import Origin, overlaps_between
 
 __all__ = [
+    "NOT_SAID",
     "Origin",
+    "first_difference",
     "held",
     "keep_freed_memory",
     "name_own_file",
@@ -32,7 +34,9 @@ __all__ = [
 ]
 
 _HOME = {
+    "NOT_SAID": "settings",
     "Origin": "vocabularies.known_overlaps",
+    "first_difference": "settings",
     "held": "storage.locks",
     "keep_freed_memory": "build.memory",
     "name_own_file": "rooms",

@@ -11,7 +11,7 @@ import stat
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -144,6 +144,38 @@ def parse(model: type[M], content: Mapping[str, Any], *, where: object = None) -
         if given is not None and len(given) > 120:
             given = given[:117] + "..."
         raise ConfigError(f"setting {key}: {message}" if key else message, where=where, got=given) from None
+
+
+class Difference(NamedTuple):
+    """One setting by which two sets of settings differ, and what each has, in words: :data:`NOT_SAID` if nothing."""
+
+    name: str
+    one: str
+    other: str
+
+
+#: What is told of a setting that isn't there.
+NOT_SAID = "nothing"
+
+
+def first_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> Difference | None:
+    """The first setting that differs, by the alphabet; of lists of things with names, such as filters, a thing's."""
+    for key in sorted({*one, *other}):
+        mine, its = one.get(key), other.get(key)
+        if mine == its and (key in one) == (key in other):
+            continue
+        if isinstance(mine, list) and isinstance(its, list) and _names(mine) and _names(mine) == _names(its):
+            for item, beside in zip(mine, its, strict=True):
+                if within := first_difference(item, beside):
+                    return Difference(f"{key}: {within.name} of {item['name']}", within.one, within.other)
+        return Difference(key, *(repr(side[key]) if key in side else NOT_SAID for side in (one, other)))
+    return None
+
+
+def _names(items: list[Any]) -> list[Any] | None:
+    """The names of things that all have one."""
+    is_named = all(isinstance(item, Mapping) and "name" in item for item in items)
+    return [item["name"] for item in items] if is_named else None
 
 
 def _may_be_secret(model: type[BaseModel], error: Any) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ from ecgstore.build.seal import seal_ingested
 from ecgstore.build.settings import IngestSettings, module_of, source_of
 from ecgstore.errors import ConfigError, SourceError, StoreExists, StoreIncomplete
 from ecgstore.rooms import name_own_file, occupants, own_file_sha256
-from ecgstore.settings import parse
+from ecgstore.settings import NOT_SAID, Difference, first_difference, parse
 from ecgstore.storage import layout, tables
 from ecgstore.storage.array import create_array
 
@@ -212,14 +211,21 @@ def _occupied(out: Path, settings: IngestSettings) -> tuple[Occupied, str]:
     from ecgstore.storage.store import open_store
 
     old = open_store(out)
-    same = (old.recipe_sha256, old.storage) == (settings.recipe.sha256, settings.storage.model_dump())
-    if old.format_version != layout.FORMAT_VERSION or not same:
+    differing = first_difference(
+        {**old.recipe, **old.storage},
+        {**settings.recipe.model_dump(mode="json"), **settings.storage.model_dump()},
+    )
+    if old.format_version != layout.FORMAT_VERSION:
+        differing = Difference("format_version", str(old.format_version), str(layout.FORMAT_VERSION))
+    if differing is not None:
         raise ConfigError(
-            "a store grows only by the settings it was made with",
+            f"a store grows only by the settings it was made with: {differing.name} differs",
             where=out,
-            expected=json.dumps({**old.recipe, **old.storage}),
-            got=json.dumps({**settings.recipe.model_dump(mode="json"), **settings.storage.model_dump()}),
-            fix="give the same settings, or make another store",
+            expected=differing.one,
+            got=differing.other,
+            fix="this release makes no such store: make another one"
+            if differing.one == NOT_SAID or differing.name == "format_version"
+            else "give the same settings, or make another store",
         )
     if (drawn := old.attributes.get("folds_drawn")) != settings.folds:
         raise ConfigError(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import torch
 
 from ecgstore import Settings, Store
+from ecgstore.inner import NOT_SAID, first_difference
 from ecgtrain.errors import PassportError
 from ecgtrain.views.normalise import Normalisation, normalise
 
@@ -50,26 +50,23 @@ class Passport(Settings):
                 got=", ".join(store.leads),
             )
         # Rate and leads are compared above; which records a source may keep changes no signal.
-        differing = _first_difference(
+        differing = first_difference(
             *(
                 {key: value for key, value in recipe.items() if key not in _NOT_OF_SIGNALS}
                 for recipe in (self.recipe, store.recipe)
             )
         )
         if differing is not None:
+            is_old = differing.one == NOT_SAID
             raise PassportError(
-                f"the store was prepared otherwise than the model's records: {differing} differs",
+                f"the store was prepared otherwise than the model's records: {differing.name} differs",
                 where=store.path,
-                expected=repr(self.recipe.get(differing)),
-                got=repr(store.recipe.get(differing)),
-                fix="ingest the records by the model's recipe (preprocessing.json)",
+                expected=differing.one,
+                got=differing.other,
+                fix="this release makes no such store: take one that was made before, or train again"
+                if is_old
+                else "ingest the records by the model's recipe (preprocessing.json)",
             )
-
-
-def _first_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
-    """The first setting of two recipes that differs; leads aside, which are matched by name."""
-    keys = sorted({*one, *other} - {"leads", "extra_leads"})
-    return next((key for key in keys if one.get(key) != other.get(key)), None)
 
 
 def normaliser(passport: Passport, device: torch.device | str) -> Any:

@@ -14,12 +14,16 @@ The records are of PTB-XL (CC BY 4.0), see tests/data/ptbxl_mini.
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import ecgstore
+from ecgstore.build import plan
+from ecgtrain.errors import PassportError
+from ecgtrain.views.passport import Passport
 
 #: Per store: fingerprint, and SHA-256 over the counts of all records in order.
 GOLDEN = {
@@ -84,3 +88,40 @@ def test_format_1_lacks_what_came_later_and_says_so():
     assert old.read_beats("50") == ()
     with pytest.raises(ecgstore.ConfigError, match="no column 'mains_mv'"):
         old.select(where="mains_mv < 1")
+
+
+def test_curves_of_before_and_of_today_never_meet_in_one_store_or_one_judgement(mini, mini_store, tmp_path):
+    """The settings say the same for both; the word that the old recipe lacks tells them apart."""
+    path = shutil.copytree(Path(__file__).parent / "v2.ecg", tmp_path / "old.ecg")
+    old, now = ecgstore.open_store(path), ecgstore.open_store(mini_store)
+    with pytest.raises(ecgstore.ConfigError, match="response of bandpass differs.*nothing, got 'analogue'; this rel"):
+        ecgstore.ingest_folder(mini, path, ecgstore.IngestSettings(**old.recipe, **old.storage), append=True)
+    assert ecgstore.open_store(path).verify(deep=True) == []
+    filters = [one | {"response": "analogue"} for one in old.recipe["filters"]]
+    assert [one["name"] for one in filters] == ["bandpass", "notch"]
+    about = {"leads": old.leads, "fs_hz": 100, "counts_per_mv": 1000, "window_samples": 250, "store_fingerprint": ""}
+    about |= {"normalisation": {"mode": "record"}, "recipe_sha256": old.recipe_sha256}
+    trained_before = Passport(recipe=old.recipe, **about)
+    trained_before.refuse_other(old)
+    with pytest.raises(PassportError, match="filters differs"):
+        trained_before.refuse_other(now)
+    trained_now = Passport(recipe=old.recipe | {"filters": filters}, **about)
+    with pytest.raises(
+        PassportError, match="response of bandpass differs.*'analogue', got nothing; ingest the records"
+    ):
+        trained_now.refuse_other(old)
+
+
+def test_noise_that_was_measured_before_never_stands_beside_that_of_today(mini, tmp_path, monkeypatch):
+    """A store without filters has the same recipe as before: how noise was measured tells them apart."""
+    settings = ecgstore.IngestSettings(filters=())
+    with monkeypatch.context() as before:
+        before.setattr(plan.Storage, "model_dump", lambda self, **_: {"codec": "blosc", "quality": "basic"})
+        ecgstore.ingest_folder(mini, tmp_path / "old.ecg", settings)
+    old = ecgstore.open_store(tmp_path / "old.ecg")
+    assert old.recipe == settings.recipe.model_dump(mode="json")
+    assert "measures" not in old.storage
+    with pytest.raises(ecgstore.ConfigError, match="measures differs.*nothing, got 2; this release makes no such"):
+        ecgstore.ingest_folder(mini, tmp_path / "old.ecg", settings, append=True)
+    with pytest.raises(ecgstore.StoreExists, match="other settings"):
+        ecgstore.ingest_folder(mini, tmp_path / "old.ecg", settings, resume=True)

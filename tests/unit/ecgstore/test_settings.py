@@ -5,7 +5,7 @@ import os
 import pytest
 
 from ecgstore import ConfigError, IngestSettings, override
-from ecgstore.inner import parse, read_yaml
+from ecgstore.inner import NOT_SAID, first_difference, parse, read_yaml
 from ecgstore.settings import Settings
 
 
@@ -132,3 +132,23 @@ def test_a_pipe_is_no_file_of_settings(tmp_path):
     os.mkfifo(tmp_path / "a.yaml")
     with pytest.raises(ConfigError, match="not a plain file"):
         read_yaml(tmp_path / "a.yaml")
+
+
+NOTCH, HIGHPASS = {"name": "notch", "freq_hz": 50.0}, {"name": "highpass", "freq_hz": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ({"b": 1, "a": [1]}, {"a": [1], "b": 1}, None),
+        ({"b": 1, "a": 1}, {"b": 2, "a": "1"}, ("a", "1", "'1'")),
+        ({}, {"a": None}, ("a", NOT_SAID, "None")),
+        ({"f": [NOTCH]}, {"f": [NOTCH, HIGHPASS]}, ("f", repr([NOTCH]), repr([NOTCH, HIGHPASS]))),
+        ({"f": [NOTCH, HIGHPASS]}, {"f": [HIGHPASS, NOTCH]}, ("f", repr([NOTCH, HIGHPASS]), repr([HIGHPASS, NOTCH]))),
+        ({"f": [HIGHPASS, NOTCH]}, {"f": [HIGHPASS, NOTCH | {"q": 3}]}, ("f: q of notch", NOT_SAID, "3")),
+        ({"f": [1]}, {"f": [2]}, ("f", "[1]", "[2]")),
+        ({"f": [NOTCH]}, {"f": None}, ("f", repr([NOTCH]), "None")),
+    ],
+)
+def test_the_first_difference_is_named_down_to_the_setting_of_a_filter(one, other, expected):
+    assert first_difference(one, other) == expected
