@@ -5,7 +5,7 @@
 Four rates over the same records:
 
 * ``ingest_threads``: everything, from listing the folder to the sealed store (profile train: 100 Hz, 0.5-40 Hz
-  band-pass, 50 Hz notch; quality judged; every shard read back and hashed), Dask threads;
+  band-pass; quality judged; every shard read back and hashed), Dask threads;
 * ``ingest_processes``: the same in as many processes, their start included;
 * ``wfdb_threads``: ``wfdb.rdrecord`` of every record in as many threads, results thrown away;
 * ``wfdb_processes``: the same in as many processes, started and warmed up before the clock runs.

@@ -16,8 +16,8 @@ class Settings(settings.Settings):
     """Pass ``low_hz`` to ``high_hz``: one pass loses 3 dB at each edge, both passes together 6 dB."""
 
     name: Literal["bandpass"] = "bandpass"
-    low_hz: float = Field(0.5, gt=0)
-    high_hz: float = Field(40.0, gt=0)
+    low_hz: float = Field(0.5, gt=0, allow_inf_nan=False)
+    high_hz: float = Field(40.0, gt=0, allow_inf_nan=False)
     #: Order of the low-pass prototype of one pass; the two passes together are twice as steep.
     order: int = Field(3, ge=1, le=10)
     response: Response = "analogue"
@@ -34,7 +34,7 @@ def gain(freqs_hz: npt.NDArray[np.float64], fs_hz: float, settings: Settings) ->
     low_hz, high_hz = settings.low_hz, settings.high_hz
     # The prototype frequency is infinite at 0 Hz, where nothing passes.
     with np.errstate(divide="ignore", over="ignore"):
-        prototype = (freqs_hz**2 - low_hz * high_hz) / (freqs_hz * (high_hz - low_hz))
+        prototype = freqs_hz / (high_hz - low_hz) - low_hz / freqs_hz * (high_hz / (high_hz - low_hz))
         return np.asarray(1.0 / (1.0 + np.abs(prototype) ** (2 * settings.order)))
 
 

@@ -16,7 +16,7 @@ class Settings(settings.Settings):
     """Pass what is below ``freq_hz``: one pass loses 3 dB there, both passes together 6 dB."""
 
     name: Literal["lowpass"] = "lowpass"
-    freq_hz: float = Field(40.0, gt=0)
+    freq_hz: float = Field(40.0, gt=0, allow_inf_nan=False)
     #: Order of one pass; the two passes together are twice as steep.
     order: int = Field(3, ge=1, le=10)
     response: Response = "analogue"

@@ -10,6 +10,7 @@ from scipy import signal as ss
 
 from ecgstore.errors import ConfigError
 from ecgstore.rooms import occupant, occupants
+from ecgstore.settings import parse
 from ecgstore.signals.conditioning import condition
 from ecgstore.signals.filters import bandpass, highpass, lowpass, median, neurokit, notch
 from ecgstore.wfdb_io.samples import read_signal
@@ -139,6 +140,34 @@ def test_where_filters_act_a_record_ends_below_half_the_stores_rate_whether_it_w
     t = np.arange(1000) / 100
     hum = np.sin(2 * np.pi * 49.95 * t + 1)[None].astype(np.float32)
     np.testing.assert_array_equal(condition(hum, 100, 100), hum)
+
+
+EXTREMES = (1e-308, 1e-9, 0.5, 50.0, 1e9, 1e307)
+
+
+def test_no_setting_makes_a_gain_that_is_none():
+    """A curve is between 0 and 1 whatever is asked of it: one NaN in it would be all of a record."""
+    freqs_hz = np.concatenate([[0.0, 50.0, 150.0], np.geomspace(1e-6, 5e4, 50)])
+    curves = [(file, {"freq_hz": hz, "order": n}) for file in (highpass, lowpass) for hz in EXTREMES for n in (1, 10)]
+    curves += [(notch, {"freq_hz": hz, "q": q, "harmonics": 3}) for hz in EXTREMES for q in EXTREMES]
+    curves += [
+        (bandpass, {"low_hz": low, "high_hz": high, "order": n})
+        for i, low in enumerate(EXTREMES)
+        for high in EXTREMES[i + 1 :]
+        for n in (1, 10)
+    ]
+    for file, content in curves:
+        gain = file.gain(freqs_hz, 500, file.Settings(**content))
+        assert ((gain >= 0) & (gain <= 1)).all(), (file.__name__, content)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+@pytest.mark.parametrize(
+    ("file", "name"), [(bandpass, "high_hz"), (highpass, "freq_hz"), (lowpass, "freq_hz"), (notch, "q")]
+)
+def test_a_frequency_is_a_finite_number(file, name, value):
+    with pytest.raises(ConfigError, match=f"setting {name}.*finite"):
+        parse(file.Settings, {name: value})
 
 
 def test_harmonics_take_a_comb_of_mains_away_and_leave_the_rest():
