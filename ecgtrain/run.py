@@ -14,9 +14,10 @@ from ecgstore.inner import name_own_file, patients_in_words
 from ecgtrain import distributed
 from ecgtrain.config import RunConfig, dump
 from ecgtrain.data.feed import Part
+from ecgtrain.evaluation.answers import refuse_other_questions
 from ecgtrain.evaluation.elsewhere import judge_elsewhere
 from ecgtrain.evaluation.heads import keep_own_files
-from ecgtrain.evaluation.judge import judge_all, refuse_other_questions, refuse_unanswerable, refuse_unfair
+from ecgtrain.evaluation.judge import judge_all, refuse_unanswerable, refuse_unfair
 from ecgtrain.evaluation.results import Result
 from ecgtrain.reporting.contents import About, Report, RunFacts, StoreFacts, TermsFacts
 from ecgtrain.reporting.report import loss_curves, merge, read_report, with_caveats, write_report
@@ -72,7 +73,7 @@ def run(
             trained = export_backbone(config, made, run_dir, here)
             if distributed.rank() != 0:
                 return None
-        results = judge_all(config, trained, run_dir, device=device, say=say, tell=_told(progress))
+        results = judge_all(config, trained, run_dir, device=device, say=say, tell=_told(progress), resume=resume)
         return write_report(run_dir, report_of_run(config, run_dir, made.parts, trained, results, device))
 
 

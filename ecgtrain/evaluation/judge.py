@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from ecgstore import ConfigError, Settings, Store, open_store
 from ecgtrain import tasks
 from ecgtrain.config import NO_PRETRAINING, NULLS, Downstream, RunConfig
-from ecgtrain.data.seen import read_seen, seen_of, write_seen
+from ecgtrain.data.seen import read_seen, seen_of
 from ecgtrain.evaluation import protocols
-from ecgtrain.evaluation.heads import Head, own_files, save_head
+from ecgtrain.evaluation.answers import identity_of, keep, kept, representations_of
 from ecgtrain.evaluation.leaks import refuse_leaks
-from ecgtrain.evaluation.protocols import Context, Fitted, settings_of
+from ecgtrain.evaluation.protocols import Context, settings_of
 from ecgtrain.evaluation.questions import questions, refuse_impossible, refuse_none, sides, targets_of
 from ecgtrain.evaluation.results import Result
 from ecgtrain.evaluation.scored import Judged, decided, difference, of_a_constant, scores, thresholds
 from ecgtrain.evaluation.splits import Split, StoredWindows, UnreadWindows
 from ecgtrain.representation.export import Trained
 from ecgtrain.representation.nulls import random_backbone
-from ecgtrain.tasks import Targets, own_file_of, with_file
-from ecgtrain.training.files import read_json, write_json
-from ecgtrain.training.layout import PREDICTIONS, QUESTION, RESULT, SEEN, answer
-from ecgtrain.training.prepare import Prepared, pretrain_of
+from ecgtrain.tasks import Targets
+from ecgtrain.training.layout import SEEN, answer
+from ecgtrain.training.prepare import Prepared
 
 _PRETRAINING = "pretraining and test"
 
@@ -53,37 +50,6 @@ def refuse_unfair(config: RunConfig, made: Prepared) -> None:
         made.passport.refuse_other(store)
         tested = seen_of(store, sides(question, store)["test"], "test")
         refuse_leaks(seen, tested, between=_PRETRAINING, allow=question.allow_overlap)
-
-
-def refuse_other_questions(config: RunConfig, run_dir: Path) -> None:
-    """Refuse to answer a question once more under other settings: its old answers would be mixed with the new ones.
-
-    Raises ConfigError.
-    """
-    for question in questions(config):
-        for pretraining in _representations(config, question):
-            path = answer(run_dir, question.name, pretraining) / QUESTION
-            if not path.exists():
-                continue
-            asked, before = _asked(question, config.seed), read_json(path)
-            for key in sorted({*asked, *before}):
-                if asked.get(key) != before.get(key):
-                    raise ConfigError(
-                        f"the question {question.name} was answered with other settings: {key} differs",
-                        where=run_dir,
-                        expected=json.dumps(before.get(key)),
-                        got=json.dumps(asked.get(key)),
-                        fix="give the new question another name",
-                    )
-
-
-def _asked(question: Downstream, seed: int) -> dict[str, Any]:
-    """What an answer hangs on besides the representation; nulls stand beside it, and the store may have moved."""
-    store = open_store(question.store).fingerprint if question.store else "of the run"
-    content = question.model_dump(mode="json", exclude={"nulls", "store", "compare_to"})
-    if question.leave_out_site is None:
-        del content["leave_out_site"]  # answers of before don't name it
-    return {**content, "store": store, "seed": seed}
 
 
 def check(question: Downstream, store: Store, seed: int = 0) -> Settings:
@@ -132,22 +98,23 @@ def judge_all(
     device: torch.device | str = "cpu",
     say: Callable[[str], None] = lambda _: None,
     tell: Callable[[int, int], None] = lambda done, total: None,
+    resume: bool = False,
 ) -> tuple[Result, ...]:
     """Answer every question of a recipe with the representation and, beside it, with the question's nulls.
 
-    ``tell`` is told how many steps are done, of how many, where a protocol trains a network. Each result with the
-    method's name has the differences to its nulls, and to what it is to be compared to. Raises
-    what :func:`judge` raises.
+    With ``resume``, answers that are there and still hold are kept. ``tell`` is told how many steps are done, of how
+    many, where a protocol trains a network. Each result with the method's name has the differences to its nulls, and
+    to what it is to be compared to. Raises what :func:`judge` raises.
     """
     found: dict[str, list[Result]] = {}
     first: dict[str, Judged] = {}
     for question in questions(config):
         results: list[Result] = []
         scored: dict[str, Judged] = {}
-        representations = _representations(config, question)
+        representations = representations_of(config, question)
         for pretraining in representations:
             of = "a fresh network" if pretraining == NO_PRETRAINING else f"{pretraining} features"
-            say(f"{question.name}: {question.protocol} of {tasks.name_of(question.task)} on {of}")
+            told = f"{question.name}: {question.protocol} of {tasks.name_of(question.task)} on {of}"
             one = _null(config, pretraining, device) if pretraining in NULLS else trained
             store_path = question.store or config.data.store
             result, scored[pretraining] = judge(
@@ -158,7 +125,9 @@ def judge_all(
                 run_dir=run_dir,
                 seed=config.seed,
                 device=device,
+                say=partial(_say, say, told),
                 tell=tell,
+                resume=resume,
             )
             results.append(result)
         first[question.name] = scored[representations[0]]
@@ -171,11 +140,8 @@ def judge_all(
     return tuple(result for results in found.values() for result in results)
 
 
-def _representations(config: RunConfig, question: Downstream) -> tuple[str, ...]:
-    """What a question is put to, by name: the method's representation and the question's nulls; or a fresh network."""
-    if not protocols.uses_pretraining(question.protocol):
-        return (NO_PRETRAINING,)
-    return (str(pretrain_of(config).method.model_dump()["name"]), *question.nulls)
+def _say(say: Callable[[str], None], told: str, is_kept: bool) -> None:
+    say(f"{told}, answered before" if is_kept else told)
 
 
 def _null(config: RunConfig, name: str, device: torch.device | str) -> Trained:
@@ -191,11 +157,14 @@ def judge(
     run_dir: Path,
     seed: int,
     device: torch.device | str = "cpu",
+    say: Callable[[bool], None] = lambda is_kept: None,
     tell: Callable[[int, int], None] = lambda done, total: None,
+    resume: bool = False,
 ) -> tuple[Result, Judged]:
     """Answer one question with one representation; returns the result, as reported, and the scores behind it.
 
-    ``pretraining`` names the representation: the method, or one of the nulls. Raises
+    ``pretraining`` names the representation: the method, or one of the nulls. With ``resume`` an answer that is there
+    and still holds is kept; ``say`` is told whether it is. Raises
     LeakageError where a test patient was seen in pretraining, ProtocolError where the folds hold nothing to
     fit or to judge, PassportError where the store was prepared otherwise than the backbone's signals.
     """
@@ -218,8 +187,14 @@ def judge(
     train, test = split("train"), split("test")
     validation = split("validation") if len(targets.labelled(rows["validation"])) else None
     context = Context(targets.classes, trained, seed, device, kind=targets.kind, tell=tell)
-    fitted = protocols.fit(train, validation, settings, context, test=None if question.allow_overlap else test)
-    cut = thresholds(targets, fitted, validation)
+    folder, identity = answer(run_dir, question.name, pretraining), identity_of(trained, pretraining)
+    before = kept(folder, question, seed, trained, identity, device) if resume else None
+    say(before is not None)
+    if before is None:
+        fitted = protocols.fit(train, validation, settings, context, test=None if question.allow_overlap else test)
+        cut = thresholds(targets, fitted, validation)
+    else:
+        fitted, cut = before[1], dict(before[0].thresholds)
     score_rc = protocols.scores(fitted, test)
     judged = Judged(
         test.y_rc,
@@ -231,6 +206,8 @@ def judge(
         tuple(store.column("site")[test.row_r].tolist()),
         decided(targets, test.row_r, fitted.classes, score_rc, cut),
     )
+    if before is not None:
+        return before[0], judged
     if targets.challenge is not None and not cut:
         warnings += ("the challenge's score needs thresholds, and there are no validation records to choose them by",)
     result = Result(
@@ -254,7 +231,7 @@ def judge(
     )
     seen_here = [seen_of(store, train.row_r, "train")]
     seen_here += [] if validation is None else [seen_of(store, validation.row_r, "selection")]
-    _keep(answer(run_dir, question.name, pretraining), question, fitted, result, store, judged, seen_here, seed)
+    keep(folder, question, fitted, result, store, judged, seen_here, seed, identity)
     return result, judged
 
 
@@ -267,47 +244,3 @@ def _site_was_seen(question: Downstream, seen: Sequence[pa.Table]) -> tuple[str,
         f"pretraining saw other records of {question.leave_out_site}, without labels; leave them out by data.sites to "
         "ask what a site that was never seen gets",
     )
-
-
-def _keep(
-    folder: Path,
-    question: Downstream,
-    fitted: Fitted,
-    result: Result,
-    store: Store,
-    judged: Judged,
-    seen: Sequence[pa.Table],
-    seed: int,
-) -> None:
-    """Head, whom it has seen, predictions per test record, result: in the folder of this answer."""
-    own = own_file_of(question.task)
-    head = Head(
-        name=question.name,
-        task=question.task if own is None else with_file(question.task, Path(own).name),
-        kind=judged.kind,
-        thresholds=dict(result.thresholds),
-        protocol=question.protocol,
-        pretraining=result.pretraining,
-        classes=fitted.classes,
-        window_samples=question.window_samples,
-        stride_samples=question.stride_samples,
-        test_folds=question.test_folds,
-        n_train=fitted.n_train,
-        patients=tuple(sorted({key for its in seen for key in its["patient_key"].to_pylist() if key})),
-        own_files=own_files(question.task),
-        seed=seed,
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_seen(folder / SEEN, seen, store.fingerprint)
-    save_head(folder, head, fitted)
-    columns: dict[str, Any] = {
-        "record_id": pa.array(store.column("record_id")[judged.row_r].tolist()),
-        "row": pa.array(judged.row_r),
-    }
-    said = "predicted" if judged.kind == "regression" else "probability"
-    for c, name in enumerate(judged.classes):
-        columns[f"{said}:{name}"] = pa.array(judged.score_rc[:, c])
-        columns[f"stated:{name}"] = pa.array(judged.y_rc[:, c])
-    pq.write_table(pa.table(columns), folder / PREDICTIONS)
-    write_json(folder / RESULT, result.as_json())
-    write_json(folder / QUESTION, _asked(question, seed))
