@@ -241,7 +241,7 @@ class RunConfig(Settings):
                     raise ValueError(f"{question.name} can't be compared to {name}: there is no other such entry{hint}")
                 if name in NULLS or name == NO_PRETRAINING:
                     raise ValueError(f"an entry that others are compared to can't be called {name}")
-                for key in ("task", "store", "test_folds"):
+                for key in ("task", "store", "test_folds", "leave_out_site"):
                     if getattr(question, key) != getattr(by_name[name], key):
                         raise ValueError(f"{question.name} can't be compared to {name}: {key} differs")
         return self

@@ -37,8 +37,13 @@ def questions(config: RunConfig) -> tuple[Downstream, ...]:
             found.append(question)
             continue
         for site in sites:
-            name = f"{question.name}.{re.sub('[^A-Za-z0-9._-]', '_', site)}"
-            content = {**question.model_dump(), "name": name, "leave_out_site": site}
+            place = re.sub("[^A-Za-z0-9._-]", "_", site)
+            content = {
+                **question.model_dump(),
+                "name": f"{question.name}.{place}",
+                "leave_out_site": site,
+                "compare_to": [f"{other}.{place}" for other in question.compare_to],
+            }
             found.append(parse(Downstream, content, where=f"downstream {question.name}"))
     names = [question.name.lower() for question in found]
     twice = sorted({name for name in names if names.count(name) > 1})

@@ -257,3 +257,12 @@ def test_numbers_of_leads_stand_for_the_challenges_subsets(store):
     for wrong in (5, True, []):
         with pytest.raises(ConfigError, match="leads"):
             parse(config.Data, {**data, "leads": wrong})
+
+
+def test_answers_without_a_site_are_compared_site_by_site(store):
+    content = recipe(store, CODES, CODES, leave_out_site="each")
+    content["downstream"][1]["compare_to"] = ["q0"]
+    assert [one.compare_to for one in questions(parse(RunConfig, content))] == [(), (), ("q0.north",), ("q0.south",)]
+    content["downstream"][0]["leave_out_site"] = "north"
+    with pytest.raises(ConfigError, match="can't be compared to q0: leave_out_site differs"):
+        parse(RunConfig, content)
