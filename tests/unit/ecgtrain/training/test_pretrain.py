@@ -180,11 +180,10 @@ def test_a_question_that_could_not_count_is_refused_before_anything_is_written(
     for made, error, said in (
         (asking(test_folds=[1]), LeakageError, "patients are on both sides of pretraining and test"),
         (asking(store=str(another_store)), PassportError, "filters differs"),
-        # Every record with a label has the same one.
         (
-            asking(task="codes/scp_ecg:NORM", test_folds=[6]),
+            asking(task={"kind": "statements", "system": "scp_ecg", "codes": ["ASMI"]}, test_folds=[6]),
             ProtocolError,
-            "no class has both a positive and a negative",
+            "the class ASMI has no positive record in the test folds",
         ),
     ):
         with pytest.raises(error, match=said):
