@@ -56,7 +56,7 @@ def slow(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def fuzz(session: nox.Session) -> None:
-    """Forged stores, runs, answers, tables, recipes: a hundred times as many as in the suite, and by the commands."""
+    """Forged stores, runs, answers, tables and recipes: a hundred times as many as the suite, and by the commands."""
     install(session)
     session.run("python", "-m", "pytest", "-m", "slow", *FORGED)
     session.run("python", "benchmarks/hostile.py", "--stores", "500", "--runs", "200", *session.posargs)

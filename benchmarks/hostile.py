@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -198,12 +198,15 @@ def all_of(counts: dict[str, int], seed: int, work: Path, workers: int, bounds: 
     # Stores and runs at the same pace, so that both are there where time is short.
     jobs = sorted((k / n, what, seed + k) for what, n in counts.items() for k in range(n))
     with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
-        futures = [pool.submit(attempt, what, one, work, bounds) for _, what, one in jobs]
-        for done in as_completed(futures):
+        at_work: set[Future[Found]] = set()
+        for _, what, one in jobs:
             if time.monotonic() > ends:
-                pool.shutdown(wait=False, cancel_futures=True)
-            if not done.cancelled():
-                yield done.result()
+                break
+            at_work.add(pool.submit(attempt, what, one, work, bounds))
+            if len(at_work) > workers:
+                done, at_work = wait(at_work, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        yield from (future.result() for future in at_work)
 
 
 def column_of(verdict: str) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ecgstore.settings import NOT_SAID, first_difference, parse, read_yaml
     from ecgstore.simulate.ventricles import distances_mm, reference_heart
     from ecgstore.storage.locks import held
+    from ecgstore.storage.tables import unpacked_bytes
     from ecgstore.vocabularies.known_overlaps import Origin, overlaps_between
     from ecgstore.vocabularies.origin_sites import aha_segments, origin_sites
     from ecgstore.vocabularies.vocabulary import challenge_weights, scored_classes, scp_to_snomed
@@ -44,6 +45,7 @@ __all__ = [
     "reference_heart",
     "scored_classes",
     "scp_to_snomed",
+    "unpacked_bytes",
     "visible",
     "without_links",
 ]
@@ -72,6 +74,7 @@ _HOME = {
     "reference_heart": "simulate.ventricles",
     "scored_classes": "vocabularies.vocabulary",
     "scp_to_snomed": "vocabularies.vocabulary",
+    "unpacked_bytes": "storage.tables",
     "visible": "errors",
     "without_links": "errors",
 }

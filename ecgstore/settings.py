@@ -55,13 +55,14 @@ def yaml_of(text: str, *, where: object = None) -> Any:
     """
     if len(text) > MAX_YAML_BYTES:
         raise ConfigError("this is too large to be settings", where=where, expected=f"{MAX_YAML_BYTES} bytes at most")
-    loader = _PlainYaml(text)
     try:
-        return loader.get_single_data()
+        loader = _PlainYaml(text)  # which looks for control characters already
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # a date such as 2021-13-01 is a ValueError
         raise ConfigError("this is not valid YAML", where=where, got=_in_a_line(error)) from None
-    finally:
-        loader.dispose()
 
 
 class _PlainYaml(yaml.SafeLoader):
@@ -94,6 +95,15 @@ class _PlainYaml(yaml.SafeLoader):
             known.add(key)
         return dict(super().construct_mapping(node, deep))
 
+    def construct_yaml_int(self, node: Any) -> int:
+        value = super().construct_yaml_int(node)
+        if abs(value) >= 2**64:  # in other bases than ten it may be too long to be shown
+            raise yaml.constructor.ConstructorError(None, None, "a number of more than 64 bits", node.start_mark)
+        return value
+
+
+_PlainYaml.add_constructor("tag:yaml.org,2002:int", _PlainYaml.construct_yaml_int)
+
 
 def _text(path: Path) -> str:
     """A plain file's text: a pipe or a device may never end. Raises OSError and UnicodeDecodeError."""
@@ -106,7 +116,8 @@ def _text(path: Path) -> str:
 def _in_a_line(error: Exception) -> str:
     """What the parser says and where, without the lines that it quotes."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    said = " ".join(str(problem or error).split())[:200]
+    # What the reader of characters raises has neither of them.
+    said = " ".join(str(problem or getattr(error, "reason", error)).split())[:200]
     return f"line {mark.line + 1}, column {mark.column + 1}: {said}" if mark is not None else said
 
 

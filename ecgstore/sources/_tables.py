@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ecgstore.errors import SourceError
+from ecgstore.storage.tables import unpacked_bytes
 
 #: Endings of names that mean Parquet; a table of any other name is CSV.
 PARQUET = (".parquet", ".pq")
@@ -255,15 +256,12 @@ def _read_parquet(path: Path) -> Any:
             texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
             # Without threads: see docs/adr/0008.
             table = pq.ParquetFile(opened, read_dictionary=texts, **bounds).read(use_threads=False)
-        n_bytes = sum(_n_bytes(chunk) for column in table.columns for chunk in column.chunks)
-        _refuse_large(path, "bytes in memory", n_bytes, MAX_PARQUET_BYTES // 4)
+        _refuse_large(path, "bytes in memory", unpacked_bytes(table), MAX_PARQUET_BYTES // 4)
         table.validate(full=True)  # Arrow takes any bytes for a text
         names = list(table.column_names)
     except FileNotFoundError:
         raise SourceError("the table is not there", where=path, fix="check the path") from None
     except (OSError, pa.ArrowException, ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
-        if isinstance(error, SourceError):
-            raise
         raise _unreadable(path, error) from None
     return table.rename_columns(names)
 
@@ -271,20 +269,6 @@ def _read_parquet(path: Path) -> Any:
 def _refuse_large(path: Path, what: str, n: int, most: int) -> None:
     if n > most:
         raise SourceError("the table is too large", where=path, expected=f"at most {most} {what}", got=n)
-
-
-def _n_bytes(array: Any) -> int:
-    """Bytes of all values as they are when each is written out."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if pa.types.is_dictionary(array.type):
-        return int(pc.sum(pc.take(pc.binary_length(array.dictionary), array.indices)).as_py() or 0)
-    if pa.types.is_list(array.type) or pa.types.is_large_list(array.type) or pa.types.is_fixed_size_list(array.type):
-        return _n_bytes(array.flatten())
-    if pa.types.is_struct(array.type):
-        return sum(_n_bytes(field) for field in array.flatten())
-    return int(array.nbytes)
 
 
 def _unreadable(path: Path, error: Exception) -> SourceError:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ecgstore.storage.layout import MEASURES
@@ -97,6 +98,22 @@ def from_parquet(content: bytes) -> pa.Table:
     of the times, where torch was imported first (apache/arrow#34314).
     """
     return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+
+
+def unpacked_bytes(table: pa.Table) -> int:
+    """Bytes of all values where those that come as indices into a list are written out, once for each row."""
+    return sum(_unpacked_bytes(chunk) for column in table.columns for chunk in column.chunks)
+
+
+def _unpacked_bytes(array: pa.Array) -> int:
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        return int(pc.sum(pc.take(pc.binary_length(array.dictionary), array.indices)).as_py() or 0)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return _unpacked_bytes(array.flatten())
+    if pa.types.is_struct(kind):
+        return sum(_unpacked_bytes(field) for field in array.flatten())
+    return int(array.nbytes)
 
 
 def to_arrow(table: pa.Table, about: Mapping[str, Any]) -> bytes:

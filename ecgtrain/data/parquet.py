@@ -10,8 +10,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ecgstore.inner import unpacked_bytes
+
 #: More than the largest set of ECGs known has records, and what a table of so many takes.
 MAX_ROWS, MAX_BYTES, MAX_FOOTER_BYTES = 50_000_000, 4_000_000_000, 16_000_000
+#: All its values, unpacked.
+MAX_UNPACKED_BYTES = 4_000_000_000
 #: A footer, its length, and the mark at the end.
 _TAIL_BYTES = 8
 
@@ -39,7 +43,8 @@ def read_table(path: Path, columns: Mapping[str, pa.DataType], optional: frozens
 
 
 def _read(file: pa.NativeFile, columns: Mapping[str, pa.DataType], optional: frozenset[str]) -> pa.Table:
-    table = pq.ParquetFile(file, thrift_string_size_limit=MAX_FOOTER_BYTES, thrift_container_size_limit=1_000_000)
+    bounds = {"thrift_string_size_limit": MAX_FOOTER_BYTES, "thrift_container_size_limit": 1_000_000}
+    table = pq.ParquetFile(file, **bounds)
     about = table.metadata
     n_bytes = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
     if about.num_rows > MAX_ROWS or n_bytes > MAX_BYTES:
@@ -48,8 +53,12 @@ def _read(file: pa.NativeFile, columns: Mapping[str, pa.DataType], optional: fro
     missing = [name for name in columns if name not in there and name not in optional]
     if missing:
         raise ValueError(f"no column {', '.join(missing)}")
+    # Texts come as indices into a list first: a few bytes can stand for gigabytes.
+    texts = [name for name in there if columns[name] == pa.string()]
     # Not read_table: its threads can abort the process at its end (apache/arrow#34314).
-    found = table.read(columns=there, use_threads=False)
+    found = pq.ParquetFile(file, read_dictionary=texts, **bounds).read(columns=there, use_threads=False)
+    if (n_bytes := unpacked_bytes(found)) > MAX_UNPACKED_BYTES:
+        raise ValueError(f"{n_bytes} bytes, unpacked, are no table of records")
     whole = {
         name: found[name].cast(kind) if name in there else pa.nulls(found.num_rows, kind)
         for name, kind in columns.items()

@@ -292,3 +292,12 @@ def test_text_that_is_not_utf_8_is_one_line(received, mini_store):
         wrong = pa.array([b"\xff"] * len(table)).view(pa.string())
         pq.write_table(table.set_column(i, "record_id", wrong), path)
     refused(lambda: evaluate_store(received, str(mini_store)), "what the run has seen can't be read.*UTF-?8")
+
+
+def test_gigabytes_of_text_in_a_few_bytes_are_not_unpacked(received, mini_store):
+    path = received / "seen.parquet"
+    table = pq.ParquetFile(path).read(use_threads=False).take([0] * 100_000)
+    long = pa.DictionaryArray.from_arrays(pa.array([0] * len(table), pa.int8()), pa.array(["x" * 60_000]))
+    pq.write_table(table.set_column(0, "record_id", long), path, store_schema=False)
+    assert path.stat().st_size < 200_000
+    refused(lambda: evaluate_store(received, str(mini_store)), "bytes, unpacked, are no table of records")

@@ -111,6 +111,9 @@ def bomb() -> str:
         ("a: !!python/object/apply:os.system [id]\n", "not valid YAML"),
         ("a: 2021-13-45\n", "not valid YAML"),
         ("a: " + "9" * 5000 + "\n", "not valid YAML"),
+        ("a: 0x" + "f" * 5000 + "\n", "a number of more than 64 bits"),
+        ("a: b\x1f\n", "not valid YAML"),
+        ("a: b\x00\n", "not valid YAML"),
     ],
 )
 def test_yaml_that_is_more_than_settings_is_one_line(tmp_path, text, said):
