@@ -24,7 +24,7 @@ from ecgstore.storage import layout
 
 SETTINGS = IngestSettings(
     fs_hz=100,
-    filters=({"name": "bandpass", "low_hz": 0.5, "high_hz": 40.0}, {"name": "notch", "freq_hz": 50.0}),
+    filters=({"name": "bandpass", "low_hz": 0.5, "high_hz": 40.0},),
 )
 
 

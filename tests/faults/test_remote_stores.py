@@ -241,7 +241,7 @@ def test_addresses_that_lead_nowhere(served):
 def test_the_commands_take_addresses(served, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     address = f"{served.address}/mini.ecg"
-    assert "53 of" in invoke("info", address).output
+    assert "records      53," in invoke("info", address).output
     assert "deep check passed" in invoke("verify", "--deep", address).output
     assert invoke("report", address, "--pages", "0").output == "mini.ecg.html\n"
     gone = invoke("info", f"{served.address}/other.ecg")
