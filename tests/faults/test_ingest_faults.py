@@ -29,7 +29,7 @@ SETTINGS = IngestSettings(
 
 
 def command(source: Path, out: Path, *more: str) -> list[str]:
-    flags = ["--fs", "100", "--bandpass", "0.5", "40", "--notch", "50", *more]
+    flags = ["--fs", "100", "--bandpass", "0.5", "40", *more]
     return [sys.executable, "-m", "ecgstore", "ingest", str(source), str(out), *flags]
 
 
