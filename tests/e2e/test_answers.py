@@ -126,7 +126,7 @@ def test_a_question_of_the_same_name_with_other_settings_is_refused(asked):
 @pytest.mark.parametrize(
     ("questions", "message"),
     [
-        ([{**TUNED, "compare_to": ["scrach"]}, SCRATCH], "tuned can't be compared to scrach.*did you mean scratch"),
+        ([{**TUNED, "compare_to": ["skratch"]}, SCRATCH], "tuned can't be compared to skratch.*did you mean scratch"),
         ([{**TUNED, "compare_to": ["tuned"]}], "tuned can't be compared to tuned"),
         ([TUNED, {**SCRATCH, "test_folds": [8]}], "tuned can't be compared to scratch: test_folds differs"),
         ([TUNED, {**SCRATCH, "task": "ptbxl/rhythm"}], "tuned can't be compared to scratch: task differs"),
