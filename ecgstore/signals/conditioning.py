@@ -89,6 +89,7 @@ def n_resampled(n_samples: int, fs_hz: float, target_hz: float) -> int:
     return max(1, round(n_samples * _ratio(n_samples, fs_hz, target_hz)))
 
 
+@lru_cache(maxsize=4096)
 def slip_s(n_samples: int, fs_hz: float, target_hz: float) -> float:
     """By how much later than :func:`condition` has it the end of a record was recorded, in seconds.
 
@@ -99,6 +100,7 @@ def slip_s(n_samples: int, fs_hz: float, target_hz: float) -> float:
     return float(n_samples * (1 / Fraction(fs_hz) - _ratio(n_samples, fs_hz, target_hz) / Fraction(target_hz)))
 
 
+@lru_cache(maxsize=4096)
 def true_hz(n_samples: int, fs_hz: float, target_hz: float) -> float:
     """The rate at which output samples stand to the source's own clock."""
     return float(Fraction(fs_hz) * _ratio(n_samples, fs_hz, target_hz))
