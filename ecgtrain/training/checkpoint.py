@@ -18,7 +18,7 @@ import logging
 import os
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,9 @@ from torch import Tensor, nn
 from ecgstore import ConfigError
 from ecgstore.inner import parse
 from ecgtrain.errors import CheckpointError, PassportError
-from ecgtrain.training.files import open_plain, read_json, write_json
+from ecgtrain.training.files import MAX_JSON_BYTES, open_plain, read_json, write_json
 from ecgtrain.training.layout import PASSPORT
-from ecgtrain.training.weights import read_weights
+from ecgtrain.training.weights import MAX_BYTES, read_weights
 from ecgtrain.views.passport import Passport
 
 MODEL, TRAINER, CONFIG, SEAL = "model.safetensors", "trainer.pt", "config.json", "checkpoint.json"
@@ -118,6 +118,9 @@ def torn(path: Path) -> str | None:
         stated = read_json(path / SEAL)["sha256"]
         if not {MODEL, CONFIG, PASSPORT} <= set(stated) <= {MODEL, CONFIG, PASSPORT, TRAINER}:
             return f"{SEAL} doesn't name all files, or others"
+        # Before anything is hashed: a hole of terabytes would take hours.
+        if swollen := _swollen(path, stated):
+            return swollen
         for name, sha256 in stated.items():
             if _sha256(path / name) != sha256:
                 return f"{name} is not what was written"
@@ -125,6 +128,16 @@ def torn(path: Path) -> str | None:
         return f"{Path(str(error.filename)).name} is missing"
     except (ValueError, OSError, TypeError, KeyError, AttributeError, CheckpointError) as error:
         return f"{SEAL} can't be read: {error}"
+    return None
+
+
+def _swollen(path: Path, names: Iterable[str]) -> str | None:
+    """Which file is larger than it can be, in words."""
+    sizes = {name: (path / name).stat().st_size for name in names}
+    most = {MODEL: MAX_BYTES, TRAINER: 8 * sizes[MODEL] + _TRAINER_BYTES}
+    for name, size in sizes.items():
+        if size > most.get(name, MAX_JSON_BYTES):
+            return f"{name} has {size} bytes, and {most.get(name, MAX_JSON_BYTES)} are the most"
     return None
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 
 import pytest
@@ -76,6 +77,7 @@ def flip(path):
 TEARS = {
     "bit": lambda path: flip(path / "model.safetensors"),
     "truncated": lambda path: (path / "trainer.pt").write_bytes((path / "trainer.pt").read_bytes()[:-7]),
+    "a hole of terabytes": lambda path: os.truncate(path / "model.safetensors", 2**42),
     "missing": lambda path: (path / "config.json").unlink(),
     "unsealed": lambda path: (path / "checkpoint.json").unlink(),
     "garbled": lambda path: (path / "checkpoint.json").write_text("[1, 2"),
