@@ -11,7 +11,6 @@ import errno
 import json
 import os
 import shutil
-import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 from ecgstore.errors import StoreError, StoreExists, StoreIncomplete
 from ecgstore.storage import layout, locks, manifest, publish
+from ecgstore.storage.plain import open_plain
 
 #: Settings and a few paths: more than this was not written by :func:`begin`.
 _MOST_NOTED_BYTES = 10_000_000
@@ -72,9 +72,7 @@ def read_about(root: Path) -> dict[str, Any]:
 
 def _note(path: Path) -> bytes:
     """An unfinished store may come from elsewhere: a plain file of bounded size, not a pipe, a device or a link."""
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError("not a plain file")
+    with open_plain(path, follow_links=False) as file:
         content = file.read(_MOST_NOTED_BYTES + 1)
     if len(content) > _MOST_NOTED_BYTES:
         raise OSError(f"more than {_MOST_NOTED_BYTES} bytes")

@@ -18,6 +18,7 @@ from ecgstore.build.sums import Sums
 from ecgstore.record import Rejection
 from ecgstore.storage import layout, publish, tables
 from ecgstore.storage.manifest import ObjectHash, hash_object
+from ecgstore.storage.plain import open_plain
 
 
 class Unit(Protocol):
@@ -67,7 +68,8 @@ def load(root: Path, task: Unit, task_sha256: str, *, hashed: bool = True) -> Co
     Without ``hashed`` the objects are trusted: only for those that were hashed a moment ago, when they were written.
     """
     try:
-        written, about = tables.from_arrow((root / layout.commit_object(task.first_shard)).read_bytes())
+        with open_plain(root / layout.commit_object(task.first_shard), follow_links=False) as file:
+            written, about = tables.from_arrow(file.read())
         if about["task_sha256"] != task_sha256:
             return None
         commit = Commit(

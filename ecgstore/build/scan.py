@@ -17,6 +17,7 @@ import pyarrow as pa
 from ecgstore.errors import ConfigError, RecordError
 from ecgstore.record import RecordRef, Rejection
 from ecgstore.storage import publish, tables
+from ecgstore.storage.plain import open_plain
 from ecgstore.wfdb_io.header import Header, header_from_row, header_to_row
 from ecgstore.wfdb_io.segments import read_header_and_comments, segment_names
 
@@ -167,7 +168,8 @@ class _Known:
 
 def _load(path: Path) -> pa.Table:
     try:
-        table = tables.from_parquet(path.read_bytes())
+        with open_plain(path) as file:
+            table = tables.from_parquet(file.read())
         if table.column_names == SCHEMA.names[:-1]:
             # Of a release that passed nothing over: headers are read anew.
             return SCHEMA.empty_table()

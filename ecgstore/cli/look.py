@@ -274,7 +274,8 @@ def plot(store: str, record_id: str, out: Path, start_s: float) -> None:
 
     opened = open_store(store)
     record, whole_s = read_shown(opened, record_id, start_s)
-    filters = ", ".join(_filter_words(one) for one in opened.recipe["filters"])
+    # Whose response a curve has tells stores apart, and says nothing to who reads an ECG.
+    filters = ", ".join(_filter_words(one, without="response") for one in opened.recipe["filters"])
     page(record, out, caption=filters, start_s=start_s, whole_s=whole_s)
     say(out)
 
@@ -374,8 +375,8 @@ def _noise_row(about: dict[str, Any]) -> dict[str, str]:
     return {"noise": f"{noise['kind']} at {strength}, seed {noise['seed']}{onto}"}
 
 
-def _filter_words(settings: dict[str, Any]) -> str:
-    values = ((name, value) for name, value in settings.items() if name != "name")
+def _filter_words(settings: dict[str, Any], without: str = "") -> str:
+    values = ((name, value) for name, value in settings.items() if name not in ("name", without))
     words = (f"{name} {value:g}" if isinstance(value, int | float) else f"{name} {value}" for name, value in values)
     return f"{settings['name']} ({', '.join(words)})"
 

@@ -252,7 +252,7 @@ def ingest(
             progress=progress,
         )
     if part is not None and not report.fingerprint:
-        _say_part(report.path, parts, report.n_shards, as_json)
+        _say_part(report.path, parts, report.n_shards, as_json, _own_source(settings))
     else:
         _say_ingested(report, as_json)
     _exit_if_too_few(report)
@@ -512,11 +512,21 @@ def _crew(workers: int | None, processes: bool, scheduler: str) -> Workers:
     return Workers(n=workers or os.cpu_count() or 1, processes=processes, scheduler=scheduler)
 
 
-def _say_part(path: str, parts: str | None, n_shards: int, as_json: bool) -> None:
+def _own_source(settings: IngestSettings) -> str | None:
+    """The file of a source of the user's own, which ``seal`` runs only where it is named once more."""
+    from ecgstore.build.planning import is_ours
+    from ecgstore.build.settings import module_of
+
+    module = None if settings.source is None else module_of(settings.source)
+    return None if module is None or is_ours(module) else module.__file__
+
+
+def _say_part(path: str, parts: str | None, n_shards: int, as_json: bool, own_source: str | None = None) -> None:
     if as_json:
         say_json({"path": path, "part": parts, "shards": n_shards})
     else:
-        say(f"{path}: part {parts} is done; when all are: ecgstore seal {path}")
+        source = "" if own_source is None else f" --source {own_source}"
+        say(f"{path}: part {parts} is done; when all are: ecgstore seal {path}{source}")
 
 
 def _say_augmented(report: AugmentReport, as_json: bool) -> None:

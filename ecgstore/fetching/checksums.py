@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ecgstore.errors import SourceError
 from ecgstore.storage import manifest, publish
+from ecgstore.storage.plain import open_text
 
 #: The list itself, at the top of the folder.
 SUMS = "SHA256SUMS.txt"
@@ -93,7 +94,7 @@ def load_sums(root: Path) -> dict[str, str]:
     path = Path(root) / SUMS
     try:
         # Newlines are cut off by hand: a carriage return inside a line is not the end of one.
-        with path.open(encoding="utf-8-sig", newline="\n") as file:
+        with open_text(path, encoding="utf-8-sig", newline="\n") as file:
             return parse_sums(file, path)
     except FileNotFoundError:
         raise SourceError(

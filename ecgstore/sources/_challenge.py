@@ -11,6 +11,7 @@ from pathlib import Path
 from ecgstore.errors import SourceError
 from ecgstore.record import Listing, RecordRef, Sex, Statement, Terms
 from ecgstore.sources._walk import some, stems_in, walk
+from ecgstore.storage.plain import open_plain
 from ecgstore.wfdb_io.files import find_header
 
 SYSTEM = "snomed_ct"
@@ -137,7 +138,7 @@ def _is_challenge(path: Path) -> bool:
     header = find_header(path)
     if header is None or not any(path.with_suffix(suffix).is_file() for suffix in (".mat", ".MAT")):
         return False
-    with Path(header).open("rb") as file:
+    with open_plain(header) as file:
         text = file.read(1 << 16).decode("latin-1")
     return "dx" in _said(line for line in text.splitlines() if line.startswith("#"))
 

@@ -17,6 +17,7 @@ from ecgstore.errors import ConfigError, SourceError
 from ecgstore.record import LEADS_12, RecordRef, Rejection, Sex
 from ecgstore.sources._tables import MAX_AGE_YEARS, MAX_FOLD, number, whole
 from ecgstore.storage import layout, publish
+from ecgstore.storage.plain import open_text
 
 N = TypeVar("N", int, float)
 
@@ -116,7 +117,7 @@ def write_beats(at: Path, samples: Sequence[int], symbols: Sequence[str]) -> Non
 def wrote(root: Path, title: str) -> bool:
     """Whether ``root`` is a folder whose README begins with ``title``, and that has labels."""
     try:
-        with (Path(root) / README).open(encoding="utf-8") as file:
+        with open_text(Path(root) / README) as file:
             return file.readline().rstrip("\n") == title and (Path(root) / LABELS).is_file()
     except (OSError, UnicodeDecodeError):
         return False
@@ -132,7 +133,7 @@ def listed(
     """
     labels = root / LABELS
     try:
-        with labels.open(encoding="utf-8", newline="") as file:
+        with open_text(labels, newline="") as file:
             lines = list(csv.DictReader(file, strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         fix = "name the folder that `ecgstore simulate` wrote"

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ecgstore.errors import SourceError
+from ecgstore.storage.plain import open_plain, open_text
 from ecgstore.storage.tables import unpacked_bytes
 
 #: Endings of names that mean Parquet; a table of any other name is CSV.
@@ -185,7 +186,7 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Rows with the number of their first line."""
     line = 1
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with open_text(path, newline="", encoding="utf-8-sig") as file:
             # Strict: a quote that is never closed would swallow all rows behind it.
             reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
             for row in reader:
@@ -206,7 +207,7 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 def _delimiter(path: Path) -> str:
     """The delimiter that makes most columns of the header. Raises SourceError for what is plainly no CSV."""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             start = file.read(1 << 16)
     except OSError:
         return ","  # said by whoever reads on
@@ -246,7 +247,7 @@ def _read_parquet(path: Path) -> Any:
 
     bounds = {"thrift_string_size_limit": _THRIFT_BYTES, "thrift_container_size_limit": _THRIFT_ITEMS}
     try:
-        with path.open("rb") as opened:
+        with open_plain(path) as opened:
             about = pq.ParquetFile(opened, **bounds).metadata
             _refuse_large(path, "columns", about.num_columns, MAX_COLUMNS)
             _refuse_large(path, "rows", about.num_rows, MAX_PARQUET_BYTES // (8 * max(about.num_columns, 1)))

@@ -26,6 +26,7 @@ from ecgstore import settings
 from ecgstore.errors import SourceError
 from ecgstore.record import Listing, RecordRef, Rejection, Statement, Terms
 from ecgstore.sources._tables import Table, leaves_folder, open_table
+from ecgstore.storage.plain import open_text
 from ecgstore.wfdb_io.files import find_header
 
 TERMS = Terms(
@@ -56,7 +57,7 @@ class Settings(settings.Settings):
 def is_here(root: Path) -> bool:
     """Whether ``root`` looks like MIMIC-IV-ECG."""
     try:
-        with (root / _RECORDS).open(newline="", encoding="utf-8-sig") as file:
+        with open_text(root / _RECORDS, newline="", encoding="utf-8-sig") as file:
             return set(_COLUMNS) <= set(next(csv.reader(file), ()))
     except (OSError, UnicodeDecodeError, csv.Error):
         return False

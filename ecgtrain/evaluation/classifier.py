@@ -161,12 +161,16 @@ class Tuned(Fitted):
 def load_tuned(arrays: Arrays, about: Mapping[str, Any], context: Context) -> Tuned:
     """The network whose :meth:`Tuned.arrays` and :meth:`Tuned.about` these are; raises CheckpointError."""
     backbone, n_classes = context.trained.backbone, len(context.classes)
-    fresh = build_backbone(backbone.settings, backbone.n_leads, seed=0)
     head = parse(HeadSettings, about["head"])
-    network = Classifier(fresh, head, n_classes, seed=0)
-    own = network.state_dict()
-    shapes = {name: tuple(value.shape) for name, value in own.items()}
+
+    def build() -> Classifier:
+        return Classifier(build_backbone(backbone.settings, backbone.n_leads, seed=0), head, n_classes, seed=0)
+
+    with torch.device("meta"):  # nothing is allocated before it is known to be what the file holds
+        shapes = {name: tuple(value.shape) for name, value in build().state_dict().items()}
     checked(arrays, {**shapes, **dict.fromkeys(("is_fitted", "share", "scale_mean", "scale_std"), (n_classes,))})
+    network = build()
+    own = network.state_dict()
     state = {name: torch.from_numpy(np.array(arrays[name])).to(own[name].dtype) for name in own}
     network.load_state_dict(state)
     return Tuned(

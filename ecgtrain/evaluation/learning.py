@@ -84,7 +84,7 @@ class Epoch(NamedTuple):
     validation_merit: float
 
 
-def check(train: Split, validation: Split | None, settings: Learning) -> None:
+def check(train: Split, validation: Split | None, settings: Learning, seed: int) -> None:
     """Raise ProtocolError where labels leave nothing to learn, or nothing to choose an epoch by.
 
     ConfigError where the loss is for tasks of another kind.
@@ -102,7 +102,7 @@ def check(train: Split, validation: Split | None, settings: Learning) -> None:
 
 def learn(backbone: Backbone, train: Split, validation: Split | None, settings: Learning, context: Context) -> Tuned:
     """Train ``backbone`` and a new head on it; raises ProtocolError where that can't be, or comes to no number."""
-    check(train, validation, settings)
+    check(train, validation, settings, context.seed)
     network = Classifier(backbone, settings.head, len(context.classes), context.seed).to(context.device)
     course = _Course(network, train, validation, settings, context)
     with own_torch_generator(torch.device(context.device)):

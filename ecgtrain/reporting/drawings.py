@@ -43,7 +43,8 @@ def draw_curves(curves: Curves, number: int) -> str:
             ):
                 if term in columns:
                     x, y = _thinned(columns["step"], columns[term])
-                    axis.plot(x, y, color=colour, lw=1.6, marker=marker, ms=3.5, label=split)
+                    # A line of one point would not be seen.
+                    axis.plot(x, y, color=colour, lw=1.6, marker="o" if len(x) == 1 else marker, ms=3.5, label=split)
             if term in chance:
                 axis.axhline(chance[term][0], color=GREY, lw=1, ls=(0, (4, 3)), label="chance")
             axis.set_title(term.replace("_", " "), loc="left")

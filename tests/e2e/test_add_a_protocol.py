@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from copied_house import ROOT, block, copied, module_of
+from planted import over_shuffles, split
 
 from ecgtrain.errors import CheckpointError
 from ecgtrain.evaluation.protocols import Context
-from ecgtrain.evaluation.splits import GivenFeatures, Split, tile_average
-from ecgtrain.representation.extract import WindowFeatures
+from ecgtrain.evaluation.splits import tile_average
 from ecgtrain.scoring import metrics
 
 PAGE = ROOT / "docs" / "how-to" / "add-a-protocol.md"
@@ -46,18 +46,6 @@ def finished(house, answers):
     """The directory of the run."""
     assert [one.status for one in answers] == [0, 0, 0], [one.error for one in answers]
     return house.root / "run"
-
-
-def split(first_row, n, *, signal=3.0, seed=0):
-    """Records of two windows each, whose first two features carry their two labels."""
-    draw = np.random.default_rng([seed, first_row])
-    row_r = np.arange(first_row, first_row + n)
-    y_rc = draw.random((n, 2)) < 0.4
-    y_rc[:2] = [[True, False], [False, True]]
-    features_rnd = draw.standard_normal((n, 2, 4))
-    features_rnd[:, :, :2] += signal * y_rc[:, None]
-    windows = WindowFeatures((5 * features_rnd.reshape(2 * n, 4) + 7).astype(np.float32), np.repeat(row_r, 2))
-    return Split(row_r, y_rc, tuple(f"p{row}" for row in row_r), GivenFeatures(windows))
 
 
 def test_the_page_names_the_file_it_shows():
@@ -120,12 +108,8 @@ def test_a_planted_signal_is_found_and_shuffled_labels_are_at_chance(its):
     made = its.fit(train, validation, its.Settings(), CONTEXT)
     assert metrics.macro_auroc(test.y_rc, made.predict(test)) > 0.9
     assert made.chosen["temperature"] == max(made.chosen["temperature_path"], key=lambda one: one[1])[0]
-    found = []
-    for seed in range(20):
-        y_rc = np.random.default_rng(seed).permutation(train.y_rc, axis=0)
-        shuffled = Split(train.row_r, y_rc, train.patient_r, train.windows)
-        made = its.fit(shuffled, None, its.Settings(temperatures=(0.1,)), CONTEXT)
-        found.append(metrics.macro_auroc(test.y_rc, made.predict(test)))
+    settings = its.Settings(temperatures=(0.1,))
+    found = over_shuffles(lambda shuffled: its.fit(shuffled, None, settings, CONTEXT), train, test, metrics.macro_auroc)
     assert abs(np.mean(found) - 0.5) < 4 * np.std(found) / np.sqrt(len(found)) + 0.01
 
 

@@ -6,14 +6,13 @@ section 3.2) with one query by default, as probes of masked models of ECGs have 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from ecgtrain.config import Optimiser
 from ecgtrain.evaluation import learning
 from ecgtrain.evaluation.classifier import HeadSettings, Tuned, load_tuned
 from ecgtrain.evaluation.learning import Learning, Stage
-from ecgtrain.evaluation.protocols import Arrays, Context
+from ecgtrain.evaluation.protocols import Context
 from ecgtrain.evaluation.splits import Split
 from ecgtrain.tasks import TargetKind
 
@@ -42,16 +41,9 @@ class Settings(Learning):
     head: Attention = Attention()
 
 
-def check(train: Split, validation: Split | None, settings: Settings, seed: int) -> None:
-    """Raise ProtocolError where labels leave nothing to learn, or nothing to choose an epoch by."""
-    learning.check(train, validation, settings)
+check, load = learning.check, load_tuned
 
 
 def fit(train: Split, validation: Split | None, settings: Settings, context: Context) -> Tuned:
     """Train the head on the frozen backbone's tokens; raises ProtocolError."""
     return learning.learn(context.network(), train, validation, settings, context)
-
-
-def load(arrays: Arrays, about: Mapping[str, Any], context: Context) -> Tuned:
-    """The network and its head; raises CheckpointError."""
-    return load_tuned(arrays, about, context)

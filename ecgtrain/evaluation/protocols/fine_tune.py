@@ -6,14 +6,13 @@ head at 1e-3, then 20 of everything at 1e-4, each group of layers at a tenth of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from ecgtrain.config import Optimiser
 from ecgtrain.evaluation import learning
 from ecgtrain.evaluation.classifier import HeadSettings, Tuned, load_tuned
 from ecgtrain.evaluation.learning import Learning, Stage
-from ecgtrain.evaluation.protocols import Arrays, Context
+from ecgtrain.evaluation.protocols import Context
 from ecgtrain.evaluation.splits import Split
 from ecgtrain.tasks import TargetKind
 
@@ -33,16 +32,9 @@ class Settings(Learning):
     head: HeadSettings = HeadSettings(hidden=512, dropout=(0.25, 0.5), batchnorm=True)
 
 
-def check(train: Split, validation: Split | None, settings: Settings, seed: int) -> None:
-    """Raise ProtocolError where labels leave nothing to learn, or nothing to choose an epoch by."""
-    learning.check(train, validation, settings)
+check, load = learning.check, load_tuned
 
 
 def fit(train: Split, validation: Split | None, settings: Settings, context: Context) -> Tuned:
     """Train a copy of the backbone and a new head; raises ProtocolError."""
     return learning.learn(context.network(), train, validation, settings, context)
-
-
-def load(arrays: Arrays, about: Mapping[str, Any], context: Context) -> Tuned:
-    """The network that was tuned; raises CheckpointError."""
-    return load_tuned(arrays, about, context)

@@ -30,8 +30,8 @@ DESCRIPTION = "the nearest training windows vote; how many of them is chosen on 
 
 KINDS: tuple[TargetKind, ...] = ("multilabel", "exclusive", "regression")
 
-#: Windows compared at a time with all of the training windows.
-_BLOCK = 1024
+#: Numbers that are compared at a time: 256 MB of similarities, however many training windows there are.
+_BLOCK = 1 << 26
 
 
 class Settings(ecgstore.Settings):
@@ -62,10 +62,11 @@ class Knn(Fitted):
         bank, y = torch.from_numpy(self.bank_nd), torch.from_numpy(self.y_nc)
         unit_nd = torch.from_numpy(_unit(split.features_nd, self.mean_d, self.std_d))
         votes = []
-        for block in unit_nd.split(_BLOCK):  # type: ignore[no-untyped-call]
-            nearest = (block @ bank.T).topk(min(self.neighbours, len(bank)), dim=1)
+        for block in unit_nd.split(max(1, _BLOCK // len(bank))):  # type: ignore[no-untyped-call]
+            similar_bn = block @ bank.T
+            nearest = similar_bn.topk(min(self.neighbours, len(bank)), dim=1)
             weight_bk = torch.softmax(nearest.values / self.temperature, dim=1)
-            votes.append((weight_bk[:, :, None] * y[nearest.indices]).sum(dim=1))
+            votes.append(similar_bn.zero_().scatter_(1, nearest.indices, weight_bk) @ y)
         return tile_average(torch.cat(votes).numpy(), split.record_row_n)[0]
 
     def arrays(self) -> Arrays:

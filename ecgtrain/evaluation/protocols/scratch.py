@@ -6,14 +6,13 @@ share of the labels, with the same windows, views and head.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from ecgtrain.config import Optimiser
 from ecgtrain.evaluation import learning
 from ecgtrain.evaluation.classifier import HeadSettings, Tuned, load_tuned
 from ecgtrain.evaluation.learning import Learning, Stage
-from ecgtrain.evaluation.protocols import Arrays, Context
+from ecgtrain.evaluation.protocols import Context
 from ecgtrain.evaluation.splits import Split
 from ecgtrain.tasks import TargetKind
 
@@ -32,16 +31,9 @@ class Settings(Learning):
     head: HeadSettings = HeadSettings(hidden=512, dropout=(0.25, 0.5), batchnorm=True)
 
 
-def check(train: Split, validation: Split | None, settings: Settings, seed: int) -> None:
-    """Raise ProtocolError where labels leave nothing to learn, or nothing to choose an epoch by."""
-    learning.check(train, validation, settings)
+check, load = learning.check, load_tuned
 
 
 def fit(train: Split, validation: Split | None, settings: Settings, context: Context) -> Tuned:
     """Train the network anew; raises ProtocolError."""
     return learning.learn(context.untrained(), train, validation, settings, context)
-
-
-def load(arrays: Arrays, about: Mapping[str, Any], context: Context) -> Tuned:
-    """The network that was trained; raises CheckpointError."""
-    return load_tuned(arrays, about, context)

@@ -15,9 +15,9 @@ from ecgstore import ConfigError
 from ecgtrain.backbones import build_backbone, cpc_lstm
 from ecgtrain.data.feed import Batch
 from ecgtrain.data.plan import Records
-from ecgtrain.errors import ProtocolError
+from ecgtrain.errors import CheckpointError, ProtocolError
 from ecgtrain.evaluation import losses
-from ecgtrain.evaluation.classifier import Classifier, Head, HeadSettings
+from ecgtrain.evaluation.classifier import Classifier, Head, HeadSettings, load_tuned
 from ecgtrain.evaluation.learning import Learning, learn
 from ecgtrain.evaluation.protocols import Context, check, fine_tune, scratch
 from ecgtrain.evaluation.splits import Split, Windows
@@ -370,3 +370,20 @@ def test_balanced_weights_of_classes_that_exclude_each_other_weigh_them_the_same
     torch.testing.assert_close(weight_c * y_rc.sum(dim=0), torch.tensor([2.0, 2.0]))
     outputs = torch.zeros(4, 2)
     assert losses.loss_of("exclusive", "softmax", outputs, y_rc, weight_c).item() == pytest.approx(math.log(2))
+
+
+def test_a_head_of_absurd_size_is_refused_before_it_is_made(context, monkeypatch):
+    made = learn(context.network(), split(20, 1), None, learning(keep="last"), context)
+    about = {"head": {**made.about()["head"], "reads": "attention", "queries": 256, "hidden": 65_536}}
+    before = torch.nn.init.kaiming_uniform_
+
+    def weighed(tensor, *arguments, **options):
+        assert tensor.device.type == "meta", "a received head is made before it is known to fit"
+        return before(tensor, *arguments, **options)
+
+    monkeypatch.setattr(torch.nn.init, "kaiming_uniform_", weighed)
+    with pytest.raises(CheckpointError, match="other arrays than its protocol"):
+        load_tuned(made.arrays(), about, context)
+    monkeypatch.undo()
+    again = load_tuned(made.arrays(), made.about(), context)
+    np.testing.assert_array_equal(again.predict(split(5, 3)), made.predict(split(5, 3)))
