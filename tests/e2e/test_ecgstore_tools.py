@@ -224,11 +224,11 @@ def test_the_command_that_a_part_names_seals_it(mini, tmp_path):
     (tmp_path / "clinic.py").write_text(OWN_SOURCE)
     out = tmp_path / "out.ecg"
     done = here("ingest", mini, out, "--source", tmp_path / "clinic.py", "--set", "source.newest=2", "--parts", "1/1")
-    assert done.exit_code == 0, done.output
-    words = done.output.split("when all are: ecgstore ")[1].split()
+    assert done.returncode == 0, done.stderr
+    words = done.stdout.split("when all are: ecgstore ")[1].split()
     assert words == ["seal", str(out), "--source", str(tmp_path / "clinic.py")]
     sealed = here(*words)
-    assert sealed.exit_code == 0, sealed.output
+    assert sealed.returncode == 0, sealed.stderr
 
 
 def test_a_source_of_your_own(mini, tmp_path):
