@@ -313,7 +313,7 @@ def checked_samples(given: Any, header: Header, n_samples: int) -> npt.NDArray[A
     n_signals, gives_counts = len(header.lead_names), header.layout.formats[0] == COUNTS
     try:
         array = given if isinstance(given, np.ndarray) else np.asarray(given)
-    except Exception as error:
+    except Exception as error:  # whatever an object does that is asked to be an array
         raise _bad(f"the samples are no array: {type(error).__name__}") from None
     if array.dtype.kind not in "iuf":
         raise _bad(f"the samples are an array of {array.dtype}: numbers are wanted")

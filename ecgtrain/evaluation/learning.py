@@ -28,7 +28,7 @@ from ecgtrain.evaluation.splits import Split
 from ecgtrain.methods import WindowBatch
 from ecgtrain.scoring import kinds
 from ecgtrain.training import optim
-from ecgtrain.training.step import own_torch_generator
+from ecgtrain.training.step import own_torch_generator, step_seed
 from ecgtrain.views import augmentations
 from ecgtrain.views.augmentations import Augmentation
 from ecgtrain.views.draw import Draw
@@ -194,7 +194,7 @@ class _Course:
         in_stage, n_in_stage = (epoch - 1) * self.per_epoch, stage.epochs * self.per_epoch
         with closing(self.feed.batches(plans)) as batches:
             for batch in batches:
-                torch.manual_seed(self.context.seed * 1_000_003 + self.step)
+                torch.manual_seed(step_seed(self.context.seed, self.step))
                 lr = optim.learning_rate(stage.optimiser, in_stage, n_in_stage)
                 optim.set_learning_rate(optimiser, lr)
                 optimiser.zero_grad(set_to_none=True)

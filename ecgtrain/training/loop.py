@@ -28,7 +28,7 @@ from ecgtrain.methods import LossTerms, Moment, Objective
 from ecgtrain.training import checkpoint, diagnostics, optim
 from ecgtrain.training.layout import BEST, CHECKPOINTS
 from ecgtrain.training.log import STOP, Clock, Metrics, Reading, Readings
-from ecgtrain.training.step import autocast, compiled, layers, own_torch_generator, refuse_division
+from ecgtrain.training.step import autocast, compiled, layers, own_torch_generator, refuse_division, step_seed
 from ecgtrain.views.passport import Passport
 
 #: Turns a batch into what the objective looks at; ``validating`` keeps those draws apart from training's.
@@ -142,7 +142,7 @@ def train(
                 for part in mine:
                     with clock.waiting():
                         batch = next(batches)
-                    torch.manual_seed(_step_seed(seed, step, part))
+                    torch.manual_seed(step_seed(seed, step, part))
                     share = len(batch.rows_b) / training.batch_size
                     with distributed.averaging(network, now=part == mine[-1]):
                         with cast():
@@ -295,11 +295,6 @@ def _verdict(
 def _values(scalars: Mapping[str, Tensor]) -> dict[str, float]:
     """Scalars as plain numbers, in one transfer."""
     return dict(zip(scalars, torch.stack([value.detach().float() for value in scalars.values()]).tolist(), strict=True))
-
-
-def _step_seed(seed: int, step: int, part: int) -> int:
-    """What torch's own generator (dropout) starts a step with: nothing has to be remembered for it."""
-    return (seed * 1_000_003 + step) * 1_000_003 + part & (2**63 - 1)
 
 
 def _newest(run_dir: Path) -> Path | None:

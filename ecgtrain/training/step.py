@@ -98,3 +98,8 @@ def own_torch_generator(device: torch.device) -> Iterator[None]:
     """Give torch's generators back as they were."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield
+
+
+def step_seed(seed: int, step: int, part: int = 0) -> int:
+    """What torch's own generator (dropout) starts a step with: nothing has to be remembered for it."""
+    return (seed * 1_000_003 + step) * 1_000_003 + part & (2**63 - 1)

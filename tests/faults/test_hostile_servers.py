@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import http.server
 import os
 import re
-import socketserver
-import threading
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from local_server import LocalServer, QuietHandler
 
 from ecgstore import StoreError, StoreUnreachable, open_store
 from ecgstore.storage import place, web
@@ -20,32 +18,19 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "v2.ecg"
 TABLE, SHARD = "records.parquet", "signal/c/0/0"
 
 
-class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
+class Server(LocalServer):
     """The golden store. ``fault`` is what happens to ``name``; ``asked`` counts requests, ``sent`` bytes."""
 
-    daemon_threads = True
     fault = name = elsewhere = ""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
         self.asked: Counter[str] = Counter()
         self.sent = 0
-        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
-
-    def handle_error(self, *_: object) -> None:
-        """Who hangs up does what is wanted here."""
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        super().__init__(Handler)
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     server: Server
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: object) -> None:
-        pass
 
     def do_HEAD(self) -> None:
         self.do_GET(head=True)

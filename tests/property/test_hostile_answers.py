@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import functools
 import gzip
-import http.server
 import os
 import random
 import re
-import socketserver
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from local_server import LocalServer, QuietHandler
 from watched import refuse_long
 
 from ecgstore import EcgError, open_store
@@ -29,30 +27,20 @@ MOST_SENT = 20_000_000
 BOMB = gzip.compress(bytes(10_000_000))
 
 
-class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
+class Server(LocalServer):
     """The golden store; the answer number ``bad`` from now on, and some behind it, are made up by ``rng``."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
         self.rng, self.bad, self.sent = random.Random(0), 0, 0
-        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
-
-    def handle_error(self, *_: object) -> None:
-        """Who hangs up does what is wanted here."""
+        super().__init__(Handler)
 
     @property
     def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/store"
+        return f"{super().address}/store"
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     server: Server
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: object) -> None:
-        pass
 
     def do_HEAD(self) -> None:
         self.do_GET()

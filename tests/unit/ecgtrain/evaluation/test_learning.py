@@ -253,6 +253,11 @@ def test_the_same_seed_gives_the_same_network_and_leaves_torchs_generator_alone(
         assert torch.equal(value, other.network.state_dict()[name]), name
 
 
+def test_any_seed_of_a_recipe_will_do(context):
+    made = learn(context.network(), split(20, 1), None, learning(keep="last"), replace(context, seed=2**63 - 1))
+    assert np.isfinite(made.predict(split(5, 3))).all()
+
+
 def test_lower_layers_learn_at_a_tenth_of_the_rate_of_those_above(context):
     stage = {"epochs": 1, "optimiser": {"name": "adam", "lr": 1e-3, "layer_decay": 0.1, "weight_decay": 0.0}}
     network, heads = context.network(), HeadSettings()
