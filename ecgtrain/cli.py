@@ -481,18 +481,18 @@ def _lines() -> Callable[[int, int, Mapping[str, float]], None]:
         before = done
         if now - last >= LINE_EVERY_S or done == total:
             last = now
-            left = _left(first, done, total, now) if done < total else ""
-            _say(f"training: step {done} of {total}  {_shown(values)}{left}".rstrip(), err=True)
+            said = (f"training: step {done} of {total}", _shown(values), _left(first, done, total, now))
+            _say("  ".join(filter(None, said)), err=True)
 
     return update
 
 
 def _left(first: tuple[int, float], done: int, total: int, now: float) -> str:
     """How long it will take, by the steps taken since ``first`` (step, time)."""
-    if done == first[0]:
+    if done in (first[0], total):
         return ""
     left_s = (now - first[1]) / (done - first[0]) * (total - done)
-    return f"  {left_s:.0f} s left" if left_s < 120 else f"  {left_s / 60:.0f} min left"
+    return f"{left_s:.0f} s left" if left_s < 120 else f"{left_s / 60:.0f} min left"
 
 
 def _shown(values: Mapping[str, float]) -> str:

@@ -43,6 +43,8 @@ _EXPLAINED = {
 }
 #: Answers whose pictures of confusion or agreement are drawn, in a table.
 _MOST_DRAWN = 3
+#: Protocols whose names are no words.
+_PROTOCOLS = {"fine_tune": "fine-tuning", "scratch": "training from scratch", "knn": "nearest neighbours"}
 #: What they are called in a sentence.
 _NULLS = {
     "random": "the untrained network",
@@ -160,7 +162,7 @@ def _group(results: Sequence[Result], number: int, names: Sequence[str]) -> dict
         "heading": _heading(results, names),
         "dropped": _dropped(results),
         "n_asked": len({*first.per_class, *first.dropped_classes}),
-        "protocol": first.protocol.replace("_", " "),
+        "protocol": _PROTOCOLS.get(first.protocol, first.protocol.replace("_", " ")),
         "n_train": first.n_train,
         "n_test": first.n_test,
         "are_others": all(are_other_patients(result.caveats) for result in results),
