@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from ecgstore.errors import ConfigError, EcgError, IntegrityError, StoreError, StoreReplaced, StoreUnreachable, nearest
 from ecgstore.record import Beat, LeadState, Record, Statement, Terms
-from ecgstore.storage import layout, manifest, tables, validate, validate_tables
+from ecgstore.storage import layout, manifest, parsed, tables, validate, validate_tables
 from ecgstore.storage.array import read_array
 from ecgstore.storage.limits import FIX, limits
 from ecgstore.storage.objects import Objects
@@ -28,7 +28,7 @@ from ecgstore.storage.where import rows_where
 
 T = TypeVar("T")
 
-#: So large an object is hashed in a thread while it is parsed.
+#: So large an object is hashed in a thread while it is parsed; a smaller one is parsed once it is the sealed one.
 PARSED_MEANWHILE_BYTES = 1 << 20
 
 REPLACED = "the store was replaced by another one while it was open"
@@ -242,7 +242,10 @@ class Store:
             check(table, where)
             return validate_tables.plain_texts(table, where)
 
-        return self._sealed(name, limits().table_bytes, parse)
+        bounds = limits()
+        if self._manifest.objects[name].size < PARSED_MEANWHILE_BYTES:
+            parse = functools.partial(parsed.once, (name, self.fingerprint, bounds), parse)
+        return self._sealed(name, bounds.table_bytes, parse)
 
     def _check_records(self, table: pa.Table, where: object) -> None:
         validate_tables.check_records(table, where, self._attributes, self.total_samples)
@@ -608,11 +611,10 @@ class Store:
         with ThreadPoolExecutor(1) as thread:
             hashed = thread.submit(lambda: hashlib.sha256(content).hexdigest())
             try:
-                parsed = parse(content)
+                return parse(content)
             finally:
                 if hashed.result() != stated.sha256:  # then whatever parse says of it is beside the point
                     self._refuse_changed(where)
-        return parsed
 
     def _refuse_changed(self, where: object) -> NoReturn:
         self._refuse_replaced(certainly=True)
