@@ -46,6 +46,8 @@ SHOWN_S = 10.0
 #: A recording this close to 10 s fills the classic page.
 CLASSIC_S = (9.5, 10.5)
 
+#: Codes and characters that are written above or below the traces: more than any record states.
+_MOST_CODES, _MOST_CHARACTERS = 40, 2000
 MARGIN_MM = 10.0
 #: Paper left of the traces for the calibration pulse, which is 5 mm wide, and after their end.
 GUTTER_MM, PULSE_MM, END_MM = 15.0, 5.0, 5.0
@@ -280,7 +282,9 @@ def _about(record: Record) -> str:
     if record.fold is not None:
         parts.append(f"fold {record.fold}")
     if record.statements:
-        parts.append(", ".join(statement.code for statement in record.statements))
+        codes = [statement.code for statement in record.statements]
+        more = f" and {len(codes) - _MOST_CODES} more" if len(codes) > _MOST_CODES else ""
+        parts.append(", ".join(codes[:_MOST_CODES]) + more)
     return "   ·   ".join(parts)
 
 
@@ -297,7 +301,9 @@ def _foot(seen: _Seen, layout: _Layout, scale: _Scale, caption: str | None) -> s
 
 def _wrapped(text: str, layout: _Layout) -> list[str]:
     """Lines that fit on the page; a capital of the small type is about 2 mm wide."""
-    return textwrap.wrap(visible(text), width=int((layout.width_mm - 2 * MARGIN_MM) / 2.0))
+    text = visible(text[: _MOST_CHARACTERS + 1])
+    shown = text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 1]}…"
+    return textwrap.wrap(shown, width=int((layout.width_mm - 2 * MARGIN_MM) / 2.0))
 
 
 def _draw_paper(axes: Axes, layout: _Layout) -> None:

@@ -190,6 +190,15 @@ def test_the_page_tells_what_is_known() -> None:
     assert "nan" not in unknown.lower()
 
 
+def test_a_record_that_states_too_much_says_how_much_more() -> None:
+    many = tuple(Statement(f"CODE{number}", "scp_ecg") for number in range(200_000))
+    words = " ".join(texts(figure(Record("r", ("I",), FS_HZ, record(("I",)).signal_mv_lt, statements=many))))
+    assert "CODE39 and 199960 more" in words
+    long = " ".join(texts(figure(record(("I",)), caption="x" * 100_000)))
+    assert 1000 < len(long) < 4000
+    assert long.count("…") == 1
+
+
 @pytest.mark.parametrize("shape", ["classic", "rows", "short"])
 def test_no_text_leaves_the_page_or_covers_another(shape: str) -> None:
     leads, seconds = {"classic": (LEADS_12, 10.0), "rows": (("I", "V1"), 30.0), "short": (("I",), 1.0)}[shape]
