@@ -65,7 +65,7 @@ def measure(
     rms_mv, snr_db = [], []
     for name in names:
         clean_mv_lt = store.read(name).signal_mv_lt
-        noisy = noise.add(clean_mv_lt, store.fs_hz, name, settings, bank, leads=store.leads)
+        noisy = noise.add_noise(clean_mv_lt, store.fs_hz, name, settings, bank, leads=store.leads)
         if np.isnan(noisy.snr_db):
             continue
         live_l = np.nanmax(clean_mv_lt, axis=1) > np.nanmin(clean_mv_lt, axis=1)

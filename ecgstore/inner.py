@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from ecgstore.errors import nearest, need, visible, without_links
     from ecgstore.rooms import name_own_file, named_by_name, named_by_sha256, occupant, own_file_sha256
     from ecgstore.settings import NOT_SAID, first_difference, parse, read_yaml
+    from ecgstore.signals.noise import add_noise, check_noise, with_bank
     from ecgstore.simulate.ventricles import distances_mm, reference_heart
+    from ecgstore.storage.layout import counts_to_mv, mv_to_counts
     from ecgstore.storage.locks import held
     from ecgstore.storage.tables import unpacked_bytes
     from ecgstore.vocabularies.known_overlaps import Origin, overlaps_between
@@ -24,12 +26,16 @@ if TYPE_CHECKING:
 __all__ = [
     "NOT_SAID",
     "Origin",
+    "add_noise",
     "aha_segments",
     "challenge_weights",
+    "check_noise",
+    "counts_to_mv",
     "distances_mm",
     "first_difference",
     "held",
     "keep_freed_memory",
+    "mv_to_counts",
     "name_own_file",
     "named_by_name",
     "named_by_sha256",
@@ -47,18 +53,23 @@ __all__ = [
     "scp_to_snomed",
     "unpacked_bytes",
     "visible",
+    "with_bank",
     "without_links",
 ]
 
 _HOME = {
     "NOT_SAID": "settings",
     "Origin": "vocabularies.known_overlaps",
+    "add_noise": "signals.noise",
     "aha_segments": "vocabularies.origin_sites",
     "challenge_weights": "vocabularies.vocabulary",
+    "check_noise": "signals.noise",
+    "counts_to_mv": "storage.layout",
     "distances_mm": "simulate.ventricles",
     "first_difference": "settings",
     "held": "storage.locks",
     "keep_freed_memory": "build.memory",
+    "mv_to_counts": "storage.layout",
     "name_own_file": "rooms",
     "named_by_name": "rooms",
     "named_by_sha256": "rooms",
@@ -76,6 +87,7 @@ _HOME = {
     "scp_to_snomed": "vocabularies.vocabulary",
     "unpacked_bytes": "storage.tables",
     "visible": "errors",
+    "with_bank": "signals.noise",
     "without_links": "errors",
 }
 

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -145,9 +145,14 @@ def run(
     settings = config.load(recipe, (*overrides, *(["data.strict=true"] if strict else [])), own_files)
     run_dir = out or Path("runs") / settings.name
     from ecgtrain.run import run as run_recipe
+    from ecgtrain.training.files import plain
     from ecgtrain.training.stopping import seconds, told_to_stop
 
-    until = told_to_stop(None if time_limit is None else seconds(time_limit))
+    limit_s, began_s = None if time_limit is None else seconds(time_limit), time.monotonic()
+
+    def until() -> AbstractContextManager[Callable[[], str | None]]:
+        return told_to_stop(None if limit_s is None else max(limit_s - (time.monotonic() - began_s), 0.0))
+
     with _progress() as (progress, say):
         report = run_recipe(
             settings, run_dir, device=_device(device), resume=resume, progress=progress, say=say, until=until
@@ -156,10 +161,13 @@ def run(
         return
     if as_json:
         answer = {"path": str(run_dir), "report": str(run_dir / "report.html"), "results": _brief(report)}
+        if report.asked_over:
+            answer["asked_over"] = plain([curve.as_json() for curve in report.asked_over])
         _say_json(answer)
     else:
         if report.results:
             _print_results(report.results)
+        _print_curves(report)
         _print_caveats(report)
         _say(f"report: {run_dir / 'report.html'}")
 
@@ -224,6 +232,7 @@ def report(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
         _say_json({"report": str(out / "report.html"), "results": _brief(merged)})
     else:
         _print_results(merged.results)
+        _print_curves(merged)
         _print_caveats(merged)
         _say(f"report: {out / 'report.html'}")
 
@@ -386,6 +395,7 @@ def _print_results(results: Sequence[Result]) -> None:
         ],
         score: [_scored(result, named=len(metrics) > 1) for result in results],
         "95 % interval": [f"{_number(result.score.low)} to {_number(result.score.high)}" for result in results],
+        "seeds": [", ".join(map(str, result.seeds)) for result in results],
         "minus the untrained": [_gain(result) for result in results],
         "minus another": [_compared(result) for result in results],
         "challenge score": [_shown_interval(result.metrics.get("challenge_score")) for result in results],
@@ -435,6 +445,14 @@ def _shown_interval(found: Interval | None, sign: str = "") -> str:
     return f"{_number(found.value, sign)} [{_number(found.low, sign)}, {_number(found.high, sign)}]"
 
 
+def _print_curves(report: Report) -> None:
+    from ecgtrain.reporting.asked_over import sentences
+
+    for curve in report.asked_over:
+        for sentence in sentences(curve):
+            _say(f"{curve.name}: {sentence}")
+
+
 def _print_caveats(report: Report) -> None:
     for caveat in report.caveats:
         _say(f"note: {caveat}")
@@ -481,7 +499,8 @@ def _lines() -> Callable[[int, int, Mapping[str, float]], None]:
         before = done
         if now - last >= LINE_EVERY_S or done == total:
             last = now
-            said = (f"training: step {done} of {total}", _shown(values), _left(first, done, total, now))
+            what = "training: step" if values else "step"  # of a curve, or of a protocol that trains
+            said = (f"{what} {done} of {total}", _shown(values), _left(first, done, total, now))
             _say("  ".join(filter(None, said)), err=True)
 
     return update

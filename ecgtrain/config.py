@@ -26,10 +26,10 @@ from pydantic import (
     model_validator,
 )
 
-from ecgstore import ConfigError, Settings, override
+from ecgstore import ConfigError, NoiseSettings, Settings, override
 from ecgstore.inner import name_own_file, nearest, occupant, own_file_sha256, parse, read_yaml
 from ecgtrain import tasks
-from ecgtrain.data.settings import Data
+from ecgtrain.data.settings import LEAD_SUBSETS, Data, LeadNames
 
 
 def _settings_of(room: str, content: Any) -> Settings:
@@ -212,14 +212,132 @@ class Downstream(Settings):
         return self
 
 
+Seed = Annotated[NonNegativeInt, Field(lt=2**63)]
+
+
+class _Curve(Settings):
+    """One question asked over and over while one thing changes.
+
+    ``questions``: downstream entries, by default all of this recipe; each with its nulls. ``reference``: the entry
+    whose score is taken from the others' at each point, such as the one that learns from scratch. ``name`` is by
+    default the kind.
+    """
+
+    kind: str
+    name: Name | None = None
+    questions: tuple[Name, ...] = ()
+    reference: Name | None = None
+
+    @property
+    def called(self) -> str:
+        """Its name: a folder is called so."""
+        return self.name or str(self.kind)
+
+
+class LabelEfficiency(_Curve):
+    """Answers learned from shares of the labels.
+
+    ``fractions`` of the training and validation patients; ``draws``: how many times those are drawn anew. With a
+    ``reference`` it is told at which fraction the others reach what that one does with all labels.
+    """
+
+    kind: Literal["label_efficiency"]
+    fractions: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1, max_length=50)] = (
+        0.01, 0.03, 0.1, 0.3, 0.6, 1.0,
+    )  # fmt: skip
+    draws: int = Field(default=3, ge=1, le=100)
+
+
+class NoiseRobustness(_Curve):
+    """Heads as they are, judged on test records with noise; each record gets the same one in every run.
+
+    ``noise`` is what ``ecgstore augment`` adds. ``levels``: 1 to 6, those of Mehari & Strodthoff (2022). ``snr_db``:
+    signal-to-noise ratios instead, the only way for recorded noise, which is read from ``data.noise_bank``.
+    """
+
+    kind: Literal["noise_robustness"]
+    noise: str = "physiological"
+    levels: Annotated[tuple[Annotated[int, Field(ge=1, le=6)], ...], Field(max_length=6)] = ()
+    snr_db: Annotated[tuple[Annotated[float, Field(ge=-60, le=100)], ...], Field(max_length=50)] = ()
+
+    @model_validator(mode="after")
+    def _one_scale(self) -> Self:
+        if self.levels and self.snr_db:
+            raise ValueError("levels and snr_db are two scales: make two curves")
+        self.strengths()
+        return self
+
+    def strengths(self) -> list[tuple[float, NoiseSettings]]:
+        """Levels or ratios, as they are told, each with the noise that it is."""
+        levels = self.levels or (() if self.snr_db else (1, 2, 3, 4, 5, 6))
+        asked = [(level, {"level": level}) for level in levels] + [(db, {"snr_db": db}) for db in self.snr_db]
+        return [(float(told), NoiseSettings.model_validate({"kind": self.noise, **how})) for told, how in asked]
+
+
+class LeadSubsets(_Curve):
+    """Heads as they are, judged on test records of which only some leads are there; the others are not recorded.
+
+    ``leads``: a number stands for a subset of the challenge of 2021: 12, 6, 4, 3 or 2.
+    """
+
+    kind: Literal["lead_subsets"]
+    leads: Annotated[tuple[LeadNames, ...], Field(min_length=1, max_length=50)] = tuple(LEAD_SUBSETS.values())
+
+
+class RateAndGain(_Curve):
+    """Heads as they are, judged on test records that were recorded otherwise.
+
+    ``rates_hz``: sampled at that rate and brought back to the store's, so that what is above half of it is lost.
+    ``gains``: calibrated wrongly by that factor.
+    """
+
+    kind: Literal["rate_and_gain"]
+    rates_hz: Annotated[tuple[PositiveFloat, ...], Field(max_length=50)] = (50.0, 25.0)
+    gains: Annotated[tuple[PositiveFloat, ...], Field(max_length=50)] = (0.5, 0.8, 1.25, 2.0)
+
+
+Curve = Annotated[LabelEfficiency | NoiseRobustness | LeadSubsets | RateAndGain, Field(discriminator="kind")]
+
+
 class RunConfig(Settings):
-    """A recipe: what ``ecgtrain run`` reads, and stores with the run in its resolved form."""
+    """A recipe: what ``ecgtrain run`` reads, and stores with the run in its resolved form.
+
+    ``seeds``: do everything once for each, in ``seeds/1`` and so on below the run; results are then means, with
+    intervals over seeds and patients. ``curves``: see :mod:`ecgtrain.evaluation.curves`.
+    """
 
     name: Name
-    seed: NonNegativeInt = Field(default=0, lt=2**63)
+    seed: Seed = 0
+    seeds: Annotated[tuple[Seed, ...], Field(max_length=100)] = ()
     data: Data
     pretrain: Pretrain | None = None
     downstream: tuple[Downstream, ...] = ()
+    curves: tuple[Curve, ...] = ()
+
+    @model_validator(mode="after")
+    def _each_seed_once(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("each of seeds may stand there once")
+        return self
+
+    @model_validator(mode="after")
+    def _answerable(self) -> Self:
+        names, called = {question.name for question in self.downstream}, [curve.called.lower() for curve in self.curves]
+        for curve in self.curves:
+            for name in filter(None, (*curve.questions, curve.reference)):
+                if name not in names:
+                    near = nearest(name, names)
+                    hint = f"; did you mean {near}?" if near else ""
+                    raise ValueError(
+                        f"the curve {curve.called} asks {name}, and there is no such downstream entry{hint}"
+                    )
+            if curve.reference and curve.questions and curve.reference not in curve.questions:
+                raise ValueError(f"the curve {curve.called} compares to {curve.reference}: name it in questions, too")
+        if twice := sorted({name for name in called if called.count(name) > 1}):
+            raise ValueError(f"two curves are called {', '.join(twice)}: give one another name")
+        if self.curves and not self.downstream:
+            raise ValueError("curves need a downstream entry to ask")
+        return self
 
     @model_validator(mode="after")
     def _names(self) -> Self:

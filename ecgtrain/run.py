@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
-from ecgstore import Store, open_store
+from ecgstore import ConfigError, Store, open_store
 from ecgstore.inner import name_own_file, patients_in_words
 from ecgtrain import distributed
 from ecgtrain.config import RunConfig, dump
 from ecgtrain.data.feed import Part
 from ecgtrain.evaluation.answers import refuse_other_questions
+from ecgtrain.evaluation.curve_results import CurveResult, told, write_tables
+from ecgtrain.evaluation.curves import Drawn, draw_curves, refuse_impossible_curves, task_of
 from ecgtrain.evaluation.elsewhere import judge_elsewhere
 from ecgtrain.evaluation.heads import keep_own_files
-from ecgtrain.evaluation.judge import judge_all, refuse_unanswerable, refuse_unfair
+from ecgtrain.evaluation.judge import Answered, judge_all, refuse_unanswerable, refuse_unfair
+from ecgtrain.evaluation.over_seeds import over_seeds
 from ecgtrain.evaluation.results import Result
 from ecgtrain.reporting.contents import About, Report, RunFacts, StoreFacts, TermsFacts
 from ecgtrain.reporting.report import loss_curves, merge, read_report, with_caveats, write_report
@@ -26,7 +30,7 @@ from ecgtrain.representation.online import online_probe
 from ecgtrain.training import loop
 from ecgtrain.training.claim import claimed, looked_at
 from ecgtrain.training.files import plain, read_json, refuse_strange_files
-from ecgtrain.training.layout import ENVIRONMENT
+from ecgtrain.training.layout import ENVIRONMENT, curve, run_of_seed
 from ecgtrain.training.log import read_metrics, train_seconds
 from ecgtrain.training.prepare import prepare, pretrain_of
 from ecgtrain.training.pretrain import Attempt, pretrain
@@ -43,12 +47,14 @@ def run(
     resume: bool = False,
     progress: loop.Progress | None = None,
     say: Say = lambda _: None,
-    until: AbstractContextManager[loop.ShouldStop] | None = None,
+    until: Callable[[], AbstractContextManager[loop.ShouldStop]] | None = None,
 ) -> Report | None:
     """Do all that a recipe says, into ``run_dir``; returns the report that was written there.
 
-    Under ``torchrun`` all ranks pretrain; the first goes on to judge, the others return None. ``until`` is entered
-    while pretraining, and gives the function that says when to stop (:func:`ecgtrain.training.stopping.told_to_stop`).
+    Under ``torchrun`` all ranks pretrain; the first goes on to judge, the others return None. ``until`` is called
+    and entered while pretraining, and gives the function that says when to stop
+    (:func:`ecgtrain.training.stopping.told_to_stop`). Several seeds are run one after the other, each in a directory of
+    its own below; several ranks can't do that.
 
     What can be known to be wrong is refused before any training: tasks that don't exist, stores that can't be
     opened, test patients who would be seen. The directory is this process' own from here to the end, and a refusal
@@ -57,8 +63,53 @@ def run(
     """
     run_dir = Path(run_dir)
     refuse_unanswerable(config)
+    refuse_impossible_curves(config)
+    if not config.seeds:
+        ran = _run_one(config, run_dir, device, resume, progress, say, until)
+        return None if ran is None else ran.report
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            "several seeds are run by one process, one after the other",
+            where=config.name,
+            got=f"{os.environ['WORLD_SIZE']} processes",
+            fix="run each seed by itself under torchrun: --set seeds=[] --set seed=1",
+        )
+    of_seeds: list[Ran | None] = []
+    for seed in config.seeds:
+        say(f"seed {seed}: {len(of_seeds) + 1} of {len(config.seeds)}")
+        one = config.model_copy(update={"seed": seed, "seeds": ()})
+        of_seeds.append(_run_one(one, run_of_seed(run_dir, seed), device, resume, progress, say, until))
+    whole = [ran for ran in of_seeds if ran is not None]
+    with claimed(run_dir):
+        results = over_seeds(config, [ran.answered for ran in whole])
+        curves = tell_curves(config, run_dir, [ran.drawn for ran in whole])
+        # One stands for all: but for its seed each was made alike, and has a report of its own.
+        about = whole[0].report.runs[0].model_copy(update={"settings": dump(config)})
+        caveats = tuple(dict.fromkeys(text for ran in whole for text in ran.own_caveats))
+        report = Report(title=config.name, results=results, asked_over=curves, caveats=caveats, runs=(about,))
+        return write_report(run_dir, report)
+
+
+class Ran(NamedTuple):
+    """What came of one seed: its report, and the scores behind it. ``own_caveats`` follow from no score."""
+
+    report: Report
+    answered: Answered
+    drawn: tuple[Drawn, ...]
+    own_caveats: tuple[str, ...]
+
+
+def _run_one(
+    config: RunConfig,
+    run_dir: Path,
+    device: torch.device | str,
+    resume: bool,
+    progress: loop.Progress | None,
+    say: Say,
+    until: Callable[[], AbstractContextManager[loop.ShouldStop]] | None,
+) -> Ran | None:
     with ExitStack() as until_the_end:
-        with distributed.ranks(device) as here, until or nullcontext(lambda: None) as should_stop:
+        with distributed.ranks(device) as here, (until or _never)() as should_stop:
             until_the_end.enter_context(claimed(run_dir))
             if resume:
                 refuse_strange_files(run_dir)
@@ -73,8 +124,26 @@ def run(
             trained = export_backbone(config, made, run_dir, here)
             if distributed.rank() != 0:
                 return None
-        results = judge_all(config, trained, run_dir, device=device, say=say, tell=_told(progress), resume=resume)
-        return write_report(run_dir, report_of_run(config, run_dir, made.parts, trained, results, device))
+        tell = _told(progress)
+        answered = judge_all(config, trained, run_dir, device=device, say=say, tell=tell, resume=resume)
+        drawn = draw_curves(config, trained, run_dir, device=device, say=say, tell=tell, resume=resume)
+        curves = tell_curves(config, run_dir, [drawn])
+        report = report_of_run(config, run_dir, made.parts, trained, answered.results, curves, device)
+        return Ran(write_report(run_dir, report), answered, drawn, report.caveats)
+
+
+def tell_curves(config: RunConfig, run_dir: Path, drawn_s: Sequence[Sequence[Drawn]]) -> tuple[CurveResult, ...]:
+    """The curves of the runs of one or several seeds; each is also written as a table below ``run_dir``."""
+    found = []
+    for of_runs in zip(*drawn_s, strict=True):
+        result = told(of_runs, task_of(config, of_runs[0].curve), config.seeds, config.seed)
+        write_tables(result, curve(run_dir, result.name))
+        found.append(result)
+    return tuple(found)
+
+
+def _never() -> AbstractContextManager[loop.ShouldStop]:
+    return nullcontext(lambda: None)
 
 
 def _told(progress: loop.Progress | None) -> Callable[[int, int], None]:
@@ -161,6 +230,7 @@ def report_of_run(
     parts: Sequence[Part],
     trained: Trained,
     results: Sequence[Result],
+    curves: Sequence[CurveResult],
     device: torch.device | str,
 ) -> Report:
     """The results together with what is told of the run that they are of; ``parts`` were trained on."""
@@ -185,7 +255,13 @@ def report_of_run(
         settings=dump(config),
         environment=environment,
     )
-    return Report(title=config.name, results=tuple(results), caveats=_left_out(environment), runs=(about,))
+    return Report(
+        title=config.name,
+        results=tuple(results),
+        asked_over=tuple(curves),
+        caveats=_left_out(environment),
+        runs=(about,),
+    )
 
 
 def _facts_of(store: Store) -> StoreFacts:

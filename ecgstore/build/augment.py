@@ -134,7 +134,7 @@ def augment_store(
     if part is not None and overwrite:
         raise ConfigError("parts and overwrite exclude each other")
     settings = noise.with_bank(settings, bank)
-    noise.check(settings, store.fs_hz, bank)
+    noise.check_noise(settings, store.fs_hz, bank)
     building.recover(out)
     made = _plan(store, settings)
     crew = workers if isinstance(workers, Workers) else Workers(n=workers)
@@ -254,7 +254,7 @@ def _write(work: _Work, root: Path, task: _Task) -> None:
     sums: list[tuple[str, Sums]] = []
     for record in records.to_pylist():
         begin, end = record["start"] - first, record["start"] - first + record["n_samples"]
-        noisy = noise.add(
+        noisy = noise.add_noise(
             layout.counts_to_mv(counts_lt[:, begin:end]),
             store.fs_hz,
             record["record_id"],

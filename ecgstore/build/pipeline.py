@@ -265,7 +265,7 @@ def _noisy(harmonised: Sequence[Harmonised], signal_mv_lt: npt.NDArray[np.float3
     bank = None if work.noise_bank is None else _bank(work.noise_bank)
     fs_hz = store_hz(harmonised[0].record, work)
     return tuple(
-        noise.add(of_one_mv_lt, fs_hz, one.record.ref.record_id, settings, bank, leads=work.leads)
+        noise.add_noise(of_one_mv_lt, fs_hz, one.record.ref.record_id, settings, bank, leads=work.leads)
         for one, of_one_mv_lt in zip(harmonised, np.split(signal_mv_lt, len(harmonised)), strict=True)
     )
 

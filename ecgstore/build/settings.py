@@ -16,7 +16,7 @@ from ecgstore.build.plan import Recipe, Storage
 from ecgstore.errors import ConfigError
 from ecgstore.rooms import name_own_file, occupant, occupants
 from ecgstore.settings import Settings, parse
-from ecgstore.signals.noise import check, with_bank
+from ecgstore.signals.noise import check_noise, with_bank
 from ecgstore.signals.recorded_noise import load_bank
 
 
@@ -151,7 +151,7 @@ class IngestSettings(Recipe, Storage):
         if recipe.noise is None:
             return recipe
         bank = load_bank(self.noise_bank) if self.noise_bank is not None else None
-        check(recipe.noise, recipe.fs_hz or math.inf, bank)
+        check_noise(recipe.noise, recipe.fs_hz or math.inf, bank)
         return recipe.model_copy(update={"noise": with_bank(recipe.noise, bank)})
 
     @property

@@ -396,7 +396,7 @@ def _cut(wave_st: Float32, n_samples: int, where: float) -> Float32:
     return wave_st[:, np.where(at < n_recorded, at, there_and_back - at)]
 
 
-def check(settings: NoiseSettings, fs_hz: float, bank: Bank | None = None) -> None:
+def check_noise(settings: NoiseSettings, fs_hz: float, bank: Bank | None = None) -> None:
     """Refuse, before any work, what can't be done to records of this rate.
 
     Raises ConfigError: mains at or above half the rate, recorded noise without its recording.
@@ -456,7 +456,7 @@ def _drawn(kind: str, n_samples: int, fs_hz: float, mix: Mix, draw: Draw, settin
     return baseline_shift(n_samples, fs_hz, mix, draw, c_mv, at_least=1 if alone else 0)
 
 
-def add(
+def add_noise(
     signal_mv_lt: Float32,
     fs_hz: float,
     record_id: str,

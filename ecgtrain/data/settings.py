@@ -67,6 +67,10 @@ def _leads(value: Any) -> Any:
     return value
 
 
+#: Leads by their names, or a number of the challenge's.
+LeadNames = Annotated[tuple[str, ...], BeforeValidator(_leads), Field(min_length=1)]
+
+
 class Data(Feeding):
     """Where the records come from.
 
@@ -84,7 +88,7 @@ class Data(Feeding):
     """
 
     store: str
-    leads: Annotated[tuple[str, ...] | None, BeforeValidator(_leads)] = Field(default=None, min_length=1)
+    leads: LeadNames | None = None
     where: str = ""
     sources: tuple[str, ...] | None = Field(default=None, min_length=1)
     sites: tuple[str, ...] | None = Field(default=None, min_length=1)

@@ -110,7 +110,7 @@ def _judge_head(
         folds="all" if wanted is None else tuple(int(fold) for fold in wanted),
         n_train=head.n_train,
         n_test=len(test.row_r),
-        **scores(judged, targets, head.seed),
+        **scores([judged], targets.titles, targets.unit, head.seed),
         thresholds=thresholds,
         dropped_classes={name: "not in this store" for name in head.classes if name not in targets.classes},
         caveats=(*warnings, *targets.caveats, *unknown),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,17 +16,19 @@ import torch
 from ecgstore import ConfigError, Settings, Store, open_store
 from ecgtrain import tasks
 from ecgtrain.config import NO_PRETRAINING, NULLS, Downstream, RunConfig
+from ecgtrain.data.changed import Change
 from ecgtrain.data.seen import read_seen, seen_of
 from ecgtrain.evaluation import protocols
 from ecgtrain.evaluation.answers import identity_of, keep, kept, representations_of
 from ecgtrain.evaluation.leaks import refuse_leaks
-from ecgtrain.evaluation.protocols import Context, settings_of
+from ecgtrain.evaluation.protocols import Context, Fitted, settings_of
 from ecgtrain.evaluation.questions import questions, refuse_impossible, refuse_none, sides, targets_of
 from ecgtrain.evaluation.results import Result
 from ecgtrain.evaluation.scored import Judged, decided, difference, of_a_constant, scores, thresholds
 from ecgtrain.evaluation.splits import Split, StoredWindows, UnreadWindows
 from ecgtrain.representation.export import Trained
 from ecgtrain.representation.nulls import random_backbone
+from ecgtrain.scoring.seeds import OverSeeds, holm
 from ecgtrain.tasks import Targets
 from ecgtrain.training.layout import SEEN, answer
 from ecgtrain.training.prepare import Prepared
@@ -68,12 +72,18 @@ def check(question: Downstream, store: Store, seed: int = 0) -> Settings:
     rows = sides(question, store)
     targets = targets_of(question, store)
     refuse_impossible(question, targets, rows, store)
-    targets = targets.fittable(rows["train"])
-    train, validation, _ = (_labels(its, targets, store) for its in rows.values())
-    assert train is not None
-    protocols.check(train, validation, settings, seed)
-    _refuse_own_leaks(question, store, targets)
+    protocols.check(*labelled_sides(question, store), settings, seed)
+    _refuse_own_leaks(question, store, targets.fittable(rows["train"]))
     return settings
+
+
+def labelled_sides(question: Downstream, store: Store) -> tuple[Split, Split | None]:
+    """Training and validation records of a question of which labels and patients alone are known."""
+    rows = sides(question, store)
+    targets = targets_of(question, store).fittable(rows["train"])
+    train, validation = (_labels(rows[name], targets, store) for name in ("train", "validation"))
+    assert train is not None
+    return train, validation
 
 
 def _labels(rows: npt.NDArray[np.int64], targets: Targets, store: Store) -> Split | None:
@@ -90,6 +100,13 @@ def _refuse_own_leaks(question: Downstream, store: Store, targets: Targets) -> t
     return refuse_leaks(seen, tested, between="training and test", allow=question.allow_overlap)
 
 
+class Answered(NamedTuple):
+    """Every answer of a run: as it is told, and the scores behind it, by question and by pretraining."""
+
+    results: tuple[Result, ...]
+    judged: Mapping[str, Mapping[str, Judged]]
+
+
 def judge_all(
     config: RunConfig,
     trained: Trained,
@@ -99,29 +116,25 @@ def judge_all(
     say: Callable[[str], None] = lambda _: None,
     tell: Callable[[int, int], None] = lambda done, total: None,
     resume: bool = False,
-) -> tuple[Result, ...]:
+) -> Answered:
     """Answer every question of a recipe with the representation and, beside it, with the question's nulls.
 
     With ``resume``, answers that are there and still hold are kept. ``tell`` is told how many steps are done, of how
     many, where a protocol trains a network. Each result with the method's name has the differences to its nulls, and
     to what it is to be compared to. Raises what :func:`judge` raises.
     """
-    found: dict[str, list[Result]] = {}
-    first: dict[str, Judged] = {}
+    results: list[Result] = []
+    judged: dict[str, dict[str, Judged]] = {}
     for question in questions(config):
-        results: list[Result] = []
-        scored: dict[str, Judged] = {}
-        representations = representations_of(config, question)
-        for pretraining in representations:
+        scored = judged[question.name] = {}
+        for pretraining in representations_of(config, question):
             of = "a fresh network" if pretraining == NO_PRETRAINING else f"{pretraining} features"
             told = f"{question.name}: {question.protocol} of {tasks.name_of(question.task)} on {of}"
-            one = _null(config, pretraining, device) if pretraining in NULLS else trained
-            store_path = question.store or config.data.store
             result, scored[pretraining] = judge(
                 question,
-                one,
+                representation(config, trained, pretraining, device),
                 pretraining,
-                store_path=store_path,
+                store_path=question.store or config.data.store,
                 run_dir=run_dir,
                 seed=config.seed,
                 device=device,
@@ -130,22 +143,133 @@ def judge_all(
                 resume=resume,
             )
             results.append(result)
-        first[question.name] = scored[representations[0]]
-        gains = {null: difference(first[question.name], scored[null], config.seed) for null in question.nulls}
-        found[question.name] = [results[0].model_copy(update={"difference_to": gains}), *results[1:]]
-    for question in questions(config):
-        judged, *others = found[question.name]
-        to = {name: difference(first[question.name], first[name], config.seed) for name in question.compare_to}
-        found[question.name] = [judged.model_copy(update={"difference_to": {**judged.difference_to, **to}}), *others]
-    return tuple(result for results in found.values() for result in results)
+    return Answered(compared(config, results, [judged]), judged)
+
+
+def compared(
+    config: RunConfig, results: Sequence[Result], judged_s: Sequence[Mapping[str, Mapping[str, Judged]]]
+) -> tuple[Result, ...]:
+    """The results, each with its differences to its nulls and to what it is to be compared to.
+
+    ``judged_s``: of each seed the scores, by question and by pretraining. Of several seeds, how surprising each
+    difference is, corrected for how many there are on the same records.
+    """
+    by_name = {question.name: question for question in questions(config)}
+    differences: dict[tuple[str, str], dict[str, OverSeeds]] = {}
+    told = []
+    for result in results:
+        question, its = by_name[result.name], [judged[result.name] for judged in judged_s]
+        if result.pretraining == next(iter(its[0])):
+            ones = [one[result.pretraining] for one in its]
+            others: dict[str, list[Judged]] = {null: [one[null] for one in its] for null in question.nulls}
+            others |= {name: [next(iter(judged[name].values())) for judged in judged_s] for name in question.compare_to}
+            found = {name: difference(ones, other, config.seed) for name, other in others.items()}
+            differences |= {(result.name, name): one for name, one in found.items()}
+            spans = {name: {metric: one.interval() for metric, one in by.items()} for name, by in found.items()}
+            told.append(result.model_copy(update={"difference_to": spans}))
+        else:
+            told.append(result)
+    return tuple(told) if len(judged_s) == 1 else _with_p_values(told, differences)
+
+
+def _with_p_values(
+    results: Sequence[Result], differences: Mapping[tuple[str, str], Mapping[str, OverSeeds]]
+) -> tuple[Result, ...]:
+    """The same with p-values, corrected for their number among the results on the same records (Holm, 1979)."""
+    told = []
+    for result in results:
+        table = [one for one in results if (one.asked, one.store) == (result.asked, result.store)]
+        pairs = {(one.name, other): one.compared_by for one in table for other in one.difference_to}
+        p_values = holm({" ".join(pair): differences[pair][metric].p_value() for pair, metric in pairs.items()})
+        own = {other: p_values[f"{result.name} {other}"] for other in result.difference_to}
+        told.append(result.model_copy(update={"p_of_difference": own}))
+    return tuple(told)
 
 
 def _say(say: Callable[[str], None], told: str, is_kept: bool) -> None:
     say(f"{told}, answered before" if is_kept else told)
 
 
-def _null(config: RunConfig, name: str, device: torch.device | str) -> Trained:
-    return random_backbone(config, config.seed, calibrated=name == "random", device=device)
+def representation(config: RunConfig, trained: Trained, pretraining: str, device: torch.device | str) -> Trained:
+    """``trained`` itself, or the null that ``pretraining`` names."""
+    if pretraining not in NULLS:
+        return trained
+    return random_backbone(config, config.seed, calibrated=pretraining == "random", device=device)
+
+
+class Posed(NamedTuple):
+    """A question as it is put to one representation: the records of its sides, and what it is to be read with."""
+
+    question: Downstream
+    settings: Settings
+    store: Store
+    targets: Targets
+    train: Split
+    validation: Split | None
+    test: Split
+    context: Context
+    warnings: tuple[str, ...]
+
+    def changed(self, change: Change) -> Split:
+        """The test records, with that done to each."""
+        windows = replace(cast(StoredWindows, self.test.windows), change=change)
+        return replace(self.test, windows=windows)
+
+    def judged(self, fitted: Fitted, thresholds: Mapping[str, float], test: Split | None = None) -> Judged:
+        """The scores that ``fitted`` gives the test records, or ``test``."""
+        test = self.test if test is None else test
+        score_rc = protocols.scores(fitted, test)
+        return Judged(
+            test.y_rc,
+            score_rc,
+            test.row_r,
+            test.patient_r,
+            fitted.classes,
+            self.targets.kind,
+            tuple(self.store.column("site")[test.row_r].tolist()),
+            decided(self.targets, test.row_r, fitted.classes, score_rc, thresholds),
+        )
+
+
+def pose(
+    question: Downstream,
+    trained: Trained,
+    pretraining: str,
+    *,
+    store_path: str,
+    run_dir: Path,
+    seed: int,
+    device: torch.device | str = "cpu",
+    tell: Callable[[int, int], None] = lambda done, total: None,
+) -> Posed:
+    """Everything that is needed to answer; nothing is read or computed yet. Raises what :func:`judge` raises."""
+    store = open_store(store_path)
+    settings = check(question, store, seed)
+    patients, rows = store.column("patient_key"), sides(question, store)
+    targets = targets_of(question, store).fittable(rows["train"])
+    warnings = _refuse_own_leaks(question, store, targets)
+    if pretraining not in (*NULLS, NO_PRETRAINING):
+        tested = seen_of(store, targets.labelled(rows["test"]), "test")
+        seen = [read_seen(run_dir / SEEN)]
+        warnings += refuse_leaks(seen, tested, between=_PRETRAINING, allow=question.allow_overlap)
+        warnings += _site_was_seen(question, seen)
+
+    def split(name: str) -> Split:
+        labelled = refuse_none(targets.labelled(rows[name]), name, question, f"{targets.task} on {store.path}")
+        windows = StoredWindows(store, labelled, trained, question.window_samples, question.stride_samples, device)
+        return Split.of(labelled, targets, patients, windows)
+
+    return Posed(
+        question,
+        settings,
+        store,
+        targets,
+        train=split("train"),
+        validation=split("validation") if len(targets.labelled(rows["validation"])) else None,
+        test=split("test"),
+        context=Context(targets.classes, trained, seed, device, kind=targets.kind, tell=tell),
+        warnings=warnings,
+    )
 
 
 def judge(
@@ -168,46 +292,22 @@ def judge(
     LeakageError where a test patient was seen in pretraining, ProtocolError where the folds hold nothing to
     fit or to judge, PassportError where the store was prepared otherwise than the backbone's signals.
     """
-    store = open_store(store_path)
-    settings = check(question, store, seed)
-    patients, rows = store.column("patient_key"), sides(question, store)
-    targets = targets_of(question, store).fittable(rows["train"])
-    warnings = _refuse_own_leaks(question, store, targets)
-    if pretraining not in (*NULLS, NO_PRETRAINING):
-        tested = seen_of(store, targets.labelled(rows["test"]), "test")
-        seen = [read_seen(run_dir / SEEN)]
-        warnings += refuse_leaks(seen, tested, between=_PRETRAINING, allow=question.allow_overlap)
-        warnings += _site_was_seen(question, seen)
-
-    def split(name: str) -> Split:
-        labelled = refuse_none(targets.labelled(rows[name]), name, question, f"{targets.task} on {store.path}")
-        windows = StoredWindows(store, labelled, trained, question.window_samples, question.stride_samples, device)
-        return Split.of(labelled, targets, patients, windows)
-
-    train, test = split("train"), split("test")
-    validation = split("validation") if len(targets.labelled(rows["validation"])) else None
-    context = Context(targets.classes, trained, seed, device, kind=targets.kind, tell=tell)
+    posed = pose(
+        question, trained, pretraining, store_path=store_path, run_dir=run_dir, seed=seed, device=device, tell=tell
+    )
+    store, targets, train, validation, test = posed.store, posed.targets, posed.train, posed.validation, posed.test
     folder, identity = answer(run_dir, question.name, pretraining), identity_of(trained, pretraining)
     before = kept(folder, question, seed, trained, identity, device) if resume else None
     say(before is not None)
     if before is None:
-        fitted = protocols.fit(train, validation, settings, context, test=None if question.allow_overlap else test)
+        fitted = fit(posed)
         cut = thresholds(targets, fitted, validation)
     else:
         fitted, cut = before[1], dict(before[0].thresholds)
-    score_rc = protocols.scores(fitted, test)
-    judged = Judged(
-        test.y_rc,
-        score_rc,
-        test.row_r,
-        test.patient_r,
-        fitted.classes,
-        targets.kind,
-        tuple(store.column("site")[test.row_r].tolist()),
-        decided(targets, test.row_r, fitted.classes, score_rc, cut),
-    )
+    judged = posed.judged(fitted, cut)
     if before is not None:
         return before[0], judged
+    warnings = posed.warnings
     if targets.challenge is not None and not cut:
         warnings += ("the challenge's score needs thresholds, and there are no validation records to choose them by",)
     result = Result(
@@ -220,7 +320,7 @@ def judge(
         n_train=fitted.n_train,
         n_validation=fitted.n_validation,
         n_test=len(test.row_r),
-        **scores(judged, targets, seed),
+        **scores([judged], targets.titles, targets.unit, seed),
         of_a_constant=of_a_constant(targets, train.row_r, judged),
         thresholds=cut,
         left_out_site=question.leave_out_site,
@@ -233,6 +333,14 @@ def judge(
     seen_here += [] if validation is None else [seen_of(store, validation.row_r, "selection")]
     keep(folder, question, fitted, result, store, judged, seen_here, seed, identity)
     return result, judged
+
+
+def fit(posed: Posed, **changed: Any) -> Fitted:
+    """Fit by the question's protocol; ``changed``: settings of it, and ``seed``, that differ from the question's."""
+    context = replace(posed.context, seed=changed.pop("seed", posed.context.seed))
+    settings = posed.settings.model_copy(update=changed)
+    test = None if posed.question.allow_overlap else posed.test
+    return protocols.fit(posed.train, posed.validation, settings, context, test=test)
 
 
 def _site_was_seen(question: Downstream, seen: Sequence[pa.Table]) -> tuple[str, ...]:

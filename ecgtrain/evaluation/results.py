@@ -12,6 +12,7 @@
      …what the protocol chose, such as penalty…,
      unfitted_classes: [class], dropped_classes: {class: why}, caveats: [text],
      difference_to: {pretraining: {metric: {value, low, high}}},    # paired, this minus that
+     seeds: [seed], p_of_difference: {pretraining: p},              # of several seeds; p by the metric compared by
      run: name of the run, where there are several}
 
 What is not known is left out. A number that is not one is NaN here and null there.
@@ -20,6 +21,7 @@ What is not known is left out. A number that is not one is NaN here and null the
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -113,6 +115,9 @@ class Result(Value):
     no others learned from. ``thresholds``: what a class's score must reach to be said. ``chosen``: what the protocol
     tells, plain values. ``unfitted_classes``: None where nothing was fitted for this result. ``run``: the name of its
     run among several.
+
+    ``seeds``: of the runs that it is the mean of, where there are several; ``p_of_difference``: how surprising each
+    difference would be if there were none, corrected for their number.
     """
 
     name: str
@@ -142,6 +147,8 @@ class Result(Value):
     agreement: Agreement | None = None
     thresholds: Mapping[str, float] = Field(default_factory=dict)
     by_site: Mapping[str, SiteScore] = Field(default_factory=dict)
+    seeds: tuple[NonNegativeInt, ...] = ()
+    p_of_difference: Mapping[str, Number] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _told_apart(self) -> Result:
@@ -199,6 +206,8 @@ class Result(Value):
             "kind": self.kind if self.kind != "multilabel" else None,
             "unit": self.unit or None,
             "left_out_site": self.left_out_site,
+            "seeds": list(self.seeds) or None,
+            "p_of_difference": dict(self.p_of_difference) or None,
             "of_a_constant": self.of_a_constant,
             "confusion": self.confusion and self.confusion.model_dump(),
             "agreement": self.agreement and self.agreement.model_dump(),
@@ -231,9 +240,10 @@ def read(kind: type[V], content: Mapping[str, Any], where: object) -> V:
         first = error.errors()[0]
         part = ".".join(str(one) for one in first["loc"]) or "it"
         said = first["msg"].removeprefix("Value error, ")
+        called = re.sub("(?<=[a-z])(?=[A-Z])", " ", kind.__name__).lower()
         got = None if first["type"] == "missing" else repr(first["input"])[:100]
         raise ConfigError(
-            f"this can't be understood as a {kind.__name__.lower()}: {part}: {said[:1].lower()}{said[1:]}",
+            f"this can't be understood as a {called}: {part}: {said[:1].lower()}{said[1:]}",
             where=where,
             got=got,
         ) from None

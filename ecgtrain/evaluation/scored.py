@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,9 @@ from ecgtrain.evaluation.protocols import Fitted
 from ecgtrain.evaluation.results import Agreement, ClassScore, Confusion, RocCurve, SiteScore
 from ecgtrain.evaluation.splits import Split
 from ecgtrain.scoring import challenge, kinds, metrics, regression
-from ecgtrain.scoring.bootstrap import Interval, Scorer, bootstrap, paired_bootstrap
+from ecgtrain.scoring.bootstrap import Interval, Scorer
 from ecgtrain.scoring.exclusive import confusion
+from ecgtrain.scoring.seeds import OverSeeds, of_seeds
 from ecgtrain.tasks import TargetKind, Targets
 
 #: What the challenge's score is called among the metrics.
@@ -76,21 +77,24 @@ class Judged:
         )
 
 
-def scores(judged: Judged, targets: Targets, seed: int) -> dict[str, Any]:
-    """The parts of a result that follow from scores, with their bootstrap intervals over patients."""
+def scores(judged_s: Sequence[Judged], titles: Mapping[str, str], unit: str, seed: int) -> dict[str, Any]:
+    """The parts of a result that follow from scores, with intervals over patients and, of several seeds, over those.
+
+    ``judged_s``: of each seed the scores of the same records. Pictures are of the first.
+    """
+    judged = judged_s[0]
     y_rc, score_rc = judged.y_rc, judged.score_rc
     parts: dict[str, Any] = {
         "kind": judged.kind,
-        "unit": targets.unit,
-        "metrics": _metrics(judged, seed),
+        "unit": unit,
+        "metrics": _metrics(judged_s, seed),
         "per_class": {},
-        "by_site": _by_site(judged, seed),
+        "by_site": _by_site(judged_s, seed),
     }
     if judged.kind == "regression":
         return {**parts, "agreement": _agreement(judged)}
-    per_class = metrics.per_class(y_rc, score_rc, judged.classes, targets.titles)
+    parts["per_class"] = _per_class(judged_s, titles)
     roc = metrics.roc_curves(y_rc, score_rc, judged.classes)
-    parts["per_class"] = {name: ClassScore(**one) for name, one in per_class.items()}
     parts["roc"] = {name: RocCurve(fpr=tuple(one["fpr"]), tpr=tuple(one["tpr"])) for name, one in roc.items()}
     if judged.kind == "exclusive":
         counts = tuple(map(tuple, confusion(y_rc, score_rc).tolist()))
@@ -98,11 +102,22 @@ def scores(judged: Judged, targets: Targets, seed: int) -> dict[str, Any]:
     return parts
 
 
-def difference(one: Judged, null: Judged, seed: int) -> dict[str, Interval]:
-    """Score of ``one`` minus that of ``null`` on the same resamples of patients, with its interval.
+def _per_class(judged_s: Sequence[Judged], titles: Mapping[str, str]) -> dict[str, ClassScore]:
+    """Scores by class, of several seeds their means."""
+    tables = [metrics.per_class(one.y_rc, one.score_rc, one.classes, titles) for one in judged_s]
+    found = {}
+    for name, first in tables[0].items():
+        means = {metric: float(np.mean([table[name][metric] for table in tables])) for metric in ("auroc", "auprc")}
+        found[name] = ClassScore(**{**first, **means})
+    return found
+
+
+def difference(one_s: Sequence[Judged], null_s: Sequence[Judged], seed: int) -> dict[str, OverSeeds]:
+    """Score of one minus that of another by metric, seed by seed and on the same resamples of patients.
 
     Raises ProtocolError where they are of other records or classes.
     """
+    one, null = one_s[0], null_s[0]
     if not np.array_equal(one.row_r, null.row_r) or one.classes != null.classes:
         raise ProtocolError(
             "answers on other records or classes can't be compared",
@@ -110,14 +125,18 @@ def difference(one: Judged, null: Judged, seed: int) -> dict[str, Interval]:
             got=f"{len(null.row_r)} records, {len(null.classes)} classes",
             fix="give both questions the same training and test folds",
         )
-    found = {
-        name: paired_bootstrap(one.y_rc, one.score_rc, null.score_rc, one.patient_r, name, seed=seed)
-        for name in kinds.compared(one.kind)
-    }
-    if one.decided is not None and null.decided is not None:
-        mine, its = one.decided, null.decided
-        found[CHALLENGE] = paired_bootstrap(mine.y_rc, mine.said_rc, its.said_rc, one.patient_r, mine.scorer, seed=seed)
-    return found
+    names = [*kinds.compared(one.kind), *([CHALLENGE] if one.decided and null.decided else [])]
+    return {name: _of(one_s, name, seed) - _of(null_s, name, seed) for name in names}
+
+
+def _of(judged_s: Sequence[Judged], metric: str, seed: int) -> OverSeeds:
+    """A metric of each seed, by its name."""
+    one = judged_s[0]
+    if metric != CHALLENGE:
+        return of_seeds(one.y_rc, [each.score_rc for each in judged_s], one.patient_r, metric, seed=seed)
+    decided_s = [cast(Decided, each.decided) for each in judged_s]
+    said_s = [each.said_rc for each in decided_s]
+    return of_seeds(decided_s[0].y_rc, said_s, one.patient_r, decided_s[0].scorer, seed=seed)
 
 
 def thresholds(targets: Targets, fitted: Fitted, validation: Split | None) -> dict[str, float]:
@@ -181,27 +200,23 @@ def _among_all(
     return targets.challenge.y_nc[row_r], [targets.challenge.classes.index(name) for name in classes]
 
 
-def _metrics(judged: Judged, seed: int, *, names: tuple[str, ...] | None = None) -> dict[str, Interval]:
-    found = {
-        name: bootstrap(judged.y_rc, judged.score_rc, judged.patient_r, name, seed=seed)
-        for name in names or kinds.METRICS[judged.kind]
-    }
-    if judged.decided is not None:
-        decided = judged.decided
-        found[CHALLENGE] = bootstrap(decided.y_rc, decided.said_rc, judged.patient_r, decided.scorer, seed=seed)
-    return found
+def _metrics(judged_s: Sequence[Judged], seed: int, *, names: tuple[str, ...] | None = None) -> dict[str, Interval]:
+    one = judged_s[0]
+    names = (*(names or kinds.METRICS[one.kind]), *([CHALLENGE] if one.decided is not None else []))
+    return {name: _of(judged_s, name, seed).interval() for name in names}
 
 
-def _by_site(judged: Judged, seed: int) -> dict[str, SiteScore]:
+def _by_site(judged_s: Sequence[Judged], seed: int) -> dict[str, SiteScore]:
     """Scores by site, where the records are of several."""
-    sites = sorted(set(judged.site_r))
+    first = judged_s[0]
+    sites = sorted(set(first.site_r))
     if len(sites) < 2:
         return {}
-    site_r = np.array(judged.site_r, dtype=object)
-    names = (kinds.headline(judged.kind),)
-    parts = {site: judged.at(np.asarray(site_r == site)) for site in sites}
+    site_r = np.array(first.site_r, dtype=object)
+    names = (kinds.headline(first.kind),)
+    parts = {site: [judged.at(np.asarray(site_r == site)) for judged in judged_s] for site in sites}
     return {
-        site: SiteScore(n_test=len(part.row_r), metrics=_metrics(part, seed, names=names))
+        site: SiteScore(n_test=len(part[0].row_r), metrics=_metrics(part, seed, names=names))
         for site, part in parts.items()
     }
 

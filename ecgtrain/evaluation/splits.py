@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from ecgstore import Store
+from ecgtrain.data.changed import Change
 from ecgtrain.data.feed import Feed, open_feed
 from ecgtrain.data.settings import Feeding
 from ecgtrain.errors import LeakageError, ProtocolError
@@ -57,7 +58,10 @@ class Windows(ABC):
 
 @dataclass(frozen=True, eq=False)
 class StoredWindows(Windows):
-    """Windows of the records at ``rows`` of a store, cut every ``stride_samples``."""
+    """Windows of the records at ``rows`` of a store, cut every ``stride_samples``.
+
+    ``change``: what is done to every record before it is cut to be judged; training windows are of records as they are.
+    """
 
     store: Store
     rows: Rows
@@ -65,8 +69,14 @@ class StoredWindows(Windows):
     window_samples: int
     stride_samples: int
     device: torch.device | str = "cpu"
+    change: Change | None = None
 
     def pooled(self) -> WindowFeatures:
+        return self._pooled
+
+    @cached_property
+    def _pooled(self) -> WindowFeatures:
+        """Kept: splits of the same records ask for them again and again."""
         return window_features(
             self.trained.backbone,
             self.store,
@@ -75,6 +85,7 @@ class StoredWindows(Windows):
             window_samples=self.window_samples,
             stride_samples=self.stride_samples,
             device=self.device,
+            change=self.change,
         )
 
     def tokens(self, batch_size: int) -> Iterator[TokenFeatures]:
@@ -87,6 +98,7 @@ class StoredWindows(Windows):
             stride_samples=self.stride_samples,
             batch_size=batch_size,
             device=self.device,
+            change=self.change,
         )
 
     def signals(self, batch_size: int) -> Iterator[Signals]:
@@ -98,6 +110,7 @@ class StoredWindows(Windows):
             stride_samples=self.stride_samples,
             batch_size=batch_size,
             device=self.device,
+            change=self.change,
         )
 
     def feed(self, rows: Rows) -> Feed:
@@ -263,12 +276,22 @@ class Split:
         return replace(self, row_r=self.row_r[kept_r], y_rc=self.y_rc[kept_r], patient_r=patient_r)
 
     def labelled_share(self, fraction: float, seed: int) -> Split:
-        """The records of a share of the patients; a smaller share lies inside a larger one of the same seed."""
+        """The records of a share of the patients, as many of each class in proportion as there are.
+
+        Patients stand in an order that the seed draws, in which those of each stratum are spread evenly; a stratum is
+        the rarest class of a patient's records, of a regression a tenth of the patients by their number. A smaller
+        share lies inside a larger one of the same seed.
+        """
         if fraction == 1:
             return self
         patient_r = patient_numbers(self.patient_r)
-        order = np.random.Generator(np.random.Philox(seed)).permutation(int(patient_r.max()) + 1)
-        drawn = order[: int(np.ceil(fraction * len(order)))]
+        draw = np.random.Generator(np.random.Philox(seed))
+        stratum_p = _strata(self.y_rc, patient_r, self.kind)
+        place_p = np.empty(len(stratum_p))
+        for stratum in np.unique(stratum_p):
+            its = draw.permutation(np.flatnonzero(stratum_p == stratum))
+            place_p[its] = (np.arange(len(its)) + draw.random()) / len(its)
+        drawn = np.argsort(place_p, kind="stable")[: int(np.ceil(fraction * len(place_p)))]
         return self.only(self.row_r[np.isin(patient_r, drawn)])
 
     def tells_apart_c(self) -> Bools:
@@ -282,6 +305,20 @@ class Split:
         """The same, to be learned from; raises ProtocolError where that is none."""
         kinds.refuse_unfittable(self.kind, self.y_rc)
         return self.tells_apart_c()
+
+
+def _strata(y_rc: npt.NDArray[Any], patient_r: Rows, kind: TargetKind) -> Rows:
+    """The stratum of each patient, (patients,): the rarest class of theirs, or the tenth that their number is in."""
+    n_patients, n_columns = int(patient_r.max()) + 1, y_rc.shape[1]
+    if kind == "regression":
+        mean_p = np.bincount(patient_r, y_rc[:, 0], n_patients) / np.bincount(patient_r, minlength=n_patients)
+        return np.argsort(np.argsort(mean_p, kind="stable"), kind="stable") * 10 // n_patients
+    has_pc = np.zeros((n_patients, n_columns), dtype=np.bool_)
+    np.logical_or.at(has_pc, patient_r, y_rc)
+    by_rarity_c = np.argsort(has_pc.sum(axis=0), kind="stable")
+    first_p = np.argmax(has_pc[:, by_rarity_c], axis=1)
+    stratum_p: Rows = np.where(has_pc.any(axis=1), first_p, n_columns)
+    return stratum_p
 
 
 def refuse_overlap(

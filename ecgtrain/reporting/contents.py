@@ -1,8 +1,9 @@
-"""What a report holds, and its shape in ``report.json``; of a result, :mod:`ecgtrain.evaluation.results` says that.
+"""What a report holds, and its shape in ``report.json``; of a result :mod:`ecgtrain.evaluation.results`
+says that, of a curve over noise, labels or leads :mod:`ecgtrain.evaluation.curve_results`.
 
 What is told of the run stands beside its results. All but the results may be absent, and is then left out of the page::
 
-    title, caveats: [text], results: [Result]
+    title, caveats: [text], results: [Result], asked_over: [CurveResult]
     run: {name, method, backbone, n_parameters, n_records, folds, steps, batch_size, seconds, device, seed}
     store: {path, fingerprint, n_records, fs_hz, leads, recipe, patients, terms: [Terms]}
     curves: {"chance": {term: [value]}, "train": {"step": […], term: […]}, "validation": …}
@@ -21,6 +22,7 @@ from typing import Any
 from pydantic import Field
 
 from ecgstore import ConfigError
+from ecgtrain.evaluation.curve_results import CurveResult, curve_of
 from ecgtrain.evaluation.results import Number, Result, Value, read, result_of
 from ecgtrain.training.files import plain
 
@@ -90,6 +92,7 @@ class Report(Value):
 
     title: str = ""
     results: tuple[Result, ...]
+    asked_over: tuple[CurveResult, ...] = ()
     caveats: tuple[str, ...] = ()
     runs: tuple[About, ...] = ()
 
@@ -99,6 +102,7 @@ class Report(Value):
         return {
             **({"title": self.title} if self.title else {}),
             "results": [result.as_json() for result in self.results],
+            **({"asked_over": [curve.as_json() for curve in self.asked_over]} if self.asked_over else {}),
             **({} if alone or not self.runs else {"runs": [run.as_json() for run in self.runs]}),
             "caveats": list(self.caveats),
             **(self.runs[0].as_json() if alone else {}),
@@ -110,7 +114,12 @@ def report_of(content: Mapping[str, Any], where: Path) -> Report:
     if not isinstance(content.get("results"), list):
         raise ConfigError("a report needs a list of results", where=where)
     results = tuple(result_of(one, f"{where}, result {i}") for i, one in enumerate(content["results"]))
+    curves = content.get("asked_over", [])
+    if not isinstance(curves, list):
+        raise ConfigError("curves of a report must be a list", where=where)
+    asked_over = tuple(curve_of(one, f"{where}, curve {i}") for i, one in enumerate(curves))
     told = {key: value for key, value in content.items() if key in About.model_fields and key != "name"}
-    rest = {key: value for key, value in content.items() if key not in told and key not in ("results", "runs")}
+    own = ("results", "runs", "asked_over")
+    rest = {key: value for key, value in content.items() if key not in told and key not in own}
     runs = content.get("runs") or ([told] if told else [])
-    return read(Report, {**rest, "results": results, "runs": runs}, where)
+    return read(Report, {**rest, "results": results, "asked_over": asked_over, "runs": runs}, where)

@@ -30,7 +30,7 @@ def draw_curves(curves: Curves, number: int) -> str:
     terms = (told + others)[:4] + [name for name in WATCHED if name in train or name in probe]
     if not terms:
         return ""
-    with _style(f"curves{number}"):
+    with style(f"curves{number}"):
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(9.4, 2.7 * math.ceil(len(terms) / 2)), layout="constrained")
@@ -53,7 +53,7 @@ def draw_curves(curves: Curves, number: int) -> str:
         axes[0].legend(frameon=False)
         for axis in list(axes)[len(terms) :]:
             axis.axis("off")
-        return _svg(figure, "Loss and features over the steps of pretraining")
+        return svg(figure, "Loss and features over the steps of pretraining")
 
 
 def draw_roc(
@@ -69,7 +69,7 @@ def draw_roc(
         return ""
     n_columns = min((4, 3), key=lambda columns: -(len(classes) + 1) % columns)  # fewest empty places
     n_rows = math.ceil((len(classes) + 1) / n_columns)
-    with _style(f"roc{number}"):
+    with style(f"roc{number}"):
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(9.4, 9.4 / n_columns * 1.12 * n_rows), layout="constrained")
@@ -90,7 +90,7 @@ def draw_roc(
             line.get_label(): line for axis in axes for line in axis.lines if not line.get_label().startswith("_")
         }
         axes[len(classes)].legend(handles.values(), handles.keys(), loc="center left", frameon=False)
-        return _svg(figure, "ROC curves per class")
+        return svg(figure, "ROC curves per class")
 
 
 def draw_confusion(found: Confusion, title: str, number: int) -> str:
@@ -105,7 +105,7 @@ def draw_confusion(found: Confusion, title: str, number: int) -> str:
     total_c = counts_cc.sum(axis=1, keepdims=True)
     share_cc = np.divide(counts_cc, total_c, out=np.zeros((n, n)), where=total_c > 0)
     side = 1.9 + 0.62 * min(n, 8) + 0.34 * max(0, n - 8)
-    with _style(f"confusion{number}"):
+    with style(f"confusion{number}"):
         from matplotlib.colors import LinearSegmentedColormap
         from matplotlib.figure import Figure
 
@@ -130,7 +130,7 @@ def draw_confusion(found: Confusion, title: str, number: int) -> str:
         axis.grid(False)
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)
-        return _svg(figure, "Confusion of the classes")
+        return svg(figure, "Confusion of the classes")
 
 
 def draw_agreement(found: Agreement, title: str, unit: str, colour: str, number: int) -> str:
@@ -139,7 +139,7 @@ def draw_agreement(found: Agreement, title: str, unit: str, colour: str, number:
         return ""
     known_n, said_n = np.array(found.pairs).T
     of = f" ({unit})" if unit else ""
-    with _style(f"agreement{number}"):
+    with style(f"agreement{number}"):
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(9.4, 4.0), layout="constrained")
@@ -166,10 +166,10 @@ def draw_agreement(found: Agreement, title: str, unit: str, colour: str, number:
                     color="#4a515c",
                 )
         bland.set(xlabel=f"mean of known and predicted{of}", ylabel=f"predicted − known{of}")
-        return _svg(figure, "Agreement of predicted and known numbers")
+        return svg(figure, "Agreement of predicted and known numbers")
 
 
-def _style(salt: str) -> Any:
+def style(salt: str) -> Any:
     """Calm axes; text stays text, so that the page's font is used; the same input gives the same bytes."""
     import matplotlib
 
@@ -200,7 +200,7 @@ def _thinned(x: Sequence[float], y: Sequence[float], n: int = 400) -> tuple[list
     return [x[i] for i in keep], [y[i] for i in keep]
 
 
-def _svg(figure: Any, title: str) -> str:
+def svg(figure: Any, title: str) -> str:
     """The figure as an ``<svg>`` element for use inside HTML: no prolog, no metadata, no address of anything."""
     import io
 
@@ -209,10 +209,10 @@ def _svg(figure: Any, title: str) -> str:
     FigureCanvasSVG(figure)
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    svg = text.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    return svg.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+    made = text.getvalue()
+    made = made[made.index("<svg") :]
+    made = re.sub(r"<metadata>.*?</metadata>", "", made, flags=re.DOTALL)
+    made = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", made)
+    made = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", made, count=1)
+    made = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", made, count=1)
+    return made.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)

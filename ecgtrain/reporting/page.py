@@ -13,6 +13,7 @@ import yaml
 from ecgstore.inner import need
 from ecgtrain.evaluation.leaks import are_other_patients
 from ecgtrain.evaluation.results import Result
+from ecgtrain.reporting import asked_over
 from ecgtrain.reporting.caveats import groups, n_scored, pretraining
 from ecgtrain.reporting.contents import About, Report, RunFacts, StoreFacts
 from ecgtrain.reporting.drawings import COLOURS, GREY, LIGHT_GREY, draw_agreement, draw_confusion, draw_curves, draw_roc
@@ -80,7 +81,7 @@ def render(report: Report) -> str:
     jinja2 = need("jinja2", "train")
     runs = [_run(run, number) for number, run in enumerate(report.runs)]
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": _number, "signed": _signed, "count": _count, "yaml": _yaml}
+    environment.filters |= {"number": _number, "p_value": _p_value, "signed": _signed, "count": _count, "yaml": _yaml}
     environment.tests["known"] = math.isfinite
     template = environment.from_string(
         resources.files("ecgtrain.reporting").joinpath("report.html.j2").read_text("utf-8")
@@ -90,6 +91,7 @@ def render(report: Report) -> str:
         tasks=list(dict.fromkeys(result.task for result in report.results)),
         caveats=report.caveats,
         groups=[_group(group, i, [run["name"] for run in runs]) for i, group in enumerate(groups(report.results))],
+        asked_over=[asked_over.part(curve, number) for number, curve in enumerate(report.asked_over)],
         runs=runs,
     )
     return page
@@ -165,6 +167,7 @@ def _group(results: Sequence[Result], number: int, names: Sequence[str]) -> dict
         "protocol": _PROTOCOLS.get(first.protocol, first.protocol.replace("_", " ")),
         "n_train": first.n_train,
         "n_test": first.n_test,
+        "seeds": first.seeds,
         "are_others": all(are_other_patients(result.caveats) for result in results),
         "store": first.store,
         "verdicts": [text for result, label in zip(results, labels, strict=True) if (text := _verdict(result, label))],
@@ -236,6 +239,8 @@ def _verdict(result: Result, label: str) -> str:
             continue
         other = _NULLS[null] if null in _NULLS else pretraining(null)
         by = f"{_signed(found.value)} [{_signed(found.low)}, {_signed(found.high)}]"
+        p = result.p_of_difference.get(null)
+        by += "" if p is None or not math.isfinite(p) else f", p {_p_value(p)}"
         if found.low > 0 or found.high < 0:
             better = (found.low > 0) != (metric in LESS_IS_BETTER)
             text += f", {'better' if better else 'worse'} than {other} by {by}"
@@ -320,6 +325,10 @@ def _number(value: float, digits: int = 3) -> str:
 
 def _signed(value: float) -> str:
     return "–" if not math.isfinite(value) else f"{value:+.3f}".replace("-", "−")
+
+
+def _p_value(value: float) -> str:
+    return "< 0.01" if value < 0.01 else f"= {value:.2f}"
 
 
 def _count(value: int) -> str:

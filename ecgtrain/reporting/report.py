@@ -8,6 +8,8 @@ from pathlib import Path
 
 from ecgstore import ConfigError
 from ecgtrain.errors import CheckpointError
+from ecgtrain.evaluation.curve_results import CurveResult
+from ecgtrain.evaluation.results import Result
 from ecgtrain.reporting.caveats import caveats
 from ecgtrain.reporting.contents import About, Curves, Report, report_of
 from ecgtrain.reporting.drawings import WATCHED
@@ -57,7 +59,8 @@ def merge(reports: Sequence[Report]) -> Report:
     Runs of the same name are numbered. Caveats are left to be found anew by :func:`write_report`.
     """
     runs: list[About] = []
-    results = []
+    results: list[Result] = []
+    curves: list[CurveResult] = []
     for report in reports:
         taken = {run.name for run in runs}
         about = report.runs[0] if len(report.runs) == 1 else About()
@@ -66,7 +69,8 @@ def merge(reports: Sequence[Report]) -> Report:
         name = next(name for name in names if name not in taken)
         runs.append(about.model_copy(update={"name": name}))
         results += [result.model_copy(update={"run": name}) for result in report.results]
-    return Report(results=tuple(results), runs=tuple(runs))
+        curves += [curve.model_copy(update={"run": name}) for curve in report.asked_over]
+    return Report(results=tuple(results), asked_over=tuple(curves), runs=tuple(runs))
 
 
 def _stem(report: Report, about: About, before: Sequence[About]) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ecgstore import Store
 from ecgtrain.backbones import Backbone
+from ecgtrain.data.changed import Change, open_changed_feed
 from ecgtrain.data.feed import open_feed
 from ecgtrain.data.plan import Int64, evaluation_plans
 from ecgtrain.data.settings import Feeding
@@ -50,24 +51,31 @@ def signals(
     stride_samples: int,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
+    change: Change | None = None,
 ) -> Iterator[Signals]:
     """Every window of the records at ``rows``, in the order of ``rows``, then of time, as a network eats them.
 
-    A record of 1,000 samples gives 7 windows of 250 every 125; one shorter than a window gives one, padded. Raises
-    PassportError if ``store`` was prepared otherwise than the backbone's signals, IntegrityError if a record can't
-    be read, and what :func:`ecgtrain.data.feed.open_feed` raises.
+    A record of 1,000 samples gives 7 windows of 250 every 125; one shorter than a window gives one, padded.
+    ``change``: what is done to every record before it is cut. Raises PassportError if ``store`` was prepared otherwise
+    than the backbone's signals, IntegrityError if a record can't be read, and what
+    :func:`ecgtrain.data.feed.open_feed` raises.
     """
     passport.refuse_other(store)
-    # Strict: features of fewer records than were asked for would be another test than the one that is reported.
-    feed = open_feed(
-        store,
-        rows,
-        window_samples=window_samples,
-        leads=passport.leads,
-        short_records="pad",
-        device=device,
-        feeding=Feeding(strict=True),
-    )
+    if change is not None:
+        feed = open_changed_feed(
+            store, rows, change, window_samples=window_samples, leads=passport.leads, device=device
+        )
+    else:
+        # Strict: features of fewer records than were asked for would be another test than the one that is reported.
+        feed = open_feed(
+            store,
+            rows,
+            window_samples=window_samples,
+            leads=passport.leads,
+            short_records="pad",
+            device=device,
+            feeding=Feeding(strict=True),
+        )
     plans = evaluation_plans(
         feed.records, window_samples=window_samples, stride_samples=stride_samples, batch_size=batch_size
     )
@@ -86,6 +94,7 @@ def window_features(
     stride_samples: int,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
+    change: Change | None = None,
 ) -> WindowFeatures:
     """Pooled features of every window of the records at ``rows``, cut as :func:`signals` cuts them; raises the same."""
     features, record_rows = [], []
@@ -97,6 +106,7 @@ def window_features(
         stride_samples=stride_samples,
         batch_size=batch_size,
         device=device,
+        change=change,
     )
     with _only_looked_at(backbone, device):
         for x_blt, record_row_b in cut:
@@ -115,6 +125,7 @@ def token_features(
     stride_samples: int,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
+    change: Change | None = None,
 ) -> Iterator[TokenFeatures]:
     """Features of every token, batch by batch: those of all windows may not fit in memory. Raises the same."""
     cut = signals(
@@ -125,6 +136,7 @@ def token_features(
         stride_samples=stride_samples,
         batch_size=batch_size,
         device=device,
+        change=change,
     )
     for x_blt, record_row_b in cut:
         with _only_looked_at(backbone, device):

@@ -10,6 +10,9 @@
       head.safetensors   what the protocol has fitted        head.json           its classes, windows, patients
       result.json        what the report shows               predictions.parquet one row per test record
       seen.parquet       what it was fitted on, chosen by    question.json       how it was asked
+    curves/<name>/
+      points/            scores of each point of the curve    curve.csv, curve.parquet   what its picture shows
+    seeds/<seed>/        of a recipe with several seeds: the run of each, with all of the above
 
 A checkpoint, and ``export/`` alike, is a sealed directory (:mod:`ecgtrain.training.checkpoint`).
 """
@@ -26,7 +29,8 @@ CHECKPOINTS, BEST, EXPORT = "checkpoints", "checkpoints/best", "export"
 REPORT, PAGE = "report.json", "report.html"
 HEAD, HEAD_ABOUT, RESULT, PREDICTIONS = "head.safetensors", "head.json", "result.json", "predictions.parquet"
 QUESTION, OWN = "question.json", "own"
-_DOWNSTREAM = "downstream"
+SEEDS = "seeds"
+_DOWNSTREAM, _CURVES = "downstream", "curves"
 
 
 def answer(run_dir: Path, question: str, pretraining: str) -> Path:
@@ -37,3 +41,18 @@ def answer(run_dir: Path, question: str, pretraining: str) -> Path:
 def answers(run_dir: Path) -> list[Path]:
     """All such folders that hold a head, in the order of their names."""
     return [about.parent for about in sorted((run_dir / _DOWNSTREAM).glob(f"*/*/{HEAD_ABOUT}"))]
+
+
+def curve(run_dir: Path, name: str) -> Path:
+    """The folder of one curve."""
+    return run_dir / _CURVES / name
+
+
+def point(run_dir: Path, name: str, which: str) -> Path:
+    """The file of one point of a curve."""
+    return curve(run_dir, name) / "points" / f"{which}.parquet"
+
+
+def run_of_seed(run_dir: Path, seed: int) -> Path:
+    """The run of one seed, of a recipe with several."""
+    return run_dir / SEEDS / str(seed)

@@ -196,7 +196,7 @@ def test_a_record_of_several_shards_gets_one_noise(tmp_path, write_record):
     augment_store(clean, tmp_path / "noisy.ecg", settings)
     noisy = open_store(tmp_path / "noisy.ecg")
     assert noisy.verify(deep=True) == []
-    whole = noise.add(clean.read("long").signal_mv_lt, 500.0, "long", settings, leads=("II", "V5"))
+    whole = noise.add_noise(clean.read("long").signal_mv_lt, 500.0, "long", settings, leads=("II", "V5"))
     assert np.array_equal(noisy.read("long").signal_mv_lt, whole.signal_mv_lt)
     assert noisy.column("snr_db") == pytest.approx([10, 10], abs=0.1)
 

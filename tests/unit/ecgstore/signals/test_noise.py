@@ -114,12 +114,12 @@ def test_motion_lies_where_the_qrs_does():
 
 @pytest.mark.parametrize("kind", SYNTHETIC)
 def test_limb_leads_keep_their_laws(kind, signal_mv_lt):
-    noisy = noise.add(signal_mv_lt, FS_HZ, "r", NoiseSettings(kind=kind, snr_db=0))
+    noisy = noise.add_noise(signal_mv_lt, FS_HZ, "r", NoiseSettings(kind=kind, snr_db=0))
     i, ii, iii, avr, avl, avf = added(noisy, signal_mv_lt)[:6]
     assert np.abs(i).max() > 0.01
     for residual in (iii - ii + i, avr + (i + ii) / 2, avl - i + ii / 2, avf - ii + i / 2):
         assert np.abs(residual).max() < 0.0021  # rounding to 1 µV, of up to three leads
-    own = noise.add(signal_mv_lt, FS_HZ, "r", NoiseSettings(kind=kind, snr_db=0, origin="leads"))
+    own = noise.add_noise(signal_mv_lt, FS_HZ, "r", NoiseSettings(kind=kind, snr_db=0, origin="leads"))
     i, ii, iii = added(own, signal_mv_lt)[:3]
     assert np.abs(iii - ii + i).max() > 0.01
 
@@ -160,7 +160,7 @@ def test_it_depends_on_seed_record_and_kind_alone(kind):
 
 def test_a_sweep_scales_one_and_the_same_noise(signal_mv_lt):
     loud, soft = (
-        added(noise.add(signal_mv_lt, FS_HZ, "r", NoiseSettings(kind="motion", snr_db=db)), signal_mv_lt)
+        added(noise.add_noise(signal_mv_lt, FS_HZ, "r", NoiseSettings(kind="motion", snr_db=db)), signal_mv_lt)
         for db in (-6, 6)
     )
     assert np.abs(loud / 10 ** (12 / 20) - soft).max() < 0.002
@@ -185,7 +185,7 @@ def test_draws_are_those_of_the_first_release():
 @pytest.mark.parametrize("snr_db", [24.0, 0.0, -6.0])
 @pytest.mark.parametrize("power", ["record", "qrs"])
 def test_the_snr_is_the_one_asked_for(kind, snr_db, power, signal_mv_lt):
-    noisy = noise.add(signal_mv_lt, FS_HZ, "r", NoiseSettings(kind=kind, snr_db=snr_db, power=power))
+    noisy = noise.add_noise(signal_mv_lt, FS_HZ, "r", NoiseSettings(kind=kind, snr_db=snr_db, power=power))
     noise_power = np.mean(added(noisy, signal_mv_lt) ** 2)
     heights = np.linspace(0.4, 1.5, 12)
     signal_power = (
@@ -200,26 +200,26 @@ def test_the_snr_is_the_one_asked_for(kind, snr_db, power, signal_mv_lt):
 
 def test_the_snr_of_each_lead(signal_mv_lt):
     settings = NoiseSettings(kind="muscle", snr_db=3, power="lead", origin="leads")
-    noisy = noise.add(signal_mv_lt, FS_HZ, "r", settings)
+    noisy = noise.add_noise(signal_mv_lt, FS_HZ, "r", settings)
     each_db = 10 * np.log10(signal_mv_lt.var(axis=1) / np.mean(added(noisy, signal_mv_lt) ** 2, axis=1))
     assert each_db == pytest.approx(np.full(12, 3.0), abs=0.1)
 
 
 def test_noise_near_the_step_of_a_microvolt():
     small_lt = np.tile(np.float32(0.004) * (np.arange(1000) % 50 == 0), (2, 1)).astype(np.float32)
-    noisy = noise.add(small_lt, 100.0, "r", NoiseSettings(kind="muscle", snr_db=0), leads=("I", "II"))
+    noisy = noise.add_noise(small_lt, 100.0, "r", NoiseSettings(kind="muscle", snr_db=0), leads=("I", "II"))
     assert noisy.snr_db == pytest.approx(0, abs=0.1)
-    noisy = noise.add(small_lt, 100.0, "r", NoiseSettings(kind="muscle", snr_db=40), leads=("I", "II"))
+    noisy = noise.add_noise(small_lt, 100.0, "r", NoiseSettings(kind="muscle", snr_db=40), leads=("I", "II"))
     assert "because of the store's step of 1 µV" in noisy.warning
 
 
 def test_noise_beyond_the_range_is_clipped_and_counted(signal_mv_lt):
-    noisy = noise.add(signal_mv_lt * 20, FS_HZ, "r", NoiseSettings(kind="muscle", snr_db=-20))
+    noisy = noise.add_noise(signal_mv_lt * 20, FS_HZ, "r", NoiseSettings(kind="muscle", snr_db=-20))
     assert noisy.n_clipped > 0
     assert np.abs(noisy.signal_mv_lt).max() == np.float32(32.767)
     beyond_lt = signal_mv_lt.copy()
     beyond_lt[0, :3] = 40
-    assert noise.add(beyond_lt, FS_HZ, "r", NoiseSettings(kind="wander", level=1)).n_clipped == 3
+    assert noise.add_noise(beyond_lt, FS_HZ, "r", NoiseSettings(kind="wander", level=1)).n_clipped == 3
 
 
 def test_levels_rise_as_the_paper_has_them():
@@ -243,10 +243,10 @@ def test_the_published_mains_have_the_square_of_their_amplitude():
 
 def test_a_level_is_what_it_says_whatever_the_signal(signal_mv_lt):
     settings = NoiseSettings(kind="muscle", level=4)
-    small, large = (noise.add(signal_mv_lt * factor, FS_HZ, "r", settings) for factor in (0.1, 2))
+    small, large = (noise.add_noise(signal_mv_lt * factor, FS_HZ, "r", settings) for factor in (0.1, 2))
     assert small.noise_rms_mv == pytest.approx(large.noise_rms_mv, rel=1e-3)
     assert large.snr_db - small.snr_db == pytest.approx(20 * math.log10(20), abs=0.05)
-    none = noise.add(signal_mv_lt[:, :50], FS_HZ, "r", NoiseSettings(kind="shift", level=4))
+    none = noise.add_noise(signal_mv_lt[:, :50], FS_HZ, "r", NoiseSettings(kind="shift", level=4))
     assert (none.noise_rms_mv, none.snr_db) == (0.0, math.inf)  # no stretch fits into 0.1 s
 
 
@@ -258,7 +258,7 @@ def test_gaps_and_absent_leads_stay(signal_mv_lt):
     gappy_lt[3] = np.nan
     gappy_lt[:, 700:1900] = np.nan
     gappy_lt[5] = 0.2  # flat: nothing was measured
-    noisy = noise.add(gappy_lt, FS_HZ, "r", NoiseSettings(kind="physiological", snr_db=5))
+    noisy = noise.add_noise(gappy_lt, FS_HZ, "r", NoiseSettings(kind="physiological", snr_db=5))
     assert np.array_equal(np.isnan(noisy.signal_mv_lt), np.isnan(gappy_lt))
     assert np.array_equal(noisy.signal_mv_lt[5], gappy_lt[5])
     kept = [lead for lead in range(12) if lead not in (3, 5)]
@@ -271,7 +271,7 @@ def test_gaps_and_absent_leads_stay(signal_mv_lt):
 @pytest.mark.parametrize("value", [np.nan, 0.0, 0.7])
 def test_a_record_without_a_signal_is_left_alone(value):
     dead_lt = np.full((12, 300), value, dtype=np.float32)
-    noisy = noise.add(dead_lt, 100.0, "r", NoiseSettings(kind="muscle", snr_db=0))
+    noisy = noise.add_noise(dead_lt, 100.0, "r", NoiseSettings(kind="muscle", snr_db=0))
     assert np.array_equal(noisy.signal_mv_lt, dead_lt, equal_nan=True)
     assert noisy.noise_rms_mv == 0
     assert math.isnan(noisy.snr_db)
@@ -283,17 +283,17 @@ def test_a_record_without_a_signal_is_left_alone(value):
 def test_tiny_records(kind, n_samples, signal_mv_lt):
     begin = 480 if n_samples > 100 else 497
     short_lt = signal_mv_lt[:, begin : begin + n_samples]
-    noisy = noise.add(short_lt, FS_HZ, "r", NoiseSettings(kind=kind, snr_db=6))
+    noisy = noise.add_noise(short_lt, FS_HZ, "r", NoiseSettings(kind=kind, snr_db=6))
     assert noisy.snr_db == pytest.approx(6, abs=0.1)
-    assert noise.add(short_lt, FS_HZ, "r", NoiseSettings(kind=kind, snr_db=6, power="qrs")).snr_db == pytest.approx(
-        6, abs=0.1
-    )
+    assert noise.add_noise(
+        short_lt, FS_HZ, "r", NoiseSettings(kind=kind, snr_db=6, power="qrs")
+    ).snr_db == pytest.approx(6, abs=0.1)
 
 
 def test_adding_before_and_after_storing_is_the_same(signal_mv_lt):
     settings = NoiseSettings(kind="physiological", snr_db=6)
     stored_lt = (np.rint(signal_mv_lt * 1000) / 1000).astype(np.float32)
-    before, after = (noise.add(one, FS_HZ, "r", settings) for one in (signal_mv_lt, stored_lt))
+    before, after = (noise.add_noise(one, FS_HZ, "r", settings) for one in (signal_mv_lt, stored_lt))
     assert np.array_equal(before.signal_mv_lt, after.signal_mv_lt)
 
 
@@ -309,14 +309,16 @@ def test_recorded_noise_has_the_spectrum_of_its_recording(bank_folder, signal_mv
     }
     for kind, low_hz, high_hz in (("nstdb-bw", 0, 1), ("nstdb-ma", 19, 101), ("nstdb-em", 0.8, 8.5)):
         settings = noise.with_bank(NoiseSettings(kind=kind, snr_db=6), bank)
-        noisy = noise.add(signal_mv_lt, FS_HZ, "r", settings, bank)
+        noisy = noise.add_noise(signal_mv_lt, FS_HZ, "r", settings, bank)
         assert noisy.snr_db == pytest.approx(6, abs=0.1)
         noise_lt = added(noisy, signal_mv_lt)
         assert all(share(noise_t, FS_HZ, low_hz, high_hz) > 0.95 for noise_t in noise_lt)
         assert np.abs(noise_lt[2] - noise_lt[1] + noise_lt[0]).max() < 0.0021
-        again = noise.add(signal_mv_lt, FS_HZ, "r", settings, load_bank(bank_folder))
+        again = noise.add_noise(signal_mv_lt, FS_HZ, "r", settings, load_bank(bank_folder))
         assert np.array_equal(again.signal_mv_lt, noisy.signal_mv_lt)
-        assert not np.array_equal(noise.add(signal_mv_lt, FS_HZ, "s", settings, bank).signal_mv_lt, noisy.signal_mv_lt)
+        assert not np.array_equal(
+            noise.add_noise(signal_mv_lt, FS_HZ, "s", settings, bank).signal_mv_lt, noisy.signal_mv_lt
+        )
         alone = noise.generate(500, FS_HZ, "r", settings, bank, leads=("V1",))
         assert np.array_equal(alone[0], noise.generate(500, FS_HZ, "r", settings, bank)[6])
 
@@ -352,12 +354,12 @@ def test_without_its_recording(bank_folder, tmp_path, signal_mv_lt):
         load_bank(tmp_path)
     settings = NoiseSettings(kind="nstdb-ma", snr_db=6)
     with pytest.raises(ConfigError, match="--noise-bank"):
-        noise.add(signal_mv_lt, FS_HZ, "r", settings)
+        noise.add_noise(signal_mv_lt, FS_HZ, "r", settings)
     bank = load_bank(bank_folder)
     named = noise.with_bank(settings, bank)
     assert named.bank_sha256 == bank.recordings["nstdb-ma"].sha256
     with pytest.raises(ConfigError, match="not the one that was used before"):
-        noise.check(named.model_copy(update={"bank_sha256": "0" * 64}), FS_HZ, bank)
+        noise.check_noise(named.model_copy(update={"bank_sha256": "0" * 64}), FS_HZ, bank)
     assert noise.with_bank(NoiseSettings(kind="muscle", snr_db=6), bank).bank_sha256 is None
 
 
@@ -402,6 +404,6 @@ def test_settings_survive_json():
 
 def test_mains_above_half_the_rate_are_refused():
     with pytest.raises(ConfigError, match="records of 100 Hz hold nothing at 50 Hz"):
-        noise.check(NoiseSettings(kind="powerline", snr_db=6), 100.0)
-    noise.check(NoiseSettings(kind="powerline", snr_db=6), 101.0)
-    noise.check(NoiseSettings(kind="physiological", snr_db=6), 100.0)
+        noise.check_noise(NoiseSettings(kind="powerline", snr_db=6), 100.0)
+    noise.check_noise(NoiseSettings(kind="powerline", snr_db=6), 101.0)
+    noise.check_noise(NoiseSettings(kind="physiological", snr_db=6), 100.0)

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from ecgstore import NOT_RECORDED, ConfigError, IngestSettings, ingest_folder, open_store
+from ecgtrain.data.changed import open_changed_feed
 from ecgtrain.data.feed import Feed, WindowCache, open_feed
 from ecgtrain.data.plan import batch_plan, evaluation_plans
 from ecgtrain.data.settings import Feeding
@@ -71,6 +72,23 @@ def test_ragged_records_and_records_over_several_shards(ragged):
         batch = feed.batch(plan)
         for window_lt, row, offset in zip(batch.counts_blt.numpy(), batch.rows_b, plan.offsets, strict=True):
             assert (window_lt == signals[row][:, offset : offset + 300]).all()
+
+
+def test_a_record_over_several_shards_is_changed_whole(ragged):
+    asked = []
+
+    def reverse(name, mv_lt):
+        asked.append((name, mv_lt.shape))
+        return mv_lt[:, ::-1]
+
+    changed = open_changed_feed(ragged, np.array([4, 0]), reverse, window_samples=300, leads=("II", "I"))
+    names = ragged.column("record_id")
+    assert sorted(asked) == [(names[0], (2, 300)), (names[4], (2, 1_300_000))]
+    reversed_of = {row: whole(ragged, row)[::-1, ::-1] for row in (0, 4)}
+    for plan in evaluation_plans(changed.records, window_samples=300, stride_samples=300, batch_size=256):
+        batch = changed.batch(plan)
+        for window_lt, row, offset in zip(batch.counts_blt.numpy(), batch.rows_b, plan.offsets, strict=True):
+            assert (window_lt == reversed_of[row][:, offset : offset + 300]).all()
 
 
 def test_a_short_record_is_refused_or_padded(ragged):

@@ -8,7 +8,16 @@ import pytest
 from ecgtrain.errors import ProtocolError
 from ecgtrain.scoring.bootstrap import bootstrap, paired_bootstrap
 from ecgtrain.scoring.metrics import macro_auroc
-from ecgtrain.scoring.seeds import holm, over_seeds, paired_over_seeds
+from ecgtrain.scoring.seeds import holm, of_seeds
+
+
+def over_seeds(*args, **more):
+    return of_seeds(*args, **more).interval()
+
+
+def paired_over_seeds(y_nc, one, other, patients, **more):
+    difference = of_seeds(y_nc, one, patients, **more) - of_seeds(y_nc, other, patients, **more)
+    return difference.interval(), difference.p_value()
 
 
 def scores(n_seeds, *, spread=0.0, quality=1.0, n=200, seed=0):

@@ -1,0 +1,160 @@
+"""Seeds and curves of a recipe: points are what questions answer, are kept, and are told with what they hang on."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+from ecgstore import ConfigError, EcgError
+from ecgstore.inner import parse
+from ecgtrain.config import RunConfig
+from ecgtrain.reporting.report import read_report
+from ecgtrain.run import run
+
+COMMON = {
+    "task": "ptbxl/superdiagnostic",
+    "train_folds": [1, 2, 3, 4],
+    "validation_folds": [5, 6],
+    "test_folds": [7, 8],
+    "window_samples": 250,
+    "stride_samples": 250,
+}
+PROBE = {**COMMON, "name": "probe", "nulls": ["random"], "settings": {"penalties": [1.0]}, "compare_to": ["other"]}
+OTHER = {**COMMON, "name": "other", "settings": {"penalties": [10.0]}}
+LABELS = {"kind": "label_efficiency", "fractions": [0.5, 1.0], "draws": 2, "reference": "other"}
+NOISE = {"kind": "noise_robustness", "levels": [3], "reference": "other"}
+
+
+def recipe(store, curves, **more):
+    pretrain = {
+        "method": {"name": "cpc", "steps_ahead": 2, "n_negatives": 8},
+        "backbone": {"name": "cpc_lstm", "encoder": {"width": 6}, "lstm_width": 5, "lstm_layers": 1},
+        "folds": [1, 2, 3, 4],
+        "window_samples": 250,
+        "batch_size": 8,
+        "steps": 2,
+    }
+    content = {"name": "curved", "data": {"store": str(store)}, "pretrain": pretrain, "downstream": [PROBE, OTHER]}
+    return parse(RunConfig, {**content, "curves": curves, **more})
+
+
+@pytest.fixture(scope="module")
+def curved(mini_store, tmp_path_factory):
+    """A run of two seeds with curves, and its report."""
+    out = tmp_path_factory.mktemp("curved") / "run"
+    return out, run(recipe(mini_store, [LABELS, NOISE], seeds=[1, 2]), out)
+
+
+def points_of(out):
+    return {path: path.stat().st_mtime_ns for path in sorted(out.glob("seeds/*/curves/*/points/*"))}
+
+
+def test_a_point_without_a_change_is_the_answer_itself(curved):
+    out, _ = curved
+    for seed in (1, 2):
+        report = read_report(out / "seeds" / str(seed))
+        answers = {(one.name, one.pretraining): one.score.value for one in report.results}
+        labels, noise = report.asked_over
+        for line, points in noise.lines.items():
+            assert points[0].score.value == pytest.approx(answers[line])
+            assert points[0].change is None
+            assert points[1].change.value == pytest.approx(points[1].score.value - points[0].score.value)
+        # With all labels both draws are of the whole, and a convex probe needs no luck.
+        for line, points in labels.lines.items():
+            assert points[-1].score.value == pytest.approx(answers[line])
+        assert {point.against is None for point in labels.lines["other", "cpc"]} == {True}
+        assert labels.lines["probe", "cpc"][0].against is not None
+        assert set(labels.reached) == {"probe cpc", "probe random"}
+
+
+def test_several_seeds_are_told_as_one(curved):
+    out, report = curved
+    of_seeds = [read_report(out / "seeds" / str(seed)) for seed in (1, 2)]
+    for i, result in enumerate(report.results):
+        mean = sum(one.results[i].score.value for one in of_seeds) / 2
+        assert result.score.value == pytest.approx(mean)
+        assert result.seeds == (1, 2)
+        assert (result.p_of_difference.keys() if result.difference_to else set()) == set(result.difference_to)
+    probe = report.results[0]
+    assert set(probe.difference_to) == {"random", "other"}
+    assert probe.difference_to["other"]["macro_auroc"].value == pytest.approx(
+        report.results[0].score.value - report.results[2].score.value
+    )
+    for k, curve in enumerate(report.asked_over):
+        first = of_seeds[0].asked_over[k].points[1], of_seeds[1].asked_over[k].points[1]
+        assert curve.points[1].score.value == pytest.approx(sum(one.score.value for one in first) / 2)
+    assert read_report(out).asked_over == report.asked_over
+    assert read_report(out).results == report.results
+    page = (out / "report.html").read_text()
+    for said in ("How many labels are needed", "What noise costs", "Means over the seeds 1, 2", "level 3"):
+        assert said in page
+
+
+def test_tables_hold_what_the_page_shows(curved):
+    out, report = curved
+    rows = list(csv.DictReader((out / "curves" / "label_efficiency" / "curve.csv").read_text().splitlines()))
+    labels = report.asked_over[0]
+    assert [float(row["score"]) for row in rows] == pytest.approx([point.score.value for point in labels.points])
+    assert {row["place"] for row in rows} == {"50 %", "100 %"}
+
+
+def test_points_are_kept_and_a_stopped_curve_goes_on(curved, mini_store):
+    out, report = curved
+    before = points_of(out)
+    assert len(before) == 2 * (3 * 2 * 2 + 3 * 2)
+    # Stopped in the midst, spoilt, and asked for one level more: what holds is not done again.
+    lost, torn, *kept = list(before)
+    lost.unlink()
+    torn.write_bytes(b"torn")
+    more = {**NOISE, "levels": [3, 6]}
+    done = []
+    again = run(
+        recipe(mini_store, [LABELS, more], seeds=[1, 2]),
+        out,
+        resume=True,
+        progress=lambda n, total, values: done.append((n, total)),
+    )
+    after = points_of(out)
+    assert {path: after[path] for path in kept} == {path: before[path] for path in kept}
+    assert len(after) == len(before) + 2 * 3
+    assert again.asked_over[0].points == report.asked_over[0].points
+    assert again.results == report.results
+    assert (9, 9) in done
+
+
+@pytest.mark.parametrize(
+    ("curves", "said"),
+    [
+        ([{**LABELS, "reference": "othr"}], "did you mean other"),
+        ([{**LABELS, "questions": ["probe"]}], "name it in questions"),
+        ([LABELS, LABELS], "two curves are called label_efficiency"),
+        ([{"kind": "label_efficency"}], "label_efficiency"),
+        ([{**LABELS, "fractions": [0.0]}], "greater than 0"),
+        ([{**NOISE, "levels": [7]}], "less than or equal to 6"),
+        ([{"kind": "lead_subsets", "leads": [5]}], "one of 12, 6, 4, 3, 2"),
+        ([{**NOISE, "noise": "hum"}], "physiological"),
+    ],
+)
+def test_a_curve_that_makes_no_sense_is_refused_when_it_is_read(mini_store, curves, said):
+    with pytest.raises(EcgError, match=said):
+        recipe(mini_store, curves)
+
+
+@pytest.mark.parametrize(
+    ("curves", "said"),
+    [
+        ([{**LABELS, "fractions": [0.01, 1.0], "draws": 1}], "label_fraction|positive and a negative|choose"),
+        ([{"kind": "lead_subsets", "leads": [["V9"]]}], "V9"),
+        ([{"kind": "rate_and_gain", "rates_hz": [500]}], "below that of the store"),
+    ],
+)
+def test_a_curve_that_comes_to_nothing_is_refused_before_training(mini_store, tmp_path, curves, said):
+    with pytest.raises(EcgError, match=said):
+        run(recipe(mini_store, curves), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_seed_stands_there_once(mini_store):
+    with pytest.raises(ConfigError, match="each of seeds"):
+        recipe(mini_store, [], seeds=[1, 1])
