@@ -37,7 +37,16 @@ GOLDEN = Path(__file__).parent / "golden"
 JSON_FILES = (layout.ROOT, layout.ROOT, layout.SIGNAL_JSON, layout.MANIFEST)
 TABLES = (layout.RECORDS, layout.RECORDS, layout.LEADS, layout.STATEMENTS, layout.BEATS, layout.REJECTED)
 #: What can't be written can't be forged in this way.
-UNWRITABLE = (pa.ArrowException, OSError, ArithmeticError, TypeError, ValueError, KeyError, IndexError, RuntimeError)
+UNWRITABLE = (
+    pa.ArrowException,
+    OSError,
+    ArithmeticError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 #: A larger file is sealed by its size alone.
 _MOST_HASHED = 50_000_000
 

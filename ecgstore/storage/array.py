@@ -87,18 +87,20 @@ class _Chunks(NamedTuple):
     n_chunks: int
     n_bytes: int | None
 
-    def check(self, part: bytes, byte_range: Any) -> None:
-        """Raise ValueError where a chunk claims another size than it has: the codec would believe it.
+    def check(self, part: bytes, byte_range: Any, size: int) -> None:
+        """Raise ValueError where the index of a shard points out of its ``size`` bytes, or a chunk lies about its own.
 
-        zarr asks for a whole shard, for its index at the end, or for one chunk.
+        The codec would believe both. zarr asks for a whole shard, for its index at the end, or for one chunk.
         """
-        if self.n_bytes is None or isinstance(byte_range, SuffixByteRequest):
-            return
         if isinstance(byte_range, RangeByteRequest):
-            return self._check_one(memoryview(part))
+            return None if self.n_bytes is None else self._check_one(memoryview(part))
         index = np.frombuffer(part, "<u8", 2 * self.n_chunks, len(part) - 16 * self.n_chunks - 4)
         for offset, length in index.reshape(-1, 2).tolist():
-            if (offset, length) != (_ABSENT, _ABSENT):
+            if (offset, length) == (_ABSENT, _ABSENT):
+                continue
+            if offset + length > size:
+                raise ValueError("the index of a shard points out of it")
+            if self.n_bytes is not None and not isinstance(byte_range, SuffixByteRequest):
                 self._check_one(memoryview(part)[offset : offset + length])
         return None
 
@@ -129,7 +131,7 @@ class _Sealed(ZarrStore):
         if name not in self._sizes:
             return None
         part = await asyncio.to_thread(self._read, name, *_span(byte_range, self._sizes[name]))
-        self._chunks.check(part, byte_range)
+        self._chunks.check(part, byte_range, self._sizes[name])
         return prototype.buffer.from_bytes(part)
 
     async def get_partial_values(self, prototype: Any, key_ranges: Any) -> Any:

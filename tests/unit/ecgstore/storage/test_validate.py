@@ -424,6 +424,24 @@ def test_a_chunk_that_claims_another_size_is_never_unpacked(root, claimed):
             read()
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("offset", "length"), [(2**64 - 2, 2), (0, 2**63), (2**64 - 1, 16)])
+def test_an_index_that_points_out_of_its_shard_is_followed_nowhere(root, offset, length):
+    path = root / "signal/c/0/0"
+    content = bytearray(path.read_bytes())
+    content[-20:-12], content[-12:-4] = offset.to_bytes(8, "little"), length.to_bytes(8, "little")
+    content[-4:] = crc32c(content[-20:-4])
+    path.write_bytes(content)
+    said = json.loads((root / "manifest.json").read_text())
+    said["objects"]["signal/c/0/0"] = [len(content), hashlib.sha256(content).hexdigest()]
+    (root / "manifest.json").write_text(json.dumps(said))
+    reseal(root)
+    store = open_store(root)
+    for read in (lambda: store.read_shard(0), lambda: store.read("50", stop_s=1)):
+        with pytest.raises(IntegrityError, match="the index of a shard points out of it"):
+            read()
+
+
 def crc32c(content):
     """CRC-32C (Castagnoli), little endian, as it stands behind a chunk."""
     crc = 0xFFFFFFFF
