@@ -43,7 +43,9 @@ if TYPE_CHECKING:
     from ecgstore.signals.noise import NoiseSettings
     from ecgstore.signals.recorded_noise import Bank, load_bank
     from ecgstore.sources._reader import RecordHeader
+    from ecgstore.split.draw import split_records
     from ecgstore.storage.layout import COUNTS_PER_MV, NOT_RECORDED
+    from ecgstore.storage.splits import Split, read_split, with_split
     from ecgstore.storage.store import LeadStatistics, ShardSignal, Store, open_store
 
 __version__ = "0.1.0"
@@ -68,6 +70,8 @@ _HOME = {
     "sources._reader": "RecordHeader",
     "build.schedule": "Workers",
     "settings": "Settings override",
+    "split.draw": "split_records",
+    "storage.splits": "Split read_split with_split",
     "storage.store": "LeadStatistics ShardSignal Store open_store",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
@@ -98,6 +102,7 @@ __all__ = [
     "Settings",
     "ShardSignal",
     "SourceError",
+    "Split",
     "Statement",
     "Store",
     "StoreError",
@@ -118,7 +123,10 @@ __all__ = [
     "occupants",
     "open_store",
     "override",
+    "read_split",
     "seal_store",
+    "split_records",
+    "with_split",
     "write_records",
 ]
 

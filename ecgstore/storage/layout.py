@@ -26,6 +26,8 @@ BEATS = "beats.parquet"
 REJECTED = "rejected.parquet"
 COMMITS = "commits"
 MANIFEST = "manifest.json"
+#: What a split table is called where tables go by their names; it stands beside a store, never in it.
+SPLIT = "split.parquet"
 #: Present only while a store is being built; after a kill in the last moment they can stay behind.
 SCAFFOLD = "building."
 BUILDING = f"{SCAFFOLD}json"

@@ -89,6 +89,8 @@ class Store:
     long as that is there, and then raises StoreReplaced. Stores may be used by several threads, and pickled.
     """
 
+    split_sha256: str | None = None  # of the table that its folds are of, where they are not its own
+
     def __init__(self, root: Place, objects: Objects, sealed: manifest.Manifest) -> None:
         self._root, self._objects, self._manifest = root, objects, sealed
         bounds = limits()

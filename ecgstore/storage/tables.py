@@ -62,6 +62,7 @@ ANNOTATION = [
     ("num", pa.int16()),
 ]
 BEATS_SCHEMA = pa.schema([("row", pa.int64()), ("sample", pa.int64()), ("symbol", pa.string()), *ANNOTATION])
+SPLIT_SCHEMA = pa.schema([("record_id", pa.string()), ("fold", pa.int16())])
 REJECTED_SCHEMA = pa.schema([("record_id", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 
 

@@ -65,6 +65,7 @@ def _expected(name: str, n_leads: int, version: int) -> tuple[pa.Schema, frozens
         layout.STATEMENTS: tables.STATEMENTS_SCHEMA,
         layout.BEATS: tables.BEATS_SCHEMA,
         layout.REJECTED: tables.REJECTED_SCHEMA,
+        layout.SPLIT: tables.SPLIT_SCHEMA,
     }[name]
     needed = {
         layout.RECORDS: _V1 if version == 1 else _V2,
@@ -72,6 +73,7 @@ def _expected(name: str, n_leads: int, version: int) -> tuple[pa.Schema, frozens
         layout.STATEMENTS: ["row", "code", "system", "likelihood"],
         layout.BEATS: ["row", "sample", "symbol"],
         layout.REJECTED: ["record_id", "reason", "detail"],
+        layout.SPLIT: ["record_id", "fold"],
     }[name]
     return schema, frozenset(needed)
 
@@ -275,6 +277,13 @@ def check_rejected(table: pa.Table, where: object) -> None:
     """Each with a reason out of the closed list."""
     _refuse_null(table, ["record_id", "reason"], where)
     _check_words(table, "reason", set(REASONS), where)
+
+
+def check_split(table: pa.Table, most_folds: int, where: object) -> None:
+    """Each record once, in a fold out of 1 to ``most_folds`` or in none."""
+    _refuse_null(table, ["record_id"], where)
+    check_unique_ids(table, where)
+    _check_range(table, "fold", 1, most_folds, where)
 
 
 def _refuse_null(table: pa.Table, names: list[str], where: object) -> None:

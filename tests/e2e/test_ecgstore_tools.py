@@ -441,3 +441,37 @@ def test_any_filter_stands_on_the_command_line(mini, tmp_path):
         done = ecgstore("ingest", mini, tmp_path / "bad.ecg", "--filter", bad)
         assert (done.returncode, done.stderr.count("\n")) == (1, 1)
         assert message in done.stderr
+
+
+# --- folds beside a store ----------------------------------------------------------------------------------------
+
+
+def test_folds_stand_in_a_table_beside_the_store(mini_store, tmp_path):
+    out = tmp_path / "split.parquet"
+    said = here("split", mini_store, "--folds", 4, "--stratify", "scp_ecg:NORM,SR", "--out", out)
+    assert (said.returncode, said.stderr) == (0, "")
+    lines = [line.split("\t") for line in said.stdout.splitlines()]
+    assert lines[0][:3] == ["fold", "records", "patients"]
+    assert set(lines[0][3:]) == {"NORM", "SR"}
+    assert [line[0] for line in lines[1:5]] == ["1", "2", "3", "4"]
+    assert sum(int(line[1]) for line in lines[1:5]) == 53
+    assert f"--set data.split={out}" in said.stdout
+    says(here("split", mini_store, "--out", out), 1, "there is already such a file", "--overwrite")
+    found = answer("split", mini_store, "--folds", 4, "--stratify", "scp_ecg:NORM,SR", "--out", out, "--overwrite")
+    assert [one["records"] for one in found["folds"]] == [int(line[1]) for line in lines[1:5]]
+    assert (len(found["sha256"]), found["in_no_fold"]) == (64, 0)
+
+
+def test_folds_that_cannot_be_drawn_are_one_line(mini_store, tmp_path):
+    out = tmp_path / "split.parquet"
+    for options, status, part in [
+        (["--stratify", "scp_ecg:NROM"], 1, "did you mean NORM?"),
+        (["--stratify", "sexx"], 1, "did you mean sex?"),
+        (["--folds", 60], 1, "fewer patients than folds"),
+        (["--folds", 1], 2, "--folds"),
+        (["--site", "--folds", 3], 2, "leave --folds and --stratify out"),
+        (["--site", "--folds", 10], 2, "leave --folds and --stratify out"),
+    ]:
+        says(here("split", mini_store, *options, "--out", out), status, part)
+    says(here("split", tmp_path / "none.ecg", "--out", out), 1, "none.ecg")
+    assert not out.exists()
