@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ecgstore.simulate.ventricles import distances_mm, reference_heart
     from ecgstore.storage.layout import counts_to_mv, mv_to_counts
     from ecgstore.storage.locks import held
+    from ecgstore.storage.plain import open_plain
+    from ecgstore.storage.splits import load_split
     from ecgstore.storage.tables import unpacked_bytes
     from ecgstore.vocabularies.known_overlaps import Origin, overlaps_between
     from ecgstore.vocabularies.origin_sites import aha_segments, origin_sites
@@ -35,6 +37,7 @@ __all__ = [
     "first_difference",
     "held",
     "keep_freed_memory",
+    "load_split",
     "mv_to_counts",
     "name_own_file",
     "named_by_name",
@@ -42,6 +45,7 @@ __all__ = [
     "nearest",
     "need",
     "occupant",
+    "open_plain",
     "origin_sites",
     "overlaps_between",
     "own_file_sha256",
@@ -69,6 +73,7 @@ _HOME = {
     "first_difference": "settings",
     "held": "storage.locks",
     "keep_freed_memory": "build.memory",
+    "load_split": "storage.splits",
     "mv_to_counts": "storage.layout",
     "name_own_file": "rooms",
     "named_by_name": "rooms",
@@ -76,6 +81,7 @@ _HOME = {
     "nearest": "errors",
     "need": "errors",
     "occupant": "rooms",
+    "open_plain": "storage.plain",
     "origin_sites": "vocabularies.origin_sites",
     "overlaps_between": "vocabularies.known_overlaps",
     "own_file_sha256": "rooms",

@@ -176,6 +176,12 @@ def run(
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--store", "store_path", required=True, metavar="STORE", help="The store to judge on.")
 @click.option(
+    "--split",
+    type=click.Path(path_type=Path),
+    metavar="TABLE.parquet",
+    help="Take the folds of this table of `ecgstore split` in the place of the store's own.",
+)
+@click.option(
     "--folds", metavar="1,2,…", help="Only these folds; `all` for every record. Default: the run's test folds."
 )
 @click.option("--name", "names", multiple=True, help="Only the head of this downstream entry (repeatable).")
@@ -187,6 +193,7 @@ def run(
 def evaluate(
     run_dir: Path,
     store_path: str,
+    split: Path | None,
     folds: str | None,
     names: tuple[str, ...],
     allow_overlap: bool,
@@ -201,6 +208,7 @@ def evaluate(
     report = evaluate_store(
         run_dir,
         store_path,
+        split=split,
         folds=_folds(folds),
         names=names,
         allow_overlap=allow_overlap,

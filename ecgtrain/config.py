@@ -29,6 +29,7 @@ from pydantic import (
 from ecgstore import ConfigError, NoiseSettings, Settings, override
 from ecgstore.inner import name_own_file, nearest, occupant, own_file_sha256, parse, read_yaml
 from ecgtrain import tasks
+from ecgtrain.data.inherited import inherited
 from ecgtrain.data.settings import LEAD_SUBSETS, Data, LeadNames
 
 
@@ -132,17 +133,23 @@ class Training(Settings):
 
 
 class Pretrain(Training):
-    """Learning without labels, on the records of ``folds``.
+    """Learning without labels, on the records of ``folds``; null takes all records.
 
     ``window_samples``: one window of this length, cut at random, per record and epoch. A record shorter than
     that is padded with "not recorded", or refused. ``keep``: export the last weights, or those with the
     lowest loss on ``validation_folds``. ``online_probe``: a task that a quick ridge regression is tried on at each
     validation, on a few hundred records of ``validation_folds``, to watch the representation grow.
+
+    ``init_from``: a run, or its export: begin with that backbone, under its passport, and count as seen whom it has
+    seen. ``backbone``, ``method``, ``window_samples`` and ``normalise`` are then its own where they are not given. With
+    ``steps: 0`` nothing is trained, and the questions are put to that network as it is.
     """
 
+    init_from: Annotated[str, Field(min_length=1)] | None = None
+    steps: NonNegativeInt | None = None
     method: MethodSettings
     backbone: BackboneSettings
-    folds: Folds
+    folds: Folds | None
     validation_folds: tuple[int, ...] = ()
     window_samples: PositiveInt
     short_records: Literal["pad", "refuse"] = "refuse"
@@ -150,8 +157,27 @@ class Pretrain(Training):
     keep: Literal["last", "best"] = "last"
     online_probe: tasks.TaskSettings | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_it_was(cls, content: Any) -> Any:
+        named = content.get("init_from") if isinstance(content, Mapping) else None
+        if not isinstance(named, str) or not named:
+            return content
+        given = {key: value for key, value in content.items() if value is not None or key not in INHERITED}
+        taken = inherited(named) if INHERITED - given.keys() else {}
+        idle = {"folds": None, "batch_size": 64} if given.get("steps") == 0 else {}
+        return {**idle, **taken, **given}
+
+    @model_validator(mode="after")
+    def _trains(self) -> Self:
+        if self.steps == 0 and self.init_from is None:
+            raise ValueError("steps: 0 trains nothing, which is possible with init_from alone")
+        return self
+
     @model_validator(mode="after")
     def _held_out(self) -> Self:
+        if self.folds is None and self.validation_folds:
+            raise ValueError("folds: null takes all records, and leaves none for validation_folds")
         _disjoint(folds=self.folds, validation_folds=self.validation_folds)
         wishes = {"keep: best": self.keep == "best", "patience": self.patience, "online_probe": self.online_probe}
         for what, asked in wishes.items():
@@ -165,6 +191,9 @@ class Pretrain(Training):
         return self.keep == "best" or self.patience is not None or self.online_probe is not None
 
 
+#: What a network that a run begins with brings along.
+INHERITED = frozenset({"backbone", "method", "window_samples", "normalise"})
+
 Null = Literal["random", "uncalibrated"]
 #: All of them, by name.
 NULLS: tuple[Null, ...] = get_args(Null)
@@ -177,10 +206,11 @@ class Downstream(Settings):
 
     ``task``: its address, ``ptbxl/superdiagnostic``, or a mapping of its settings, ``{kind: regression, column:
     age_years}``. ``leave_out_site``: fit on the other sites and judge on this one; ``each`` asks the question once
-    for every site. Folds of training and test may then be the same. ``store`` defaults to the run's. ``settings`` go
-    to the protocol. Nulls: ``random`` is the untrained network with BatchNorm statistics of the pretraining records,
-    ``uncalibrated`` has those it was made with. Mostly the first is the stronger one; where signals are of one scale
-    it can be the second.
+    for every site. Folds of training and test may then be the same, or null, which takes all records. ``store``
+    defaults to the run's. ``split``: a table of `ecgstore split` for it; of the run's store, by default the run's.
+    ``settings`` go to the protocol. Nulls: ``random`` is the untrained network with BatchNorm statistics of the
+    pretraining records, ``uncalibrated`` has those it was made with. Mostly the first is the stronger one; where
+    signals are of one scale it can be the second.
 
     ``compare_to``: questions on the same test records, such as the one put to a network trained from scratch. Their
     scores are taken from this one's, on the same resamples of patients.
@@ -191,11 +221,12 @@ class Downstream(Settings):
     name: Name
     task: tasks.TaskSettings
     protocol: str = "linear_probe"
-    train_folds: Folds
+    train_folds: Folds | None
     validation_folds: tuple[int, ...] = ()
-    test_folds: Folds
+    test_folds: Folds | None
     leave_out_site: Annotated[str, Field(min_length=1)] | None = None
     store: str | None = None
+    split: str | None = None
     window_samples: PositiveInt
     stride_samples: PositiveInt
     nulls: tuple[Null, ...] = ()
@@ -204,7 +235,12 @@ class Downstream(Settings):
     allow_overlap: bool = False
 
     @model_validator(mode="after")
-    def _split(self) -> Self:
+    def _apart(self) -> Self:
+        for name in ("train_folds", "test_folds"):
+            if getattr(self, name) is None and self.leave_out_site is None:
+                raise ValueError(f"{name}: null takes all records, which is possible with leave_out_site alone")
+        if self.train_folds is None and self.validation_folds:
+            raise ValueError("train_folds: null takes all records, and leaves none for validation_folds")
         _disjoint(train_folds=self.train_folds, validation_folds=self.validation_folds)
         if self.leave_out_site is None:
             for name in ("train_folds", "validation_folds"):
@@ -349,6 +385,15 @@ class RunConfig(Settings):
         return self
 
     @model_validator(mode="after")
+    def _calibrated(self) -> Self:
+        nothing = self.pretrain is not None and self.pretrain.steps == 0 and self.pretrain.folds is None
+        if nothing and any("random" in question.nulls for question in self.downstream):
+            raise ValueError(
+                "the null random is calibrated on the records of pretrain.folds: name folds, those of train_folds maybe"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _comparable(self) -> Self:
         by_name = {question.name: question for question in self.downstream}
         for question in self.downstream:
@@ -359,7 +404,7 @@ class RunConfig(Settings):
                     raise ValueError(f"{question.name} can't be compared to {name}: there is no other such entry{hint}")
                 if name in NULLS or name == NO_PRETRAINING:
                     raise ValueError(f"an entry that others are compared to can't be called {name}")
-                for key in ("task", "store", "test_folds", "leave_out_site"):
+                for key in ("task", "store", "split", "test_folds", "leave_out_site"):
                     if getattr(question, key) != getattr(by_name[name], key):
                         raise ValueError(f"{question.name} can't be compared to {name}: {key} differs")
         return self
@@ -499,7 +544,8 @@ class _Written(yaml.SafeDumper):
         return True
 
 
-def _disjoint(**folds: tuple[int, ...]) -> None:
+def _disjoint(**given: tuple[int, ...] | None) -> None:
+    folds = {name: its or () for name, its in given.items()}
     names = list(folds)
     for i, one in enumerate(names):
         for other in names[i + 1 :]:

@@ -26,13 +26,15 @@ from ecgtrain.evaluation.results import Result
 from ecgtrain.reporting.contents import About, Report, RunFacts, StoreFacts, TermsFacts
 from ecgtrain.reporting.report import loss_curves, merge, read_report, with_caveats, write_report
 from ecgtrain.representation.export import Trained, export_backbone
+from ecgtrain.representation.initial import load_initial, write_taken_over
 from ecgtrain.representation.online import online_probe
 from ecgtrain.training import loop
 from ecgtrain.training.claim import claimed, looked_at
 from ecgtrain.training.files import plain, read_json, refuse_strange_files
+from ecgtrain.training.initial import TakenOver, take_over
 from ecgtrain.training.layout import ENVIRONMENT, curve, run_of_seed
 from ecgtrain.training.log import read_metrics, train_seconds
-from ecgtrain.training.prepare import prepare, pretrain_of
+from ecgtrain.training.prepare import Prepared, prepare, pretrain_of
 from ecgtrain.training.pretrain import Attempt, pretrain
 
 #: Called with one line about what is being done.
@@ -115,13 +117,11 @@ def _run_one(
                 refuse_strange_files(run_dir)
                 refuse_other_questions(config, run_dir)
             announce(config, run_dir, say)
-            made = prepare(config, here)
+            made = _made(config, run_dir, here)
             refuse_unfair(config, made)
-            attempt = Attempt(here, resume, progress, say, should_stop)
-            pretrain(config, made, run_dir, attempt, online_probe(config, made, here))
+            trained = _trained(config, made, run_dir, Attempt(here, resume, progress, say, should_stop))
             if distributed.rank() == 0:
                 keep_own_files([question.task for question in config.downstream], run_dir)
-            trained = export_backbone(config, made, run_dir, here)
             if distributed.rank() != 0:
                 return None
         tell = _told(progress)
@@ -168,10 +168,23 @@ def learn(
     """
     run_dir = Path(run_dir)
     with claimed(run_dir):
-        made = prepare(config, device)
-        attempt = Attempt(device, resume, progress, say, should_stop)
-        pretrain(config, made, run_dir, attempt, online_probe(config, made, device))
-        return export_backbone(config, made, run_dir, device)
+        made = _made(config, run_dir, device)
+        return _trained(config, made, run_dir, Attempt(device, resume, progress, say, should_stop))
+
+
+def _made(config: RunConfig, run_dir: Path, device: torch.device | str) -> Prepared | TakenOver:
+    """All that a recipe pretrains, or the network that it takes over as it is."""
+    initial = load_initial(config, run_dir)
+    if initial is not None and pretrain_of(config).steps == 0:
+        return take_over(config, initial)
+    return prepare(config, device, initial)
+
+
+def _trained(config: RunConfig, made: Prepared | TakenOver, run_dir: Path, attempt: Attempt) -> Trained:
+    if isinstance(made, TakenOver):
+        return write_taken_over(config, made, run_dir, attempt.device, attempt.resume)
+    pretrain(config, made, run_dir, attempt, online_probe(config, made, attempt.device))
+    return export_backbone(config, made, run_dir, attempt.device)
 
 
 def announce(config: RunConfig, run_dir: Path, say: Say) -> None:
@@ -186,6 +199,7 @@ def evaluate_store(
     run_dir: str | Path,
     store_path: str,
     *,
+    split: str | Path | None = None,
     folds: Sequence[int] | Literal["all"] | None = None,
     names: Sequence[str] = (),
     allow_overlap: bool = False,
@@ -209,7 +223,7 @@ def evaluate_store(
             until_the_end.enter_context(looked_at(run_dir))
         refuse_strange_files(run_dir)
         results = judge_elsewhere(
-            run_dir, store_path, folds=folds, names=names, allow_overlap=allow_overlap, device=device
+            run_dir, store_path, split=split, folds=folds, names=names, allow_overlap=allow_overlap, device=device
         )
         report = Report(title=f"{run_dir.resolve().name} on {Path(store_path).name}", results=results)
         return with_caveats(report) if out is None else write_report(out, report)
@@ -243,7 +257,7 @@ def report_of_run(
             backbone=settings.backbone.model_dump()["name"],
             n_parameters=sum(parameter.numel() for parameter in trained.backbone.parameters()),
             n_records=sum(len(part.rows) for part in parts) - len(environment.get("records_left_out", [])),
-            folds=settings.folds,
+            folds=settings.folds or (),
             steps=max((line.step for line in lines if line.split == "train"), default=0),
             batch_size=settings.batch_size,
             seconds=train_seconds(lines, settings.batch_size),
@@ -259,9 +273,19 @@ def report_of_run(
         title=config.name,
         results=tuple(results),
         asked_over=tuple(curves),
-        caveats=_left_out(environment),
+        caveats=(*_begun(config), *_left_out(environment)),
         runs=(about,),
     )
+
+
+def _begun(config: RunConfig) -> tuple[str, ...]:
+    """A sentence on the network that a run began with, if there was one."""
+    settings = pretrain_of(config)
+    if settings.init_from is None:
+        return ()
+    if settings.steps == 0:
+        return (f"The network is that of {settings.init_from}, as it was: this run pretrained nothing.",)
+    return (f"Pretraining began with the network of {settings.init_from}.",)
 
 
 def _facts_of(store: Store) -> StoreFacts:

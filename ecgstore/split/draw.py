@@ -134,7 +134,8 @@ def _together(store: Store) -> tuple[Int64, list[str]]:
         one, other = sorted((lead(int(person_n[i])), lead(int(person_n[j]))))
         leader[other] = one
     if pairs:
-        notes.append(f"{len(pairs)} pairs of records of different patients are nearly the same; each stays in one fold")
+        said = "1 pair" if len(pairs) == 1 else f"{len(pairs)} pairs"
+        notes.append(f"records of different patients that are nearly the same stay in one fold: {said}")
     notes.append("recordings that begin later, are cut or lack leads are not looked for: see `ecgstore overlap`")
     group_n = np.array([lead(person) for person in person_n.tolist()], dtype=np.int64)
     return np.unique(group_n, return_inverse=True)[1].astype(np.int64), notes

@@ -443,7 +443,7 @@ class Store:
             age_years=about["age_years"],
             sex=about["sex"],
             statements=tuple(
-                Statement(one["code"], one["system"], one["likelihood"]) for one in _rows_of(self.statements, row)
+                Statement(one["code"], one["system"], one["likelihood"]) for one in tables.rows_of(self.statements, row)
             ),
             warnings=tuple(filter(None, (about["warnings"] or "").split("; "))),
             site=about.get("site"),
@@ -479,7 +479,7 @@ class Store:
         if self.beats.num_rows == 0:
             return ()
         fs_hz = self._fs_of(self.records.slice(row, 1).to_pylist()[0])
-        return tuple(_beat(one, fs_hz) for one in _rows_of(self.beats, row))
+        return tuple(tables.beat_of(one, fs_hz) for one in tables.rows_of(self.beats, row))
 
     def _row(self, record_id: str) -> int:
         if not isinstance(record_id, str):
@@ -637,16 +637,3 @@ class Store:
             is_current = False
         if not is_current:
             raise StoreReplaced(REPLACED, where=self.path, fix="open it again")
-
-
-def _rows_of(table: pa.Table, row: int) -> list[dict[str, Any]]:
-    """What a table says of one record; it stands in the order of the records."""
-    rows = table["row"].to_numpy()
-    first, last = np.searchsorted(rows, [row, row + 1])
-    return list(table.slice(first, last - first).to_pylist())
-
-
-def _beat(about: Mapping[str, Any], fs_hz: float) -> Beat:
-    """One row of the table of beats, which in older stores has fewer columns."""
-    more = {name: about[name] for name, _ in tables.ANNOTATION if about.get(name) is not None}
-    return Beat(about["sample"] / fs_hz, about["symbol"], **more)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ecgstore.record import Beat
 from ecgstore.storage.layout import MEASURES
-
-if TYPE_CHECKING:
-    pass
 
 #: Columns of quality, one number per record: the worst of its leads.
 WORST = [(name, pa.float32()) for name in MEASURES]
@@ -131,3 +130,16 @@ def from_arrow(content: bytes) -> tuple[pa.Table, dict[str, Any]]:
     with pa.ipc.open_file(pa.BufferReader(content)) as file:
         table = file.read_all()
     return table.replace_schema_metadata(None), json.loads(table.schema.metadata[b"about"])
+
+
+def rows_of(table: pa.Table, row: int) -> list[dict[str, Any]]:
+    """What a table says of one record; it stands in the order of the records."""
+    rows = table["row"].to_numpy()
+    first, last = np.searchsorted(rows, [row, row + 1])
+    return list(table.slice(first, last - first).to_pylist())
+
+
+def beat_of(about: Mapping[str, Any], fs_hz: float) -> Beat:
+    """One row of the table of beats, which in older stores has fewer columns."""
+    more = {name: about[name] for name, _ in ANNOTATION if about.get(name) is not None}
+    return Beat(about["sample"] / fs_hz, about["symbol"], **more)

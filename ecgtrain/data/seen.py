@@ -36,6 +36,9 @@ COLUMNS: dict[str, pa.DataType] = {
     "source_crc32": pa.int64(),
     "signature": pa.uint64(),
 }
+_SCHEMA = pa.schema(list(COLUMNS.items()))
+#: Stands in the metadata of a table that can't name all.
+_MORE = b"more_than_is_known"
 #: What tables of before don't have.
 _LATER = frozenset({"site", "patients", "n_samples", "crc32", "source_crc32", "signature"})
 
@@ -81,9 +84,16 @@ def _hashed_by(store: Store, source: str) -> str:
     return "a secret key" if "secret" in str(store.attributes.get("patients", "")) else f"the name {source}"
 
 
-def write_seen(path: Path, tables: Iterable[pa.Table], store_fingerprint: str) -> None:
-    """Write down what was seen; the evaluation's guard against leaks reads this. Raises OSError."""
-    together = pa.concat_tables(tables).replace_schema_metadata({"store_fingerprint": store_fingerprint})
+def write_seen(path: Path, tables: Iterable[pa.Table], store_fingerprint: str, *, nobody_knows: bool = False) -> None:
+    """Write down what was seen; the evaluation's guard against leaks reads this. Raises OSError.
+
+    ``nobody_knows``: more was seen, by the network that training began with, than is written down anywhere.
+    """
+    tables = list(tables)
+    unknown = nobody_knows or any(_MORE in (table.schema.metadata or {}) for table in tables)
+    tables = [table.replace_schema_metadata() for table in tables] or [_SCHEMA.empty_table()]
+    about = {b"store_fingerprint": store_fingerprint.encode(), **({_MORE: b"yes"} if unknown else {})}
+    together = pa.concat_tables(tables).replace_schema_metadata(about)
     aside = path.with_name(f".{path.name}.partial")
     try:
         pq.write_table(together, aside)
@@ -100,6 +110,13 @@ def read_seen(path: Path) -> pa.Table:
         raise CheckpointError("the run doesn't say whom it has seen", where=path, fix="pretrain it again") from None
     except (OSError, ValueError) as error:
         raise CheckpointError("what the run has seen can't be read", where=path, got=str(error)) from error
+
+
+def more_than_is_known(seen: pa.Table) -> tuple[str, ...]:
+    """What a result must be read with, where nobody wrote down whom the network had seen before."""
+    if _MORE not in (seen.schema.metadata or {}):
+        return ()
+    return ("whom the network had seen before this run began with it is not known: no seen.parquet came with it",)
 
 
 def learned_from(tables: Sequence[pa.Table]) -> pa.Table:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ecgstore import ConfigError, Store, open_store
+from ecgstore import ConfigError, Store, open_store, with_split
 from ecgtrain.data.feed import Part
 from ecgtrain.data.parquet import read_table
 from ecgtrain.data.plan import Int64
@@ -18,26 +18,41 @@ from ecgtrain.tasks import Targets
 from ecgtrain.views.passport import Passport
 
 
-def select_parts(data: Data, store: Store, folds: Sequence[int], passport: Passport) -> list[Part]:
-    """The records of ``folds`` that ``data`` selects, in ``store`` and in the stores mixed in.
+def open_under(path: str, split: str | None) -> Store:
+    """The store at ``path``, under the folds of the table ``split`` if there is one; raises what reading them does."""
+    store = open_store(path)
+    return store if split is None else with_split(store, split)
+
+
+def what_folds(store: Store) -> str:
+    """What to do where folds that were asked for have no record."""
+    there = sorted(set(store.column("fold").tolist()) - {-1})
+    if there:
+        of = "its split table" if store.split_sha256 is not None else "the store"
+        return f"choose other folds: {of} has {', '.join(map(str, there[:20]))}{', …' if len(there) > 20 else ''}"
+    return f"the store has no folds: draw some with `ecgstore split {store.path}`, and name the table (data.split)"
+
+
+def select_parts(data: Data, store: Store, folds: Sequence[int] | None, passport: Passport) -> list[Part]:
+    """The records of ``folds`` (None: all) that ``data`` selects, in ``store`` and in the stores mixed in.
 
     Raises PassportError if a store was prepared otherwise than ``store``, and ConfigError if the list of patients to
     leave out can't be read, or is of nobody here.
     """
-    folds = [fold for fold in folds if fold not in data.exclude_folds]
     rows = store.select(folds=folds, sources=data.sources, sites=data.sites, where=data.where)
     parts = [Part(store, rows, data.weight)]
     for other in data.stores:
-        mixed = open_store(other.path)
+        mixed = open_under(other.path, other.split)
         passport.refuse_other(mixed)
         parts.append(Part(mixed, mixed.select(folds=folds, where=other.where), other.weight))
     unwanted = None if data.exclude_patients is None else _patients(Path(data.exclude_patients), parts)
-    return [part._replace(rows=_wanted(part, data.exclude_sources, unwanted)) for part in parts]
+    return [part._replace(rows=_wanted(part, data, unwanted)) for part in parts]
 
 
-def _wanted(part: Part, exclude_sources: Sequence[str], unwanted: frozenset[str] | None) -> Int64:
+def _wanted(part: Part, data: Data, unwanted: frozenset[str] | None) -> Int64:
     store, rows, _ = part
-    kept = ~np.isin(store.column("source")[rows], exclude_sources)
+    kept = ~np.isin(store.column("source")[rows], data.exclude_sources)
+    kept &= ~np.isin(store.column("fold")[rows], data.exclude_folds)
     if unwanted is not None:
         kept &= ~np.isin(store.column("patient_key")[rows].astype(str), sorted(unwanted))
     return rows[kept]
@@ -83,5 +98,5 @@ def refuse_shared_patients(parts: Sequence[Part], validation_parts: Sequence[Par
         raise LeakageError(
             f"{len(shared)} patients are in the training and in the validation folds",
             where=", ".join(part.store.path for part in parts),
-            fix="ingest again with patient-disjoint folds",
+            fix="draw folds by patient: ecgstore split",
         )

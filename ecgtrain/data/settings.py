@@ -40,9 +40,13 @@ class Feeding(Settings):
 
 
 class MixedStore(Settings):
-    """Another store to pretrain on; ``where`` selects records, ``weight`` is its share of the windows."""
+    """Another store to pretrain on; ``where`` selects records, ``weight`` is its share of the windows.
+
+    ``split``: a table whose folds take the place of the store's.
+    """
 
     path: str
+    split: str | None = None
     weight: PositiveFloat | None = None
     where: str = ""
 
@@ -74,6 +78,9 @@ LeadNames = Annotated[tuple[str, ...], BeforeValidator(_leads), Field(min_length
 class Data(Feeding):
     """Where the records come from.
 
+    ``split``: a table of `ecgstore split` for ``store``; its folds take the place of the store's own wherever a recipe
+    names folds of this store.
+
     ``leads`` picks some of the store's, in this order; all by default. A number stands for a subset of the challenge of
     2021: 12, 6, 4, 3 or 2.
 
@@ -88,6 +95,7 @@ class Data(Feeding):
     """
 
     store: str
+    split: str | None = None
     leads: LeadNames | None = None
     where: str = ""
     sources: tuple[str, ...] | None = Field(default=None, min_length=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 import torch
 
 from ecgstore import ConfigError, EcgError, Store, open_store
+from ecgstore.inner import load_split
 from ecgtrain.config import NO_PRETRAINING, Downstream, RunConfig
 from ecgtrain.data.seen import write_seen
 from ecgtrain.evaluation import protocols
@@ -22,13 +22,14 @@ from ecgtrain.evaluation.questions import questions
 from ecgtrain.evaluation.results import Result, result_of
 from ecgtrain.evaluation.scored import Judged
 from ecgtrain.representation.export import Trained
+from ecgtrain.representation.initial import sha256_of
 from ecgtrain.tasks import own_file_of, with_file
 from ecgtrain.training.files import read_json, write_json
 from ecgtrain.training.layout import PREDICTIONS, QUESTION, RESULT, SEEN, answer
 from ecgtrain.training.prepare import pretrain_of
 
 #: What in a question's file says which representation it was put to.
-_REPRESENTATION = "representation"
+REPRESENTATION = "representation"
 
 
 def representations_of(config: RunConfig, question: Downstream) -> tuple[str, ...]:
@@ -49,7 +50,7 @@ def refuse_other_questions(config: RunConfig, run_dir: Path) -> None:
             if not path.exists():
                 continue
             asked, before = asked_of(question, config.seed), read_json(path)
-            for key in sorted({*asked, *before} - {_REPRESENTATION}):
+            for key in sorted({*asked, *before} - {REPRESENTATION}):
                 if asked.get(key) != before.get(key):
                     raise ConfigError(
                         f"the question {question.name} was answered with other settings: {key} differs",
@@ -63,11 +64,12 @@ def refuse_other_questions(config: RunConfig, run_dir: Path) -> None:
 def asked_of(question: Downstream, seed: int) -> dict[str, Any]:
     """What an answer hangs on besides the representation; nulls stand beside it, and the store may have moved."""
     store = open_store(question.store).fingerprint if question.store else "of the run"
-    content = question.model_dump(mode="json", exclude={"nulls", "store", "compare_to"})
+    content = question.model_dump(mode="json", exclude={"nulls", "store", "split", "compare_to"})
     if question.leave_out_site is None:
         del content["leave_out_site"]  # answers of before don't name it
     code = own_files(question.task)
-    return {**content, "store": store, "seed": seed, **({"own_files": code} if code else {})}
+    folds = {} if question.split is None else {"split": load_split(question.split).sha256}
+    return {**content, "store": store, "seed": seed, **folds, **({"own_files": code} if code else {})}
 
 
 def identity_of(trained: Trained, pretraining: str) -> str:
@@ -75,14 +77,7 @@ def identity_of(trained: Trained, pretraining: str) -> str:
 
     Of a network that is trained from scratch the weights don't count: they are not used.
     """
-    backbone, passport = trained.backbone, trained.passport
-    about = [type(backbone).__name__, backbone.settings.model_dump(mode="json"), passport.model_dump(mode="json")]
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    weights = {} if pretraining == NO_PRETRAINING else backbone.state_dict()
-    for name, value in weights.items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return sha256_of(trained, weights=pretraining != NO_PRETRAINING)
 
 
 def kept(
@@ -91,7 +86,7 @@ def kept(
     """An answer that is there and whole, to this very question, by this very representation; None where it isn't."""
     try:
         asked = read_json(folder / QUESTION)
-        if asked != json.loads(json.dumps({**asked_of(question, seed), _REPRESENTATION: identity})):
+        if asked != json.loads(json.dumps({**asked_of(question, seed), REPRESENTATION: identity})):
             return None
         return result_of(read_json(folder / RESULT), folder / RESULT), load_head(folder, trained, device)[1]
     except (OSError, EcgError):
@@ -126,6 +121,7 @@ def keep(
         patients=tuple(sorted({key for its in seen for key in its["patient_key"].to_pylist() if key})),
         own_files=own_files(question.task),
         seed=seed,
+        split=store.split_sha256 or "",
     )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / QUESTION).unlink(missing_ok=True)
@@ -142,4 +138,4 @@ def keep(
     pq.write_table(pa.table(columns), folder / PREDICTIONS)
     write_json(folder / RESULT, result.as_json())
     # Last: an answer without it is not whole.
-    write_json(folder / QUESTION, {**asked_of(question, seed), _REPRESENTATION: identity})
+    write_json(folder / QUESTION, {**asked_of(question, seed), REPRESENTATION: identity})

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ecgstore import ConfigError, open_store
+from ecgstore import ConfigError
 from ecgtrain.config import Curve, Downstream, LabelEfficiency, RunConfig
 from ecgtrain.data.parquet import read_table
 from ecgtrain.evaluation import protocols
@@ -27,7 +27,7 @@ from ecgtrain.evaluation.answers import asked_of, identity_of, representations_o
 from ecgtrain.evaluation.changes import Changed, changes
 from ecgtrain.evaluation.heads import load_head
 from ecgtrain.evaluation.judge import Posed, check, fit, labelled_sides, pose, representation
-from ecgtrain.evaluation.questions import questions
+from ecgtrain.evaluation.questions import questions, store_of
 from ecgtrain.evaluation.scored import Judged
 from ecgtrain.representation.export import Trained
 from ecgtrain.tasks import name_of
@@ -72,7 +72,7 @@ def refuse_impossible_curves(config: RunConfig) -> None:
     """
     for curve in config.curves:
         for question in _asked(curve, config):
-            store = open_store(question.store or config.data.store)
+            store = store_of(question, config)
             if not isinstance(curve, LabelEfficiency):
                 changes(curve, config, store)
                 continue
@@ -170,7 +170,7 @@ class _Drawing(NamedTuple):
             return [
                 Place(f"{100 * fraction:.3g} %", fraction, fraction=fraction) for fraction in sorted(curve.fractions)
             ]
-        store = open_store(question.store or self.config.data.store)
+        store = store_of(question, self.config)
         return [Place(one.told, one.x, one) for one in changes(curve, self.config, store)]
 
     def pose(self, question: Downstream, one: Trained, name: str) -> Posed:

@@ -5,34 +5,52 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from ecgstore import Store, open_store
+from ecgstore import Store, open_store, with_split
+from ecgstore.inner import load_split
 from ecgtrain import tasks
 from ecgtrain.config import NULLS
-from ecgtrain.data.seen import COLUMNS, read_seen, seen_of
+from ecgtrain.data.seen import COLUMNS, more_than_is_known, read_seen, seen_of
 from ecgtrain.errors import CheckpointError, ProtocolError
 from ecgtrain.evaluation import protocols
+from ecgtrain.evaluation.answers import REPRESENTATION, identity_of
 from ecgtrain.evaluation.heads import Head, load_head
 from ecgtrain.evaluation.leaks import refuse_leaks
 from ecgtrain.evaluation.results import Result
-from ecgtrain.evaluation.scored import Judged, decided, scores
+from ecgtrain.evaluation.scored import Judged, decided, difference, scores
 from ecgtrain.evaluation.splits import Split, StoredWindows
 from ecgtrain.representation.export import Trained, load_backbone
+from ecgtrain.representation.nulls import load_null
 from ecgtrain.tasks import Targets
-from ecgtrain.training.layout import SEEN, answers
+from ecgtrain.training.files import read_json
+from ecgtrain.training.layout import HEAD_ABOUT, QUESTION, SEEN, answers, split_table
+from ecgtrain.training.layout import NULLS as KEPT_NULLS
 
 Folds = Sequence[int] | Literal["all"]
+
+_NOT_KEPT = "its null {0} is not judged here: the run keeps no such network; run its recipe again with --resume"
+
+
+class _Asked(NamedTuple):
+    """What is the same for all heads."""
+
+    run_dir: Path
+    store: Store
+    folds: Folds | None
+    allow_overlap: bool
+    device: torch.device | str
 
 
 def judge_elsewhere(
     run_dir: str | Path,
     store_path: str,
     *,
+    split: str | Path | None = None,
     folds: Folds | None = None,
     names: Sequence[str] = (),
     allow_overlap: bool = False,
@@ -40,14 +58,20 @@ def judge_elsewhere(
 ) -> tuple[Result, ...]:
     """Apply the trained heads of a run to another store, without fitting anything; one result per head.
 
+    Heads of the run's nulls are judged beside those of the method, with paired differences, as in the run itself.
+
     ``folds``: which records to judge, ``all`` for every one; by default the test folds that each head was
-    judged on, and all records where the store has no folds.
+    judged on, and all records where the store has no folds. They are those of the table ``split`` for this store, if
+    there is one. A head that was judged under a split table is so again on the same store; the folds of that table mean
+    nothing on another, where by default all records are judged.
 
     Raises CheckpointError (nothing trained in ``run_dir``), PassportError (the store was prepared otherwise),
     LeakageError (patients that backbone or head were trained on, unless ``allow_overlap``, which is then said
-    in the result), ProtocolError (no record with a label).
+    in the result), ProtocolError (no record in the folds, or none with a label), and what reading ``split`` raises.
     """
     run_dir, store = Path(run_dir), open_store(store_path)
+    if split is not None:
+        store = with_split(store, split)
     trained = load_backbone(run_dir, device=device)
     trained.passport.refuse_other(store)
     found = [folder for folder in answers(run_dir) if folder.name not in NULLS]
@@ -55,37 +79,75 @@ def judge_elsewhere(
     if not chosen:
         known = ", ".join(sorted({folder.parent.name for folder in found})) or "none"
         raise CheckpointError("the run has no such trained head", where=run_dir, expected=f"one of: {known}")
-    return tuple(_judge_head(folder, run_dir, store, trained, folds, allow_overlap, device) for folder in chosen)
+    asked = _Asked(run_dir, store, folds, allow_overlap, device)
+    results: list[Result] = []
+    for folder in chosen:
+        result, judged, seed = _judge_head(folder, trained, asked, [read_seen(run_dir / SEEN)])
+        nulls = _nulls_of(folder, run_dir, device)
+        beside = {
+            name: _judge_head(folder.with_name(name), null, asked, [])
+            for name, null in nulls.items()
+            if null is not None
+        }
+        gains = {
+            name: {metric: one.interval() for metric, one in difference([judged], [its], seed).items()}
+            for name, (_, its, _) in beside.items()
+        }
+        unknown = tuple(_NOT_KEPT.format(name) for name, null in nulls.items() if null is None)
+        results.append(result.model_copy(update={"difference_to": gains, "caveats": (*result.caveats, *unknown)}))
+        results += [its for its, _, _ in beside.values()]
+    return tuple(results)
 
 
-def _judge_head(
-    folder: Path,
-    run_dir: Path,
-    store: Store,
-    trained: Trained,
-    folds: Folds | None,
-    allow_overlap: bool,
-    device: torch.device | str,
-) -> Result:
-    head, fitted = load_head(folder, trained, device)
-    wanted = _wanted_folds(store, head.test_folds, folds)
+def _nulls_of(folder: Path, run_dir: Path, device: torch.device | str) -> dict[str, Trained | None]:
+    """The nulls whose heads stand beside that in ``folder``, by name; None where their network was not kept.
+
+    Raises CheckpointError where it is another one than the head was fitted on.
+    """
+    found: dict[str, Trained | None] = {}
+    for name in NULLS:
+        beside = folder.with_name(name)
+        if not (beside / HEAD_ABOUT).exists():
+            continue
+        if not (run_dir / KEPT_NULLS / name).exists():
+            found[name] = None
+            continue
+        null = load_null(run_dir, name, device=device)
+        if read_json(beside / QUESTION).get(REPRESENTATION) != identity_of(null, name):
+            raise CheckpointError(
+                f"the run's {name} network is not the one that its head was fitted on",
+                where=run_dir / KEPT_NULLS / name,
+                fix="run the recipe again with --resume",
+            )
+        found[name] = null
+    return found
+
+
+def _judge_head(folder: Path, trained: Trained, asked: _Asked, seen: Sequence[pa.Table]) -> tuple[Result, Judged, int]:
+    """One head on the representation it was fitted on, which has ``seen``; the seed of its intervals beside it."""
+    head, fitted = load_head(folder, trained, asked.device)
+    store, wanted = _under_its_folds(head, asked)
     targets = tasks.load(head.task).targets(store)
     if targets.kind != head.kind:
         raise CheckpointError(
             "the head was fitted for another kind of targets", where=folder, expected=head.kind, got=targets.kind
         )
-    rows = targets.labelled(store.select(folds=wanted))
+    chosen = store.select(folds=wanted)
+    if len(chosen) == 0:
+        raise _none_there(store, head, asked.folds)
+    rows = targets.labelled(chosen)
     if len(rows) == 0:
         said = "the chosen folds" if wanted is not None else "the store"
         raise ProtocolError(f"no record of {said} has a label", where=f"{targets.task} on {store.path}")
     patients = store.column("patient_key")
     warnings = refuse_leaks(
-        [read_seen(run_dir / SEEN), _seen_by(folder, head)],
+        [*seen, _seen_by(folder, head)],
         seen_of(store, rows, "test"),
         between="the run's training and this evaluation",
-        allow=allow_overlap,
+        allow=asked.allow_overlap,
     )
-    windows = StoredWindows(store, rows, trained, head.window_samples, head.stride_samples, device)
+    warnings += tuple(text for table in seen for text in more_than_is_known(table))
+    windows = StoredWindows(store, rows, trained, head.window_samples, head.stride_samples, asked.device)
     test = Split.of(rows, targets, patients, windows)
     test, classes, unknown = _of_head(test, targets, head)
     score_rc = protocols.scores(fitted, test)[:, [head.classes.index(name) for name in classes]]
@@ -100,7 +162,7 @@ def _judge_head(
         tuple(store.column("site")[test.row_r].tolist()),
         decided(targets, test.row_r, classes, score_rc, thresholds),
     )
-    return Result(
+    result = Result(
         name=head.name,
         task=targets.task,
         protocol=head.protocol,
@@ -115,6 +177,7 @@ def _judge_head(
         dropped_classes={name: "not in this store" for name in head.classes if name not in targets.classes},
         caveats=(*warnings, *targets.caveats, *unknown),
     )
+    return result, judged, head.seed
 
 
 def _of_head(test: Split, targets: Targets, head: Head) -> tuple[Split, tuple[str, ...], tuple[str, ...]]:
@@ -154,8 +217,37 @@ def _seen_by(folder: Path, head: Head) -> pa.Table:
     return pa.table({name: pa.array(known.get(name, [None] * n), kind) for name, kind in COLUMNS.items()})
 
 
-def _wanted_folds(store: Store, test_folds: Sequence[int], folds: Folds | None) -> Sequence[int] | None:
-    """Which folds of ``store`` to judge on; None for every record."""
-    if folds == "all" or (folds is None and not (store.column("fold") >= 0).any()):
-        return None
-    return test_folds if folds is None else folds
+def _under_its_folds(head: Head, asked: _Asked) -> tuple[Store, Sequence[int] | None]:
+    """The store under the folds that count, and which of them to judge on; None for every record."""
+    store, folds = asked.store, asked.folds
+    if folds == "all" or (folds is None and head.test_folds is None):
+        return store, None
+    if head.split and store.split_sha256 is None:
+        table = split_table(asked.run_dir, head.split)
+        kept = load_split(table)
+        if kept.sha256 != head.split:
+            raise CheckpointError(
+                "the run's copy of a split table is not the one that the head was judged by",
+                where=table,
+                expected=f"{head.split[:16]}…",
+                got=f"{kept.sha256[:16]}…",
+            )
+        if kept.store_fingerprint in (store.fingerprint, store.attributes.get("parent")):
+            store = with_split(store, table)
+        elif folds is None:
+            return store, None
+    if folds is None and not (store.column("fold") >= 0).any():
+        return store, None
+    return store, head.test_folds if folds is None else folds
+
+
+def _none_there(store: Store, head: Head, folds: Folds | None) -> ProtocolError:
+    """What to say where the store has none of the folds that are to be judged."""
+    there = ", ".join(str(fold) for fold in sorted(set(store.column("fold").tolist()) - {-1})[:20]) or "none"
+    return ProtocolError(
+        "the store has none of the folds that the head was tested on" if folds is None else "no record is in the folds",
+        where=store.path,
+        expected=f"some of folds {there}",
+        got=", ".join(map(str, (head.test_folds or ()) if folds is None else folds)),
+        fix="name folds of this store by --folds, or judge all its records by --folds all",
+    )

@@ -71,7 +71,8 @@ class Head(Value):
     ``task``: a file of code by its name alone. ``patients``: whom it was fitted on, or chosen by; to evaluate on them
     would be to evaluate on training data. ``fitted``: what its protocol needs besides its arrays. ``own_files``:
     SHA-256 of code that was not of this package, by its name. ``seed``: of its run; intervals are drawn by it
-    wherever the head is judged.
+    wherever the head is judged. ``test_folds``: None for all records. ``split``: SHA-256 of the table whose folds they
+    are, where they are not the store's own; the run keeps a copy.
     """
 
     name: Name
@@ -81,7 +82,7 @@ class Head(Value):
     classes: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_CLASSES), AfterValidator(_each_once)]
     window_samples: Annotated[PositiveInt, Field(le=MAX_WINDOW_SAMPLES)]
     stride_samples: Annotated[PositiveInt, Field(le=MAX_WINDOW_SAMPLES)]
-    test_folds: tuple[int, ...]
+    test_folds: tuple[int, ...] | None
     n_train: NonNegativeInt
     patients: tuple[str, ...]
     own_files: dict[str, str] = Field(default_factory=dict)
@@ -89,6 +90,7 @@ class Head(Value):
     fitted: dict[str, Any] = Field(default_factory=dict)
     kind: TargetKind = "multilabel"
     thresholds: dict[str, float] = Field(default_factory=dict)
+    split: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
 
 
 def save_head(folder: Path, head: Head, fitted: Fitted) -> None:
@@ -100,7 +102,9 @@ def save_head(folder: Path, head: Head, fitted: Fitted) -> None:
         aside.replace(folder / HEAD)
     finally:
         aside.unlink(missing_ok=True)
-    about = head.model_dump(mode="json", exclude={"fitted", *(() if head.thresholds else ("thresholds",))})
+    about = head.model_dump(
+        mode="json", exclude={"fitted", *(name for name in ("thresholds", "split") if not getattr(head, name))}
+    )
     write_json(folder / HEAD_ABOUT, {**about, **({"fitted": dict(fitted.about())} if fitted.about() else {})})
 
 

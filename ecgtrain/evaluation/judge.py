@@ -13,23 +13,25 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from ecgstore import ConfigError, Settings, Store, open_store
+from ecgstore import ConfigError, Settings, Store
 from ecgtrain import tasks
 from ecgtrain.config import NO_PRETRAINING, NULLS, Downstream, RunConfig
 from ecgtrain.data.changed import Change
-from ecgtrain.data.seen import read_seen, seen_of
+from ecgtrain.data.seen import more_than_is_known, read_seen, seen_of
+from ecgtrain.data.selection import open_under
 from ecgtrain.evaluation import protocols
 from ecgtrain.evaluation.answers import identity_of, keep, kept, representations_of
 from ecgtrain.evaluation.leaks import refuse_leaks
 from ecgtrain.evaluation.protocols import Context, Fitted, settings_of
-from ecgtrain.evaluation.questions import questions, refuse_impossible, refuse_none, sides, targets_of
+from ecgtrain.evaluation.questions import questions, refuse_impossible, refuse_none, sides, store_of, targets_of
 from ecgtrain.evaluation.results import Result
 from ecgtrain.evaluation.scored import Judged, decided, difference, of_a_constant, scores, thresholds
 from ecgtrain.evaluation.splits import Split, StoredWindows, UnreadWindows
 from ecgtrain.representation.export import Trained
-from ecgtrain.representation.nulls import random_backbone
+from ecgtrain.representation.nulls import keep_null, random_backbone
 from ecgtrain.scoring.seeds import OverSeeds, holm
 from ecgtrain.tasks import Targets
+from ecgtrain.training.initial import TakenOver
 from ecgtrain.training.layout import SEEN, answer
 from ecgtrain.training.prepare import Prepared
 
@@ -39,10 +41,10 @@ _PRETRAINING = "pretraining and test"
 def refuse_unanswerable(config: RunConfig) -> None:
     """Refuse, before anything is trained, a question that can be known to have no answer; see :func:`check`."""
     for question in questions(config):
-        check(question, open_store(question.store or config.data.store), config.seed)
+        check(question, store_of(question, config), config.seed)
 
 
-def refuse_unfair(config: RunConfig, made: Prepared) -> None:
+def refuse_unfair(config: RunConfig, made: Prepared | TakenOver) -> None:
     """Refuse, before anything is trained, a question whose answer could not count.
 
     Raises LeakageError where what is tested would be seen in pretraining, or something would be chosen by it there;
@@ -50,10 +52,11 @@ def refuse_unfair(config: RunConfig, made: Prepared) -> None:
     """
     seen = made.seen()
     for question in questions(config):
-        store = open_store(question.store or config.data.store)
+        store = store_of(question, config)
         made.passport.refuse_other(store)
         tested = seen_of(store, sides(question, store)["test"], "test")
-        refuse_leaks(seen, tested, between=_PRETRAINING, allow=question.allow_overlap)
+        if seen:
+            refuse_leaks(seen, tested, between=_PRETRAINING, allow=question.allow_overlap)
 
 
 def check(question: Downstream, store: Store, seed: int = 0) -> Settings:
@@ -125,6 +128,11 @@ def judge_all(
     """
     results: list[Result] = []
     judged: dict[str, dict[str, Judged]] = {}
+    nulls = {
+        name: keep_null(config, run_dir, name, trained.passport, device=device)
+        for name in NULLS
+        if any(name in question.nulls for question in config.downstream)
+    }
     for question in questions(config):
         scored = judged[question.name] = {}
         for pretraining in representations_of(config, question):
@@ -132,7 +140,7 @@ def judge_all(
             told = f"{question.name}: {question.protocol} of {tasks.name_of(question.task)} on {of}"
             result, scored[pretraining] = judge(
                 question,
-                representation(config, trained, pretraining, device),
+                nulls[pretraining] if pretraining in NULLS else trained,
                 pretraining,
                 store_path=question.store or config.data.store,
                 run_dir=run_dir,
@@ -194,7 +202,8 @@ def representation(config: RunConfig, trained: Trained, pretraining: str, device
     """``trained`` itself, or the null that ``pretraining`` names."""
     if pretraining not in NULLS:
         return trained
-    return random_backbone(config, config.seed, calibrated=pretraining == "random", device=device)
+    calibrated, passport = pretraining == "random", trained.passport
+    return random_backbone(config, config.seed, calibrated=calibrated, device=device, passport=passport)
 
 
 class Posed(NamedTuple):
@@ -243,7 +252,7 @@ def pose(
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Posed:
     """Everything that is needed to answer; nothing is read or computed yet. Raises what :func:`judge` raises."""
-    store = open_store(store_path)
+    store = open_under(store_path, question.split)
     settings = check(question, store, seed)
     patients, rows = store.column("patient_key"), sides(question, store)
     targets = targets_of(question, store).fittable(rows["train"])
@@ -252,7 +261,7 @@ def pose(
         tested = seen_of(store, targets.labelled(rows["test"]), "test")
         seen = [read_seen(run_dir / SEEN)]
         warnings += refuse_leaks(seen, tested, between=_PRETRAINING, allow=question.allow_overlap)
-        warnings += _site_was_seen(question, seen)
+        warnings += (*_site_was_seen(question, seen), *more_than_is_known(seen[0]))
 
     def split(name: str) -> Split:
         labelled = refuse_none(targets.labelled(rows[name]), name, question, f"{targets.task} on {store.path}")

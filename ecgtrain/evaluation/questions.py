@@ -8,10 +8,11 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from ecgstore import ConfigError, Store, open_store
+from ecgstore import ConfigError, Store
 from ecgstore.inner import nearest, parse
 from ecgtrain import tasks
 from ecgtrain.config import Downstream, RunConfig
+from ecgtrain.data.selection import open_under, what_folds
 from ecgtrain.errors import ProtocolError
 from ecgtrain.scoring.bootstrap import patient_numbers
 from ecgtrain.tasks import Targets
@@ -25,14 +26,19 @@ Sides = Mapping[str, npt.NDArray[np.int64]]
 def questions(config: RunConfig) -> tuple[Downstream, ...]:
     """The questions of a recipe, one for each site where ``leave_out_site`` says ``each``: ``NAME.SITE``.
 
+    Each names the split table that it is asked under, the run's if it has none of its own.
+
     Raises ConfigError where a store has no such sites.
     """
     found: list[Downstream] = []
-    for question in config.downstream:
+    for asked in config.downstream:
+        question = asked
+        if asked.store is None and asked.split is None and config.data.split is not None:
+            question = asked.model_copy(update={"split": config.data.split})
         if question.leave_out_site is None:
             found.append(question)
             continue
-        sites = _sites(question, open_store(question.store or config.data.store))
+        sites = _sites(question, store_of(question, config))
         if question.leave_out_site != EACH:
             found.append(question)
             continue
@@ -50,6 +56,11 @@ def questions(config: RunConfig) -> tuple[Downstream, ...]:
     if twice:
         raise ConfigError(f"two questions are called {', '.join(twice)}", where=config.name)
     return tuple(found)
+
+
+def store_of(question: Downstream, config: RunConfig) -> Store:
+    """The store that a question of :func:`questions` is about, under its folds."""
+    return open_under(question.store or config.data.store, question.split)
 
 
 def _sites(question: Downstream, store: Store) -> list[str]:
@@ -102,7 +113,7 @@ def refuse_impossible(question: Downstream, targets: Targets, rows: Sides, store
     for name, its in rows.items():
         labelled = targets.labelled(its)
         if name != "validation" or len(labelled):
-            refuse_none(labelled, name, question, where)
+            refuse_none(labelled, name, question, where, store if len(its) == 0 else None)
             _refuse_one_sided(targets, labelled, name, where)
         keys = store.column("patient_key")[labelled]
         if name != "validation" and len(set(patient_numbers(keys.tolist()).tolist())) < 2:
@@ -114,11 +125,15 @@ def refuse_impossible(question: Downstream, targets: Targets, rows: Sides, store
             )
 
 
-def refuse_none(labelled: npt.NDArray[np.int64], name: str, question: Downstream, where: str) -> npt.NDArray[np.int64]:
-    """``labelled``; raises ProtocolError where that is none."""
+def refuse_none(
+    labelled: npt.NDArray[np.int64], name: str, question: Downstream, where: str, store: Store | None = None
+) -> npt.NDArray[np.int64]:
+    """``labelled``; raises ProtocolError where that is none. ``store``: whose folds hold no record at all."""
     if len(labelled) == 0:
         of = "" if question.leave_out_site is None else f" and of the site {question.leave_out_site}"
         folds = f"the {name} folds" + (of if name == "test" else "")
+        if store is not None and question.leave_out_site is None:
+            raise ProtocolError(f"no record is in {folds}", where=where, fix=what_folds(store))
         raise ProtocolError(f"no record of {folds} has a label", where=where)
     return labelled
 

@@ -94,6 +94,8 @@ class Objective(nn.Module):
     compares_windows: ClassVar[bool] = False
     #: Whether BatchNorm must see the whole global batch, because windows could be told apart by their rank.
     wants_sync_batchnorm: ClassVar[bool] = False
+    #: Whether something else than the rate of the optimiser follows the share of the budget that is done.
+    follows_budget: ClassVar[bool] = False
     #: Whether some parameters that are trained may get no gradient in a step.
     leaves_parameters_out: bool = False
 
@@ -126,14 +128,19 @@ def build_objective(
     seed: int,
     n_targets: int | None = None,
     kind: Kind = "multilabel",
+    *,
+    begun: Backbone | None = None,
 ) -> Objective:
     """The objective of ``method`` over a fresh backbone (:func:`build_backbone` with the same seed).
 
+    ``begun``: a backbone of the same settings, whose weights are taken in the place of fresh ones.
     ``n_targets``: how many classes, for a method that learns them, of which ``kind``. Raises ConfigError where it
     can't.
     """
     told = [] if n_targets is None else [n_targets] if kind == "multilabel" else [n_targets, kind]
     network = build_backbone(backbone, n_leads, seed)
+    if begun is not None:  # before the method makes copies of it
+        network.load_state_dict(begun.state_dict())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         chosen = occupant("ecgtrain.methods", cast(Any, method).name)

@@ -113,6 +113,7 @@ class Byol(Objective):
 
     #: The heads' BatchNorm compares windows, if the loss doesn't.
     wants_sync_batchnorm = True
+    follows_budget = True
 
     def __init__(self, settings: Settings, backbone: Backbone) -> None:
         super().__init__()

@@ -173,6 +173,8 @@ def _mean_l1(said_brsd: Tensor, targets_brsd: Tensor, counts_brs: Tensor, split:
 class Jepa(Objective):
     """The loss of joint-embedding prediction; ``backbone`` is the student."""
 
+    follows_budget = True
+
     def __init__(self, settings: Settings, backbone: Vit1d) -> None:
         super().__init__()
         self.backbone: Vit1d = backbone

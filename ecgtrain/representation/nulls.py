@@ -2,29 +2,68 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
-from ecgstore import open_store
 from ecgtrain.backbones import build_backbone
 from ecgtrain.config import RunConfig
+from ecgtrain.data.selection import open_under
+from ecgtrain.errors import CheckpointError
 from ecgtrain.representation.calibrate import calibrate
-from ecgtrain.representation.export import Trained
+from ecgtrain.representation.export import Trained, load_backbone
+from ecgtrain.training import checkpoint
+from ecgtrain.training.layout import NULLS
 from ecgtrain.training.prepare import pretrain_of, selected
+from ecgtrain.views.passport import Passport
 
 
 def random_backbone(
-    config: RunConfig, seed: int, *, calibrated: bool = True, device: torch.device | str = "cpu"
+    config: RunConfig,
+    seed: int,
+    *,
+    calibrated: bool = True,
+    device: torch.device | str = "cpu",
+    passport: Passport | None = None,
 ) -> Trained:
     """The null of a pretrained backbone: the same network, untrained, under the same passport.
 
     Its BatchNorm statistics are those of the pretraining records; without that, a random network is mostly judged
     worse than it is. Unless ``calibrated``, they are those that it was made with: mean 0, variance 1. With the seed
-    of the run it is the network that pretraining started from.
+    of the run it is the network that pretraining started from. ``passport``: of a run that began with the export of
+    another one.
     """
     settings = pretrain_of(config)
-    store = open_store(config.data.store)
-    passport, parts = selected(config, store)
+    store = open_under(config.data.store, config.data.split)
+    passport, parts = selected(config, store, passport)
     backbone = build_backbone(settings.backbone, len(passport.leads), seed).to(device)
     if calibrated:
         calibrate(backbone, config, parts, passport, device)
     return Trained(backbone.eval(), passport)
+
+
+def keep_null(
+    config: RunConfig, run_dir: Path, name: str, passport: Passport, *, device: torch.device | str = "cpu"
+) -> Trained:
+    """Make the null ``name`` of a run (``random``: calibrated; ``uncalibrated``) and write it down, as an export is.
+
+    Its heads can then be judged elsewhere, where the records that it was calibrated on are not known. Returns what was
+    written. Raises CheckpointError if the disk refuses.
+    """
+    null = random_backbone(config, config.seed, calibrated=name == "random", device=device, passport=passport)
+    about = {
+        "backbone": null.backbone.settings.model_dump(mode="json"),
+        "null": name,
+        "n_leads": len(null.passport.leads),
+    }
+    place = run_dir / NULLS / name
+    try:
+        checkpoint.write(place, null.backbone, about, null.passport)
+    except OSError as error:
+        raise CheckpointError("the untrained network can't be written", where=place, got=str(error)) from error
+    return load_null(run_dir, name, device=device)
+
+
+def load_null(run_dir: Path, name: str, *, device: torch.device | str = "cpu") -> Trained:
+    """The null ``name`` of a run as it was judged; raises CheckpointError where it isn't there, or isn't whole."""
+    return load_backbone(run_dir / NULLS / name, device=device)

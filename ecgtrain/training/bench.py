@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from ecgstore import ConfigError
 from ecgtrain.config import RunConfig
 from ecgtrain.data.feed import Batch, Feed
 from ecgtrain.data.plan import BatchPlan, batch_plan, steps_per_epoch
@@ -62,6 +63,11 @@ def bench(
     """
     device = torch.device(device)
     settings = pretrain_of(config)
+    if settings.steps == 0:
+        raise ConfigError("steps: 0 trains nothing, so there is nothing to measure", where=config.name)
+    # A network that was trained before is as fast as a fresh one.
+    settings = settings.model_copy(update={"init_from": None})
+    config = config.model_copy(update={"pretrain": settings})
     _forget_peak(device)
     made = prepare(config, device)
     feed = open_windows(config, made.parts, made.passport, device)

@@ -5,6 +5,8 @@
     metrics.jsonl        loss, speed, validation             tensorboard/        the same, where installed
     checkpoints/         the last two, and best/ if kept     export/             the backbone alone, to load
     report.json          results for programs                report.html         and for people
+    splits/              the split tables whose folds were taken, by the beginnings of their SHA-256
+    nulls/<name>/        the untrained networks that answers stand beside, as export/ is
     own/                 files of code that tasks are: kept, and run only where somebody names them
     downstream/<question>/<pretraining>/
       head.safetensors   what the protocol has fitted        head.json           its classes, windows, patients
@@ -28,9 +30,14 @@ SEEN, METRICS, TENSORBOARD = "seen.parquet", "metrics.jsonl", "tensorboard"
 CHECKPOINTS, BEST, EXPORT = "checkpoints", "checkpoints/best", "export"
 REPORT, PAGE = "report.json", "report.html"
 HEAD, HEAD_ABOUT, RESULT, PREDICTIONS = "head.safetensors", "head.json", "result.json", "predictions.parquet"
-QUESTION, OWN = "question.json", "own"
+QUESTION, OWN, SPLITS, NULLS = "question.json", "own", "splits", "nulls"
 SEEDS = "seeds"
 _DOWNSTREAM, _CURVES = "downstream", "curves"
+
+
+def split_table(run_dir: Path, sha256: str) -> Path:
+    """Where a run keeps its copy of a split table."""
+    return run_dir / SPLITS / f"{sha256[:16]}.parquet"
 
 
 def answer(run_dir: Path, question: str, pretraining: str) -> Path:

@@ -42,6 +42,9 @@ ShouldStop = Callable[[], str | None]
 #: Asked now and then, by the first rank: figures on the representation as it is.
 Probe = Callable[[], Mapping[str, float]]
 
+#: How long a run trains: these may grow.
+_BUDGETS = ("pretrain.steps", "pretrain.epochs")
+
 log = logging.getLogger(__name__)
 
 
@@ -101,7 +104,7 @@ def train(
     with own_torch_generator(device):
         state = _State()
         if resume and (path := _newest(run_dir)) is not None:
-            state = _restore(path, objective, optimiser, scaler, config)
+            state = _restore(path, objective, optimiser, scaler, config, training)
         begin()
         first_step = n_steps if _ran_out(state, training) else state.step
         network = distributed.replicate(
@@ -308,11 +311,14 @@ def _restore(
     optimiser: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     config: Mapping[str, Any],
+    training: Training,
 ) -> _State:
     """Put weights and optimiser back as they were at ``path``; returns where the run stood."""
     written = checkpoint.load_config(path)
     for key in sorted({*config, *written}):
-        if config.get(key) != written.get(key):
+        if key in _BUDGETS and isinstance(config.get(key), int) and isinstance(written.get(key), int):
+            _refuse_other_budget(key.removeprefix("pretrain."), written[key], config[key], objective, training, path)
+        elif config.get(key) != written.get(key):
             raise CheckpointError(
                 f"the checkpoint belongs to a run with other settings: {key} differs",
                 where=path,
@@ -332,6 +338,26 @@ def _restore(
         raise CheckpointError(
             "the checkpoint doesn't fit this run", where=path, got=" ".join(str(error).split())[:200]
         ) from error
+
+
+def _refuse_other_budget(
+    name: str, before: int, now: int, objective: Objective, training: Training, path: Path
+) -> None:
+    """A run may take more steps than it was begun with where nothing that it did hung on how many there would be."""
+    if now == before:
+        return
+    if now < before:
+        what = f"the run was begun with more {name} than that"
+        fix = "resume with as many, or with more"
+    elif training.optimiser.schedule == "cosine":
+        what = f"a run can't be given more {name} where the learning rate falls to zero at the last step (cosine)"
+        fix = "begin another run with this one's network: pretrain.init_from"
+    elif objective.follows_budget:
+        what = f"a run can't be given more {name} where its method ({type(objective).__name__}) goes by the share done"
+        fix = "begin another run with this one's network: pretrain.init_from"
+    else:
+        return
+    raise CheckpointError(what, where=path, expected=before, got=now, fix=fix)
 
 
 def _restore_optimiser(optimiser: torch.optim.Optimizer, written: Mapping[str, Any]) -> None:

@@ -10,20 +10,22 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from ecgstore import COUNTS_PER_MV, ConfigError, LeadStatistics, Settings, Store, load_bank, open_store
+from ecgstore import COUNTS_PER_MV, ConfigError, LeadStatistics, Settings, Store, load_bank
 from ecgstore.inner import occupant
 from ecgtrain import tasks
 from ecgtrain.backbones import Backbone
 from ecgtrain.config import Pretrain, RunConfig
 from ecgtrain.data.feed import Batch, Feed, Part, open_feed_of
 from ecgtrain.data.seen import seen_of
-from ecgtrain.data.selection import labelled_parts, refuse_shared_patients, select_parts
+from ecgtrain.data.selection import labelled_parts, open_under, refuse_shared_patients, select_parts, what_folds
 from ecgtrain.data.settings import Data
 from ecgtrain.data.statistics import statistics_of
+from ecgtrain.errors import ProtocolError
 from ecgtrain.methods import Objective, WindowBatch, build_objective
 from ecgtrain.scoring import kinds
 from ecgtrain.tasks import Targets
 from ecgtrain.training import loop
+from ecgtrain.training.initial import Initial
 from ecgtrain.training.step import refuse_division
 from ecgtrain.views import augmentations
 from ecgtrain.views.draw import Draw
@@ -53,25 +55,38 @@ class Prepared(NamedTuple):
     noise_sha256: dict[str, str]
     held_out_as: str = "validation"
     selected_rows: npt.NDArray[np.int64] = _NO_ROWS
+    initial: Initial | None = None
 
     def seen(self) -> list[pa.Table]:
-        """All records that are trained on, and those that it is validated on."""
+        """All records that are trained on, those that it is validated on, and whom the network had seen before."""
+        before = None if self.initial is None else self.initial.seen
         return [
+            *([] if before is None else [before]),
             *(seen_of(part.store, part.rows, "train") for part in self.parts),
             *(seen_of(part.store, part.rows, self.held_out_as) for part in self.validation_parts),
         ]
 
 
-def prepare(config: RunConfig, device: torch.device | str) -> Prepared:
-    """Turn a recipe into objects, and refuse what can be known to be wrong before a sample is read."""
+def prepare(config: RunConfig, device: torch.device | str, initial: Initial | None = None) -> Prepared:
+    """Turn a recipe into objects, and refuse what can be known to be wrong before a sample is read.
+
+    ``initial``: the network that ``pretrain.init_from`` names; it must have been loaded.
+    """
     settings = pretrain_of(config)
-    store = open_store(config.data.store)
-    passport, parts = selected(config, store)
+    if (settings.init_from is None) != (initial is None):
+        raise ConfigError("pretrain.init_from and what it names go together", where=config.name, got=settings.init_from)
+    store = open_under(config.data.store, config.data.split)
+    passport, parts = selected(config, store, None if initial is None else initial.agreed(config, store))
+    if not any(len(part.rows) for part in parts) and not len(store.select(folds=settings.folds)):
+        raise ProtocolError("no record is in the folds to pretrain on", where=store.path, fix=what_folds(store))
     held_out = select_parts(config.data, store, settings.validation_folds, passport)
     refuse_shared_patients(parts, held_out)
     targets = _targets(config, store, parts)
     told = () if targets is None else (len(targets.classes), targets.kind)
-    objective = build_objective(settings.method, settings.backbone, len(passport.leads), config.seed, *told)
+    begun = None if initial is None else initial.backbone
+    objective = build_objective(
+        settings.method, settings.backbone, len(passport.leads), config.seed, *told, begun=begun
+    )
     objective.check(settings.window_samples, settings.batch_size, passport.fs_hz)
     refuse_division(objective, settings)
     bank = None if config.data.noise_bank is None else load_bank(config.data.noise_bank)
@@ -88,6 +103,7 @@ def prepare(config: RunConfig, device: torch.device | str) -> Prepared:
         {} if bank is None else {kind: its.sha256 for kind, its in bank.recordings.items()},
         "selection" if settings.chooses_by_validation else "validation",
         parts[0].rows,
+        initial,
     )
 
 
@@ -124,6 +140,7 @@ def identity_of(config: RunConfig, made: Prepared, feed: Feed) -> dict[str, Any]
     content = config.model_dump(mode="json", include={"seed", "data", "pretrain"})
     # How the work is done, not what is learned; a network that is compiled differs by rounding only.
     manner = {
+        "init_from",
         "online_probe",
         "log_every_steps",
         "validate_every_steps",
@@ -134,18 +151,34 @@ def identity_of(config: RunConfig, made: Prepared, feed: Feed) -> dict[str, Any]
     store = made.parts[0].store
     # Settings of the data count where they are not the default, so that older checkpoints can be resumed.
     plain = Data(store="").model_dump(mode="json")
-    elsewhere = {"store", "stores", "noise_bank", "leads", "feed", "draws", "pool_shards", "cache_dir", "strict"}
+    elsewhere = {
+        "store",
+        "split",
+        "stores",
+        "noise_bank",
+        "leads",
+        "feed",
+        "draws",
+        "pool_shards",
+        "cache_dir",
+        "strict",
+    }
     # Part of what is learned; checkpoints of before, when all that is excluded counted, don't name it.
-    is_less = bool(config.data.exclude_folds) or _whole_folds(store, made.selected_rows, config) is None
-    by_selection = content["pretrain"]["normalise"] == "lead" and is_less
+    is_less = bool(config.data.exclude_folds) or not _are_whole_folds(store, made.selected_rows, config)
+    by_selection = content["pretrain"]["normalise"] == "lead" and is_less and made.initial is None
     mixed = [
-        {**other.model_dump(mode="json", exclude={"path"}), "fingerprint": part.store.fingerprint}
+        {
+            **other.model_dump(mode="json", exclude={"path", "split"}),
+            "fingerprint": part.store.fingerprint,
+            **_split_of(part.store),
+        }
         for other, part in zip(config.data.stores, made.parts[1:], strict=True)
     ]
     return {
         "seed": content["seed"],
         "leads": list(config.data.leads or store.leads),
         "store_fingerprint": store.fingerprint,
+        **{f"data.{name}": sha256 for name, sha256 in _split_of(store).items()},
         **{f"pretrain.{name}": value for name, value in content["pretrain"].items() if name not in manner},
         **{
             f"data.{name}": value
@@ -153,15 +186,26 @@ def identity_of(config: RunConfig, made: Prepared, feed: Feed) -> dict[str, Any]
             if name not in elsewhere and value != plain[name]
         },
         **({"statistics": "of the selected records"} if by_selection else {}),
+        **({} if made.initial is None else {"pretrain.init_from": made.initial.sha256}),
         **({"data.stores": mixed} if mixed else {}),
         **({"data.noise_bank": made.noise_sha256} if made.noise_sha256 else {}),
         **feed.identity(),
     }
 
 
-def selected(config: RunConfig, store: Store) -> tuple[Passport, list[Part]]:
-    """The records that are trained on, and how their signals are prepared; raises what ``select_parts`` raises."""
+def _split_of(store: Store) -> dict[str, str]:
+    """The table whose folds a store is under, if it is under any."""
+    return {} if store.split_sha256 is None else {"split": store.split_sha256}
+
+
+def selected(config: RunConfig, store: Store, passport: Passport | None = None) -> tuple[Passport, list[Part]]:
+    """The records that are trained on, and how their signals are prepared; raises what ``select_parts`` raises.
+
+    Unless a ``passport`` is given, signals are normalised by these very records.
+    """
     settings = pretrain_of(config)
+    if passport is not None:
+        return passport, select_parts(config.data, store, settings.folds, passport)
     leads = config.data.leads or store.leads
     passport = Passport(
         leads=tuple(leads),
@@ -194,14 +238,19 @@ def _of_leads(store: Store, leads: Sequence[str], statistics: LeadStatistics) ->
 
 def _statistics(store: Store, rows: npt.NDArray[np.int64], config: RunConfig) -> LeadStatistics:
     """Those of the records at ``rows``: from the store's sums where they are whole folds, else from their samples."""
-    folds = _whole_folds(store, rows, config)
-    return store.statistics(folds=folds) if folds is not None else statistics_of(store, rows, config.data.strict)
+    if not _are_whole_folds(store, rows, config):
+        return statistics_of(store, rows, config.data.strict)
+    folds = pretrain_of(config).folds
+    return store.statistics(None if folds is None else [one for one in folds if one not in config.data.exclude_folds])
 
 
-def _whole_folds(store: Store, rows: npt.NDArray[np.int64], config: RunConfig) -> list[int] | None:
-    """The folds that ``rows`` are all records of; None where some are left out."""
-    folds = [fold for fold in pretrain_of(config).folds if fold not in config.data.exclude_folds]
-    return folds if len(rows) == len(store.select(folds=folds)) else None
+def _are_whole_folds(store: Store, rows: npt.NDArray[np.int64], config: RunConfig) -> bool:
+    """Whether ``rows`` are all records of some folds that the store has sums of."""
+    folds = pretrain_of(config).folds
+    if folds is None:
+        return len(rows) == store.n_records
+    folds = tuple(fold for fold in folds if fold not in config.data.exclude_folds)
+    return store.split_sha256 is None and len(rows) == len(store.select(folds=folds))
 
 
 def _targets(config: RunConfig, store: Store, parts: Sequence[Part]) -> Targets | None:

@@ -10,13 +10,14 @@ from typing import NamedTuple
 import torch
 
 from ecgstore import ConfigError
+from ecgstore.inner import load_split
 from ecgtrain import distributed
 from ecgtrain.config import RunConfig, dump
 from ecgtrain.data.seen import write_seen
 from ecgtrain.training import loop
 from ecgtrain.training.environment import write_environment
-from ecgtrain.training.files import write_json, write_text
-from ecgtrain.training.layout import CONFIG, METRICS, PASSPORT, SEEN
+from ecgtrain.training.files import write_bytes, write_json, write_text
+from ecgtrain.training.layout import CONFIG, METRICS, PASSPORT, SEEN, SPLITS, split_table
 from ecgtrain.training.prepare import Prepared, identity_of, open_windows, pretrain_of
 
 log = logging.getLogger(__name__)
@@ -62,9 +63,11 @@ def pretrain(
             return
         run_dir.mkdir(parents=True, exist_ok=True)
         write_text(run_dir / CONFIG, dump(config))
+        keep_splits(config, run_dir)
         write_environment(run_dir, device, feed)
         write_json(run_dir / PASSPORT, made.passport.model_dump(mode="json"))
-        write_seen(run_dir / SEEN, made.seen(), made.parts[0].store.fingerprint)
+        unknown = made.initial is not None and made.initial.seen is None
+        write_seen(run_dir / SEEN, made.seen(), made.parts[0].store.fingerprint, nobody_knows=unknown)
 
     if first:
         attempt.say(feed.description)
@@ -87,3 +90,14 @@ def pretrain(
     )
     if first:
         write_environment(run_dir, device, feed)
+
+
+def keep_splits(config: RunConfig, run_dir: Path) -> None:
+    """Copy the split tables that a recipe names into the run. Raises OSError."""
+    data = config.data
+    named = [data.split, *(other.split for other in data.stores), *(question.split for question in config.downstream)]
+    for path in dict.fromkeys(named):
+        if path is not None:
+            split = load_split(path)
+            (run_dir / SPLITS).mkdir(exist_ok=True)
+            write_bytes(split_table(run_dir, split.sha256), split.to_bytes())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
 from ecgstore import ConfigError
 from ecgstore.inner import parse
 from ecgtrain.config import RunConfig
+from ecgtrain.errors import CheckpointError
 from ecgtrain.reporting.report import read_report
 from ecgtrain.run import evaluate_store, run
 
@@ -142,3 +144,23 @@ def test_a_network_from_scratch_has_no_null(mini_store, tmp_path):
     with pytest.raises(ConfigError, match="scratch uses no pretraining, so it has no nulls"):
         run(recipe(mini_store, {**SCRATCH, "nulls": ["random"]}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_nulls_judge_another_store_too(asked, mini_store, tmp_path):
+    asked(PROBE)
+    here = {result.pretraining: result for result in read_report(asked.out).results if result.name == "probe"}
+    judged, null = evaluate_store(asked.out, str(mini_store), names=("probe",)).results
+    assert (judged.pretraining, null.pretraining) == ("cpc", "random")
+    assert judged.metrics["macro_auroc"] == here["cpc"].metrics["macro_auroc"]
+    assert null.metrics["macro_auroc"] == here["random"].metrics["macro_auroc"]
+    assert judged.difference_to["random"]["macro_auroc"] == here["cpc"].difference_to["random"]["macro_auroc"]
+    place = tmp_path / "run"
+    shutil.copytree(asked.out, place)
+    shutil.rmtree(place / "nulls" / "random")
+    shutil.copytree(place / "export", place / "nulls" / "random")
+    with pytest.raises(CheckpointError, match="random network is not the one that its head was fitted on"):
+        evaluate_store(place, str(mini_store), names=("probe",))
+    shutil.rmtree(place / "nulls")
+    (alone,) = evaluate_store(place, str(mini_store), names=("probe",)).results
+    assert alone.difference_to == {}
+    assert any("its null random is not judged here" in text for text in alone.caveats)

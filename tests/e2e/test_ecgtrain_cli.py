@@ -216,8 +216,10 @@ def test_trained_heads_are_judged_on_another_store(finished, room, tmp_path):
     out, answer = finished
     done = ecgtrain("evaluate", out, "--store", room / "b.ecg", "--json", "--out", tmp_path / "report")
     assert done.returncode == 0, done.stderr
-    (result,) = json.loads(done.stdout.splitlines()[-1])["results"]
+    result, *nulls = json.loads(done.stdout.splitlines()[-1])["results"]
     assert (result["pretraining"], result["store"], result["folds"]) == ("cpc", str(room / "b.ecg"), [8])
+    assert [null["pretraining"] for null in nulls] == ["random", "uncalibrated"]
+    assert set(result["difference_to"]) == {"random", "uncalibrated"}
     assert "other" not in (tmp_path / "report" / "report.html").read_text().lower()[:50]
     everyone = ecgtrain("evaluate", out, "--store", room / "b.ecg", "--folds", "all", "--json")
     assert json.loads(everyone.stdout.splitlines()[-1])["results"][0]["n_test"] > 100

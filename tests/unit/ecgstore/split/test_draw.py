@@ -59,7 +59,7 @@ def test_patients_and_copies_of_other_patients_stay_in_one_fold(store):
         assert fold["r29"] == fold["r07"] == fold["r06"]
         assert split.folds == [1, 2, 3, 4, 5]
     assert any("3 of 30 records name no patient" in note for note in split.notes)
-    assert any("1 pairs of records of different patients are nearly the same" in note for note in split.notes)
+    assert any("that are nearly the same stay in one fold: 1 pair" in note for note in split.notes)
     assert "too few patients to be in every fold: LBBB" in split.notes
 
 

@@ -42,6 +42,14 @@ def test_a_label_of_as_many_groups_as_there_are_folds_is_in_each():
     assert sorted(fold_g[:5].tolist()) == [0, 1, 2, 3, 4]
 
 
+def test_a_fold_that_has_its_share_of_records_takes_no_more():
+    """Ten groups of a label would go five to five, whoever has the large group."""
+    n_gl = np.zeros((11, 2), dtype=int)
+    n_gl[0, 0], n_gl[1:, 1] = 1, 1
+    size_g = np.array([9, *[1] * 10])
+    assert sorted(per_fold(drawn(2, n_gl, size_g), size_g, 2)) == [9, 10]
+
+
 @given(st.data())
 def test_no_fold_is_empty_and_none_is_larger_than_its_share_by_more_than_a_group(data):
     n_folds = data.draw(st.integers(2, 6))
