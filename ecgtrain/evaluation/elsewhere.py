@@ -22,7 +22,7 @@ from ecgtrain.evaluation.answers import REPRESENTATION, identity_of
 from ecgtrain.evaluation.heads import Head, load_head
 from ecgtrain.evaluation.leaks import refuse_leaks
 from ecgtrain.evaluation.results import Result
-from ecgtrain.evaluation.scored import Judged, decided, difference, scores
+from ecgtrain.evaluation.scored import Judged, decided, difference, groups_of, scores
 from ecgtrain.evaluation.splits import Split, StoredWindows
 from ecgtrain.representation.export import Trained, load_backbone
 from ecgtrain.representation.nulls import load_null
@@ -159,7 +159,7 @@ def _judge_head(folder: Path, trained: Trained, asked: _Asked, seen: Sequence[pa
         test.patient_r,
         classes,
         head.kind,
-        tuple(store.column("site")[test.row_r].tolist()),
+        groups_of(store, test.row_r),
         decided(targets, test.row_r, classes, score_rc, thresholds),
     )
     result = Result(
@@ -172,7 +172,7 @@ def _judge_head(folder: Path, trained: Trained, asked: _Asked, seen: Sequence[pa
         folds="all" if wanted is None else tuple(int(fold) for fold in wanted),
         n_train=head.n_train,
         n_test=len(test.row_r),
-        **scores([judged], targets.titles, targets.unit, head.seed),
+        **scores([judged], targets.titles, targets.unit, head.seed, thresholds),
         thresholds=thresholds,
         dropped_classes={name: "not in this store" for name in head.classes if name not in targets.classes},
         caveats=(*warnings, *targets.caveats, *unknown),

@@ -25,7 +25,7 @@ from ecgtrain.evaluation.leaks import refuse_leaks
 from ecgtrain.evaluation.protocols import Context, Fitted, settings_of
 from ecgtrain.evaluation.questions import questions, refuse_impossible, refuse_none, sides, store_of, targets_of
 from ecgtrain.evaluation.results import Result
-from ecgtrain.evaluation.scored import Judged, decided, difference, of_a_constant, scores, thresholds
+from ecgtrain.evaluation.scored import Judged, decided, difference, groups_of, of_a_constant, scores, thresholds
 from ecgtrain.evaluation.splits import Split, StoredWindows, UnreadWindows
 from ecgtrain.representation.export import Trained
 from ecgtrain.representation.nulls import keep_null, random_backbone
@@ -235,7 +235,7 @@ class Posed(NamedTuple):
             test.patient_r,
             fitted.classes,
             self.targets.kind,
-            tuple(self.store.column("site")[test.row_r].tolist()),
+            groups_of(self.store, test.row_r),
             decided(self.targets, test.row_r, fitted.classes, score_rc, thresholds),
         )
 
@@ -329,7 +329,7 @@ def judge(
         n_train=fitted.n_train,
         n_validation=fitted.n_validation,
         n_test=len(test.row_r),
-        **scores([judged], targets.titles, targets.unit, seed),
+        **scores([judged], targets.titles, targets.unit, seed, cut),
         of_a_constant=of_a_constant(targets, train.row_r, judged),
         thresholds=cut,
         left_out_site=question.leave_out_site,

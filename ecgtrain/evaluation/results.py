@@ -7,6 +7,9 @@
      confusion: {classes, counts: [[of class i, said to be j]]},
      agreement: {bias, low, high, slope, pairs: [[known, predicted]]},
      thresholds: {class: score}, by_site: {site: {n_test, metrics}},
+     by_group: {sex: {female: {n_test, metrics}}, age: …},
+     decisions: {class: {threshold, n_hits, …, figures: {sensitivity: {value, low, high}, …}}},
+     reliability: {class: {brier, mean_said: […], share_stated: […], n_records: […]}},
      per_class: {class: {auroc, auprc, n_positive, title}},
      roc: {class: {fpr: […], tpr: […]}},
      …what the protocol chose, such as penalty…,
@@ -99,8 +102,34 @@ class Agreement(Value):
     pairs: tuple[tuple[float, float], ...] = ()
 
 
+class ClassDecision(Value):
+    """How saying a class from its ``threshold`` on turns out; ``figures``: sensitivity and its like."""
+
+    threshold: Number
+    n_hits: NonNegativeInt
+    n_misses: NonNegativeInt
+    n_false_alarms: NonNegativeInt
+    n_rightly_silent: NonNegativeInt
+    figures: Mapping[str, Span]
+
+
+class ClassReliability(Value):
+    """Of each bin of probabilities their mean, how often the class was stated, and of how many records."""
+
+    brier: Number
+    mean_said: tuple[Number, ...]
+    share_stated: tuple[Number, ...]
+    n_records: tuple[NonNegativeInt, ...]
+
+    @model_validator(mode="after")
+    def _of_the_same_bins(self) -> ClassReliability:
+        if not len(self.mean_said) == len(self.share_stated) == len(self.n_records):
+            raise ValueError("each bin has all three numbers")
+        return self
+
+
 class SiteScore(Value):
-    """The same scores on the test records of one site."""
+    """The same scores on the test records of one site, or of another group."""
 
     n_test: NonNegativeInt
     metrics: Mapping[str, Span]
@@ -147,6 +176,9 @@ class Result(Value):
     agreement: Agreement | None = None
     thresholds: Mapping[str, float] = Field(default_factory=dict)
     by_site: Mapping[str, SiteScore] = Field(default_factory=dict)
+    by_group: Mapping[str, Mapping[str, SiteScore]] = Field(default_factory=dict)
+    decisions: Mapping[str, ClassDecision] = Field(default_factory=dict)
+    reliability: Mapping[str, ClassReliability] = Field(default_factory=dict)
     seeds: tuple[NonNegativeInt, ...] = ()
     p_of_difference: Mapping[str, Number] = Field(default_factory=dict)
 
@@ -212,11 +244,14 @@ class Result(Value):
             "confusion": self.confusion and self.confusion.model_dump(),
             "agreement": self.agreement and self.agreement.model_dump(),
             "thresholds": dict(self.thresholds) or None,
-            "by_site": {
-                site: {"n_test": one.n_test, "metrics": {name: span._asdict() for name, span in one.metrics.items()}}
-                for site, one in self.by_site.items()
+            "by_site": _by_part(self.by_site) or None,
+            "by_group": {group: _by_part(parts) for group, parts in self.by_group.items()} or None,
+            "decisions": {
+                name: {**one.model_dump(), "figures": {key: span._asdict() for key, span in one.figures.items()}}
+                for name, one in self.decisions.items()
             }
             or None,
+            "reliability": {name: one.model_dump() for name, one in self.reliability.items()} or None,
         }
         return {name: part for name, part in parts.items() if part is not None}
 
@@ -247,6 +282,13 @@ def read(kind: type[V], content: Mapping[str, Any], where: object) -> V:
             where=where,
             got=got,
         ) from None
+
+
+def _by_part(parts: Mapping[str, SiteScore]) -> dict[str, Any]:
+    return {
+        name: {"n_test": one.n_test, "metrics": {metric: span._asdict() for metric, span in one.metrics.items()}}
+        for name, one in parts.items()
+    }
 
 
 def _differences(found: Mapping[str, Mapping[str, Interval]]) -> dict[str, Any]:

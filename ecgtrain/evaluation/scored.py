@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from ecgstore import Store
 from ecgtrain.errors import ProtocolError
 from ecgtrain.evaluation import protocols
 from ecgtrain.evaluation.protocols import Fitted
-from ecgtrain.evaluation.results import Agreement, ClassScore, Confusion, RocCurve, SiteScore
+from ecgtrain.evaluation.results import (
+    Agreement,
+    ClassDecision,
+    ClassReliability,
+    ClassScore,
+    Confusion,
+    RocCurve,
+    SiteScore,
+)
 from ecgtrain.evaluation.splits import Split
 from ecgtrain.scoring import challenge, kinds, metrics, regression
 from ecgtrain.scoring.bootstrap import Interval, Scorer
+from ecgtrain.scoring.decisions import brier, choose_thresholds, decide, reliability
 from ecgtrain.scoring.exclusive import confusion
 from ecgtrain.scoring.seeds import OverSeeds, of_seeds
 from ecgtrain.tasks import TargetKind, Targets
@@ -48,7 +59,7 @@ class Judged:
     """Scores of one representation on the test records: all that a result and a comparison need.
 
     ``y_rc``, ``score_rc``: (records, classes) in the order of ``row_r``; ``patient_r`` is for the bootstrap.
-    ``site_r``: where each comes from, if that is known. ``decided``: where a challenge scores decisions, too.
+    ``groups``: who and where they are of, by :func:`groups_of`. ``decided``: where a challenge scores decisions, too.
     """
 
     y_rc: npt.NDArray[Any]
@@ -57,7 +68,7 @@ class Judged:
     patient_r: tuple[str | None, ...]
     classes: tuple[str, ...]
     kind: TargetKind = "multilabel"
-    site_r: tuple[str, ...] = ()
+    groups: Mapping[str, npt.NDArray[np.object_]] = field(default_factory=dict)
     decided: Decided | None = None
 
     def at(self, kept_r: npt.NDArray[np.bool_]) -> Judged:
@@ -65,22 +76,49 @@ class Judged:
         decided = self.decided
         if decided is not None:
             decided = replace(decided, y_rc=decided.y_rc[kept_r], said_rc=decided.said_rc[kept_r])
-        patient_r, site_r = (tuple(np.array(part, dtype=object)[kept_r]) for part in (self.patient_r, self.site_r))
         return replace(
             self,
             y_rc=self.y_rc[kept_r],
             score_rc=self.score_rc[kept_r],
             row_r=self.row_r[kept_r],
-            patient_r=patient_r,
-            site_r=site_r,
+            patient_r=tuple(np.array(self.patient_r, dtype=object)[kept_r]),
+            groups={name: label_r[kept_r] for name, label_r in self.groups.items()},
             decided=decided,
         )
 
 
-def scores(judged_s: Sequence[Judged], titles: Mapping[str, str], unit: str, seed: int) -> dict[str, Any]:
+#: Where bands of age begin, in years.
+_BANDS = (18, 40, 65, 80)
+
+
+def groups_of(store: Store, row_r: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.object_]]:
+    """By what records are told apart where scores are given by group: ``site``, ``sex``, ``age``; "" if not stated."""
+    site_r, sex_r = (_words(store.column(name)[row_r]) for name in ("site", "sex"))
+    return {"site": site_r, "sex": sex_r, "age": _bands(np.asarray(store.column("age_years")[row_r], np.float64))}
+
+
+def _words(value_r: npt.NDArray[Any]) -> npt.NDArray[np.object_]:
+    return np.array([value or "" for value in value_r.tolist()], dtype=object)
+
+
+def _bands(age_years_r: npt.NDArray[np.float64]) -> npt.NDArray[np.object_]:
+    between = [f"{low} to {high - 1}" for low, high in itertools.pairwise(_BANDS)]
+    names = np.array([f"below {_BANDS[0]}", *between, f"{_BANDS[-1]} and above"], dtype=object)
+    band_r = np.digitize(np.nan_to_num(age_years_r), _BANDS)
+    return np.where(np.isfinite(age_years_r), names[band_r], "")
+
+
+def scores(
+    judged_s: Sequence[Judged],
+    titles: Mapping[str, str],
+    unit: str,
+    seed: int,
+    thresholds: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
     """The parts of a result that follow from scores, with intervals over patients and, of several seeds, over those.
 
-    ``judged_s``: of each seed the scores of the same records. Pictures are of the first.
+    ``judged_s``: of each seed the scores of the same records. Pictures are of the first. ``thresholds``: what a class's
+    score must reach to be said; without, nothing is told of decisions.
     """
     judged = judged_s[0]
     y_rc, score_rc = judged.y_rc, judged.score_rc
@@ -89,13 +127,16 @@ def scores(judged_s: Sequence[Judged], titles: Mapping[str, str], unit: str, see
         "unit": unit,
         "metrics": _metrics(judged_s, seed),
         "per_class": {},
-        "by_site": _by_site(judged_s, seed),
+        **_by_group(judged_s, seed),
     }
     if judged.kind == "regression":
         return {**parts, "agreement": _agreement(judged)}
     parts["per_class"] = _per_class(judged_s, titles)
     roc = metrics.roc_curves(y_rc, score_rc, judged.classes)
     parts["roc"] = {name: RocCurve(fpr=tuple(one["fpr"]), tpr=tuple(one["tpr"])) for name, one in roc.items()}
+    if judged.kind == "multilabel":
+        parts["decisions"] = decisions_of(judged, thresholds or {}, seed)
+        parts["reliability"] = reliability_of(judged)
     if judged.kind == "exclusive":
         counts = tuple(map(tuple, confusion(y_rc, score_rc).tolist()))
         parts["confusion"] = Confusion(classes=judged.classes, counts=counts)
@@ -140,16 +181,22 @@ def _of(judged_s: Sequence[Judged], metric: str, seed: int) -> OverSeeds:
 
 
 def thresholds(targets: Targets, fitted: Fitted, validation: Split | None) -> dict[str, float]:
-    """What a class's score must reach to be said, chosen on validation records for the challenge's score.
+    """What a class's score must reach to be said, chosen on validation records: for the challenge's score where one
+    scores, else for the best F1 of the class.
 
-    Empty where no challenge scores, or where there are no validation records.
+    Empty where classes exclude each other, or where there are no validation records; without a class that has no
+    positive or no negative among them.
     """
-    if targets.challenge is None or validation is None:
+    if validation is None or targets.kind != "multilabel":
         return {}
+    score_rc = protocols.scores(fitted, validation)
+    if targets.challenge is None:
+        best_c = choose_thresholds(validation.y_rc, score_rc)
+        return {name: float(cut) for name, cut in zip(fitted.classes, best_c, strict=True) if np.isfinite(cut)}
     y_rc, column_c = _among_all(targets, validation.row_r, fitted.classes)
-    score_rc = np.full(y_rc.shape, -np.inf)
-    score_rc[:, column_c] = protocols.scores(fitted, validation)
-    chosen_c = challenge.thresholds(y_rc, score_rc, _reward(targets))
+    all_rc = np.full(y_rc.shape, -np.inf)
+    all_rc[:, column_c] = score_rc
+    chosen_c = challenge.thresholds(y_rc, all_rc, _reward(targets))
     return {name: float(chosen_c[c]) for name, c in zip(fitted.classes, column_c, strict=True)}
 
 
@@ -206,19 +253,44 @@ def _metrics(judged_s: Sequence[Judged], seed: int, *, names: tuple[str, ...] | 
     return {name: _of(judged_s, name, seed).interval() for name in names}
 
 
-def _by_site(judged_s: Sequence[Judged], seed: int) -> dict[str, SiteScore]:
-    """Scores by site, where the records are of several."""
+def _by_group(judged_s: Sequence[Judged], seed: int) -> dict[str, Any]:
+    """Scores by site, sex and age, where the records are of several."""
     first = judged_s[0]
-    sites = sorted(set(first.site_r))
-    if len(sites) < 2:
-        return {}
-    site_r = np.array(first.site_r, dtype=object)
     names = (kinds.headline(first.kind),)
-    parts = {site: [judged.at(np.asarray(site_r == site)) for judged in judged_s] for site in sites}
+    found: dict[str, dict[str, SiteScore]] = {}
+    for group, label_r in first.groups.items():
+        labels = sorted(set(label_r.tolist()))
+        if len(labels) < 2:
+            continue
+        parts = {label: [judged.at(np.asarray(label_r == label)) for judged in judged_s] for label in labels}
+        found[group] = {
+            label: SiteScore(n_test=len(part[0].row_r), metrics=_metrics(part, seed, names=names))
+            for label, part in parts.items()
+        }
+    return {"by_site": found.pop("site", {}), "by_group": found}
+
+
+def decisions_of(judged: Judged, thresholds: Mapping[str, float], seed: int) -> dict[str, ClassDecision]:
+    """How decisions by ``thresholds`` turn out on the test records, class by class."""
+    cut_c = np.array([thresholds.get(name, np.nan) for name in judged.classes])
+    if not np.isfinite(cut_c).any():
+        return {}
+    found = decide(judged.y_rc, judged.score_rc, cut_c, judged.patient_r, seed=seed)
     return {
-        site: SiteScore(n_test=len(part[0].row_r), metrics=_metrics(part, seed, names=names))
-        for site, part in parts.items()
+        name: ClassDecision(**one._asdict()) for name, one in zip(judged.classes, found, strict=True) if one is not None
     }
+
+
+def reliability_of(judged: Judged) -> dict[str, ClassReliability]:
+    """Whether probabilities come true, of each class that has positives and negatives here."""
+    brier_c = brier(judged.y_rc, judged.score_rc)
+    found = {}
+    for c, name in enumerate(judged.classes):
+        y_r = judged.y_rc[:, c]
+        if y_r.any() and not y_r.all():
+            bins = reliability(y_r, judged.score_rc[:, c])._asdict()
+            found[name] = ClassReliability(brier=round(float(brier_c[c]), 6), **bins)
+    return found
 
 
 def _agreement(judged: Judged) -> Agreement:

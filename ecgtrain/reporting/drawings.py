@@ -93,6 +93,35 @@ def draw_roc(
         return svg(figure, "ROC curves per class")
 
 
+def draw_reliability(
+    results: Sequence[Result], labels: Sequence[str], colours: Sequence[str], classes: Sequence[str], number: int
+) -> str:
+    """One small picture per class: what is said with a probability, against how often it is stated."""
+    shown = [name for name in classes if any(name in result.reliability for result in results)]
+    if not shown:
+        return ""
+    n_columns = min((4, 3), key=lambda columns: -(len(shown) + 1) % columns)
+    n_rows = math.ceil((len(shown) + 1) / n_columns)
+    with style(f"reliability{number}"):
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(9.4, 9.4 / n_columns * 1.12 * n_rows), layout="constrained")
+        axes = list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
+        for axis, name in zip(axes, shown, strict=False):
+            axis.plot([0, 1], [0, 1], color="#c9ced6", lw=1, ls=(0, (4, 3)))
+            for result, label, colour in zip(results, labels, colours, strict=True):
+                if (found := result.reliability.get(name)) is not None:
+                    axis.plot(found.mean_said, found.share_stated, color=colour, lw=1.4, marker="o", ms=3, label=label)
+            axis.set_title(name, loc="left")
+            axis.set_aspect("equal")
+            axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+        axes[0].set(xlabel="probability that is said", ylabel="share that is stated")
+        for axis in axes[len(shown) :]:
+            axis.axis("off")
+        axes[len(shown)].legend(*axes[0].get_legend_handles_labels(), loc="center left", frameon=False)
+        return svg(figure, "Probabilities against how often they come true")
+
+
 def draw_confusion(found: Confusion, title: str, number: int) -> str:
     """Which class is said of the records of which: the share of each row by its shade, the records as numbers.
 

@@ -16,7 +16,16 @@ from ecgtrain.evaluation.results import Result
 from ecgtrain.reporting import asked_over
 from ecgtrain.reporting.caveats import groups, n_scored, pretraining
 from ecgtrain.reporting.contents import About, Report, RunFacts, StoreFacts
-from ecgtrain.reporting.drawings import COLOURS, GREY, LIGHT_GREY, draw_agreement, draw_confusion, draw_curves, draw_roc
+from ecgtrain.reporting.drawings import (
+    COLOURS,
+    GREY,
+    LIGHT_GREY,
+    draw_agreement,
+    draw_confusion,
+    draw_curves,
+    draw_reliability,
+    draw_roc,
+)
 from ecgtrain.scoring.kinds import LESS_IS_BETTER
 
 _METRICS = {
@@ -44,6 +53,8 @@ _EXPLAINED = {
 }
 #: Answers whose pictures of confusion or agreement are drawn, in a table.
 _MOST_DRAWN = 3
+#: A group of fewer test records gets no score.
+_FEW_OF_GROUP = 20
 #: Protocols whose names are no words.
 _PROTOCOLS = {"fine_tune": "fine-tuning", "scratch": "training from scratch", "knn": "nearest neighbours"}
 #: What they are called in a sentence.
@@ -93,6 +104,7 @@ def render(report: Report) -> str:
         groups=[_group(group, i, [run["name"] for run in runs]) for i, group in enumerate(groups(report.results))],
         asked_over=[asked_over.part(curve, number) for number, curve in enumerate(report.asked_over)],
         runs=runs,
+        few_of_group=_FEW_OF_GROUP,
     )
     return page
 
@@ -178,6 +190,13 @@ def _group(results: Sequence[Result], number: int, names: Sequence[str]) -> dict
         "constant": _constant(results),
         "kind": first.kind,
         "sites": [(site, next(one.by_site[site] for one in results if site in one.by_site)) for site in sites],
+        "by_group": _by_group(results),
+        "decisions": [
+            {"label": label, "colour": colour, "result": result}
+            for result, label, colour in zip(results, labels, colours, strict=True)
+            if result.decisions and result.pretraining not in _NULLS
+        ][:_MOST_DRAWN],
+        "reliability": draw_reliability(results, labels, colours, drawn, number),
         "has_challenge": any("challenge_score" in result.metrics for result in results),
         "pictures": _pictures(results, labels, colours, number),
         "agreement": first.agreement,
@@ -196,6 +215,21 @@ def _group(results: Sequence[Result], number: int, names: Sequence[str]) -> dict
         "n_drawn": len(drawn),
         "roc": draw_roc(results, labels, colours, drawn, number),
     }
+
+
+def _by_group(results: Sequence[Result]) -> list[tuple[str, list[tuple[str, int]]]]:
+    """Groups such as sex, and of each its members with how many test records they have."""
+    names = list(dict.fromkeys(group for result in results for group in result.by_group))
+    found = []
+    for group in names:
+        members = {name: one.n_test for result in results for name, one in result.by_group.get(group, {}).items()}
+        found.append((group, sorted(members.items(), key=lambda item: _in_order(item[0]))))
+    return found
+
+
+def _in_order(name: str) -> tuple[bool, bool, str]:
+    """Bands of age ascend, and what is not stated comes last."""
+    return (name == "", not name.startswith("below"), name)
 
 
 def _labels(results: Sequence[Result]) -> list[str]:

@@ -11,6 +11,7 @@ from ecgstore.inner import parse
 from ecgtrain.config import RunConfig
 from ecgtrain.reporting.report import read_report
 from ecgtrain.run import run
+from ecgtrain.training.files import plain
 
 COMMON = {
     "task": "ptbxl/superdiagnostic",
@@ -44,6 +45,11 @@ def curved(mini_store, tmp_path_factory):
     """A run of two seeds with curves, and its report."""
     out = tmp_path_factory.mktemp("curved") / "run"
     return out, run(recipe(mini_store, [LABELS, NOISE], seeds=[1, 2]), out)
+
+
+def told(results):
+    """What stands on disk: there NaN, of a group of few records, equals itself."""
+    return [plain(result.as_json()) for result in results]
 
 
 def points_of(out):
@@ -85,7 +91,7 @@ def test_several_seeds_are_told_as_one(curved):
         first = of_seeds[0].asked_over[k].points[1], of_seeds[1].asked_over[k].points[1]
         assert curve.points[1].score.value == pytest.approx(sum(one.score.value for one in first) / 2)
     assert read_report(out).asked_over == report.asked_over
-    assert read_report(out).results == report.results
+    assert told(read_report(out).results) == told(report.results)
     page = (out / "report.html").read_text()
     for said in ("How many labels are needed", "What noise costs", "Means over the seeds 1, 2", "level 3"):
         assert said in page
@@ -119,7 +125,7 @@ def test_points_are_kept_and_a_stopped_curve_goes_on(curved, mini_store):
     assert {path: after[path] for path in kept} == {path: before[path] for path in kept}
     assert len(after) == len(before) + 2 * 3
     assert again.asked_over[0].points == report.asked_over[0].points
-    assert again.results == report.results
+    assert told(again.results) == told(report.results)
     assert (9, 9) in done
 
 
