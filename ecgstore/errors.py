@@ -129,6 +129,7 @@ REASONS: dict[str, str] = {
     "mixed_rates": "leads of different rates, which a raw store can't keep in one record",
     "not_16_bit": "the samples need more than 16 bits, which a raw store doesn't have",
     "bad_source_checksum": "a file is not the one that the source's own list of checksums states",
+    "no_ectopic_beat": "no ectopic beat was found in the record, or annotated; only in stores of beats",
 }
 
 

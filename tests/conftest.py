@@ -70,6 +70,37 @@ def mini_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(scope="session")
+def vt_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen virtual patients with three origins each."""
+    from ecgstore.sources import synthetic_vt
+
+    root = tmp_path_factory.mktemp("vt") / "vt"
+    synthetic_vt.simulate(root, synthetic_vt.Simulation(n_records=48, seed=1, fs_hz=200, origins_per_patient=3))
+    return root
+
+
+@pytest.fixture(scope="session")
+def vt_store(vt_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sealed store of them at 200 Hz."""
+    from ecgstore import IngestSettings, ingest_folder
+
+    out = tmp_path_factory.mktemp("stores") / "vt.ecg"
+    ingest_folder(vt_folder, out, IngestSettings(fs_hz=200, filters=FILTERS), workers=2)
+    return out
+
+
+@pytest.fixture(scope="session")
+def beat_store(vt_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sealed store of their ectopic beats."""
+    from ecgstore import open_store
+    from ecgstore.build.beats import beats_store
+
+    out = tmp_path_factory.mktemp("stores") / "beats.ecg"
+    beats_store(open_store(vt_store), out)
+    return out
+
+
 @pytest.fixture
 def write_record() -> WriteRecord:
     """Write one format 16 record; every field of its header can be bent."""

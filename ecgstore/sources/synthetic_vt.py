@@ -45,14 +45,17 @@ TERMS = Terms(
 #: The identifiers of patients are published with the records: hashing them with a secret would hide nobody.
 PATIENT_IDS_ARE_PUBLIC = True
 #: Where ectopic beats begin: its site, its region of four, its segments of the left ventricle, and its place, as three
-#: codes such as x=-12 in whole mm, in the heart frame of the patient.
-SITE, REGION, AHA, PLACE = "vt_site", "vt_region", "aha17", "vt_place_mm"
+#: codes such as x=-12 in whole mm: in the heart of the patient, and the same place in the reference heart.
+SITE, REGION, AHA, PLACE, REFERENCE = "vt_site", "vt_region", "aha17", "vt_place_mm", "vt_reference_mm"
 AXES, FARTHEST_MM = ("x", "y", "z"), 120
 VOCABULARY: dict[str, tuple[str, ...]] = {
     SITE: tuple(one.site for one in origin_sites()),
     REGION: ("RVOT", "LVOT", "RV", "LV"),
     AHA: tuple(str(one.segment) for one in aha_segments()),
-    PLACE: tuple(f"{axis}={mm}" for axis in AXES for mm in range(-FARTHEST_MM, FARTHEST_MM + 1)),
+    **dict.fromkeys(
+        (PLACE, REFERENCE),
+        tuple(f"{axis}={mm}" for axis in AXES for mm in range(-FARTHEST_MM, FARTHEST_MM + 1)),
+    ),
 }
 COLUMNS = (
     *("record_id", "patient_id", "fold", "age_years", "sex", SITE, REGION, AHA, "layer", "point"),
@@ -304,9 +307,10 @@ def list_records(root: Path, settings: Settings) -> Listing:
 
 def _ref(root: Path, line: dict[str, str]) -> RecordRef:
     said = [(SITE, line[SITE]), (REGION, line[REGION]), *((AHA, code) for code in line[AHA].split())]
-    for axis in AXES:
-        mm = within(number(line[f"{axis}_mm"], -FARTHEST_MM, FARTHEST_MM))
-        said.append((PLACE, f"{axis}={round(mm)}"))
+    for system, heart in ((PLACE, ""), (REFERENCE, "reference_")):
+        for axis in AXES:
+            mm = within(number(line[f"{axis}_{heart}mm"], -FARTHEST_MM, FARTHEST_MM))
+            said.append((system, f"{axis}={round(mm)}"))
     for system, code in said:
         if code not in VOCABULARY[system]:
             raise ValueError(f"{system} {code[:40]!r}")

@@ -148,7 +148,7 @@ def test_listing_says_where_beats_begin(folder: Path) -> None:
     listing = list_records(folder, Settings())
     assert [ref.record_id for ref in listing.records] == [f"{n:05d}" for n in range(1, 9)]
     assert listing.terms.licence == "CC0-1.0"
-    assert set(listing.vocabulary) == {"vt_site", "vt_region", "aha17", "vt_place_mm"}
+    assert set(listing.vocabulary) == {"vt_site", "vt_region", "aha17", "vt_place_mm", "vt_reference_mm"}
     for ref, row in zip(listing.records, rows(folder / "labels.csv"), strict=True):
         assert ref.annotators == ("atr",)
         said = {system: [s.code for s in ref.statements if s.system == system] for system in listing.vocabulary}
