@@ -32,7 +32,7 @@ ALIKE = 0.85
 #: How far from its middle a QRS complex reaches at most.
 _REACH_S = 0.14
 #: An ectopic form is wider than the patient's own by this factor, and comes earlier than its next beat would by this.
-WIDER, EARLIER = 1.12, 0.90
+WIDER, EARLIER = 1.06, 0.93
 #: Where all beats are of one form it is ectopic if its complexes are as wide as this, in s, and as fast as this: a
 #: tachycardia from the first to the last sample. A wide complex at a slower rate is a bundle branch block.
 WIDE_S, FAST_S = 0.11, 0.6
