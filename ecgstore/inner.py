@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from ecgstore.errors import nearest, need, visible, without_links
     from ecgstore.rooms import name_own_file, named_by_name, named_by_sha256, occupant, own_file_sha256
     from ecgstore.settings import NOT_SAID, first_difference, parse, read_yaml
+    from ecgstore.signals.ectopic import steepest_complex
     from ecgstore.signals.noise import add_noise, check_noise, with_bank
     from ecgstore.simulate.ventricles import distances_mm, reference_heart
+    from ecgstore.sources._tables import Table, number, open_table
     from ecgstore.storage.layout import counts_to_mv, mv_to_counts
     from ecgstore.storage.locks import held
     from ecgstore.storage.plain import open_plain
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NOT_SAID",
     "Origin",
+    "Table",
     "add_noise",
     "aha_segments",
     "challenge_weights",
@@ -44,8 +47,10 @@ __all__ = [
     "named_by_sha256",
     "nearest",
     "need",
+    "number",
     "occupant",
     "open_plain",
+    "open_table",
     "origin_sites",
     "overlaps_between",
     "own_file_sha256",
@@ -55,6 +60,7 @@ __all__ = [
     "reference_heart",
     "scored_classes",
     "scp_to_snomed",
+    "steepest_complex",
     "unpacked_bytes",
     "visible",
     "with_bank",
@@ -65,6 +71,7 @@ _HOME = {
     "NOT_SAID": "settings",
     "Origin": "vocabularies.known_overlaps",
     "add_noise": "signals.noise",
+    "Table": "sources._tables",
     "aha_segments": "vocabularies.origin_sites",
     "challenge_weights": "vocabularies.vocabulary",
     "check_noise": "signals.noise",
@@ -80,8 +87,10 @@ _HOME = {
     "named_by_sha256": "rooms",
     "nearest": "errors",
     "need": "errors",
+    "number": "sources._tables",
     "occupant": "rooms",
     "open_plain": "storage.plain",
+    "open_table": "sources._tables",
     "origin_sites": "vocabularies.origin_sites",
     "overlaps_between": "vocabularies.known_overlaps",
     "own_file_sha256": "rooms",
@@ -91,6 +100,7 @@ _HOME = {
     "reference_heart": "simulate.ventricles",
     "scored_classes": "vocabularies.vocabulary",
     "scp_to_snomed": "vocabularies.vocabulary",
+    "steepest_complex": "signals.ectopic",
     "unpacked_bytes": "storage.tables",
     "visible": "errors",
     "with_bank": "signals.noise",

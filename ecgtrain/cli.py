@@ -420,7 +420,7 @@ def _print_results(results: Sequence[Result]) -> None:
 
 
 #: What results are compared by, in words.
-_METRICS = {"macro_auroc": "macro AUROC", "accuracy": "accuracy", "mae": "MAE"}
+_METRICS = {"macro_auroc": "macro AUROC", "accuracy": "accuracy", "mae": "MAE", "distance_mm": "distance"}
 
 
 def _scored(result: Result, named: bool) -> str:

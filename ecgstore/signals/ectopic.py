@@ -89,6 +89,16 @@ def steepness(signal_mv_lt: npt.NDArray[np.floating], fs_hz: float) -> Floats:
     return np.asarray(np.square(change_lt).sum(axis=0))
 
 
+def steepest_complex(signal_mv_lt: npt.NDArray[np.floating], fs_hz: float) -> tuple[float, float]:
+    """Middle and width in s, from the first sample on, of the steepest QRS complex; NaN where all is flat."""
+    squared_t = steepness(signal_mv_lt, fs_hz)
+    steep_t = _mean(squared_t[None], _ENVELOPE_S, fs_hz)[0]
+    if not steep_t.size or not steep_t.max() > 0:
+        return float("nan"), float("nan")
+    middle, width_s = _extent(squared_t, int(steep_t.argmax()), fs_hz)
+    return middle / fs_hz, width_s
+
+
 def _mean(values_lt: Floats, width_s: float, fs_hz: float) -> Floats:
     """Mean over ``width_s`` around each sample, with zeros beyond the ends."""
     half = max(0, round(width_s * fs_hz / 2))
@@ -205,7 +215,8 @@ def ectopic_beats(signal_mv_lt: npt.NDArray[np.floating], fs_hz: float) -> Ints:
     judged = forms(signal_mv_lt, fs_hz, found)
     if not judged.is_ectopic.any():
         return np.empty(0, np.int64)
-    return found.middles[judged.form == judged.form[judged.is_ectopic].min()]
+    middles: Ints = found.middles[judged.form == judged.form[judged.is_ectopic].min()]
+    return middles
 
 
 def commonest_form(signal_mv_lt: npt.NDArray[np.floating], fs_hz: float, samples: Ints) -> Ints:
@@ -222,7 +233,8 @@ def commonest_form(signal_mv_lt: npt.NDArray[np.floating], fs_hz: float, samples
         if near_t.size and near_t.max() > 0:
             middles.append(_extent(squared_t, begin + int(near_t.argmax()), fs_hz)[0])
     found = np.unique(np.array(middles, np.int64))
-    return found[_sorted(signal_mv_lt, fs_hz, found) == 0] if found.size else found
+    commonest: Ints = found[_sorted(signal_mv_lt, fs_hz, found) == 0] if found.size else found
+    return commonest
 
 
 def average(

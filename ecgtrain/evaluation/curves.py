@@ -234,4 +234,5 @@ def _kept(path: Path, hangs_on: str, posed: Posed) -> Judged | None:
     if not is_this or not np.array_equal(table["row"].to_numpy(), test.row_r):
         return None
     score_rc = np.column_stack([table[f"score:{name}"].to_numpy() for name in classes])
-    return Judged(test.y_rc, score_rc, test.row_r, test.patient_r, classes, posed.targets.kind)
+    its = posed.targets
+    return Judged(test.y_rc, score_rc, test.row_r, test.patient_r, classes, its.kind, places=its.places)

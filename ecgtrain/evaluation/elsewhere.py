@@ -161,6 +161,7 @@ def _judge_head(folder: Path, trained: Trained, asked: _Asked, seen: Sequence[pa
         head.kind,
         groups_of(store, test.row_r),
         decided(targets, test.row_r, classes, score_rc, thresholds),
+        targets.places,
     )
     result = Result(
         name=head.name,

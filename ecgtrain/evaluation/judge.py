@@ -237,6 +237,7 @@ class Posed(NamedTuple):
             self.targets.kind,
             groups_of(self.store, test.row_r),
             decided(self.targets, test.row_r, fitted.classes, score_rc, thresholds),
+            self.targets.places,
         )
 
 

@@ -197,7 +197,7 @@ class Result(Value):
     @property
     def compared_by(self) -> str:
         """The metric that results of its kind are compared by."""
-        return kinds.headline(self.kind)
+        return kinds.headline(self.kind, self.metrics)
 
     @property
     def score(self) -> Interval:

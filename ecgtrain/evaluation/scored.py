@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ecgstore import Store
 from ecgtrain.errors import ProtocolError
-from ecgtrain.evaluation import protocols
+from ecgtrain.evaluation import placed, protocols
 from ecgtrain.evaluation.protocols import Fitted
 from ecgtrain.evaluation.results import (
     Agreement,
@@ -30,7 +30,7 @@ from ecgtrain.scoring.bootstrap import Interval, Scorer
 from ecgtrain.scoring.decisions import brier, choose_thresholds, decide, reliability
 from ecgtrain.scoring.exclusive import confusion
 from ecgtrain.scoring.seeds import OverSeeds, of_seeds
-from ecgtrain.tasks import TargetKind, Targets
+from ecgtrain.tasks import Places, TargetKind, Targets
 
 #: What the challenge's score is called among the metrics.
 CHALLENGE = "challenge_score"
@@ -60,6 +60,7 @@ class Judged:
 
     ``y_rc``, ``score_rc``: (records, classes) in the order of ``row_r``; ``patient_r`` is for the bootstrap.
     ``groups``: who and where they are of, by :func:`groups_of`. ``decided``: where a challenge scores decisions, too.
+    ``places``: where the classes lie, if that is known.
     """
 
     y_rc: npt.NDArray[Any]
@@ -70,6 +71,12 @@ class Judged:
     kind: TargetKind = "multilabel"
     groups: Mapping[str, npt.NDArray[np.object_]] = field(default_factory=dict)
     decided: Decided | None = None
+    places: Places | None = None
+
+    @property
+    def placed(self) -> Mapping[str, Scorer]:
+        """Scores of places that the classes have, by name."""
+        return placed.scorers(self.places, self.classes)
 
     def at(self, kept_r: npt.NDArray[np.bool_]) -> Judged:
         """The same of some of the records."""
@@ -129,8 +136,8 @@ def scores(
         "per_class": {},
         **_by_group(judged_s, seed),
     }
-    if judged.kind == "regression":
-        return {**parts, "agreement": _agreement(judged)}
+    if judged.kind == "regression":  # of a place three coordinates agree or not: that is a distance
+        return parts if judged.placed else {**parts, "agreement": _agreement(judged)}
     parts["per_class"] = _per_class(judged_s, titles)
     roc = metrics.roc_curves(y_rc, score_rc, judged.classes)
     parts["roc"] = {name: RocCurve(fpr=tuple(one["fpr"]), tpr=tuple(one["tpr"])) for name, one in roc.items()}
@@ -166,7 +173,7 @@ def difference(one_s: Sequence[Judged], null_s: Sequence[Judged], seed: int) -> 
             got=f"{len(null.row_r)} records, {len(null.classes)} classes",
             fix="give both questions the same training and test folds",
         )
-    names = [*kinds.compared(one.kind), *([CHALLENGE] if one.decided and null.decided else [])]
+    names = [*kinds.compared(one.kind), *one.placed, *([CHALLENGE] if one.decided and null.decided else [])]
     return {name: _of(one_s, name, seed) - _of(null_s, name, seed) for name in names}
 
 
@@ -174,7 +181,8 @@ def _of(judged_s: Sequence[Judged], metric: str, seed: int) -> OverSeeds:
     """A metric of each seed, by its name."""
     one = judged_s[0]
     if metric != CHALLENGE:
-        return of_seeds(one.y_rc, [each.score_rc for each in judged_s], one.patient_r, metric, seed=seed)
+        scorer = one.placed.get(metric, metric)
+        return of_seeds(one.y_rc, [each.score_rc for each in judged_s], one.patient_r, scorer, seed=seed)
     decided_s = [cast(Decided, each.decided) for each in judged_s]
     said_s = [each.said_rc for each in decided_s]
     return of_seeds(decided_s[0].y_rc, said_s, one.patient_r, decided_s[0].scorer, seed=seed)
@@ -226,7 +234,8 @@ def of_a_constant(targets: Targets, train_rows: npt.NDArray[np.int64], judged: J
         case "exclusive":
             return float(judged.y_rc[:, int(y_train.sum(axis=0).argmax())].mean())
         case "regression":
-            return float(np.abs(judged.y_rc - np.median(y_train, axis=0)).mean())
+            apart_rc = judged.y_rc - np.median(y_train, axis=0)
+            return float((np.linalg.norm(apart_rc, axis=1) if judged.placed else np.abs(apart_rc)).mean())
     return None
 
 
@@ -249,14 +258,14 @@ def _among_all(
 
 def _metrics(judged_s: Sequence[Judged], seed: int, *, names: tuple[str, ...] | None = None) -> dict[str, Interval]:
     one = judged_s[0]
-    names = (*(names or kinds.METRICS[one.kind]), *([CHALLENGE] if one.decided is not None else []))
+    names = (*(names or (*kinds.METRICS[one.kind], *one.placed)), *([CHALLENGE] if one.decided is not None else []))
     return {name: _of(judged_s, name, seed).interval() for name in names}
 
 
 def _by_group(judged_s: Sequence[Judged], seed: int) -> dict[str, Any]:
     """Scores by site, sex and age, where the records are of several."""
     first = judged_s[0]
-    names = (kinds.headline(first.kind),)
+    names = (kinds.headline(first.kind, first.placed),)
     found: dict[str, dict[str, SiteScore]] = {}
     for group, label_r in first.groups.items():
         labels = sorted(set(label_r.tolist()))

@@ -55,6 +55,14 @@ class Windows(ABC):
     def feed(self, rows: Rows) -> Feed:
         """Windows at random from the records at ``rows``, to train on: plans of :mod:`ecgtrain.data.plan`."""
 
+    def millivolts(self, batch_size: int) -> Iterator[Signals]:
+        """The same windows as :meth:`signals`, in mV; what was not recorded is 0."""
+        raise _unknown("signals")
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """A column of the store's table of records, for every record of the store."""
+        raise _unknown("the table of records")
+
 
 @dataclass(frozen=True, eq=False)
 class StoredWindows(Windows):
@@ -112,6 +120,22 @@ class StoredWindows(Windows):
             device=self.device,
             change=self.change,
         )
+
+    def millivolts(self, batch_size: int) -> Iterator[Signals]:
+        return signals(
+            self.store,
+            self.rows,
+            passport=self.trained.passport,
+            window_samples=self.window_samples,
+            stride_samples=self.stride_samples,
+            batch_size=batch_size,
+            device=self.device,
+            change=self.change,
+            normalised=False,
+        )
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        return self.store.column(name)
 
     def feed(self, rows: Rows) -> Feed:
         self.trained.passport.refuse_other(self.store)
@@ -260,10 +284,25 @@ class Split:
 
     def signals(self, batch_size: int = 256) -> Iterator[Signals]:
         """All windows of these records, normalised, batch by batch: to be judged by a network of one's own."""
-        for x_blt, record_row_b in self.windows.signals(batch_size):
+        return self._its(self.windows.signals(batch_size))
+
+    def millivolts(self, batch_size: int = 256) -> Iterator[Signals]:
+        """All windows of these records in mV, batch by batch; what was not recorded is 0."""
+        return self._its(self.windows.millivolts(batch_size))
+
+    def _its(self, batches: Iterator[Signals]) -> Iterator[Signals]:
+        for x_blt, record_row_b in batches:
             kept_b = np.isin(record_row_b, self.row_r)
             if kept_b.any():
                 yield Signals(x_blt[torch.from_numpy(kept_b)], record_row_b[kept_b])
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """A column of the store's table of records, for the records of this split, (records,)."""
+        return np.asarray(self.windows.column(name)[self.row_r])
+
+    def with_features(self, features: WindowFeatures) -> Split:
+        """The same records with other features of their windows than the backbone's."""
+        return replace(self, windows=GivenFeatures(features))
 
     def feed(self) -> Feed:
         """Windows at random from these records: to train a network of one's own on."""

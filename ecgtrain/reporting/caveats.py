@@ -80,7 +80,9 @@ def _left_out(result: Result) -> str:
 
 def _width(group: Sequence[Result]) -> str:
     widths = [high - low for _, low, high in (result.score for result in group) if math.isfinite(low)]
-    name = {"macro_auroc": "macro AUROC", "mae": "MAE"}.get(group[0].compared_by, group[0].compared_by)
+    name = {"macro_auroc": "macro AUROC", "mae": "MAE", "distance_mm": "distance"}.get(
+        group[0].compared_by, group[0].compared_by
+    )
     return f"the intervals of {name} are up to {max(widths):.2f} wide; " if widths else ""
 
 

@@ -37,6 +37,12 @@ _METRICS = {
     "mae": "MAE",
     "r2": "R²",
     "challenge_score": "Challenge score",
+    "balanced_accuracy": "Balanced accuracy",
+    "adjacent_accuracy": "Right or adjacent",
+    "centroid_distance_mm": "Distance of regions, mm",
+    "distance_mm": "Distance, mm",
+    "median_distance_mm": "Median distance, mm",
+    "geodesic_mm": "Distance through muscle, mm",
 }
 #: What each says, below a table.
 _EXPLAINED = {
@@ -48,6 +54,14 @@ _EXPLAINED = {
     "macro_f1": "F1 balances, class by class, how much of what is said is right and how much of what is there is said.",
     "mae": "MAE: by how much a prediction is off, on average; less is better.",
     "r2": "R²: 1 is perfect, 0 is what the mean of these records gets.",
+    "balanced_accuracy": "Balanced accuracy: the mean over regions, so that rare ones count as much as common ones.",
+    "adjacent_accuracy": "Right or adjacent: how often the region that is said is the right one or touches it.",
+    "centroid_distance_mm": "Distance of regions: from the middle of the right one to the middle of what is said, on "
+    "average; less is better.",
+    "distance_mm": "Distance: from the place that is known to the one that is said, straight, on average; less is "
+    "better.",
+    "median_distance_mm": "Median distance: half of the records are nearer.",
+    "geodesic_mm": "Distance through muscle: the shortest way through the walls of the reference heart, on average.",
     "challenge_score": "Challenge score: 1 is perfect, 0 is sinus rhythm said of everyone; thresholds were chosen on "
     "validation records.",
 }
@@ -262,7 +276,7 @@ def _verdict(result: Result, label: str) -> str:
     if result.pretraining in _NULLS or not math.isfinite(score.value):
         return ""
     unit = f" {result.unit}" if result.unit and metric in LESS_IS_BETTER else ""
-    name = _metric_name(metric)
+    name = _metric_name(metric).partition(",")[0]  # its unit follows the number
     article, name = {"MAE": ("an", "MAE"), "Accuracy": ("an", "accuracy")}.get(name, ("a", name[0].lower() + name[1:]))
     text = f"{label} reaches {article} {name} of {score.value:.3f}{unit}"
     if math.isfinite(score.low):

@@ -52,8 +52,11 @@ def signals(
     batch_size: int = 256,
     device: torch.device | str = "cpu",
     change: Change | None = None,
+    normalised: bool = True,
 ) -> Iterator[Signals]:
     """Every window of the records at ``rows``, in the order of ``rows``, then of time, as a network eats them.
+
+    Unless ``normalised`` they are in mV; what was not recorded is 0.
 
     A record of 1,000 samples gives 7 windows of 250 every 125; one shorter than a window gives one, padded.
     ``change``: what is done to every record before it is cut. Raises PassportError if ``store`` was prepared otherwise
@@ -81,7 +84,8 @@ def signals(
     )
     normalise = normaliser(passport, feed.device)
     for batch in feed.batches(plans):
-        yield Signals(normalise(to_mv(batch.counts_blt)), batch.rows_b)
+        mv = to_mv(batch.counts_blt)
+        yield Signals(normalise(mv) if normalised else mv.x_blt, batch.rows_b)
 
 
 def window_features(

@@ -13,7 +13,7 @@ Outputs of a regression are standardised: a protocol fits ``scale.down(targets)`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,15 +36,18 @@ METRICS: Mapping[TargetKind, tuple[str, ...]] = {
     "exclusive": ("accuracy", "macro_f1", "macro_auroc", "macro_auprc"),
     "regression": ("mae", "r2"),
 }
+#: What is reported besides, where it is known which regions touch, where they lie, or that numbers are a place.
+OF_REGIONS = ("balanced_accuracy", "adjacent_accuracy", "centroid_distance_mm")
+OF_POINTS = ("distance_mm", "median_distance_mm", "geodesic_mm")
 #: Metrics of which less is better.
-LESS_IS_BETTER = frozenset({"mae"})
+LESS_IS_BETTER = frozenset({"mae", "centroid_distance_mm", *OF_POINTS})
 #: Metrics of which no difference is taken.
 _ALONE = frozenset({"f_max"})
 
 
-def headline(kind: TargetKind) -> str:
-    """The metric that results of this kind are compared by."""
-    return METRICS[kind][0]
+def headline(kind: TargetKind, told: Collection[str] = ()) -> str:
+    """The metric that results of this kind are compared by, of those that are ``told``: of places the distance."""
+    return OF_POINTS[0] if OF_POINTS[0] in told else METRICS[kind][0]
 
 
 def compared(kind: TargetKind) -> tuple[str, ...]:

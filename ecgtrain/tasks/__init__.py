@@ -46,6 +46,21 @@ class Challenge:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class Places:
+    """Where classes that exclude each other lie in the heart, or that three numbers are a place in it, in mm.
+
+    ``neighbours``: the classes that touch a class, mutual. ``centroid_mm``: the middle of a class, where it is known.
+    ``is_point``: the columns are x, y and z. ``in_reference_heart``: the heart in which ways through the muscle are
+    known (:func:`ecgstore.inner.reference_heart`).
+    """
+
+    neighbours: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    centroid_mm: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+    is_point: bool = False
+    in_reference_heart: bool = False
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Targets:
     """What is to be predicted for every record of one store.
 
@@ -56,7 +71,7 @@ class Targets:
     ``titles`` spells the classes out. ``dropped`` says which classes of the label set are not here, and why;
     ``caveats`` are sentences that belong to every result. ``named``: whoever asked has named each class, so that a
     question in which one of them has no record is refused; ``unknown``: those that could only be misspelt, each with
-    a hint. ``challenge``: where one is to score the answer, too.
+    a hint. ``challenge``: where one is to score the answer, too. ``places``: where the columns lie in the heart.
     """
 
     task: str
@@ -71,6 +86,7 @@ class Targets:
     named: bool = False
     unknown: Mapping[str, str] = field(default_factory=dict)
     challenge: Challenge | None = None
+    places: Places | None = None
 
     def labelled(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Those of ``rows`` that have a label, ascending and each once."""
@@ -145,6 +161,19 @@ def from_statements(
         titles={name: titles[name] for name in known if name in titles},
         dropped={name: "the store's sources never state it" for name in codes_of if name not in known},
         caveats=(said,) if unjudged else (),
+    )
+
+
+def one_each(targets: Targets) -> Targets:
+    """The same with classes that exclude each other: of records of exactly one class, and a word on the others."""
+    n_classes_n = targets.y_nc[targets.rows_with_label].sum(axis=1)
+    several = int((n_classes_n > 1).sum())
+    said = f"{several} records took no part: they state more than one of the classes"
+    return replace(
+        targets,
+        kind="exclusive",
+        rows_with_label=np.asarray(targets.rows_with_label[n_classes_n == 1]),
+        caveats=(*targets.caveats, *([said] if several else [])),
     )
 
 

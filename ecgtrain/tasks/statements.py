@@ -16,14 +16,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
-import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
 import ecgstore
 from ecgstore import ConfigError, Store
 from ecgstore.inner import nearest
 from ecgtrain.errors import ProtocolError
-from ecgtrain.tasks import Targets, from_statements
+from ecgtrain.tasks import Targets, from_statements, one_each
 
 DESCRIPTION = "codes of one's own: {kind: statements, system: SYSTEM, codes: [CODE, CODE], exclusive: false}"
 
@@ -97,7 +96,7 @@ def targets(store: Store, settings: Settings) -> Targets:
     negative: Literal["of_the_set", "stated", "any"] = "of_the_set" if settings.exclusive else settings.negative
     made = from_statements(store, "statements", settings.system, codes_of, {}, negative)
     made = replace(made, named=settings.codes is not None, unknown=unknown)
-    return _one_each(made) if settings.exclusive else made
+    return one_each(made) if settings.exclusive else made
 
 
 def _classes_of(store: Store, settings: Settings) -> dict[str, Sequence[str]]:
@@ -137,17 +136,4 @@ def _none_of_them(store: Store, system: str, unknown: Mapping[str, str]) -> Prot
         f"the sources of this store state no code of {system!r}",
         where=store.path,
         fix=f"did you mean {near}?" if near else f"it has codes of: {known}",
-    )
-
-
-def _one_each(targets: Targets) -> Targets:
-    """The records of exactly one class, and a word on those of several."""
-    n_classes_n = targets.y_nc[targets.rows_with_label].sum(axis=1)
-    several = int((n_classes_n > 1).sum())
-    said = f"{several} records took no part: they state more than one of the classes"
-    return replace(
-        targets,
-        kind="exclusive",
-        rows_with_label=np.asarray(targets.rows_with_label[n_classes_n == 1]),
-        caveats=(*targets.caveats, *([said] if several else [])),
     )

@@ -13,9 +13,10 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from ecgstore import ConfigError
 from ecgstore.inner import parse
 from ecgtrain.errors import LeakageError, ProtocolError
-from ecgtrain.evaluation import protocols
+from ecgtrain.evaluation import linear, protocols
+from ecgtrain.evaluation.linear import Linear, logistic_path, ridge_path
 from ecgtrain.evaluation.protocols import Context, linear_probe
-from ecgtrain.evaluation.protocols.linear_probe import LinearProbe, Settings, logistic_path, ridge_path
+from ecgtrain.evaluation.protocols.linear_probe import Settings
 from ecgtrain.evaluation.splits import GivenFeatures, Split, refuse_overlap, tile_average
 from ecgtrain.representation.extract import WindowFeatures
 from ecgtrain.scoring import metrics, regression
@@ -45,7 +46,7 @@ def given(features_nd, record_row_n, row_r, y_rc, patient_r):
 class Answer(NamedTuple):
     """A fitted probe, and what it says of the test records."""
 
-    fitted: LinearProbe
+    fitted: Linear
     y_rc: np.ndarray
     score_rc: np.ndarray
 
@@ -152,7 +153,7 @@ def test_the_loaded_head_gives_the_reported_scores():
     np.testing.assert_array_equal(loaded.predict(test), result.score_rc)
     assert loaded.classes == CLASSES
     # Standardising first gives the same: the weights are told on raw features.
-    probability_nc = linear_probe.probabilities(loaded.weight_cd, loaded.bias_c, test.features_nd)
+    probability_nc = linear.probabilities(loaded.weight_cd, loaded.bias_c, test.features_nd)
     standard_nd = (test.features_nd - loaded.mean_d) / loaded.std_d
     weight_cd = loaded.weight_cd * loaded.std_d
     logits_nc = standard_nd @ weight_cd.T + loaded.bias_c + loaded.weight_cd @ loaded.mean_d
