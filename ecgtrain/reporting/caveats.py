@@ -29,6 +29,10 @@ _PRETRAINING = {
 }
 
 
+#: Protocols without pretraining, and the one in whose table they stand.
+_BESIDE = {"scratch": "fine_tune", "qrs_integrals": "linear_probe", "sex_only": "linear_probe"}
+
+
 def caveats(results: Sequence[Result]) -> list[str]:
     """What the numbers don't bear, in sentences."""
     texts = []
@@ -98,14 +102,13 @@ def _apart(results: Sequence[Result]) -> list[str]:
 def groups(results: Sequence[Result]) -> list[list[Result]]:
     """Results that may be compared: the same task and protocol on the same test records, as far as is known.
 
-    A network that learned from labels alone stands beside those that were fine-tuned.
+    What learned from labels alone stands beside what it is to be held against.
     """
     found: dict[tuple[str | int | None, ...], list[Result]] = {}
     for result in results:
-        protocol = "fine_tune" if result.protocol == "scratch" else result.protocol
         key = (
             result.task,
-            protocol,
+            _BESIDE.get(result.protocol, result.protocol),
             result.store,
             result.n_test,
             result.store_fingerprint,

@@ -71,6 +71,8 @@ _MOST_DRAWN = 3
 _FEW_OF_GROUP = 20
 #: Protocols whose names are no words.
 _PROTOCOLS = {"fine_tune": "fine-tuning", "scratch": "training from scratch", "knn": "nearest neighbours"}
+#: Those that train no network: what their lines are called, which have no pretraining.
+_BASELINES = {"qrs_integrals": "QRS integrals", "sex_only": "Sex alone"}
 #: What they are called in a sentence.
 _NULLS = {
     "random": "the untrained network",
@@ -152,6 +154,13 @@ def _pictures(results: Sequence[Result], labels: Sequence[str], colours: Sequenc
     return [picture for picture in drawn if picture][:_MOST_DRAWN]
 
 
+def _protocol(results: Sequence[Result]) -> str:
+    """That of a table in words; baselines stand in the table of another."""
+    names = [result.protocol for result in results]
+    name = next((name for name in names if name not in _BASELINES), names[0])
+    return _PROTOCOLS.get(name, _BASELINES.get(name, name.replace("_", " ")))
+
+
 def _metric_name(name: str, unit: str = "") -> str:
     text = _METRICS.get(name, name.replace("_", " "))
     return f"{text}, {unit}" if unit and name == "mae" else text
@@ -190,7 +199,7 @@ def _group(results: Sequence[Result], number: int, names: Sequence[str]) -> dict
         "heading": _heading(results, names),
         "dropped": _dropped(results),
         "n_asked": len({*first.per_class, *first.dropped_classes}),
-        "protocol": _PROTOCOLS.get(first.protocol, first.protocol.replace("_", " ")),
+        "protocol": _protocol(results),
         "n_train": first.n_train,
         "n_test": first.n_test,
         "seeds": first.seeds,
@@ -248,7 +257,7 @@ def _in_order(name: str) -> tuple[bool, bool, str]:
 
 def _labels(results: Sequence[Result]) -> list[str]:
     """What each line of a table is called: its pretraining, and no more than is needed to tell lines apart."""
-    labels = [pretraining(result.pretraining) for result in results]
+    labels = [_BASELINES.get(result.protocol, pretraining(result.pretraining)) for result in results]
     for key in ("run", "name"):
         twice = {label for label in labels if labels.count(label) > 1}
         if len({getattr(result, key) for result in results}) > 1:
