@@ -30,6 +30,7 @@ from ecgtrain.tasks import Targets
 from ecgtrain.training.files import read_json
 from ecgtrain.training.layout import HEAD_ABOUT, QUESTION, SEEN, answers, split_table
 from ecgtrain.training.layout import NULLS as KEPT_NULLS
+from ecgtrain.views.passport import assumed_calibration
 
 Folds = Sequence[int] | Literal["all"]
 
@@ -176,7 +177,7 @@ def _judge_head(folder: Path, trained: Trained, asked: _Asked, seen: Sequence[pa
         **scores([judged], targets.titles, targets.unit, head.seed, thresholds),
         thresholds=thresholds,
         dropped_classes={name: "not in this store" for name in head.classes if name not in targets.classes},
-        caveats=(*warnings, *targets.caveats, *unknown),
+        caveats=(*warnings, *assumed_calibration(store), *targets.caveats, *unknown),
     )
     return result, judged, head.seed
 

@@ -12,8 +12,9 @@ from ecgstore.inner import NOT_SAID, first_difference
 from ecgtrain.errors import PassportError
 from ecgtrain.views.normalise import Normalisation, normalise
 
-#: Parts of a store's recipe that its signals don't depend on, or that are compared by themselves.
-_NOT_OF_SIGNALS = frozenset({"fs_hz", "leads", "extra_leads"})
+#: Parts of a store's recipe that its signals don't depend on, or that are compared by themselves; and the calibration
+#: of a source that states none, which is a fact about that source: see :func:`assumed_calibration`.
+_NOT_OF_SIGNALS = frozenset({"fs_hz", "leads", "extra_leads", "uncalibrated"})
 
 
 class Passport(Settings):
@@ -49,7 +50,7 @@ class Passport(Settings):
                 expected=", ".join(self.leads),
                 got=", ".join(store.leads),
             )
-        # Rate and leads are compared above; which records a source may keep changes no signal.
+        # Rate and leads are compared above.
         differing = first_difference(
             *(
                 {key: value for key, value in recipe.items() if key not in _NOT_OF_SIGNALS}
@@ -67,6 +68,15 @@ class Passport(Settings):
                 if is_old
                 else "ingest the records by the model's recipe (preprocessing.json)",
             )
+
+
+def assumed_calibration(store: Store) -> tuple[str, ...]:
+    """What must be said of a store whose records may have no calibration but the one that its maker assumed."""
+    assumed = store.recipe.get("uncalibrated", "refuse")
+    if assumed == "refuse":
+        return ()
+    counts = str(assumed).removeprefix("assume=")
+    return (f"records without a calibration were taken to have {counts} counts per mV, as whoever made the store says",)
 
 
 def normaliser(passport: Passport, device: torch.device | str) -> Any:
