@@ -244,6 +244,7 @@ _ROOT_IF_THERE: dict[str, tuple[str, Check]] = {
     "storage": ("codec and quality", _is_storage),
     "source_settings": ("an object", lambda value: isinstance(value, dict)),
     "noise": ("the settings of the noise", _is_noise),
+    "beats": ("an object", lambda value: isinstance(value, dict)),
     "parent": ("a fingerprint", is_sha256),
     "vocabulary_by_site": ("lists of codes by site", _is_vocabularies),
     "patient_key_check": ("a text", _is_text),
