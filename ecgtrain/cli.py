@@ -408,19 +408,37 @@ def _print_results(results: Sequence[Result]) -> None:
         "minus another": [_compared(result) for result in results],
         "challenge score": [_shown_interval(result.metrics.get("challenge_score")) for result in results],
     }
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    kept = {name: cells for name, cells in rows.items() if any(cells)}
-    for name in kept:
-        justify: Literal["left", "right"] = "right" if name in ("test records", score) else "left"
-        table.add_column(name, justify=justify, no_wrap=name not in ("task", "question"))
-    for cells in zip(*kept.values(), strict=True):
-        # As text, not as rich's markup: names come from files.
-        table.add_row(*(Text(visible(cell)) for cell in cells))
-    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+    places = {
+        "question": [result.name for result in results],
+        "pretraining": [result.pretraining for result in results],
+        **{words: [_shown_interval(result.metrics.get(name)) for result in results] for name, words in _PLACES.items()},
+    }
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    for its, least in ((rows, 1), (places, 3)):
+        kept = {name: cells for name, cells in its.items() if any(cells)}
+        if len(kept) < least:
+            continue
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in kept:
+            justify: Literal["left", "right"] = "right" if name in ("test records", score) else "left"
+            wraps = name in ("task", "minus another")
+            table.add_column(name, justify=justify, no_wrap=not wraps, min_width=8 if wraps else None)
+        for cells in zip(*kept.values(), strict=True):
+            # As text, not as rich's markup: names come from files.
+            table.add_row(*(Text(visible(cell)) for cell in cells))
+        console.print(table)
 
 
 #: What results are compared by, in words.
 _METRICS = {"macro_auroc": "macro AUROC", "accuracy": "accuracy", "mae": "MAE", "distance_mm": "distance"}
+#: Scores of places, which have a table of their own.
+_PLACES = {
+    "balanced_accuracy": "balanced accuracy",
+    "adjacent_accuracy": "right or adjacent",
+    "centroid_distance_mm": "regions apart, mm",
+    "median_distance_mm": "median distance, mm",
+    "geodesic_mm": "through muscle, mm",
+}
 
 
 def _scored(result: Result, named: bool) -> str:
