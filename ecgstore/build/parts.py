@@ -31,5 +31,5 @@ def seal_store(
     if "parent_path" in about:
         return seal_augmented(out, about)
     raise StoreIncomplete(
-        "this store was begun by another version", where=out, fix="run the same `ecgstore augment` again"
+        "this store was begun by another version", where=out, fix="run the same command again"
     )
