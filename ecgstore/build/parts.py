@@ -30,6 +30,4 @@ def seal_store(
         return seal_ingest(out, about, patient_key, progress, own_source)
     if "parent_path" in about:
         return seal_augmented(out, about)
-    raise StoreIncomplete(
-        "this store was begun by another version", where=out, fix="run the same command again"
-    )
+    raise StoreIncomplete("this store was begun by another version", where=out, fix="run the same command again")

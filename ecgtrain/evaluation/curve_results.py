@@ -136,7 +136,7 @@ def told(drawn_s: Sequence[Drawn], task: str, seeds: Sequence[int], seed: int) -
     """
     first = drawn_s[0]
     kind = first.series[0].judged_kd[0][0].kind
-    metric = kinds.headline(kind)
+    metric = kinds.headline(kind, first.series[0].judged_kd[0][0].placed)
     lines = [_line([drawn.series[i] for drawn in drawn_s], metric, seed) for i in range(len(first.series))]
     reference = _reference(first, lines)
     is_changed = not isinstance(first.curve, LabelEfficiency)
@@ -185,7 +185,8 @@ def _line(of_runs: Sequence[Any], metric: str, seed: int) -> _Line:
         judged: list[Judged] = [one for run in of_runs for one in run.judged_kd[k]]
         one = judged[0]
         score_snc = [other.score_rc for other in judged]
-        scores_k.append(of_seeds(one.y_rc, score_snc, one.patient_r, metric, seed=seed))
+        scorer = one.placed.get(metric, metric)
+        scores_k.append(of_seeds(one.y_rc, score_snc, one.patient_r, scorer, seed=seed))
     return _Line(of_runs[0].question, of_runs[0].pretraining, scores_k)
 
 
