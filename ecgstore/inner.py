@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ecgstore.build.memory import keep_freed_memory
     from ecgstore.build.patients import patients_in_words
+    from ecgstore.build.plan import Recipe
+    from ecgstore.build.single import prepare_record
     from ecgstore.errors import nearest, need, visible, without_links
     from ecgstore.rooms import name_own_file, named_by_name, named_by_sha256, occupant, own_file_sha256
     from ecgstore.settings import NOT_SAID, first_difference, parse, read_yaml
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NOT_SAID",
     "Origin",
+    "Recipe",
     "Table",
     "add_noise",
     "aha_segments",
@@ -56,6 +59,7 @@ __all__ = [
     "own_file_sha256",
     "parse",
     "patients_in_words",
+    "prepare_record",
     "read_yaml",
     "reference_heart",
     "scored_classes",
@@ -70,6 +74,7 @@ __all__ = [
 _HOME = {
     "NOT_SAID": "settings",
     "Origin": "vocabularies.known_overlaps",
+    "Recipe": "build.plan",
     "add_noise": "signals.noise",
     "Table": "sources._tables",
     "aha_segments": "vocabularies.origin_sites",
@@ -96,6 +101,7 @@ _HOME = {
     "own_file_sha256": "rooms",
     "parse": "settings",
     "patients_in_words": "build.patients",
+    "prepare_record": "build.single",
     "read_yaml": "settings",
     "reference_heart": "simulate.ventricles",
     "scored_classes": "vocabularies.vocabulary",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ecgtrain.backbones.layers.features import Features
     from ecgtrain.config import RunConfig
     from ecgtrain.data.feed import open_feed
+    from ecgtrain.deployment.classifier import Classifier, load_classifier
     from ecgtrain.errors import CheckpointError, DivergedError, LeakageError, PassportError, ProtocolError
     from ecgtrain.representation.export import Trained, load_backbone
     from ecgtrain.representation.extract import window_features
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CheckpointError",
+    "Classifier",
     "DivergedError",
     "Features",
     "LeakageError",
@@ -32,6 +34,7 @@ __all__ = [
     "RunConfig",
     "Trained",
     "load_backbone",
+    "load_classifier",
     "open_feed",
     "random_backbone",
     "window_features",
@@ -39,6 +42,7 @@ __all__ = [
 
 _HOME = {
     "CheckpointError": "errors",
+    "Classifier": "deployment.classifier",
     "DivergedError": "errors",
     "Features": "backbones.layers.features",
     "LeakageError": "errors",
@@ -48,6 +52,7 @@ _HOME = {
     "RunConfig": "config",
     "Trained": "representation.export",
     "load_backbone": "representation.export",
+    "load_classifier": "deployment.classifier",
     "open_feed": "data.feed",
     "random_backbone": "representation.nulls",
     "window_features": "representation.extract",

@@ -15,6 +15,11 @@ from ecgstore.inner import name_own_file, patients_in_words
 from ecgtrain import distributed
 from ecgtrain.config import RunConfig, dump
 from ecgtrain.data.feed import Part
+from ecgtrain.deployment.export import CARD, refuse_unfinished, write_export
+from ecgtrain.deployment.model import Model, load_model
+from ecgtrain.deployment.onnx_file import on_millivolts, write_onnx
+from ecgtrain.deployment.predict import Predictions, predict, write_predictions
+from ecgtrain.errors import CheckpointError
 from ecgtrain.evaluation.answers import refuse_other_questions
 from ecgtrain.evaluation.curve_results import CurveResult, told, write_tables
 from ecgtrain.evaluation.curves import Drawn, draw_curves, refuse_impossible_curves, task_of
@@ -23,14 +28,16 @@ from ecgtrain.evaluation.heads import keep_own_files
 from ecgtrain.evaluation.judge import Answered, judge_all, refuse_unanswerable, refuse_unfair
 from ecgtrain.evaluation.over_seeds import over_seeds
 from ecgtrain.evaluation.results import Result
+from ecgtrain.reporting.card import card
 from ecgtrain.reporting.contents import About, Report, RunFacts, StoreFacts, TermsFacts
 from ecgtrain.reporting.report import loss_curves, merge, read_report, with_caveats, write_report
-from ecgtrain.representation.export import Trained, export_backbone
+from ecgtrain.representation.embed import Embedded, Per, embed
+from ecgtrain.representation.export import Trained, export_backbone, load_backbone
 from ecgtrain.representation.initial import load_initial, write_taken_over
 from ecgtrain.representation.online import online_probe
 from ecgtrain.training import loop
 from ecgtrain.training.claim import claimed, looked_at
-from ecgtrain.training.files import plain, read_json, refuse_strange_files
+from ecgtrain.training.files import plain, read_json, refuse_strange_files, refuse_taken, write_text
 from ecgtrain.training.initial import TakenOver, take_over
 from ecgtrain.training.layout import ENVIRONMENT, curve, run_of_seed
 from ecgtrain.training.log import read_metrics, train_seconds
@@ -227,6 +234,110 @@ def evaluate_store(
         )
         report = Report(title=f"{run_dir.resolve().name} on {Path(store_path).name}", results=results)
         return with_caveats(report) if out is None else write_report(out, report)
+
+
+def export_run(run_dir: str | Path, out: str | Path, *, name: str | None = None, onnx: bool = False) -> Model:
+    """Write a trained head and all it needs into the new folder ``out``: a small run with a card.
+
+    ``name``: which head, where the run has several. ``onnx``: also as one ONNX file. Returns the head as it was read.
+    Raises ClaimedError where another process is at work in one of the directories; CheckpointError where the run is
+    unfinished or has no such head; ConfigError where something stands at ``out``; MissingExtra for ``onnx``.
+    """
+    run_dir, out = Path(run_dir), Path(out)
+    with claimed(out), looked_at(run_dir):
+        refuse_strange_files(run_dir)
+        model = load_model(run_dir, name)
+        refuse_unfinished(model)
+        report = _report_on(model, run_dir)
+        network = on_millivolts(model) if onnx else None
+
+        def more(folder: Path) -> None:
+            # Where stores stood on this machine is nobody else's business, and means nothing there.
+            write_text(folder / CARD, card(report, model.head, model.passport))
+            write_report(folder, report.model_copy(update={"runs": ()}))
+            if network is not None:
+                write_onnx(network, model, folder)
+
+        write_export(model, report.results[0], out, more)
+        return model
+
+
+def _report_on(model: Model, run_dir: Path) -> Report:
+    """What the run's report says of one head and its nulls, the head's own result first."""
+    try:
+        report = read_report(run_dir)
+    except ConfigError as error:
+        raise CheckpointError(
+            "the run is unfinished: it has no report", where=run_dir, fix="go on with `ecgtrain run --resume`"
+        ) from error
+    head = model.head
+    of_question = [result for result in report.results if result.name == head.name]
+    results = sorted(of_question, key=lambda result: result.pretraining != head.pretraining)
+    if not results or results[0].pretraining != head.pretraining:
+        raise CheckpointError("the run's report has no result of this head", where=run_dir, expected=head.name)
+    named = tuple(result.model_copy(update={"store": Path(result.store).name}) for result in results)
+    return with_caveats(Report(title=head.name, results=named, runs=report.runs[:1]))
+
+
+def predict_records(
+    path: str | Path,
+    recordings: str | Path,
+    out: str | Path,
+    *,
+    name: str | None = None,
+    source: str | None = None,
+    workers: int = 1,
+    device: torch.device | str = "cpu",
+    overwrite: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Predictions:
+    """Ask a trained head, of a run or an export, about a store or about raw recordings; writes a table to ``out``.
+
+    Raises ClaimedError where another process writes into the run, ConfigError where ``out`` is taken, and what
+    :func:`ecgtrain.deployment.predict.predict` raises.
+    """
+    refuse_taken(Path(out), overwrite=overwrite)
+    with looked_at(Path(path)):
+        refuse_strange_files(Path(path))
+        model = load_model(path, name, device=device)
+        predictions = predict(model, recordings, source=source, workers=workers, progress=progress)
+    write_predictions(predictions, out, overwrite=overwrite)
+    return predictions
+
+
+def embed_store(
+    path: str | Path,
+    store_path: str,
+    out: str | Path,
+    *,
+    folds: Sequence[int] | None = None,
+    per: Per = "record",
+    window_s: float | None = None,
+    stride_s: float | None = None,
+    device: torch.device | str = "cpu",
+    overwrite: bool = False,
+    tell: Callable[[int, int], None] = lambda done, total: None,
+) -> Embedded:
+    """Write the features of a store's records by the network of a run or an export; see
+    :func:`ecgtrain.representation.embed.embed`.
+    """
+    refuse_taken(Path(out), overwrite=overwrite)
+    with looked_at(Path(path)):
+        refuse_strange_files(Path(path))
+        trained = load_backbone(path, device=device)
+    store = open_store(store_path)
+    return embed(
+        trained,
+        store,
+        store.select(folds=folds),
+        out,
+        per=per,
+        window_s=window_s,
+        stride_s=stride_s,
+        device=device,
+        tell=tell,
+        overwrite=overwrite,
+    )
 
 
 def merge_reports(runs: Sequence[str | Path], out: str | Path) -> Report:

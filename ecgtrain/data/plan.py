@@ -36,6 +36,8 @@ MAX_DRAWS = 64
 _EXACT = 2**62
 #: The golden ratio's fraction of 2**64: its multiples fall into the largest gaps that are left.
 _GOLDEN = 0x9E3779B97F4A7C15
+#: Samples of one lead that are looked at together: 100 MB of twelve leads, int16.
+_PIECE_SAMPLES = 4_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -315,6 +317,12 @@ def evaluation_tiles(n_samples: int, window_samples: int, stride_samples: int) -
     a record shorter than one window gives one window, at 0.
     """
     return np.arange(0, max(n_samples - window_samples, 0) + 1, stride_samples, dtype=np.int64)
+
+
+def in_pieces(rows: Int64, lengths_n: npt.NDArray[np.generic]) -> Iterator[Int64]:
+    """``rows`` in pieces of a bounded number of samples, for what is too large to be looked at together."""
+    piece_n = np.cumsum(lengths_n, dtype=np.int64) // _PIECE_SAMPLES
+    yield from (part for part in np.split(rows, np.flatnonzero(np.diff(piece_n)) + 1) if len(part))
 
 
 def evaluation_plans(

@@ -18,6 +18,7 @@ from ecgtrain.backbones import Backbone, build_backbone
 from ecgtrain.backbones.layers.features import Features
 from ecgtrain.evaluation.protocols import Arrays, Context, Fitted, checked
 from ecgtrain.evaluation.splits import Float64, Split, tile_average
+from ecgtrain.representation.export import Trained
 from ecgtrain.scoring import kinds
 from ecgtrain.scoring.kinds import Scale
 from ecgtrain.tasks import TargetKind
@@ -147,6 +148,10 @@ class Tuned(Fitted):
         score_rc, _ = tile_average(*_of_windows(self.network, self.kind, self.scale, split, self.device))
         return np.where(self.is_fitted_c, score_rc, self.share_c) if self.kind == "multilabel" else score_rc
 
+    def scorer(self, trained: Trained) -> nn.Module:
+        """The network with its link, and a constant where a class could not be learned."""
+        return _Scored(self)
+
     def arrays(self) -> Arrays:
         """All weights and statistics by their names in the network, the scale, and what classes without a fit get."""
         state = {name: value.detach().cpu().numpy() for name, value in self.network.state_dict().items()}
@@ -156,6 +161,20 @@ class Tuned(Fitted):
     def about(self) -> Mapping[str, Any]:
         """What the head is built by."""
         return {"head": self.head.model_dump(mode="json")}
+
+
+class _Scored(nn.Module):
+    """Windows (batch, leads, samples) → scores (batch, classes)."""
+
+    def __init__(self, tuned: Tuned) -> None:
+        super().__init__()
+        self.network, self.kind, self.scale = tuned.network, tuned.kind, tuned.scale
+        self.register_buffer("is_fitted_c", torch.from_numpy(tuned.is_fitted_c))
+        self.register_buffer("share_c", torch.from_numpy(tuned.share_c).float())
+
+    def forward(self, x_blt: Tensor) -> Tensor:
+        said_bc = kinds.link(self.kind, self.network(x_blt).float(), self.scale)
+        return torch.where(self.is_fitted_c, said_bc, self.share_c) if self.kind == "multilabel" else said_bc
 
 
 def load_tuned(arrays: Arrays, about: Mapping[str, Any], context: Context) -> Tuned:

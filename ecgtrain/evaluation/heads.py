@@ -108,8 +108,12 @@ def save_head(folder: Path, head: Head, fitted: Fitted) -> None:
     write_json(folder / HEAD_ABOUT, {**about, **({"fitted": dict(fitted.about())} if fitted.about() else {})})
 
 
-def load_head(folder: Path, trained: Trained, device: torch.device | str = "cpu") -> tuple[Head, Fitted]:
+def load_head(
+    folder: Path, trained: Trained, device: torch.device | str = "cpu", *, asks: bool = True
+) -> tuple[Head, Fitted]:
     """The head that stands in ``folder``, for the representation it was fitted on.
+
+    ``asks``: the head's task will be asked for targets. Without that, a task that is a file of code needs no file.
 
     Raises CheckpointError in one line where it can't be read, or is not what its protocol has written.
     """
@@ -117,7 +121,8 @@ def load_head(folder: Path, trained: Trained, device: torch.device | str = "cpu"
         head = read(Head, read_json(folder / HEAD_ABOUT), folder / HEAD_ABOUT)
     except ConfigError as error:
         raise CheckpointError("the head can't be loaded", where=folder / HEAD_ABOUT, got=str(error)) from error
-    head = _with_named_code(head, folder)
+    if asks:
+        head = _with_named_code(head, folder)
     known = occupants(protocols.__name__)
     if head.protocol not in known:  # a name from the list, never the path of a file to run
         raise CheckpointError(

@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 import ecgstore
 from ecgtrain.errors import ProtocolError
 from ecgtrain.evaluation.protocols import Arrays, Context, Fitted, checked
 from ecgtrain.evaluation.splits import Float32, Float64, Split, tile_average
+from ecgtrain.representation.export import Trained
 from ecgtrain.scoring import kinds
 from ecgtrain.tasks import TargetKind
 
@@ -73,6 +74,24 @@ class Linear(Fitted):
     def arrays(self) -> Arrays:
         """The map, and what standardised it."""
         return {"weight": self.weight_cd, "bias": self.bias_c, "mean": self.mean_d, "std": self.std_d}
+
+    def scorer(self, trained: Trained) -> nn.Module | None:
+        """The backbone with the map on it."""
+        return _Mapped(trained.backbone, self.weight_cd, self.bias_c, self.kind)
+
+
+class _Mapped(nn.Module):
+    """Windows (batch, leads, samples) → scores (batch, classes)."""
+
+    def __init__(self, backbone: nn.Module, weight_cd: Float32, bias_c: Float32, kind: TargetKind) -> None:
+        super().__init__()
+        self.backbone, self.kind = backbone, kind
+        self.register_buffer("weight_cd", torch.from_numpy(weight_cd))
+        self.register_buffer("bias_c", torch.from_numpy(bias_c))
+
+    def forward(self, x_blt: Tensor) -> Tensor:
+        pooled_bd = self.backbone(x_blt).pooled_bd.float()
+        return kinds.link(self.kind, functional.linear(pooled_bd, self.weight_cd, self.bias_c))
 
 
 def check(train: Split, validation: Split | None, settings: LinearSettings, seed: int) -> None:

@@ -22,8 +22,11 @@ from ecgtrain.representation.extract import (
     Signals,
     TokenFeatures,
     WindowFeatures,
+    pooled_of,
     signals,
+    signals_of,
     token_features,
+    tokens_of,
     window_features,
 )
 from ecgtrain.scoring import kinds
@@ -151,6 +154,36 @@ class StoredWindows(Windows):
 
 
 @dataclass(frozen=True, eq=False)
+class HeldWindows(Windows):
+    """Windows of one record in memory, whose row is 0: int16 (leads, samples) in the order of the passport's leads."""
+
+    counts_lt: npt.NDArray[np.int16]
+    trained: Trained
+    window_samples: int
+    stride_samples: int
+    device: torch.device | str = "cpu"
+
+    def pooled(self) -> WindowFeatures:
+        return pooled_of(self.trained.backbone, self.signals(256), self.device)
+
+    def tokens(self, batch_size: int) -> Iterator[TokenFeatures]:
+        return tokens_of(self.trained.backbone, self.signals(batch_size), self.device)
+
+    def signals(self, batch_size: int) -> Iterator[Signals]:
+        return signals_of(
+            self.counts_lt,
+            passport=self.trained.passport,
+            window_samples=self.window_samples,
+            stride_samples=self.stride_samples,
+            batch_size=batch_size,
+            device=self.device,
+        )
+
+    def feed(self, rows: Rows) -> Feed:
+        raise _unknown("windows to train on")
+
+
+@dataclass(frozen=True, eq=False)
 class GivenFeatures(Windows):
     """Windows of which nothing is known but their pooled features."""
 
@@ -222,6 +255,11 @@ class Split:
             raise ProtocolError("no record of a split has a label", where=f"task {targets.task}")
         patient_r = tuple(patient_keys[row] for row in row_r.tolist())
         return cls(row_r, targets.y_nc[row_r], patient_r, windows, targets.kind)
+
+    @classmethod
+    def unlabelled(cls, rows: Rows, n_classes: int, windows: Windows, kind: TargetKind = "multilabel") -> Split:
+        """Records of which nothing is known, to be scored: their targets say nothing."""
+        return cls(rows, np.zeros((len(rows), n_classes), dtype=np.bool_), (None,) * len(rows), windows, kind)
 
     @classmethod
     def given(

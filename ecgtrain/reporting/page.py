@@ -28,7 +28,8 @@ from ecgtrain.reporting.drawings import (
 )
 from ecgtrain.scoring.kinds import LESS_IS_BETTER
 
-_METRICS = {
+#: What metrics are called.
+METRIC_TITLES = {
     "macro_auroc": "Macro AUROC",
     "macro_auprc": "Macro AUPRC",
     "f_max": "Fmax",
@@ -162,7 +163,7 @@ def _protocol(results: Sequence[Result]) -> str:
 
 
 def _metric_name(name: str, unit: str = "") -> str:
-    text = _METRICS.get(name, name.replace("_", " "))
+    text = METRIC_TITLES.get(name, name.replace("_", " "))
     return f"{text}, {unit}" if unit and name == "mae" else text
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ecgstore import Store
 from ecgtrain.backbones import Backbone
+from ecgtrain.data.cache import WindowCache
 from ecgtrain.data.changed import Change, open_changed_feed
 from ecgtrain.data.feed import open_feed
 from ecgtrain.data.plan import Int64, evaluation_plans
@@ -88,6 +89,31 @@ def signals(
         yield Signals(normalise(mv) if normalised else mv.x_blt, batch.rows_b)
 
 
+def signals_of(
+    counts_lt: npt.NDArray[np.int16],
+    *,
+    passport: Passport,
+    window_samples: int,
+    stride_samples: int,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+) -> Iterator[Signals]:
+    """Every window of one record in memory, as :func:`signals` cuts those of a store; its row is 0.
+
+    ``counts_lt`` is int16 (leads, samples) in the order of the passport's leads, -32768 where not recorded.
+    """
+    n_leads, n_samples = counts_lt.shape
+    lengths_n = np.array([n_samples], dtype=np.int64)
+    cache = WindowCache(n_leads, lengths_n, window_samples)
+    cache.put(0, 0, counts_lt)
+    normalise = normaliser(passport, device)
+    for plan in evaluation_plans(
+        lengths_n, window_samples=window_samples, stride_samples=stride_samples, batch_size=batch_size
+    ):
+        counts_btl = torch.from_numpy(cache.windows(plan.rows, plan.offsets)).to(device)
+        yield Signals(normalise(to_mv(counts_btl.transpose(1, 2))), plan.rows)
+
+
 def window_features(
     backbone: Backbone,
     store: Store,
@@ -101,7 +127,6 @@ def window_features(
     change: Change | None = None,
 ) -> WindowFeatures:
     """Pooled features of every window of the records at ``rows``, cut as :func:`signals` cuts them; raises the same."""
-    features, record_rows = [], []
     cut = signals(
         store,
         rows,
@@ -112,6 +137,12 @@ def window_features(
         device=device,
         change=change,
     )
+    return pooled_of(backbone, cut, device)
+
+
+def pooled_of(backbone: Backbone, cut: Iterable[Signals], device: torch.device | str = "cpu") -> WindowFeatures:
+    """Pooled features of windows that were cut before."""
+    features, record_rows = [], []
     with _only_looked_at(backbone, device):
         for x_blt, record_row_b in cut:
             features.append(backbone(x_blt).pooled_bd.float().cpu().numpy())
@@ -142,6 +173,13 @@ def token_features(
         device=device,
         change=change,
     )
+    return tokens_of(backbone, cut, device)
+
+
+def tokens_of(
+    backbone: Backbone, cut: Iterable[Signals], device: torch.device | str = "cpu"
+) -> Iterator[TokenFeatures]:
+    """Features of every token of windows that were cut before, batch by batch."""
     for x_blt, record_row_b in cut:
         with _only_looked_at(backbone, device):
             tokens_bsd = backbone(x_blt).tokens_bsd.float()

@@ -9,13 +9,15 @@ import json
 import math
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import BaseModel
 
+from ecgstore import ConfigError
 from ecgstore.inner import without_links
 from ecgtrain.errors import CheckpointError
 
@@ -37,6 +39,36 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def refuse_taken(path: Path, *, overwrite: bool = False) -> None:
+    """Raise ConfigError where a table can't be written to ``path``; asked before any work is done for it."""
+    if path.is_dir():
+        raise ConfigError("a folder stands there", where=path, expected="a file to write", fix="name another")
+    if not overwrite and (path.exists() or path.is_symlink()):
+        raise ConfigError("a file stands there already", where=path, fix="name another, or say --overwrite")
+    if not path.absolute().parent.is_dir():
+        raise ConfigError("there is no such folder to write into", where=path.absolute().parent, fix="make it first")
+
+
+@contextmanager
+def published(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A place beside ``path`` to write to, which becomes ``path`` once the block ends well, and is gone otherwise.
+
+    Raises what :func:`refuse_taken` raises, then and before; ConfigError where the disk refuses.
+    """
+    refuse_taken(path, overwrite=overwrite)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield aside
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        refuse_taken(path, overwrite=overwrite)
+        aside.replace(path)
+    except OSError as error:
+        raise ConfigError("the file can't be written", where=path, got=error.strerror or str(error)) from error
     finally:
         aside.unlink(missing_ok=True)
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ecgstore import Settings
 from ecgstore.inner import occupant, parse
@@ -110,6 +110,13 @@ class Fitted(ABC):
     def about(self) -> Mapping[str, Any]:
         """Plain values that :func:`load` needs besides."""
         return {}
+
+    def scorer(self, trained: Trained) -> nn.Module | None:
+        """All of it as one network: normalised windows (batch, leads, samples) → scores (batch, classes), or None.
+
+        A record's score is the mean over its windows. None, which is the default, where it is no network.
+        """
+        return None
 
 
 def settings_of(protocol: str, content: Mapping[str, Any], where: object) -> Settings:

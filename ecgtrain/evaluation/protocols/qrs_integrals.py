@@ -22,6 +22,7 @@ from ecgtrain.evaluation import linear
 from ecgtrain.evaluation.linear import Linear, LinearSettings
 from ecgtrain.evaluation.protocols import Arrays, Context
 from ecgtrain.evaluation.splits import Float32, Float64, Split
+from ecgtrain.representation.export import Trained
 from ecgtrain.representation.extract import WindowFeatures
 
 DESCRIPTION = "a linear map of QRS integrals: the clinical baseline for the origin of beats, without any network"
@@ -51,6 +52,9 @@ class QrsMap(Linear):
     def about(self) -> Mapping[str, Any]:
         """How much of the complex is integrated."""
         return {"qrs_s": self.qrs_s}
+
+    def scorer(self, trained: Trained) -> None:
+        """No network: complexes are looked for."""
 
 
 check = linear.check

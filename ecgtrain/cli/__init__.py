@@ -20,6 +20,19 @@ import click
 
 from ecgstore import EcgError, __version__
 from ecgstore.inner import keep_freed_memory, visible
+from ecgtrain.cli import hand_over
+from ecgtrain.cli.printing import (
+    AS_JSON,
+    DEVICE,
+    EXIT_ERROR,
+    EXIT_INTERRUPTED,
+    EXIT_STOPPED,
+    device_of,
+    folds_of,
+    progress_bar,
+    say,
+    say_json,
+)
 from ecgtrain.errors import StoppedError
 
 if TYPE_CHECKING:
@@ -29,31 +42,8 @@ if TYPE_CHECKING:
     from ecgtrain.reporting.contents import Report
     from ecgtrain.scoring.bootstrap import Interval
 
-EXIT_ERROR, EXIT_STOPPED, EXIT_INTERRUPTED = 1, 75, 130
-#: Seconds between two lines of progress where there is no terminal to draw on.
-LINE_EVERY_S = 5.0
-
 #: What the extra `train` brings; help and lists of recipes do without.
 _FOR_TRAINING = frozenset({"torch", "safetensors", "sklearn", "matplotlib", "jinja2"})
-
-AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line on stdout.")
-DEVICE = click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where to compute; auto takes a GPU if there is one.",
-)
-
-
-def _say(line: object, *, err: bool = False) -> None:
-    """Print one line; what a terminal would obey or hide stands there as an escape."""
-    click.echo(visible(line), err=err)
-
-
-def _say_json(answer: object) -> None:
-    # JSON escapes all but DEL.
-    click.echo(json.dumps(answer).replace("\x7f", "\\u007f"))
 
 
 class _VisibleFormatter(logging.Formatter):
@@ -72,7 +62,7 @@ class PlainErrors(click.Group):
             return super().invoke(ctx)
         except EcgError as error:
             stopped = isinstance(error, StoppedError)
-            _say(f"{'stopped' if stopped else 'error'}: {error}", err=True)
+            say(f"{'stopped' if stopped else 'error'}: {error}", err=True)
             sys.exit(EXIT_STOPPED if stopped else EXIT_ERROR)
         except ModuleNotFoundError as error:
             if str(error.name).partition(".")[0] not in _FOR_TRAINING:
@@ -80,7 +70,7 @@ class PlainErrors(click.Group):
             click.echo(f'error: {error.name} is not installed; pip install "ecgstore[train]"', err=True)
             sys.exit(EXIT_ERROR)
         except KeyboardInterrupt:
-            _say("interrupted; run the same command with --resume to go on from the last checkpoint", err=True)
+            say("interrupted; run the same command with --resume to go on from the last checkpoint", err=True)
             sys.exit(EXIT_INTERRUPTED)
 
 
@@ -153,9 +143,9 @@ def run(
     def until() -> AbstractContextManager[Callable[[], str | None]]:
         return told_to_stop(None if limit_s is None else max(limit_s - (time.monotonic() - began_s), 0.0))
 
-    with _progress() as (progress, say):
+    with progress_bar() as (progress, tell):
         report = run_recipe(
-            settings, run_dir, device=_device(device), resume=resume, progress=progress, say=say, until=until
+            settings, run_dir, device=device_of(device), resume=resume, progress=progress, say=tell, until=until
         )
     if report is None:  # another rank says it
         return
@@ -163,13 +153,13 @@ def run(
         answer = {"path": str(run_dir), "report": str(run_dir / "report.html"), "results": _brief(report)}
         if report.asked_over:
             answer["asked_over"] = plain([curve.as_json() for curve in report.asked_over])
-        _say_json(answer)
+        say_json(answer)
     else:
         if report.results:
             _print_results(report.results)
         _print_curves(report)
         _print_caveats(report)
-        _say(f"report: {run_dir / 'report.html'}")
+        say(f"report: {run_dir / 'report.html'}")
 
 
 @main.command()
@@ -209,20 +199,20 @@ def evaluate(
         run_dir,
         store_path,
         split=split,
-        folds=_folds(folds),
+        folds=folds_of(folds),
         names=names,
         allow_overlap=allow_overlap,
         own_files=own_files,
         out=out,
-        device=_device(device),
+        device=device_of(device),
     )
     if as_json:
-        _say_json({"run": str(run_dir), "store": store_path, "results": _brief(report)})
+        say_json({"run": str(run_dir), "store": store_path, "results": _brief(report)})
     else:
         _print_results(report.results)
         _print_caveats(report)
         if out is not None:
-            _say(f"report: {out / 'report.html'}")
+            say(f"report: {out / 'report.html'}")
 
 
 @main.command()
@@ -237,12 +227,12 @@ def report(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
 
     merged = merge_reports(runs, out)
     if as_json:
-        _say_json({"report": str(out / "report.html"), "results": _brief(merged)})
+        say_json({"report": str(out / "report.html"), "results": _brief(merged)})
     else:
         _print_results(merged.results)
         _print_curves(merged)
         _print_caveats(merged)
-        _say(f"report: {out / 'report.html'}")
+        say(f"report: {out / 'report.html'}")
 
 
 @main.command()
@@ -263,12 +253,12 @@ def bench(recipe: str, overrides: tuple[str, ...], seconds: float, device: str, 
 
     result = measure(
         config.load(recipe, overrides),
-        device=_device(device),
+        device=device_of(device),
         seconds=seconds,
-        say=lambda line: _say(line, err=True),
+        say=lambda line: say(line, err=True),
     )
     if as_json:
-        _say_json(result)
+        say_json(result)
         return
     rows = Table(box=None, pad_edge=False, show_header=False)
     for row in table(result):
@@ -284,12 +274,12 @@ def recipes(as_json: bool) -> None:
 
     found = [config.about(name) for name in config.shipped()]
     if as_json:
-        _say_json([one._asdict() for one in found])
+        say_json([one._asdict() for one in found])
         return
     for one in found:
         click.echo(click.style(visible(one.name), bold=True))
         for line in (one.line, f"source: {one.source}", f"cost: {one.cost}"):
-            _say(f"  {line}")
+            say(f"  {line}")
 
 
 @main.command()
@@ -304,13 +294,13 @@ def methods(as_json: bool) -> None:
         package = f"ecgtrain.{room}"
         rooms[room.rpartition(".")[2]] = {name: str(occupant(package, name).DESCRIPTION) for name in occupants(package)}
     if as_json:
-        _say_json(rooms)
+        say_json(rooms)
         return
     width = max(len(name) for found in rooms.values() for name in found)
     for room, found in rooms.items():
         click.echo(click.style(room, bold=True))
         for name, description in found.items():
-            _say(f"  {name:<{width}}  {description}")
+            say(f"  {name:<{width}}  {description}")
 
 
 @main.command()
@@ -335,39 +325,18 @@ def cache(action: str, folder: Path | None, as_json: bool) -> None:
             {"folder": str(entry.folder), "bytes": entry.n_bytes, "state": entry.state, "removed": gone}
             for entry, gone in zip(found, removed, strict=True)
         ]
-        _say_json({"entries": rows})
+        say_json({"entries": rows})
         return
     for entry, gone in zip(found, removed, strict=True):
         stores = ", ".join(f"{one['n_records']:,} of {one['path']}" for one in entry.about.get("stores", ()))
         used = datetime.fromtimestamp(entry.used_s).strftime("%Y-%m-%d %H:%M")
         state = "removed" if gone else entry.state
-        _say(f"{entry.n_bytes / 1e6:10,.1f} MB  {state:<9}  {used}  {entry.folder}  {stores}")
+        say(f"{entry.n_bytes / 1e6:10,.1f} MB  {state:<9}  {used}  {entry.folder}  {stores}")
     if not found:
-        _say(f"no caches in {', '.join(str(place) for place in caches.folders(folder))}")
+        say(f"no caches in {', '.join(str(place) for place in caches.folders(folder))}")
 
 
 # --- what is behind the verbs -------------------------------------------------------------------------------
-
-
-def _device(name: str) -> torch.device:
-    from ecgstore import ConfigError
-    from ecgstore.inner import need
-
-    torch_module = need("torch", "train")
-    has_gpu = bool(torch_module.cuda.is_available())
-    if name == "cuda" and not has_gpu:
-        raise ConfigError("there is no GPU that torch can use", fix="use --device cpu, or install torch for your GPU")
-    chosen: torch.device = torch_module.device("cuda" if name != "cpu" and has_gpu else "cpu")
-    return chosen
-
-
-def _folds(text: str | None) -> list[int] | Literal["all"] | None:
-    if text is None or text == "all":
-        return None if text is None else "all"
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not a list of whole numbers", param_hint="--folds") from None
 
 
 def _brief(report: Report) -> list[dict[str, Any]]:
@@ -476,82 +445,17 @@ def _print_curves(report: Report) -> None:
 
     for curve in report.asked_over:
         for sentence in sentences(curve):
-            _say(f"{curve.name}: {sentence}")
+            say(f"{curve.name}: {sentence}")
 
 
 def _print_caveats(report: Report) -> None:
     for caveat in report.caveats:
-        _say(f"note: {caveat}")
+        say(f"note: {caveat}")
 
 
 def _number(value: float, sign: str = "") -> str:
     return "–" if value != value else f"{value:{sign}.3f}"
 
 
-@contextmanager
-def _progress() -> Iterator[tuple[Callable[[int, int, Mapping[str, float]], None], Callable[[str], None]]]:
-    """A bar on a terminal; elsewhere, as in a SLURM log, a plain line every few seconds. On stderr."""
-    if not sys.stderr.isatty():
-        yield _lines(), lambda line: _say(line, err=True)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        before = 0
-
-        def update(done: int, total: int, values: Mapping[str, float]) -> None:
-            nonlocal before
-            bar = bars.task_ids[0] if bars.task_ids else bars.add_task("training", total=total)
-            if done < before:  # another network
-                bars.reset(bar, total=total)
-            before = done
-            bars.update(bar, completed=done, total=total, description=f"training  {_shown(values)}".rstrip())
-
-        yield update, lambda line: bars.console.print(visible(line), highlight=False, markup=False, emoji=False)
-
-
-def _lines() -> Callable[[int, int, Mapping[str, float]], None]:
-    last = time.monotonic()
-    first: tuple[int, float] | None = None
-    before = 0
-
-    def update(done: int, total: int, values: Mapping[str, float]) -> None:
-        nonlocal last, first, before
-        now = time.monotonic()
-        if first is None or done < before:  # another network
-            first = (done, now)
-        before = done
-        if now - last >= LINE_EVERY_S or done == total:
-            last = now
-            what = "training: step" if values else "step"  # of a curve, or of a protocol that trains
-            said = (f"{what} {done} of {total}", _shown(values), _left(first, done, total, now))
-            _say("  ".join(filter(None, said)), err=True)
-
-    return update
-
-
-def _left(first: tuple[int, float], done: int, total: int, now: float) -> str:
-    """How long it will take, by the steps taken since ``first`` (step, time)."""
-    if done in (first[0], total):
-        return ""
-    left_s = (now - first[1]) / (done - first[0]) * (total - done)
-    return f"{left_s:.0f} s left" if left_s < 120 else f"{left_s / 60:.0f} min left"
-
-
-def _shown(values: Mapping[str, float]) -> str:
-    """The few figures worth a place in the progress line."""
-    parts = [f"{name} {value:.3f}" for name, value in values.items() if name not in _NOT_SHOWN]
-    if "windows_per_s" in values:
-        parts.append(f"{values['windows_per_s']:.0f} windows/s")
-    if "waiting" in values:
-        parts.append(f"{100 * values['waiting']:.0f} % waiting")
-    return "  ".join(parts)
-
-
-_NOT_SHOWN = frozenset({"loss", "gradient_norm", "alignment", "uniformity", "windows_per_s", "waiting"})
-
-
-if __name__ == "__main__":
-    main()
+for verb in hand_over.VERBS:
+    main.add_command(verb)

@@ -1,0 +1,108 @@
+"""A trained head together with the network it stands on: found in a run or an export, loaded, asked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ecgstore import Store
+from ecgtrain.config import NULLS
+from ecgtrain.data.plan import Int64, in_pieces
+from ecgtrain.errors import CheckpointError
+from ecgtrain.evaluation import protocols
+from ecgtrain.evaluation.heads import Head, load_head
+from ecgtrain.evaluation.protocols import Fitted
+from ecgtrain.evaluation.splits import Float64, HeldWindows, Split, StoredWindows
+from ecgtrain.representation.export import Trained, load_backbone
+from ecgtrain.training.checkpoint import MODEL
+from ecgtrain.training.files import open_plain
+from ecgtrain.training.layout import EXPORT, HEAD, answers
+from ecgtrain.views.passport import Passport
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A trained head, the network it stands on, and the folder of the run or export that both are from.
+
+    ``answer``: the head's own folder.
+    """
+
+    run_dir: Path
+    answer: Path
+    head: Head
+    fitted: Fitted
+    trained: Trained
+    device: torch.device | str = "cpu"
+
+    @property
+    def passport(self) -> Passport:
+        """How signals must be prepared."""
+        return self.trained.passport
+
+    @property
+    def column(self) -> str:
+        """What a class's column begins with in a table."""
+        return "predicted" if self.head.kind == "regression" else "probability"
+
+    @property
+    def sha256(self) -> dict[str, str]:
+        """SHA-256 of the weights' files, by their paths in the folder."""
+        found = {}
+        for path in (self.run_dir / EXPORT / MODEL, self.answer / HEAD):
+            with open_plain(path) as file:
+                found[path.relative_to(self.run_dir).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+        return found
+
+    def score(self, store: Store, rows: Int64, tell: Callable[[int, int], None] = lambda done, total: None) -> Float64:
+        """What the head says of the records at ``rows`` (ascending) of ``store``: float64 (records, classes).
+
+        All must be as long as a window. ``tell`` is told how many are done, of how many. Raises PassportError where the
+        store was prepared otherwise, ProtocolError where a score is no number, IntegrityError.
+        """
+        head, done = self.head, 0
+        parts = [np.empty((0, len(head.classes)))]
+        for part in in_pieces(rows, store.column("n_samples")[rows]):
+            windows = StoredWindows(store, part, self.trained, head.window_samples, head.stride_samples, self.device)
+            parts.append(protocols.scores(self.fitted, Split.unlabelled(part, len(head.classes), windows, head.kind)))
+            done += len(part)
+            tell(done, len(rows))
+        return np.concatenate(parts)
+
+    def score_one(self, counts_lt: npt.NDArray[np.int16]) -> Float64:
+        """The same of one record in memory, (classes,): int16 (leads, samples) as a store holds the passport's leads."""
+        head = self.head
+        windows = HeldWindows(counts_lt, self.trained, head.window_samples, head.stride_samples, self.device)
+        split = Split.unlabelled(np.zeros(1, dtype=np.int64), len(head.classes), windows, head.kind)
+        score_c: Float64 = protocols.scores(self.fitted, split)[0]
+        return score_c
+
+
+def load_model(path: str | Path, name: str | None = None, *, device: torch.device | str = "cpu") -> Model:
+    """The head called ``name`` of a run or an export, or the only one; nothing of it is code.
+
+    Raises CheckpointError where there is no such head, or several and no name; and where something can't be loaded.
+    """
+    run_dir = Path(path)
+    if not run_dir.is_dir():
+        raise CheckpointError("there is no run and no export", where=run_dir, fix="check the path")
+    found = [folder for folder in answers(run_dir) if folder.name not in NULLS]
+    names = sorted({folder.parent.name for folder in found})
+    if not names:
+        raise CheckpointError("there is no trained head", where=run_dir, fix="answer a question with it: downstream")
+    if name is None and len(names) > 1:
+        raise CheckpointError(
+            f"there are {len(names)} trained heads", where=run_dir, fix=f"choose one: --name {' or '.join(names[:10])}"
+        )
+    chosen = [folder for folder in found if name in (None, folder.parent.name)]
+    if len(chosen) != 1:
+        got = f"{len(chosen)} called {name}" if chosen else name
+        raise CheckpointError("there is no such trained head", where=run_dir, expected=" or ".join(names[:10]), got=got)
+    trained = load_backbone(run_dir, device=device)
+    head, fitted = load_head(chosen[0], trained, device, asks=False)
+    return Model(run_dir, chosen[0], head, fitted, trained, device)
