@@ -19,6 +19,7 @@ from ecgtrain.deployment.export import CARD, refuse_unfinished, write_export
 from ecgtrain.deployment.model import Model, load_model
 from ecgtrain.deployment.onnx_file import on_millivolts, write_onnx
 from ecgtrain.deployment.predict import Predictions, predict, write_predictions
+from ecgtrain.deployment.replay import ExtraLeads
 from ecgtrain.errors import CheckpointError
 from ecgtrain.evaluation.answers import refuse_other_questions
 from ecgtrain.evaluation.curve_results import CurveResult, told, write_tables
@@ -286,6 +287,7 @@ def predict_records(
     *,
     name: str | None = None,
     source: str | None = None,
+    extra_leads: ExtraLeads | None = None,
     workers: int = 1,
     device: torch.device | str = "cpu",
     overwrite: bool = False,
@@ -300,7 +302,9 @@ def predict_records(
     with looked_at(Path(path)):
         refuse_strange_files(Path(path))
         model = load_model(path, name, device=device)
-        predictions = predict(model, recordings, source=source, workers=workers, progress=progress)
+        predictions = predict(
+            model, recordings, source=source, extra_leads=extra_leads, workers=workers, progress=progress
+        )
     write_predictions(predictions, out, overwrite=overwrite)
     return predictions
 

@@ -86,7 +86,7 @@ class LeadTransformer(Backbone):
         rows_bl1t = filled(x_blt, self.patch_samples).flatten(0, 1)[:, None]
         patches_rsd = self.lead_network(rows_bl1t).transpose(1, 2)
         time_sd = time_code(torch.arange(patches_rsd.shape[1], device=x_blt.device), self.width)
-        tokens_bsd = self.transformer((patches_rsd + time_sd).reshape(len(x_blt), -1, self.width))
+        tokens_bsd = self.transformer((patches_rsd + time_sd).reshape(x_blt.shape[0], -1, self.width))
         return Features(tokens_bsd, mean_and_max(tokens_bsd))
 
     def layer_groups(self) -> list[list[nn.Parameter]]:

@@ -70,7 +70,7 @@ class Vgg1d(Backbone):
             tokens_bld = torch.stack([self.encode_lead(x_blt[:, lead], lead) for lead in range(self.n_leads)], dim=1)
         else:
             each = self.encoders[0](x_blt.reshape(-1, 1, x_blt.shape[2])).mean(dim=2)
-            tokens_bld = each.view(len(x_blt), self.n_leads, self.width)
+            tokens_bld = each.view(x_blt.shape[0], self.n_leads, self.width)
         return Features(tokens_bld, tokens_bld.flatten(1))
 
 

@@ -1,4 +1,4 @@
-"""The command line of the training house. The only file here that prints.
+"""The command line of the training house, verb by verb. Only this wing prints.
 
 Exit status: 0 done, 1 an error that the message explains, 2 wrong usage, 75 stopped before the end and to be resumed
 (a signal, or the time limit), 130 interrupted.
@@ -6,13 +6,12 @@ Exit status: 0 done, 1 an error that the message explains, 2 wrong usage, 75 sto
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -36,8 +35,6 @@ from ecgtrain.cli.printing import (
 from ecgtrain.errors import StoppedError
 
 if TYPE_CHECKING:
-    import torch
-
     from ecgtrain.evaluation.results import Result
     from ecgtrain.reporting.contents import Report
     from ecgtrain.scoring.bootstrap import Interval
@@ -70,7 +67,9 @@ class PlainErrors(click.Group):
             click.echo(f'error: {error.name} is not installed; pip install "ecgstore[train]"', err=True)
             sys.exit(EXIT_ERROR)
         except KeyboardInterrupt:
-            say("interrupted; run the same command with --resume to go on from the last checkpoint", err=True)
+            goes_on = ctx.invoked_subcommand == "run"
+            more = "; run the same command with --resume to go on from the last checkpoint" if goes_on else ""
+            say(f"interrupted{more}", err=True)
             sys.exit(EXIT_INTERRUPTED)
 
 

@@ -60,6 +60,11 @@ def export(run_dir: Path, out: Path, name: str | None, onnx: bool, as_json: bool
 )
 @NAME
 @click.option("--source", metavar="SOURCE", help="Which kind of folder, as for an ingest. Default: found out.")
+@click.option(
+    "--extra-leads",
+    type=click.Choice(["refuse", "drop"]),
+    help="Leave out recordings with a signal that is no lead, or that signal alone. Default: as the model's own were.",
+)
 @click.option("--workers", type=click.IntRange(1), default=None, help="To prepare recordings. Default: one per core.")
 @OVERWRITE
 @DEVICE
@@ -70,6 +75,7 @@ def predict(
     out: Path,
     name: str | None,
     source: str | None,
+    extra_leads: Literal["refuse", "drop"] | None,
     workers: int | None,
     overwrite: bool,
     device: str,
@@ -92,6 +98,7 @@ def predict(
             out,
             name=name,
             source=source,
+            extra_leads=extra_leads,
             workers=workers or os.cpu_count() or 1,
             device=device_of(device),
             overwrite=overwrite,

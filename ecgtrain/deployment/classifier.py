@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ecgstore import NOT_RECORDED, RecordError
+from ecgstore import RecordError
 from ecgstore.inner import Recipe, prepare_record
 from ecgtrain.deployment.model import Model, load_model
-from ecgtrain.deployment.replay import recipe_of
+from ecgtrain.deployment.replay import LOST, recipe_of
 from ecgtrain.errors import ProtocolError
 from ecgtrain.tasks import TargetKind
 from ecgtrain.training.claim import looked_at
@@ -68,8 +68,10 @@ class Classifier:
         """
         made = prepare_record(signal_mv_lt, fs_hz, leads, self._recipe)
         counts_lt = made.counts_lt[[made.leads.index(lead) for lead in self.passport.leads]]
-        if not (counts_lt != NOT_RECORDED).any():
-            raise RecordError("the record", "no_leads", f"the model takes {', '.join(self.passport.leads)}")
+        states = dict(zip(made.leads, made.states, strict=True))
+        if all(states[lead] in LOST for lead in self.passport.leads):
+            detail = f"the model takes {', '.join(self.passport.leads)}: none is there, or all are bad"
+            raise RecordError("the record", "no_leads", detail)
         needed = self._model.head.window_samples
         if counts_lt.shape[1] < needed:
             raise ProtocolError(

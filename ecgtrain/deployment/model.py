@@ -75,7 +75,7 @@ class Model:
         return np.concatenate(parts)
 
     def score_one(self, counts_lt: npt.NDArray[np.int16]) -> Float64:
-        """The same of one record in memory, (classes,): int16 (leads, samples) as a store holds the passport's leads."""
+        """The same of one record in memory, (classes,): int16 (leads, samples), of the passport's leads, as a store."""
         head = self.head
         windows = HeldWindows(counts_lt, self.trained, head.window_samples, head.stride_samples, self.device)
         split = Split.unlabelled(np.zeros(1, dtype=np.int64), len(head.classes), windows, head.kind)

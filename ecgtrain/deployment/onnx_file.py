@@ -26,6 +26,9 @@ INPUT, OUTPUT = "signal_mv", "score"
 class OnMillivolts(nn.Module):
     """Windows of conditioned mV (batch, leads, samples), NaN where nothing was recorded → scores (batch, classes)."""
 
+    mean_l: Tensor
+    std_l: Tensor
+
     def __init__(self, scorer: nn.Module, passport: Passport) -> None:
         super().__init__()
         self.scorer = scorer

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecgstore import ConfigError, LeadState, Store, __version__, open_store
+from ecgstore import ConfigError, Store, __version__, open_store
 from ecgtrain.data.seen import learned_from, read_seen, seen_of, shared
 from ecgtrain.deployment.model import Model
-from ecgtrain.deployment.replay import Progress, replayed
+from ecgtrain.deployment.replay import LOST, ExtraLeads, Progress, replayed
 from ecgtrain.errors import ProtocolError
 from ecgtrain.evaluation.splits import Float64, Rows
 from ecgtrain.training.files import published
@@ -49,7 +49,7 @@ class Predictions:
     @property
     def n_predicted(self) -> int:
         """Records that were predicted."""
-        return self.table.num_rows - len(self.left_out)
+        return int(self.table.num_rows) - len(self.left_out)
 
 
 def predict(
@@ -57,18 +57,20 @@ def predict(
     recordings: str | Path,
     *,
     source: str | None = None,
+    extra_leads: ExtraLeads | None = None,
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Predictions:
     """Ask ``model`` about every record of a store, of a folder of WFDB records, or about one record.
 
     Recordings are prepared by the model's passport first; a store must have been. ``source``: which kind of folder, as
-    for an ingest. ``progress`` is told the phase, how much is done, of how much.
+    for an ingest. ``extra_leads``: what becomes of a recording with a signal that is no lead, ``refuse`` or ``drop``;
+    by default what the passport says. ``progress`` is told the phase, how much is done, of how much.
 
     Raises PassportError where a store was prepared otherwise, ProtocolError where no record can be predicted, and what
     :func:`ecgtrain.deployment.replay.replayed` raises.
     """
-    with _store_of(model, recordings, source, workers, progress) as (store, rejected):
+    with _store_of(model, recordings, source, extra_leads, workers, progress) as (store, rejected):
         model.passport.refuse_other(store)
         left_out = dict(_unfit(model, store))
         rows = np.setdiff1d(np.arange(store.n_records, dtype=np.int64), np.array(list(left_out), dtype=np.int64))
@@ -91,14 +93,23 @@ def _is_store(path: str | Path) -> bool:
 
 @contextmanager
 def _store_of(
-    model: Model, path: str | Path, source: str | None, workers: int, progress: Progress | None
+    model: Model,
+    path: str | Path,
+    source: str | None,
+    extra_leads: ExtraLeads | None,
+    workers: int,
+    progress: Progress | None,
 ) -> Iterator[tuple[Store, tuple[LeftOut, ...]]]:
     if _is_store(path):
-        if source is not None:
-            raise ConfigError("a store has no source", where=path, got=source, fix="leave --source out")
+        if source is not None or extra_leads is not None:
+            raise ConfigError(
+                "a store is prepared already", where=path, fix="leave --source and --extra-leads out, or name a folder"
+            )
         yield open_store(path), ()
         return
-    with replayed(model.passport, Path(path), source=source, workers=workers, progress=progress) as store:
+    with replayed(
+        model.passport, Path(path), source=source, extra_leads=extra_leads, workers=workers, progress=progress
+    ) as store:
         rejected = store.rejected.to_pylist()
         yield store, tuple(LeftOut(one["record_id"], one["reason"], one["detail"] or "") for one in rejected)
 
@@ -106,24 +117,20 @@ def _store_of(
 def _unfit(model: Model, store: Store) -> Iterator[tuple[int, LeftOut]]:
     """Rows of records that the model can say nothing of."""
     needed, lengths_n, ids = model.head.window_samples, store.column("n_samples"), store.column("record_id")
-    absent = _lost(model, store, (LeadState.ABSENT,))
+    lost = _lost(model, store)
     for row in range(store.n_records):
         if lengths_n[row] < needed:
             has_s, needs_s = (n / store.fs_hz for n in (int(lengths_n[row]), needed))
             yield row, LeftOut(str(ids[row]), TOO_SHORT, f"{has_s:g} s, and the model's windows take {needs_s:g} s")
-        elif len(absent[row]) == len(model.passport.leads):
-            yield row, LeftOut(str(ids[row]), NO_LEADS, "none of the model's leads was recorded")
+        elif len(lost[row]) == len(model.passport.leads):
+            yield row, LeftOut(str(ids[row]), NO_LEADS, "none of the model's leads was recorded, or all are bad")
 
 
-def _lost(
-    model: Model, store: Store, states: Sequence[LeadState] = (LeadState.ABSENT, LeadState.BAD)
-) -> list[tuple[str, ...]]:
+def _lost(model: Model, store: Store) -> list[tuple[str, ...]]:
     """Of each record, which of the model's leads are not there, of which the network sees zeros, or are bad."""
     places = [(lead, store.leads.index(lead)) for lead in model.passport.leads]
     states_n = store.column("lead_states").tolist()
-    by_states = {
-        its: tuple(lead for lead, place in places if its[place : place + 1] in states) for its in set(states_n)
-    }
+    by_states = {its: tuple(lead for lead, place in places if its[place : place + 1] in LOST) for its in set(states_n)}
     return [by_states[its] for its in states_n]
 
 

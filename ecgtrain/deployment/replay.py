@@ -6,9 +6,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from ecgstore import ConfigError, IngestSettings, Store, ingest_folder, open_store
+from ecgstore import ConfigError, IngestSettings, LeadState, Store, ingest_folder, open_store
 from ecgstore.inner import Recipe, first_difference, parse
 from ecgtrain.deployment import one_record
 from ecgtrain.errors import PassportError
@@ -16,6 +16,12 @@ from ecgtrain.views.passport import Passport
 
 #: Called with (phase, done, total), as an ingest does.
 Progress = Callable[[str, int, int], None]
+
+#: States of leads of which nothing is to be seen: not there, or never changing.
+LOST = (LeadState.ABSENT, LeadState.BAD)
+
+#: What becomes of a recording with a signal that is no lead: it is refused, or goes on without that signal.
+ExtraLeads = Literal["refuse", "drop"]
 
 #: The store lives as long as the call: whoever its patients are is told to nobody.
 _PATIENT_KEY = "public"
@@ -66,21 +72,25 @@ def replayed(
     path: Path,
     *,
     source: str | None = None,
+    extra_leads: ExtraLeads | None = None,
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Iterator[Store]:
     """A store of the recordings at ``path``, prepared as the model's were; it is gone when the block ends.
 
-    ``path``: a folder of WFDB records, or one record. ``source``: which kind of folder, as for an ingest. The store
-    stands in the folder for temporary files (TMPDIR). Raises PassportError, and what an ingest raises: SourceError
-    where there is no record, or none that can be used.
+    ``path``: a folder of WFDB records, or one record. ``source``: which kind of folder, as for an ingest.
+    ``extra_leads``: None for what the passport says. The store stands in the folder for temporary files (TMPDIR).
+
+    Raises PassportError, and what an ingest raises: SourceError where there is no record, or none that can be used.
     """
     record = one_record.record_at(path)
     if record is not None and source is not None:
         raise ConfigError("a single record has no source", got=source, fix="leave --source out, or name a folder")
     chosen: Any = source if record is None else one_record.Settings(record=record.name)
     content = {**_dumped(recipe_of(passport)), "source": chosen, "patient_key": _PATIENT_KEY, "max_rejected": 1.0}
-    settings = parse(IngestSettings, content, where="the passport's recipe")
+    if extra_leads is not None:
+        content["extra_leads"] = extra_leads
+    settings = parse(IngestSettings, content, where="the passport's recipe" if source is None else "--source")
     with tempfile.TemporaryDirectory(prefix="ecgtrain-") as folder:
         out = Path(folder) / "recordings.ecg"
         root = path if record is None else record.parent

@@ -60,7 +60,7 @@ class AttentionPool(nn.Module):
     def forward(self, tokens_bsd: Tensor) -> Tensor:
         """What the queries find."""
         seen_bsd = self.norm(tokens_bsd)
-        queries_bqd = self.queries_qd.expand(len(seen_bsd), -1, -1)
+        queries_bqd = self.queries_qd.expand(seen_bsd.shape[0], -1, -1)
         found_bqd, _ = self.attention(queries_bqd, seen_bsd, seen_bsd, need_weights=False)
         found_bd: Tensor = found_bqd.flatten(1)
         return found_bd
@@ -165,6 +165,9 @@ class Tuned(Fitted):
 
 class _Scored(nn.Module):
     """Windows (batch, leads, samples) → scores (batch, classes)."""
+
+    is_fitted_c: Tensor
+    share_c: Tensor
 
     def __init__(self, tuned: Tuned) -> None:
         super().__init__()

@@ -83,6 +83,9 @@ class Linear(Fitted):
 class _Mapped(nn.Module):
     """Windows (batch, leads, samples) → scores (batch, classes)."""
 
+    weight_cd: Tensor
+    bias_c: Tensor
+
     def __init__(self, backbone: nn.Module, weight_cd: Float32, bias_c: Float32, kind: TargetKind) -> None:
         super().__init__()
         self.backbone, self.kind = backbone, kind
