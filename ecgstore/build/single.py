@@ -52,9 +52,9 @@ def prepare_record(
 
     Raises RecordError with the reason for which an ingest would leave the record out.
     """
-    shape = np.shape(signal_mv_lt)
     try:
-        said = RecordHeader(fs_hz=fs_hz, n_samples=shape[1] if len(shape) == 2 else 0, leads=tuple(leads))
+        leads = tuple(leads)
+        said = RecordHeader(fs_hz=fs_hz, n_samples=_n_samples(np.shape(signal_mv_lt), len(leads)), leads=leads)
     except (ValidationError, TypeError) as error:
         wrong = what_is_wrong(error) if isinstance(error, ValidationError) else "leads are no names"
         raise RecordError(record_id, "bad_header", wrong) from None
@@ -81,3 +81,10 @@ def prepare_record(
     warnings = (*scanned.header.warnings, *one.warnings)
     states = final_states(one, counted, quantised.n_clipped_l, work)
     return Prepared(quantised.counts_lt, recipe.leads, states, pipeline.store_hz(planned, work), warnings)
+
+
+def _n_samples(shape: tuple[int, ...], n_leads: int) -> int:
+    """Of a signal that lies on its side too: it is told so."""
+    if len(shape) != 2:
+        return 0
+    return shape[0] if shape[0] != n_leads == shape[1] else shape[1]

@@ -1,0 +1,68 @@
+"""From a run to a hospital, in the words of the command line."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from hostile_runs import make_run
+
+from ecgtrain import cli
+
+
+def ecgtrain(*arguments):
+    done = CliRunner().invoke(cli.main, list(map(str, arguments)), prog_name="ecgtrain")
+    if not isinstance(done.exception, SystemExit | None):
+        raise done.exception
+    return done
+
+
+@pytest.fixture(scope="module")
+def room(mini_store, tmp_path_factory):
+    """A finished run, and an export of it."""
+    root = tmp_path_factory.mktemp("handing over")
+    make_run(mini_store, root / "run")
+    done = ecgtrain("export", root / "run", root / "model")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"read this first: {root / 'model' / 'card.md'}"
+    return root
+
+
+def test_an_export_predicts_raw_recordings(room, write_record, tmp_path):
+    write_record(tmp_path / "new", "good")
+    write_record(tmp_path / "new", "bad", checksum=7)
+    done = ecgtrain("predict", room / "model", tmp_path / "new", "--out", tmp_path / "p.parquet", "--json")
+    assert done.exit_code == 0, done.stderr
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert answer["predicted"] == 1
+    assert [(one["record_id"], one["reason"]) for one in answer["left_out"]] == [("bad", "bad_checksum")]
+    assert done.stderr.splitlines()[0].startswith("left out: bad: bad_checksum")
+    assert pq.ParquetFile(tmp_path / "p.parquet").metadata.num_rows == 2
+
+
+def test_nothing_predicted_is_a_status(room, tmp_path):
+    (tmp_path / "empty").mkdir()
+    done = ecgtrain("predict", room / "model", tmp_path / "empty", "--out", tmp_path / "p.parquet")
+    assert done.exit_code == 1
+    assert done.stderr.splitlines()[-1].startswith("error: no WFDB record")
+    done = ecgtrain("predict", room / "nothing", tmp_path / "empty", "--out", tmp_path / "p.parquet")
+    assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1)
+
+
+def test_features_become_a_table(room, mini_store, tmp_path):
+    done = ecgtrain("embed", room / "model", mini_store, "--out", tmp_path / "f.parquet", "--folds", "8", "--json")
+    assert done.exit_code == 0, done.stderr
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert answer["rows"] == pq.ParquetFile(tmp_path / "f.parquet").metadata.num_rows == 8
+    done = ecgtrain("embed", room / "model", mini_store, "--out", tmp_path / "f.parquet")
+    assert done.exit_code == 1
+    assert "--overwrite" in done.stderr
+
+
+def test_a_second_export_leaves_the_first_alone(room):
+    before = (room / "model" / "card.md").read_bytes()
+    done = ecgtrain("export", room / "run", room / "model")
+    assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1)
+    assert (room / "model" / "card.md").read_bytes() == before

@@ -1,0 +1,137 @@
+"""A classifier in a program of one's own says what the store's evaluation says."""
+
+from __future__ import annotations
+
+import random
+import shutil
+
+import hostile_runs
+import numpy as np
+import pytest
+import torch
+import wfdb
+
+import ecgtrain
+from ecgstore import EcgError, RecordError, open_store
+from ecgtrain.deployment.model import load_model
+from ecgtrain.deployment.onnx_file import as_network, example
+from ecgtrain.errors import CheckpointError, ProtocolError
+
+
+@pytest.fixture(scope="module")
+def classifier(exported):
+    return ecgtrain.load_classifier(exported)
+
+
+@pytest.fixture(scope="module")
+def raw(mini):
+    """A real record as its files have it: (leads, samples) in mV, its rate, its names."""
+    record = wfdb.rdrecord(mini / "records500" / "00000" / "00050_hr")
+    return record.p_signal.T, record.fs, record.sig_name
+
+
+def test_it_says_what_is_said_of_the_store(classifier, exported, mini_store, raw):
+    model = load_model(exported)
+    of_store = model.score(open_store(mini_store), np.array([0]))[0]
+    assert open_store(mini_store).column("record_id")[0] == "50"
+    said = classifier.predict(*raw)
+    assert list(said) == list(classifier.classes)
+    assert list(said.values()) == pytest.approx(of_store.tolist(), abs=1e-4)
+    assert classifier.thresholds == {}
+    assert classifier.passport == model.passport
+    assert classifier.kind == "multilabel"
+
+
+def test_order_and_case_of_leads_say_nothing_and_limb_leads_are_derived(classifier, raw):
+    signal_mv_lt, fs_hz, leads = raw
+    whole = classifier.predict(*raw)
+    turned = classifier.predict(signal_mv_lt[::-1].astype(np.float32), fs_hz, [name.upper() for name in leads[::-1]])
+    kept = [row for row, name in enumerate(leads) if name not in ("III", "AVR", "AVL", "AVF")]
+    derived = classifier.predict(signal_mv_lt[kept], fs_hz, [leads[row] for row in kept])
+    assert list(turned.values()) == pytest.approx(list(whole.values()), abs=1e-4)
+    assert list(derived.values()) == pytest.approx(list(whole.values()), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "said"),
+    [
+        (lambda x, fs, leads: (x[:, :300], fs, leads), ProtocolError, "shorter than a window"),
+        (lambda x, fs, leads: (x[:, :0], fs, leads), RecordError, "no_samples"),
+        (lambda x, fs, leads: (x.T, fs, leads), RecordError, "turn it"),
+        (lambda x, fs, leads: (x[0], fs, leads), RecordError, "bad_signal"),
+        (lambda x, fs, leads: (x, fs, leads[:3]), RecordError, "bad_signal"),
+        (lambda x, fs, leads: (x, float("nan"), leads), RecordError, "fs_hz"),
+        (lambda x, fs, leads: (x, -5, leads), RecordError, "fs_hz"),
+        (lambda x, fs, leads: (x[:2], fs, ["I", "RESP"]), RecordError, "unknown_lead"),
+        (lambda x, fs, leads: (x[:2], fs, ["I", "I"]), RecordError, "duplicate_lead"),
+        (lambda x, fs, leads: (x, fs, None), RecordError, "bad_header"),
+        (lambda x, fs, leads: (x * np.nan, fs, leads), RecordError, "no_samples"),
+        (lambda x, fs, leads: (x * 0, fs, leads), RecordError, "no_leads"),
+        (lambda x, fs, leads: (x * np.inf, fs, leads), RecordError, "mV"),
+        (lambda x, fs, leads: ("signal", fs, leads), RecordError, "bad_signal"),
+    ],
+)
+def test_what_can_not_be_predicted_is_one_line(classifier, raw, change, kind, said):
+    with np.errstate(invalid="ignore"):
+        bad = change(*raw)
+    with pytest.raises(kind, match=said) as caught:
+        classifier.predict(*bad)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_will_do_where_the_head_is_named(finished, raw):
+    said = ecgtrain.load_classifier(finished, "age").predict(*raw)
+    assert list(said) == ["age_years"]
+    with pytest.raises(CheckpointError, match="4 trained heads"):
+        ecgtrain.load_classifier(finished)
+    with pytest.raises(CheckpointError, match="there is no run"):
+        ecgtrain.load_classifier(finished / "nothing")
+
+
+@pytest.mark.parametrize("name", ["q", "tuned", "age"])
+def test_the_network_of_an_onnx_file_says_the_same_of_conditioned_millivolts(finished, mini_store, name):
+    model = load_model(finished, name)
+    store, head = open_store(mini_store), model.head
+    signal_mv_lt = store.read("50").signal_mv_lt
+    starts = range(0, signal_mv_lt.shape[1] - head.window_samples + 1, head.stride_samples)
+    windows = np.stack([signal_mv_lt[:, start : start + head.window_samples] for start in starts])
+    of_store = model.score(store, np.array([0]))[0]
+    with torch.no_grad():
+        said_bc = as_network(model)(torch.from_numpy(windows)).numpy()
+    assert said_bc.mean(axis=0).tolist() == pytest.approx(of_store.tolist(), rel=1e-4, abs=1e-5)
+
+
+def test_neighbours_are_no_network(finished):
+    with pytest.raises(EcgError, match="no network"):
+        as_network(load_model(finished, "near"))
+
+
+@pytest.mark.slow  # torch unrolls the recurrent network
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_graph_is_one_for_any_number_of_windows(exported):
+    model = load_model(exported)
+    network = as_network(model)
+    batch = {"signal_mv_blt": {0: torch.export.Dim("batch")}}
+    graph = torch.export.export(network, (example(model),), dynamic_shapes=batch).module()
+    windows = torch.sin(torch.arange(3 * 12 * 100).reshape(3, 12, 100) / 7)
+    windows[0, 3] = torch.nan
+    with torch.no_grad():
+        torch.testing.assert_close(graph(windows), network(windows))
+
+
+@pytest.mark.parametrize("kind", sorted(hostile_runs.KINDS))
+def test_a_forged_export_is_refused_in_one_line_or_does_no_harm(exported, raw, tmp_path, kind):
+    root = tmp_path / "forged"
+    shutil.copytree(exported, root)
+    (tmp_path / "trap.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    rng = random.Random(kind)
+    hostile_runs.change(root, kind, rng)
+    hostile_runs.reseal(root)
+    try:
+        said = ecgtrain.load_classifier(root, "q").predict(*raw)
+    except EcgError as error:
+        assert "\n" not in str(error)
+        assert len(str(error)) < 3000
+    else:
+        assert all(np.isfinite(list(said.values())))
+    assert not (tmp_path / "ran").exists()
