@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -91,7 +94,7 @@ def predict(
     """
     from ecgtrain.run import predict_records
 
-    with phases_bar(_PHASES) as progress:
+    with _ended_in_order(), phases_bar(_PHASES) as progress:
         found = predict_records(
             export_dir,
             recordings,
@@ -185,6 +188,16 @@ def embed(
         say_json(answer)
     else:
         say(f"{found.rows} rows of {found.n_features} features: {out}")
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Let SIGTERM end the process as an error does: what was prepared of somebody's recordings is removed first."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 VERBS = (export, predict, embed)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import tempfile
 
 import pyarrow.parquet as pq
 import pytest
@@ -49,6 +52,21 @@ def test_nothing_predicted_is_a_status(room, tmp_path):
     assert done.stderr.splitlines()[-1].startswith("error: no WFDB record")
     done = ecgtrain("predict", room / "nothing", tmp_path / "empty", "--out", tmp_path / "p.parquet")
     assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1)
+
+
+def test_told_to_stop_nothing_of_the_recordings_is_left(room, mini, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    told = []
+
+    def stop(self, *args):
+        told.extend(path.name for path in tmp_path.iterdir())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("ecgtrain.deployment.model.Model.score", stop)
+    done = ecgtrain("predict", room / "model", mini, "--out", tmp_path / "p.parquet")
+    assert done.exit_code == 128 + signal.SIGTERM
+    assert len(told) == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_features_become_a_table(room, mini_store, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 
@@ -50,6 +51,15 @@ def test_order_and_case_of_leads_say_nothing_and_limb_leads_are_derived(classifi
     derived = classifier.predict(signal_mv_lt[kept], fs_hz, [leads[row] for row in kept])
     assert list(turned.values()) == pytest.approx(list(whole.values()), abs=1e-4)
     assert list(derived.values()) == pytest.approx(list(whole.values()), abs=1e-3)
+
+
+def test_leads_go_to_the_network_in_the_passports_order(mine, mini_store, raw):
+    path = mine / "export" / "preprocessing.json"
+    about = json.loads(path.read_text())
+    path.write_text(json.dumps({**about, "leads": about["leads"][::-1]}))
+    hostile_runs.reseal(mine)
+    of_store = load_model(mine).score(open_store(mini_store), np.array([0]))[0]
+    assert list(ecgtrain.load_classifier(mine).predict(*raw).values()) == pytest.approx(of_store.tolist(), abs=1e-4)
 
 
 @pytest.mark.parametrize(
