@@ -90,6 +90,17 @@ def test_what_is_said_follows_from_thresholds(mine, mini_store):
     assert table["said:MI"].to_pylist() == [value >= 0.3 for value in table["probability:MI"].to_pylist()]
 
 
+def test_of_classes_that_exclude_each_other_the_likeliest_is_said(mine, recordings):
+    path = mine / "downstream" / "q" / "cpc" / "head.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "kind": "exclusive"}))
+    model = load_model(mine)
+    for row in predict(model, recordings).table.to_pylist():
+        if row["reason"] is None:
+            assert row["said"] == max(model.head.classes, key=lambda name: row[f"probability:{name}"])
+        else:
+            assert row["said"] is None
+
+
 def test_nothing_to_predict_is_one_line(exported, recordings, tmp_path):
     for name in ("00050_hr", "limb", "flat"):
         (recordings / f"{name}.hea").unlink()
