@@ -72,6 +72,13 @@ def test_the_head_must_be_told_apart(finished, tmp_path, name, said):
     assert left_beside(tmp_path / "out") == []
 
 
+def test_of_several_seeds_one_is_named(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run" / "seeds" / "3")
+    with pytest.raises(CheckpointError, match="one seed, such as .*seeds/3"):
+        export_run(tmp_path / "run", tmp_path / "out", name="q")
+    assert export_run(tmp_path / "run" / "seeds" / "3", tmp_path / "out", name="q").head.name == "q"
+
+
 @pytest.mark.parametrize("lost", ["question.json", "result.json", "report.json", "export", "seen.parquet"])
 def test_an_unfinished_run_is_refused(finished, tmp_path, lost):
     run = tmp_path / "run"
