@@ -9,10 +9,10 @@ from typing import Any
 
 from ecgstore.inner import visible
 from ecgtrain.evaluation.heads import Head
-from ecgtrain.evaluation.results import Result
+from ecgtrain.evaluation.results import Result, SiteScore
 from ecgtrain.reporting.caveats import pretraining
 from ecgtrain.reporting.contents import About, Report
-from ecgtrain.reporting.page import METRIC_TITLES
+from ecgtrain.reporting.page import FEW_OF_GROUP, METRIC_TITLES
 from ecgtrain.scoring.bootstrap import Interval
 from ecgtrain.scoring.kinds import LESS_IS_BETTER
 from ecgtrain.views.passport import Passport
@@ -151,21 +151,34 @@ def _scores(result: Result, nulls: Sequence[Result]) -> list[str]:
     lines += _table(("", "test records", *(METRIC_TITLES[name] for name in names)), rows)
     if nulls:
         lines += ["", "The untrained networks are nulls: what they get, the data give away without any pretraining."]
+    title = METRIC_TITLES.get(result.compared_by, result.compared_by)
     for other, found in result.difference_to.items():
         gain = found.get(result.compared_by)
         if gain is not None:
-            title = METRIC_TITLES.get(result.compared_by, result.compared_by)
             lines += ["", f"Minus {_text(pretraining(other))}, on the same patients: {title} {_interval(gain, '+')}."]
     if result.of_a_constant is not None and math.isfinite(result.of_a_constant):
         less = ", where less is better" if result.compared_by in LESS_IS_BETTER else ""
         lines += ["", f"The best answer that looks at no signal gets {result.of_a_constant:.3f}{less}."]
-    if result.by_site:
-        lines += ["", "By site:", ""]
-        per_site = [
-            (site, one.n_test, _interval(one.metrics.get(result.compared_by))) for site, one in result.by_site.items()
+    for group, parts in {"site": result.by_site, **result.by_group}.items():
+        if parts:
+            lines += ["", f"By {_text(group)}:", ""]
+            its = [(name or "not stated", one.n_test, _of_group(one, result)) for name, one in sorted(parts.items())]
+            lines += _table((group, "test records", title), its)
+    if result.decisions:
+        lines += ["", "Said from the thresholds below on, on the same test records:", ""]
+        figures = ("sensitivity", "specificity", "ppv", "npv", "f1")
+        decided = [
+            (name, *(_interval(one.figures.get(figure)) for figure in figures))
+            for name, one in list(result.decisions.items())[:_MOST_CLASSES]
         ]
-        lines += _table(("site", "test records", METRIC_TITLES.get(result.compared_by, result.compared_by)), per_site)
+        lines += _table(("class", "sensitivity", "specificity", "PPV", "NPV", "F1"), decided)
     return lines
+
+
+def _of_group(found: SiteScore, result: Result) -> str:
+    if found.n_test < FEW_OF_GROUP:
+        return "too few to say"
+    return _interval(found.metrics.get(result.compared_by))
 
 
 def _made_from(result: Result, head: Head, passport: Passport, about: About) -> list[str]:
@@ -177,7 +190,7 @@ def _made_from(result: Result, head: Head, passport: Passport, about: About) -> 
         ("labels", f"{head.n_train} records taught, {result.n_validation or 0} chose, {result.n_test} tested"),
         ("protocol", head.protocol),
         ("chosen on validation records", ", ".join(f"{name} {value}" for name, value in chosen.items())),
-        ("test folds", ", ".join(map(str, head.test_folds)) if result.left_out_site is None else ""),
+        ("test folds", ", ".join(map(str, head.test_folds or ("all",))) if result.left_out_site is None else ""),
         ("site that was left out for the test", result.left_out_site or ""),
         ("seed", head.seed),
         ("store of pretraining", passport.store_fingerprint),

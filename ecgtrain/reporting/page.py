@@ -69,7 +69,7 @@ _EXPLAINED = {
 #: Answers whose pictures of confusion or agreement are drawn, in a table.
 _MOST_DRAWN = 3
 #: A group of fewer test records gets no score.
-_FEW_OF_GROUP = 20
+FEW_OF_GROUP = 20
 #: Protocols whose names are no words.
 _PROTOCOLS = {"fine_tune": "fine-tuning", "scratch": "training from scratch", "knn": "nearest neighbours"}
 #: Those that train no network: what their lines are called, which have no pretraining.
@@ -121,7 +121,7 @@ def render(report: Report) -> str:
         groups=[_group(group, i, [run["name"] for run in runs]) for i, group in enumerate(groups(report.results))],
         asked_over=[asked_over.part(curve, number) for number, curve in enumerate(report.asked_over)],
         runs=runs,
-        few_of_group=_FEW_OF_GROUP,
+        few_of_group=FEW_OF_GROUP,
     )
     return page
 

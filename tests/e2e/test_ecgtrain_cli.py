@@ -281,7 +281,7 @@ def test_bad_recipes_and_stores_get_one_line(room, tmp_path):
     says(run(store, "downstream.0.task=ptbxl/superdiag"), "did you mean ptbxl/superdiagnostic")
     says(run(store, "downstream.0.protocol=linear_prob"), "unknown protocol 'linear_prob'")
     says(run(store, "downstream.0.settings.penalty=[1]"), "unknown setting penalty", "did you mean penalties")
-    says(run(store, "downstream.0.test_folds=[77]"), "no record of the test folds has a label")
+    says(run(store, "downstream.0.test_folds=[77]"), "no record is in the test folds")
     assert not out.exists(), "refused before anything was trained"
     says(run(f"data.store={tmp_path / 'none.ecg'}"), "there is no store")
     says(run(store, "pretrain.folds=[8]"), "patients are on both sides of pretraining and test")
