@@ -373,9 +373,14 @@ def _typical(store: Store, n: int) -> list[int]:
         return [store.n_records // 2][:n]
     distance = np.zeros(store.n_records)
     for name in columns:
-        values = np.log(np.maximum(store.column(name).astype(np.float64), 1e-6))
-        spread = float(np.nanstd(values)) or 1.0
-        distance += np.abs(np.nan_to_num((values - np.nanmedian(values)) / spread, nan=9.0))
+        measured = store.column(name).astype(np.float64)
+        is_known = np.isfinite(measured)
+        if not is_known.any():
+            continue
+        values = np.log(np.maximum(measured, 1e-6, where=is_known, out=np.ones(len(measured))))
+        spread = float(values[is_known].std()) or 1.0
+        far = np.abs(values - np.median(values[is_known])) / spread
+        distance += np.where(is_known, far, 9.0)
     return [int(row) for row in np.argsort(distance, kind="stable")[:n]]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html.parser
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -162,3 +163,15 @@ def test_the_file_is_written_whole_or_refused(store: Store, tmp_path: Path) -> N
         report.write(store, tmp_path)
     with pytest.raises(ConfigError, match="negative"):
         report.write(store, tmp_path / "r.html", n_pages=-1)
+
+
+def test_the_typical_records_are_those_in_the_middle_of_what_is_known() -> None:
+    noise = np.array([0.01, np.nan, 0.02, 0.03, np.inf])
+    none = np.full(5, np.nan)
+    table = pa.table({"hf_noise_mv": noise, "baseline_mv": none})
+    store = SimpleNamespace(records=table, n_records=5, column=lambda name: table[name].to_numpy())
+    assert report._typical(store, 3)[0] == 2
+    assert report._typical(store, 3)[1:] == [3, 0]
+    unknown = pa.table({"hf_noise_mv": none, "baseline_mv": none})
+    store = SimpleNamespace(records=unknown, n_records=5, column=lambda name: unknown[name].to_numpy())
+    assert report._typical(store, 2) == [0, 1]
