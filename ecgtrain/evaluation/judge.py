@@ -19,6 +19,7 @@ from ecgtrain.config import NO_PRETRAINING, NULLS, Downstream, RunConfig
 from ecgtrain.data.changed import Change
 from ecgtrain.data.seen import more_than_is_known, read_seen, seen_of
 from ecgtrain.data.selection import open_under
+from ecgtrain.errors import ProtocolError
 from ecgtrain.evaluation import protocols
 from ecgtrain.evaluation.answers import identity_of, keep, kept, representations_of
 from ecgtrain.evaluation.leaks import refuse_leaks
@@ -75,7 +76,13 @@ def check(question: Downstream, store: Store, seed: int = 0) -> Settings:
     rows = sides(question, store)
     targets = targets_of(question, store)
     refuse_impossible(question, targets, rows, store)
-    protocols.check(*labelled_sides(question, store), settings, seed)
+    try:
+        protocols.check(*labelled_sides(question, store), settings, seed)
+    except ProtocolError as error:
+        if not targets.caveats:
+            raise
+        # Records that took no part may be why.
+        raise ProtocolError(f"{error}; {'; '.join(targets.caveats)}") from error
     _refuse_own_leaks(question, store, targets.fittable(rows["train"]))
     return settings
 

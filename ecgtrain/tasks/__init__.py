@@ -123,13 +123,15 @@ def from_statements(
     codes_of: Mapping[str, Sequence[str]],
     titles: Mapping[str, str],
     negative: Negative = "of_the_set",
+    *,
+    by_site: bool = True,
 ) -> Targets:
     """Targets of classes that statements make: ``codes_of`` says which codes of ``system`` make a record one of which.
 
     A code that the store's sources never state is not a "no": a class of which no code is in their vocabulary
     is dropped and listed, not counted as "no" everywhere. Of a class with several codes, those that are in
     the vocabulary decide. Where sites have vocabularies of their own, a record takes part only if its site states
-    a code of every class that is left.
+    a code of every class that is left; unless ``by_site`` is false: then all sites are taken to have one list.
 
     Raises ProtocolError where the vocabulary holds none of the codes.
     """
@@ -147,7 +149,7 @@ def from_statements(
     stated_nk, is_known_nk = store.statement_matrix(codes, system), store.statement_mask(codes, system)
     columns = [[column[code] for code in of] for of in known.values()]
     y_nc = np.stack([stated_nk[:, its].any(axis=1) for its in columns], axis=1)
-    is_judged_n = np.all([is_known_nk[:, its].any(axis=1) for its in columns], axis=0)
+    is_judged_n = np.all([is_known_nk[:, its].any(axis=1) for its in columns], axis=0) | (not by_site)
     has_label_n = y_nc.any(axis=1)
     if negative != "of_the_set":
         has_label_n |= negative == "any" or states_any(store, system)
@@ -282,14 +284,14 @@ def name_of(asked: Asked) -> str:
 
 def _told(key: str, value: Any) -> str:
     """A setting in a name: what is not the default, and short."""
-    if value is None or value is False or (key, value) == ("negative", "stated"):
+    if value is None or value is False or (key, value) in (("negative", "stated"), ("vocabulary", "site")):
         return ""
     if value is True:
         return key
     if isinstance(value, Sequence | Mapping) and not isinstance(value, str):
         some = [str(one) for one in value]
         return " ".join(some[:6]) + (f" and {len(some) - 6} more" if len(some) > 6 else "")
-    return str(value) if isinstance(value, str) and key != "negative" else f"{key} {value}"
+    return str(value) if isinstance(value, str) and key not in ("negative", "vocabulary") else f"{key} {value}"
 
 
 def _short(room: str) -> str:

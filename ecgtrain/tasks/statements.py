@@ -63,6 +63,10 @@ class Settings(ecgstore.Settings):
     ``negative``: who is a "no" to all classes. ``stated``: a record that states another code of the system. ``any``:
     one that states nothing at all, too; right only where an empty cell means "none of them".
 
+    ``vocabulary``: what an absent code means. ``site``: a "no" only at sites that state the code at all; records of
+    other sites take no part. ``store``: a "no" everywhere; right where all sites had the same list to choose from, so
+    that a rare code is absent by chance.
+
     ``exclusive``: each record is of exactly one class, and the classes compete. Records that state several of them, or
     none, take no part.
     """
@@ -71,6 +75,7 @@ class Settings(ecgstore.Settings):
     codes: Annotated[tuple[str, ...] | dict[str, tuple[str, ...]] | None, BeforeValidator(_codes)] = None
     negative: Literal["stated", "any"] = "stated"
     exclusive: bool = False
+    vocabulary: Literal["site", "store"] = "site"
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -94,7 +99,13 @@ def targets(store: Store, settings: Settings) -> Targets:
     if unknown and not any(code in vocabulary for of in codes_of.values() for code in of):
         raise _none_of_them(store, settings.system, unknown)
     negative: Literal["of_the_set", "stated", "any"] = "of_the_set" if settings.exclusive else settings.negative
-    made = from_statements(store, "statements", settings.system, codes_of, {}, negative)
+    by_site = settings.vocabulary == "site"
+    made = from_statements(store, "statements", settings.system, codes_of, {}, negative, by_site=by_site)
+    # Where records were lost by that, how to keep them.
+    said = tuple(
+        f"{text} (vocabulary: store counts that as a no)" if "their site" in text else text for text in made.caveats
+    )
+    made = replace(made, caveats=said)
     made = replace(made, named=settings.codes is not None, unknown=unknown)
     return one_each(made) if settings.exclusive else made
 

@@ -56,6 +56,27 @@ def test_a_no_states_something_else_unless_an_empty_cell_means_no():
     assert targets(codes=["AF"]).rows_with_label.tolist() == [0, 1, 2, 4, 5]
 
 
+def test_what_a_site_never_states_is_no_no_there_unless_all_had_one_list():
+    class OfTwoSites(Shelf):
+        def statement_mask(self, codes, system):
+            mask_nc = super().statement_mask(codes, system)
+            mask_nc[:3, list(codes).index("LBBB")] = False  # the first three are of a site that never states it
+            return mask_nc
+
+    def rows(**settings):
+        asked = {"kind": "statements", "system": "diagnosis", "codes": ["AF", "LBBB"], **settings}
+        return tasks.load(asked).targets(OfTwoSites())
+
+    by_default = rows()
+    assert by_default.rows_with_label.tolist() == [4, 5]
+    assert by_default.caveats[0].startswith("3 records with a label took no part")
+    assert "vocabulary: store" in by_default.caveats[0]
+    one_list = rows(vocabulary="store")
+    assert one_list.rows_with_label.tolist() == [0, 1, 2, 4, 5]
+    assert one_list.caveats == ()
+    assert "vocabulary" not in tasks.name_of(tasks.written_out({"kind": "statements", "system": "diagnosis"}))
+
+
 def test_classes_that_exclude_each_other_take_records_of_exactly_one():
     found = targets(codes=["AF", "SR", "LBBB"], exclusive=True)
     assert found.kind == "exclusive"
@@ -124,7 +145,7 @@ def test_settings_that_make_no_sense_are_one_line(wrong, said):
 def test_tasks_of_settings_have_names_and_are_written_out_whole():
     asked = {"kind": "statements", "system": "diagnosis", "codes": ["AF", "SR"], "exclusive": True}
     assert tasks.load(asked).name == tasks.name_of(asked) == "statements: diagnosis, AF SR, exclusive"
-    assert tasks.written_out(asked) == {**asked, "negative": "stated"}
+    assert tasks.written_out(asked) == {**asked, "negative": "stated", "vocabulary": "site"}
     assert tasks.load(tasks.written_out(asked)).content == tasks.written_out(asked)
     assert tasks.written_out("ptbxl/form") == "ptbxl/form"
     assert tasks.load({"kind": "ptbxl", "labels": "form"}).name == "ptbxl/form"
