@@ -68,7 +68,7 @@ def received(finished, tmp_path) -> Path:
 @pytest.fixture
 def trap(tmp_path):
     """A file of code, and whether it was run."""
-    code = tmp_path / "notes.py"
+    code = tmp_path / f"{tmp_path.name}.py"  # files that are named are known for the rest of the process, by name
     code.write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
     yield str(code)
     assert not (tmp_path / "ran").exists(), "code of a received run was run"
