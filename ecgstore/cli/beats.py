@@ -13,7 +13,7 @@ from ecgstore.cli.make import WORKERS
 from ecgstore.cli.printing import AS_JSON, STORE, plain_errors, progress_bars, say, say_json
 
 
-@click.command()
+@click.command(short_help="Make a store of mean ectopic beats")
 @STORE
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(

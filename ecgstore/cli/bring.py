@@ -29,7 +29,7 @@ def _list_open_sets(context: click.Context, _: click.Parameter, wanted: bool) ->
     context.exit()
 
 
-@click.command()
+@click.command(short_help="Download an open set, verified")
 @click.argument("name")
 @click.argument("dest", type=click.Path(path_type=Path))
 @click.option(

@@ -22,7 +22,7 @@ MOST_USED = ["record_id", "patient_key", "source", "n_samples", "fold", "age_yea
 MOST_USED += ["suspects", "warnings"]
 
 
-@click.command()
+@click.command(short_help="Find patients and signals that recur")
 @STORE
 @click.argument("other", type=click.Path(), required=False)
 @click.option("--folds", metavar="1,2", help="Folds of STORE to compare. Default: all.")
@@ -106,7 +106,7 @@ def _numbers(text: str, option: str) -> list[int]:
         raise click.BadParameter(f"{text!r} is not a list of numbers such as 1,2,3", param_hint=option) from None
 
 
-@click.command(name="scrub-check")
+@click.command(name="scrub-check", short_help="Look for what names a patient")
 @STORE
 @AS_JSON
 @plain_errors
@@ -133,7 +133,7 @@ def scrub_check(store: str, as_json: bool) -> None:
         say(f"{store}: nothing found in {opened.n_records} records, ids, labels and attributes")
 
 
-@click.command()
+@click.command(short_help="Say what a store holds")
 @STORE
 @AS_JSON
 @plain_errors
@@ -150,7 +150,7 @@ def info(store: str, as_json: bool) -> None:
         _print_about(about, patients_in_words(opened))
 
 
-@click.command()
+@click.command(short_help="Check that a store is whole")
 @STORE
 @click.option("--deep", is_flag=True, help="Read every byte: hash each object, decode each shard, check each record.")
 @click.option(
@@ -199,7 +199,7 @@ def _fingerprint(text: str) -> str:
     return digits
 
 
-@click.command()
+@click.command(short_help="List the records of a store")
 @STORE
 @click.option("--rejected", is_flag=True, help="List the records that were left out, with their reasons.")
 @click.option(
@@ -237,7 +237,7 @@ def records(store: str, rejected: bool, where: str, columns: str | None, head: i
         say(*("" if value is None else value for value in row.values()))
 
 
-@click.command()
+@click.command(short_help="Write one page on a store")
 @STORE
 @click.option(
     "--out",
@@ -259,7 +259,7 @@ def report(store: str, out: Path | None, pages: int) -> None:
     say(write(open_store(store), out or Path(f"{beside}.html"), pages))
 
 
-@click.command()
+@click.command(short_help="Draw a record on ECG paper")
 @STORE
 @click.argument("record_id")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Picture to write: .png, .svg or .pdf.")

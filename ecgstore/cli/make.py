@@ -182,7 +182,7 @@ def crew_options(command: F) -> F:
     return command
 
 
-@click.command()
+@click.command(short_help="Make a store from a WFDB folder")
 @click.argument("src", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @source_options
@@ -267,7 +267,7 @@ def _part(text: str | None) -> tuple[int, int] | None:
     return int(number), int(total)
 
 
-@click.command()
+@click.command(short_help="Seal a store that was made in parts")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
     "--source",
@@ -293,7 +293,7 @@ def seal(out: Path, own_source: Path | None, as_json: bool) -> None:
     _exit_if_too_few(report)
 
 
-@click.command()
+@click.command(short_help="Look at a folder before any work")
 @click.argument("src", type=click.Path(path_type=Path))
 @source_options
 @WORKERS
@@ -314,7 +314,7 @@ def scan(src: Path, workers: int | None, scan_table: Path | None, as_json: bool,
         _print_survey(found)
 
 
-@click.command()
+@click.command(short_help="Make a noisy copy of a store")
 @STORE
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(

@@ -17,7 +17,7 @@ _OPTIONS_OF = {
 }
 
 
-@click.command()
+@click.command(short_help="Write synthetic ECGs")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
     "--kind",

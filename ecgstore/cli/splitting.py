@@ -11,7 +11,7 @@ from ecgstore.cli.printing import AS_JSON, STORE, plain_errors, say, say_json
 _FOLDS = 10
 
 
-@click.command()
+@click.command(short_help="Draw folds by patient")
 @STORE
 @click.option(
     "--by",

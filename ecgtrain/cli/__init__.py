@@ -97,7 +97,7 @@ OWN_FILES = click.option(
 )
 
 
-@main.command()
+@main.command(short_help="Do all that a recipe says")
 @click.argument("recipe")
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory. Default: runs/NAME, by the recipe's name.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set any setting: data.store=ptbxl.ecg.")
@@ -161,7 +161,7 @@ def run(
         say(f"report: {run_dir / 'report.html'}")
 
 
-@main.command()
+@main.command(short_help="Judge a run's heads on another store")
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--store", "store_path", required=True, metavar="STORE", help="The store to judge on.")
 @click.option(
@@ -214,7 +214,7 @@ def evaluate(
             say(f"report: {out / 'report.html'}")
 
 
-@main.command()
+@main.command(short_help="Put runs side by side on one page")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("report"), show_default=True, help="Folder to write."
@@ -234,7 +234,7 @@ def report(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
         say(f"report: {out / 'report.html'}")
 
 
-@main.command()
+@main.command(short_help="Measure how fast a recipe trains here")
 @click.argument("recipe")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set any setting: data.store=ptbxl.ecg.")
 @click.option("--seconds", default=5.0, show_default=True, help="Time for each measurement.")
@@ -265,7 +265,7 @@ def bench(recipe: str, overrides: tuple[str, ...], seconds: float, device: str, 
     Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(rows)
 
 
-@main.command()
+@main.command(short_help="List the recipes that come with it")
 @AS_JSON
 def recipes(as_json: bool) -> None:
     """List the recipes that come with ecgtrain: `ecgtrain run NAME` runs one, wherever you stand."""
@@ -281,7 +281,7 @@ def recipes(as_json: bool) -> None:
             say(f"  {line}")
 
 
-@main.command()
+@main.command(short_help="List methods, backbones and tasks")
 @AS_JSON
 def methods(as_json: bool) -> None:
     """List what there is: methods, backbones, tasks, protocols; each is one file in its room."""
@@ -302,7 +302,7 @@ def methods(as_json: bool) -> None:
             say(f"  {name:<{width}}  {description}")
 
 
-@main.command()
+@main.command(short_help="List or clear decoded records")
 @click.argument("action", type=click.Choice(["list", "clear"]), default="list")
 @click.option(
     "--dir",

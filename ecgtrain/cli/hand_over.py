@@ -31,7 +31,7 @@ NAME = click.option(
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace a file that stands at --out.")
 
 
-@click.command()
+@click.command(short_help="Pack a trained head to pass it on")
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @NAME
@@ -55,7 +55,7 @@ def export(run_dir: Path, out: Path, name: str | None, onnx: bool, as_json: bool
         say(f"read this first: {out / CARD}")
 
 
-@click.command()
+@click.command(short_help="Ask a model about recordings")
 @click.argument("export_dir", metavar="EXPORT", type=click.Path(path_type=Path))
 @click.argument("recordings", metavar="RECORDINGS", type=click.Path())
 @click.option(
@@ -123,7 +123,7 @@ def predict(
         sys.exit(EXIT_ERROR)
 
 
-@click.command()
+@click.command(short_help="Write a network's features as a table")
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 @click.argument("store_path", metavar="STORE", type=click.Path())
 @click.option(

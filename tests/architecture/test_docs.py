@@ -91,6 +91,15 @@ def test_the_reference_names_every_command_and_option() -> None:
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
+def test_every_command_is_listed_in_a_line_of_its_own(program: str) -> None:
+    for name, command in PROGRAMS[program].commands.items():
+        said = command.get_short_help_str(limit=40)
+        assert command.short_help, name
+        assert 10 < len(said) <= 40
+        assert not said.endswith((".", "…"))
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_every_command_and_option_has_a_help_text(program: str) -> None:
     for word, command in PROGRAMS[program].commands.items():
         assert command.help, f"{program} {word}"
