@@ -67,13 +67,8 @@ def draw_roc(
     positives = {name: about.n_positive for result in results for name, about in result.per_class.items()}
     if not classes:
         return ""
-    n_columns = min((4, 3), key=lambda columns: -(len(classes) + 1) % columns)  # fewest empty places
-    n_rows = math.ceil((len(classes) + 1) / n_columns)
     with style(f"roc{number}"):
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(9.4, 9.4 / n_columns * 1.12 * n_rows), layout="constrained")
-        axes = list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
+        figure, axes = _small_squares(len(classes))
         for axis, name in zip(axes, classes, strict=False):
             axis.plot([0, 1], [0, 1], color="#c9ced6", lw=1, ls=(0, (4, 3)))
             for result, label, colour in zip(results, labels, colours, strict=True):
@@ -81,11 +76,7 @@ def draw_roc(
                     curve = result.roc[name]
                     axis.plot(curve.fpr, curve.tpr, color=colour, lw=1.5, label=label, solid_joinstyle="round")
             axis.set_title(f"{name}  ({positives.get(name, 0)} positive)", loc="left")
-            axis.set_aspect("equal")
-            axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
         axes[0].set(xlabel="false positive rate", ylabel="sensitivity")
-        for axis in axes[len(classes) :]:
-            axis.axis("off")
         handles = {
             line.get_label(): line for axis in axes for line in axis.lines if not line.get_label().startswith("_")
         }
@@ -100,26 +91,33 @@ def draw_reliability(
     shown = [name for name in classes if any(name in result.reliability for result in results)]
     if not shown:
         return ""
-    n_columns = min((4, 3), key=lambda columns: -(len(shown) + 1) % columns)
-    n_rows = math.ceil((len(shown) + 1) / n_columns)
     with style(f"reliability{number}"):
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(9.4, 9.4 / n_columns * 1.12 * n_rows), layout="constrained")
-        axes = list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
+        figure, axes = _small_squares(len(shown))
         for axis, name in zip(axes, shown, strict=False):
             axis.plot([0, 1], [0, 1], color="#c9ced6", lw=1, ls=(0, (4, 3)))
             for result, label, colour in zip(results, labels, colours, strict=True):
                 if (found := result.reliability.get(name)) is not None:
                     axis.plot(found.mean_said, found.share_stated, color=colour, lw=1.4, marker="o", ms=3, label=label)
             axis.set_title(name, loc="left")
-            axis.set_aspect("equal")
-            axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
         axes[0].set(xlabel="probability that is said", ylabel="share that is stated")
-        for axis in axes[len(shown) :]:
-            axis.axis("off")
         axes[len(shown)].legend(*axes[0].get_legend_handles_labels(), loc="center left", frameon=False)
         return svg(figure, "Probabilities against how often they come true")
+
+
+def _small_squares(n: int) -> tuple[Any, list[Any]]:
+    """A figure of ``n`` squares from 0 to 1, and places without axes after them: the first is for a legend."""
+    from matplotlib.figure import Figure
+
+    n_columns = min((4, 3), key=lambda columns: -(n + 1) % columns)  # fewest empty places
+    n_rows = math.ceil((n + 1) / n_columns)
+    figure = Figure(figsize=(9.4, 9.4 / n_columns * 1.12 * n_rows), layout="constrained")
+    axes = list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
+    for axis in axes[:n]:
+        axis.set_aspect("equal")
+        axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+    for axis in axes[n:]:
+        axis.axis("off")
+    return figure, axes
 
 
 def draw_confusion(found: Confusion, title: str, number: int) -> str:

@@ -413,12 +413,7 @@ def test_a_chunk_that_claims_another_size_is_never_unpacked(root, claimed):
     length = int.from_bytes(content[-12:-4], "little")  # of its only chunk, which begins the object
     content[4:8] = claimed.to_bytes(4, "little")
     content[length - 4 : length] = crc32c(content[: length - 4])
-    path.write_bytes(content)
-    said = json.loads((root / "manifest.json").read_text())
-    said["objects"]["signal/c/0/0"] = [len(content), hashlib.sha256(content).hexdigest()]
-    (root / "manifest.json").write_text(json.dumps(said))
-    reseal(root)
-    store = open_store(root)
+    store = sealed_with_shard(root, content)
     for read in (lambda: store.read_shard(0), lambda: store.read("50", stop_s=1)):
         with pytest.raises(IntegrityError, match="a chunk claims another size than it has"):
             read()
@@ -431,15 +426,20 @@ def test_an_index_that_points_out_of_its_shard_is_followed_nowhere(root, offset,
     content = bytearray(path.read_bytes())
     content[-20:-12], content[-12:-4] = offset.to_bytes(8, "little"), length.to_bytes(8, "little")
     content[-4:] = crc32c(content[-20:-4])
-    path.write_bytes(content)
+    store = sealed_with_shard(root, content)
+    for read in (lambda: store.read_shard(0), lambda: store.read("50", stop_s=1)):
+        with pytest.raises(IntegrityError, match="the index of a shard points out of it"):
+            read()
+
+
+def sealed_with_shard(root, content):
+    """The store, opened, with another first shard."""
+    (root / "signal/c/0/0").write_bytes(content)
     said = json.loads((root / "manifest.json").read_text())
     said["objects"]["signal/c/0/0"] = [len(content), hashlib.sha256(content).hexdigest()]
     (root / "manifest.json").write_text(json.dumps(said))
     reseal(root)
-    store = open_store(root)
-    for read in (lambda: store.read_shard(0), lambda: store.read("50", stop_s=1)):
-        with pytest.raises(IntegrityError, match="the index of a shard points out of it"):
-            read()
+    return open_store(root)
 
 
 def crc32c(content):
