@@ -13,7 +13,7 @@ import torch
 from ecgstore import ConfigError, Store, open_store
 from ecgstore.inner import name_own_file, patients_in_words
 from ecgtrain import distributed
-from ecgtrain.config import RunConfig, dump
+from ecgtrain.config import RESOLVED, RunConfig, dump
 from ecgtrain.data.feed import Part
 from ecgtrain.deployment.export import CARD, refuse_unfinished, write_export
 from ecgtrain.deployment.model import Model, load_model
@@ -40,7 +40,7 @@ from ecgtrain.training import loop
 from ecgtrain.training.claim import claimed, looked_at
 from ecgtrain.training.files import plain, read_json, refuse_strange_files, refuse_taken, write_text
 from ecgtrain.training.initial import TakenOver, take_over
-from ecgtrain.training.layout import ENVIRONMENT, curve, run_of_seed
+from ecgtrain.training.layout import ENVIRONMENT, SEEDS, curve, run_of_seed
 from ecgtrain.training.log import read_metrics, train_seconds
 from ecgtrain.training.prepare import Prepared, prepare, pretrain_of
 from ecgtrain.training.pretrain import Attempt, pretrain
@@ -84,13 +84,16 @@ def run(
             got=f"{os.environ['WORLD_SIZE']} processes",
             fix="run each seed by itself under torchrun: --set seeds=[] --set seed=1",
         )
-    of_seeds: list[Ran | None] = []
-    for seed in config.seeds:
-        say(f"seed {seed}: {len(of_seeds) + 1} of {len(config.seeds)}")
-        one = config.model_copy(update={"seed": seed, "seeds": ()})
-        of_seeds.append(_run_one(one, run_of_seed(run_dir, seed), device, resume, progress, say, until))
-    whole = [ran for ran in of_seeds if ran is not None]
     with claimed(run_dir):
+        if (run_dir / RESOLVED).exists():
+            raise _other_run(run_dir, "a run of one seed")
+        whole = []
+        for number, seed in enumerate(config.seeds, start=1):
+            say(f"seed {seed}: {number} of {len(config.seeds)}")
+            one = config.model_copy(update={"seed": seed, "seeds": ()})
+            ran = _run_one(one, run_of_seed(run_dir, seed), device, resume, progress, say, until)
+            assert ran is not None  # there is one rank alone
+            whole.append(ran)
         results = over_seeds(config, [ran.answered for ran in whole])
         curves = tell_curves(config, run_dir, [ran.drawn for ran in whole])
         # One stands for all: but for its seed each was made alike, and has a report of its own.
@@ -98,6 +101,11 @@ def run(
         caveats = tuple(dict.fromkeys(text for ran in whole for text in ran.own_caveats))
         report = Report(title=config.name, results=results, asked_over=curves, caveats=caveats, runs=(about,))
         return write_report(run_dir, report)
+
+
+def _other_run(run_dir: Path, what: str) -> ConfigError:
+    """What is said where a report would take the place of that of another kind of run."""
+    return ConfigError(f"{what} stands in the directory already", where=run_dir, fix="choose another directory")
 
 
 class Ran(NamedTuple):
@@ -121,6 +129,8 @@ def _run_one(
     with ExitStack() as until_the_end:
         with distributed.ranks(device) as here, (until or _never)() as should_stop:
             until_the_end.enter_context(claimed(run_dir))
+            if (run_dir / SEEDS).exists():
+                raise _other_run(run_dir, "a run of several seeds")
             if resume:
                 refuse_strange_files(run_dir)
                 refuse_other_questions(config, run_dir)

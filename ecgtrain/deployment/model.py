@@ -22,7 +22,7 @@ from ecgtrain.evaluation.splits import Float64, HeldWindows, Split, StoredWindow
 from ecgtrain.representation.export import Trained, load_backbone
 from ecgtrain.training.checkpoint import MODEL
 from ecgtrain.training.files import open_plain
-from ecgtrain.training.layout import EXPORT, HEAD, SEEDS, answers
+from ecgtrain.training.layout import EXPORT, HEAD, answers, one_of_seeds
 from ecgtrain.views.passport import Passport
 
 
@@ -94,8 +94,8 @@ def load_model(path: str | Path, name: str | None = None, *, device: torch.devic
     found = [folder for folder in answers(run_dir) if folder.name not in NULLS]
     names = sorted({folder.parent.name for folder in found})
     if not names:
-        of_seeds = sorted(path.name for path in (run_dir / SEEDS).glob("*") if path.is_dir())[:3]
-        fix = f"name the run of one seed, such as {run_dir / SEEDS / of_seeds[0]}" if of_seeds else None
+        one = one_of_seeds(run_dir)
+        fix = None if one is None else f"name the run of one seed, such as {one}"
         raise CheckpointError(
             "there is no trained head", where=run_dir, fix=fix or "answer a question with it: downstream"
         )

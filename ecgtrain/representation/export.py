@@ -14,7 +14,7 @@ from ecgtrain.config import RunConfig
 from ecgtrain.errors import CheckpointError
 from ecgtrain.representation.calibrate import calibrate
 from ecgtrain.training import checkpoint
-from ecgtrain.training.layout import BEST, CHECKPOINTS, EXPORT
+from ecgtrain.training.layout import BEST, CHECKPOINTS, EXPORT, one_of_seeds
 from ecgtrain.training.prepare import Prepared, pretrain_of
 from ecgtrain.views.passport import Passport
 
@@ -38,7 +38,9 @@ def load_backbone(run_dir: str | Path, *, device: torch.device | str = "cpu") ->
     path = Path(run_dir) / EXPORT if (Path(run_dir) / EXPORT).exists() else Path(run_dir)
     problem = checkpoint.torn(path)
     if problem is not None:
-        raise CheckpointError("no whole exported backbone", where=path, got=problem, fix="finish the run first")
+        one = one_of_seeds(Path(run_dir))
+        fix = "finish the run first" if one is None else f"name the run of one seed, such as {one}"
+        raise CheckpointError("no whole exported backbone", where=path, got=problem, fix=fix)
     about, passport = checkpoint.load_config(path), checkpoint.load_passport(path)
     try:
         if about["n_leads"] != len(passport.leads):

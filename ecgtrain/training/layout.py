@@ -63,3 +63,8 @@ def point(run_dir: Path, name: str, which: str) -> Path:
 def run_of_seed(run_dir: Path, seed: int) -> Path:
     """The run of one seed, of a recipe with several."""
     return run_dir / SEEDS / str(seed)
+
+
+def one_of_seeds(run_dir: Path) -> Path | None:
+    """The run of one of the seeds of a run of several; None of one that has no seeds."""
+    return next((path for path in sorted((run_dir / SEEDS).glob("*")) if path.is_dir()), None)

@@ -9,8 +9,9 @@ import pytest
 from ecgstore import ConfigError, EcgError
 from ecgstore.inner import parse
 from ecgtrain.config import RunConfig
+from ecgtrain.errors import CheckpointError
 from ecgtrain.reporting.report import read_report
-from ecgtrain.run import run
+from ecgtrain.run import evaluate_store, run
 from ecgtrain.training.files import plain
 
 COMMON = {
@@ -164,3 +165,16 @@ def test_a_curve_that_comes_to_nothing_is_refused_before_training(mini_store, tm
 def test_a_seed_stands_there_once(mini_store):
     with pytest.raises(ConfigError, match="each of seeds"):
         recipe(mini_store, [], seeds=[1, 1])
+
+
+def test_a_run_of_seeds_and_a_run_of_one_never_share_a_directory(curved, mini_store):
+    out, _ = curved
+    before = (out / "report.json").read_bytes()
+    with pytest.raises(ConfigError, match="a run of several seeds stands in the directory"):
+        run(recipe(mini_store, []), out)
+    with pytest.raises(ConfigError, match="a run of one seed stands in the directory"):
+        run(recipe(mini_store, [], seeds=[1, 2]), out / "seeds" / "1", resume=True)
+    assert not (out / "seeds" / "1" / "seeds").exists()
+    assert (out / "report.json").read_bytes() == before
+    with pytest.raises(CheckpointError, match="name the run of one seed, such as .*seeds/1"):
+        evaluate_store(out, str(mini_store))
