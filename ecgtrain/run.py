@@ -35,12 +35,13 @@ from ecgtrain.reporting.report import loss_curves, merge, read_report, with_cave
 from ecgtrain.representation.embed import Embedded, Per, embed
 from ecgtrain.representation.export import Trained, export_backbone, load_backbone
 from ecgtrain.representation.initial import load_initial, write_taken_over
+from ecgtrain.representation.nulls import SHUFFLED, shuffled
 from ecgtrain.representation.online import online_probe
 from ecgtrain.training import loop
 from ecgtrain.training.claim import claimed, looked_at
 from ecgtrain.training.files import plain, read_json, refuse_strange_files, refuse_taken, write_text
 from ecgtrain.training.initial import TakenOver, take_over
-from ecgtrain.training.layout import ENVIRONMENT, SEEDS, curve, run_of_seed
+from ecgtrain.training.layout import ENVIRONMENT, NULLS, SEEDS, curve, run_of_seed
 from ecgtrain.training.log import read_metrics, train_seconds
 from ecgtrain.training.prepare import Prepared, prepare, pretrain_of
 from ecgtrain.training.pretrain import Attempt, pretrain
@@ -137,7 +138,11 @@ def _run_one(
             announce(config, run_dir, say)
             made = _made(config, run_dir, here)
             refuse_unfair(config, made)
-            trained = _trained(config, made, run_dir, Attempt(here, resume, progress, say, should_stop))
+            attempt = Attempt(here, resume, progress, say, should_stop)
+            trained = _trained(config, made, run_dir, attempt)
+            if null := shuffled(config):
+                say(f"once more on windows whose samples are shuffled: the null {SHUFFLED}")
+                _learn(null, run_dir / NULLS / SHUFFLED, attempt)
             if distributed.rank() == 0:
                 keep_own_files([question.task for question in config.downstream], run_dir)
             if distributed.rank() != 0:
@@ -185,9 +190,12 @@ def learn(
     :func:`ecgtrain.training.prepare.prepare` and :func:`ecgtrain.training.pretrain.pretrain` raise.
     """
     run_dir = Path(run_dir)
+    return _learn(config, run_dir, Attempt(device, resume, progress, say, should_stop))
+
+
+def _learn(config: RunConfig, run_dir: Path, attempt: Attempt) -> Trained:
     with claimed(run_dir):
-        made = _made(config, run_dir, device)
-        return _trained(config, made, run_dir, Attempt(device, resume, progress, say, should_stop))
+        return _trained(config, _made(config, run_dir, attempt.device), run_dir, attempt)
 
 
 def _made(config: RunConfig, run_dir: Path, device: torch.device | str) -> Prepared | TakenOver:

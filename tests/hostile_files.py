@@ -70,8 +70,14 @@ GARBAGE = (
 )
 
 
+def beginning(path: Path) -> bytes:
+    """What a file holds; of one that was made larger than any memory only the beginning."""
+    with path.open("rb") as file:
+        return file.read(2**26)
+
+
 def flip(path: Path, rng: random.Random) -> None:
-    content = bytearray(path.read_bytes())
+    content = bytearray(beginning(path))
     for _ in range(rng.choice([1, 1, 1, 3, 20])):
         if content:
             content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
@@ -79,7 +85,7 @@ def flip(path: Path, rng: random.Random) -> None:
 
 
 def cut(path: Path, rng: random.Random) -> None:
-    content = path.read_bytes()
+    content = beginning(path)
     begin, end = sorted(rng.choice([0, 1, 8, len(content) // 2, len(content) - 1, len(content)]) for _ in range(2))
     path.write_bytes(content[begin:end] if rng.random() < 0.7 else content + content[begin:end])
 
@@ -91,7 +97,7 @@ def garbage(path: Path, rng: random.Random) -> None:
 def swap(path: Path, rng: random.Random) -> None:
     """The content of another file of the same folder or of one below it."""
     others = [one for one in sorted(path.parent.rglob("*")) if one.is_file() and not one.is_symlink()]
-    path.write_bytes(rng.choice(others).read_bytes())
+    path.write_bytes(beginning(rng.choice(others)))
 
 
 def remove(path: Path, rng: random.Random) -> None:

@@ -144,7 +144,7 @@ class _Drawing(NamedTuple):
         total, done, series = len(asked) * len(places) * n_draws, 0, []
         say(f"curve {curve.called}: {total} points")
         for question, name in asked:
-            one = representation(self.config, self.trained, name, self.device)
+            one = representation(self.run_dir, self.trained, name, self.device)
             posed = self.pose(question, one, name)
             identity = identity_of(one, name)
             judged: list[tuple[Judged, ...]] = []

@@ -29,7 +29,7 @@ from ecgtrain.evaluation.results import Result
 from ecgtrain.evaluation.scored import Judged, decided, difference, groups_of, of_a_constant, scores, thresholds
 from ecgtrain.evaluation.splits import Split, StoredWindows, UnreadWindows
 from ecgtrain.representation.export import Trained
-from ecgtrain.representation.nulls import keep_null, random_backbone
+from ecgtrain.representation.nulls import keep_null, load_null
 from ecgtrain.scoring.seeds import OverSeeds, holm
 from ecgtrain.tasks import Targets
 from ecgtrain.training.initial import TakenOver
@@ -205,12 +205,9 @@ def _say(say: Callable[[str], None], told: str, is_kept: bool) -> None:
     say(f"{told}, answered before" if is_kept else told)
 
 
-def representation(config: RunConfig, trained: Trained, pretraining: str, device: torch.device | str) -> Trained:
-    """``trained`` itself, or the null that ``pretraining`` names."""
-    if pretraining not in NULLS:
-        return trained
-    calibrated, passport = pretraining == "random", trained.passport
-    return random_backbone(config, config.seed, calibrated=calibrated, device=device, passport=passport)
+def representation(run_dir: Path, trained: Trained, pretraining: str, device: torch.device | str) -> Trained:
+    """``trained`` itself, or the null of the run that ``pretraining`` names."""
+    return load_null(run_dir, pretraining, device=device) if pretraining in NULLS else trained
 
 
 class Posed(NamedTuple):

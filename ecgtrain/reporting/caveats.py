@@ -17,7 +17,7 @@ _PRETRAINING = {
     "uncalibrated": "Untrained, uncalibrated",
     "none": "From scratch",
     "supervised": "Supervised",
-    "shuffled": "Shuffled labels",
+    "shuffled": "Pretrained on shuffled time",
     "cpc": "CPC",
     "simclr": "SimCLR",
     "byol": "BYOL",

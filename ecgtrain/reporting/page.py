@@ -78,7 +78,7 @@ _BASELINES = {"qrs_integrals": "QRS integrals", "sex_only": "Sex alone"}
 _NULLS = {
     "random": "the untrained network",
     "uncalibrated": "the one whose BatchNorm was not calibrated",
-    "shuffled": "the shuffled labels",
+    "shuffled": "the network pretrained on shuffled time",
 }
 #: One place of three rows of four is the legend's.
 _MOST_CURVES = 11

@@ -1,4 +1,4 @@
-"""The nulls of a representation: the same network, untrained."""
+"""The nulls of a representation: the same network untrained, or trained on windows without any order in time."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from ecgtrain.training import checkpoint
 from ecgtrain.training.layout import NULLS
 from ecgtrain.training.prepare import pretrain_of, selected
 from ecgtrain.views.passport import Passport
+
+#: The one that has to be trained: a run of its own, below the run.
+SHUFFLED = "shuffled"
 
 
 def random_backbone(
@@ -42,14 +45,24 @@ def random_backbone(
     return Trained(backbone.eval(), passport)
 
 
+def shuffled(config: RunConfig) -> RunConfig | None:
+    """The recipe of the null that learns from shuffled windows, all else alike; None where nobody asks for it."""
+    if not any(SHUFFLED in question.nulls for question in config.downstream):
+        return None
+    control = pretrain_of(config).model_copy(update={"control": "time_shuffle", "online_probe": None})
+    return config.model_copy(update={"pretrain": control, "downstream": (), "curves": ()})
+
+
 def keep_null(
     config: RunConfig, run_dir: Path, name: str, passport: Passport, *, device: torch.device | str = "cpu"
 ) -> Trained:
     """Make the null ``name`` of a run (``random``: calibrated; ``uncalibrated``) and write it down, as an export is.
 
-    Its heads can then be judged elsewhere, where the records that it was calibrated on are not known. Returns what was
-    written. Raises CheckpointError if the disk refuses.
+    One that is trained has been written already. Its heads can then be judged elsewhere, where the records that it was
+    calibrated on are not known. Returns what was written. Raises CheckpointError if the disk refuses.
     """
+    if name == SHUFFLED:
+        return load_null(run_dir, name, device=device)
     null = random_backbone(config, config.seed, calibrated=name == "random", device=device, passport=passport)
     about = {
         "backbone": null.backbone.settings.model_dump(mode="json"),

@@ -6,7 +6,7 @@
     checkpoints/         the last two, and best/ if kept     export/             the backbone alone, to load
     report.json          results for programs                report.html         and for people
     splits/              the split tables whose folds were taken, by the beginnings of their SHA-256
-    nulls/<name>/        the untrained networks that answers stand beside, as export/ is
+    nulls/<name>/        the networks that answers stand beside, as export/ is; one that is trained is a run of its own
     own/                 files of code that tasks are: kept, and run only where somebody names them
     downstream/<question>/<pretraining>/
       head.safetensors   what the protocol has fitted        head.json           its classes, windows, patients

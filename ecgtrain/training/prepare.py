@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from ecgstore import COUNTS_PER_MV, ConfigError, LeadStatistics, Settings, Store, load_bank
+from ecgstore import COUNTS_PER_MV, ConfigError, LeadStatistics, Store, load_bank
 from ecgstore.inner import occupant
 from ecgtrain import tasks
 from ecgtrain.backbones import Backbone
@@ -30,11 +30,12 @@ from ecgtrain.training.step import refuse_division
 from ecgtrain.views import augmentations
 from ecgtrain.views.draw import Draw
 from ecgtrain.views.noise import Banks
-from ecgtrain.views.normalise import Normalisation, to_mv
+from ecgtrain.views.normalise import Normalisation, shuffle_time, to_mv
 from ecgtrain.views.passport import Passport, normaliser
 
-#: Streams of the run's draw.
+#: Streams of the run's draw, and of those one that no method uses.
 _TRAINING, _VALIDATION = 0, 1
+_SHUFFLE = 1000
 
 
 _NO_ROWS: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
@@ -99,7 +100,7 @@ def prepare(config: RunConfig, device: torch.device | str, initial: Initial | No
         labelled_parts(parts, targets),
         labelled_parts(held_out, targets) if settings.validation_folds else [],
         objective,
-        _make_views(settings.method, passport, config.seed, device, _learned(targets, parts[0].rows), banks),
+        _make_views(settings, passport, config.seed, device, _learned(targets, parts[0].rows), banks),
         {} if bank is None else {kind: its.sha256 for kind, its in bank.recordings.items()},
         "selection" if settings.chooses_by_validation else "validation",
         parts[0].rows,
@@ -166,6 +167,9 @@ def identity_of(config: RunConfig, made: Prepared, feed: Feed) -> dict[str, Any]
     # Part of what is learned; checkpoints of before, when all that is excluded counted, don't name it.
     is_less = bool(config.data.exclude_folds) or not _are_whole_folds(store, made.selected_rows, config)
     by_selection = content["pretrain"]["normalise"] == "lead" and is_less and made.initial is None
+    # Checkpoints of before don't name it.
+    if content["pretrain"]["control"] == "none":
+        del content["pretrain"]["control"]
     mixed = [
         {
             **other.model_dump(mode="json", exclude={"path", "split"}),
@@ -280,7 +284,7 @@ def _on_device(bank: Mapping[str, npt.NDArray[np.float32]], device: torch.device
 
 
 def _make_views(
-    method: Settings,
+    settings: Pretrain,
     passport: Passport,
     seed: int,
     device: torch.device | str,
@@ -288,12 +292,16 @@ def _make_views(
     banks: Banks | None = None,
 ) -> loop.MakeViews:
     y_nc = None if learned_nc is None else torch.from_numpy(learned_nc).to(device)
+    method = settings.method
     cut = occupant("ecgtrain.methods", cast(Any, method).name).views
     normalise = normaliser(passport, device)
 
     def make_views(batch: Batch, validating: bool) -> Any:
         draw = Draw(seed).fork(_VALIDATION if validating else _TRAINING)
-        mv = to_mv(batch.counts_blt)
+        counts_blt = batch.counts_blt
+        if settings.control == "time_shuffle":
+            counts_blt = shuffle_time(counts_blt, draw.fork(_SHUFFLE), batch.sample_numbers_b)
+        mv = to_mv(counts_blt)
         targets_bc = None if y_nc is None else y_nc[torch.from_numpy(batch.rows_b).to(y_nc.device)]
         return cut(
             method,

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 
 import pytest
+import torch
 
 from ecgstore import ConfigError
 from ecgstore.inner import parse
 from ecgtrain.config import RunConfig
 from ecgtrain.errors import CheckpointError
 from ecgtrain.reporting.report import read_report
+from ecgtrain.representation.export import load_backbone
 from ecgtrain.run import evaluate_store, run
-from ecgtrain.training.files import plain
+from ecgtrain.training.files import plain, read_json
 
 FOLDS = {"train_folds": [1, 2, 3, 4], "validation_folds": [5, 6], "test_folds": [7, 8]}
 CUT = {"window_samples": 250, "stride_samples": 250}
@@ -165,3 +168,26 @@ def test_nulls_judge_another_store_too(asked, mini_store, tmp_path):
     (alone,) = evaluate_store(place, str(mini_store), names=("probe",)).results
     assert alone.difference_to == {}
     assert any("its null random is not judged here" in text for text in alone.caveats)
+
+
+def test_the_shuffled_null_is_trained_as_the_network_but_on_windows_without_order(mini_store, tmp_path):
+    config = recipe(mini_store, {**PROBE, "nulls": ["random", "shuffled"]})
+    out = tmp_path / "run"
+    report = run(config, out)
+    names = ["random", "shuffled"]
+    assert [result.pretraining for result in report.results] == ["cpc", *names]
+    assert set(report.results[0].difference_to) == set(names)
+    trained = [load_backbone(place).backbone.state_dict() for place in (out, *(out / "nulls" / name for name in names))]
+    # All three began alike, and two of them have learned, each something else.
+    first = next(name for name in trained[0] if name.endswith("weight"))
+    assert all(
+        not torch.equal(one[first], other[first])
+        for one, other in itertools.combinations(trained, 2)
+    )
+    assert read_json(out / "nulls" / "shuffled" / "preprocessing.json") == read_json(out / "preprocessing.json")
+    before = {path: path.stat().st_mtime_ns for path in out.glob("nulls/shuffled/checkpoints/*/*")}
+    again = run(config, out, resume=True)
+    assert {path: path.stat().st_mtime_ns for path in out.glob("nulls/shuffled/checkpoints/*/*")} == before != {}
+    assert again.results[2].score == report.results[2].score
+    elsewhere = evaluate_store(out, str(mini_store), allow_overlap=True)
+    assert [result.pretraining for result in elsewhere.results] == ["cpc", *names]

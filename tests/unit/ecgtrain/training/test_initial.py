@@ -188,6 +188,11 @@ def test_the_calibrated_null_asks_for_records(before, mini_store):
         recipe(mini_store, {"init_from": str(before), "steps": 0}, {"nulls": ["random"]})
 
 
+def test_the_shuffled_null_begins_with_fresh_weights(before, mini_store):
+    with pytest.raises(EcgError, match="shuffled begins with fresh weights"):
+        recipe(mini_store, goes_on(before), {"nulls": ["shuffled"]})
+
+
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
