@@ -337,7 +337,19 @@ class RateAndGain(_Curve):
     gains: Annotated[tuple[PositiveFloat, ...], Field(max_length=50)] = (0.5, 0.8, 1.25, 2.0)
 
 
-Curve = Annotated[LabelEfficiency | NoiseRobustness | LeadSubsets | RateAndGain, Field(discriminator="kind")]
+class Transfer(_Curve):
+    """Heads as they are, judged on the records of other stores: a matrix of questions by stores.
+
+    ``stores`` must be prepared as the run's own is. ``folds``: which of their records; by default the test folds of the
+    question, and all records where a store has no folds.
+    """
+
+    kind: Literal["transfer"]
+    stores: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1, max_length=50)]
+    folds: Folds | Literal["all"] | None = None
+
+
+Curve = Annotated[LabelEfficiency | NoiseRobustness | LeadSubsets | RateAndGain | Transfer, Field(discriminator="kind")]
 
 
 class RunConfig(Settings):
@@ -374,11 +386,26 @@ class RunConfig(Settings):
                     )
             if curve.reference and curve.questions and curve.reference not in curve.questions:
                 raise ValueError(f"the curve {curve.called} compares to {curve.reference}: name it in questions, too")
+            self._refuse_incomparable(curve)
         if twice := sorted({name for name in called if called.count(name) > 1}):
             raise ValueError(f"two curves are called {', '.join(twice)}: give one another name")
         if self.curves and not self.downstream:
             raise ValueError("curves need a downstream entry to ask")
         return self
+
+    def _refuse_incomparable(self, curve: _Curve) -> None:
+        """Scores are taken from each other on the same records alone."""
+        by_name = {question.name: question for question in self.downstream}
+        for name in curve.questions or by_name:
+            if curve.reference is None:
+                continue
+            for key in ("task", "split", "test_folds", "leave_out_site", "store")[
+                : 4 if curve.kind == "transfer" else 5
+            ]:
+                if getattr(by_name[name], key) != getattr(by_name[curve.reference], key):
+                    raise ValueError(
+                        f"the curve {curve.called} can't compare {name} to {curve.reference}: {key} differs"
+                    )
 
     @model_validator(mode="after")
     def _names(self) -> Self:

@@ -23,7 +23,7 @@ from ecgtrain.deployment.replay import ExtraLeads
 from ecgtrain.errors import CheckpointError
 from ecgtrain.evaluation.answers import refuse_other_questions
 from ecgtrain.evaluation.curve_results import CurveResult, told, write_tables
-from ecgtrain.evaluation.curves import Drawn, draw_curves, refuse_impossible_curves, task_of
+from ecgtrain.evaluation.curves import Drawn, draw_curves, refuse_impossible_curves, refuse_unfair_curves, task_of
 from ecgtrain.evaluation.elsewhere import judge_elsewhere
 from ecgtrain.evaluation.heads import keep_own_files
 from ecgtrain.evaluation.judge import Answered, judge_all, refuse_unanswerable, refuse_unfair
@@ -138,6 +138,7 @@ def _run_one(
             announce(config, run_dir, say)
             made = _made(config, run_dir, here)
             refuse_unfair(config, made)
+            refuse_unfair_curves(config, made)
             attempt = Attempt(here, resume, progress, say, should_stop)
             trained = _trained(config, made, run_dir, attempt)
             if null := shuffled(config):

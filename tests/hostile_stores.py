@@ -243,7 +243,7 @@ def _a_shard(root: Path, rng: random.Random) -> tuple[Path, bytearray, int]:
     """A shard, its bytes, and where its index begins."""
     path = rng.choice(sorted(path for path in (root / layout.SIGNAL / "c" / "0").iterdir() if path.is_file()))
     shard_samples = _read(root / layout.SIGNAL_JSON)["chunk_grid"]["configuration"]["chunk_shape"][1]
-    content = bytearray(path.read_bytes())
+    content = bytearray(hostile_files.beginning(path))
     return path, content, len(content) - 4 - 16 * (shard_samples // layout.CHUNK_SAMPLES)
 
 

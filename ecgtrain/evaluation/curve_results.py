@@ -24,7 +24,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from pydantic import Field, NonNegativeInt, model_validator
 
-from ecgtrain.config import LabelEfficiency
+from ecgtrain.config import LabelEfficiency, Transfer
 from ecgtrain.evaluation.curves import Drawn
 from ecgtrain.evaluation.results import Number, Span, Value, read
 from ecgtrain.evaluation.scored import Judged
@@ -40,6 +40,7 @@ _AXES = {
     "noise_robustness": "Noise",
     "lead_subsets": "Leads",
     "rate_and_gain": "How it was recorded",
+    "transfer": "Store",
 }
 
 #: More than anybody draws: fifty places of twenty lines.
@@ -127,6 +128,7 @@ class _Line(NamedTuple):
     question: str
     pretraining: str
     scores_k: list[OverSeeds]
+    judged_k: list[Judged]
 
 
 def told(drawn_s: Sequence[Drawn], task: str, seeds: Sequence[int], seed: int) -> CurveResult:
@@ -139,7 +141,8 @@ def told(drawn_s: Sequence[Drawn], task: str, seeds: Sequence[int], seed: int) -
     metric = kinds.headline(kind, first.series[0].judged_kd[0][0].placed)
     lines = [_line([drawn.series[i] for drawn in drawn_s], metric, seed) for i in range(len(first.series))]
     reference = _reference(first, lines)
-    is_changed = not isinstance(first.curve, LabelEfficiency)
+    # On another store are other records, and with other labels other draws: nothing there was changed.
+    is_changed = not isinstance(first.curve, LabelEfficiency | Transfer)
     points = []
     for line in lines:
         is_other = reference is not None and line is not reference
@@ -147,7 +150,7 @@ def told(drawn_s: Sequence[Drawn], task: str, seeds: Sequence[int], seed: int) -
             score = line.scores_k[k]
             change = score - line.scores_k[0] if is_changed and k else None
             against = change_against = None
-            if is_other and reference is not None:
+            if is_other and reference is not None and _is_of_the_same(line, reference, k):
                 against = (score - reference.scores_k[k]).interval()
                 if change is not None:
                     change_against = (change - (reference.scores_k[k] - reference.scores_k[0])).interval()
@@ -174,20 +177,29 @@ def told(drawn_s: Sequence[Drawn], task: str, seeds: Sequence[int], seed: int) -
         reference=first.curve.reference,
         seeds=tuple(seeds),
         points=tuple(points),
-        reached={} if is_changed or reference is None else _reached(first, lines, reference, metric),
+        reached={}
+        if not isinstance(first.curve, LabelEfficiency) or reference is None
+        else _reached(first, lines, reference, metric),
     )
 
 
 def _line(of_runs: Sequence[Any], metric: str, seed: int) -> _Line:
     """One line over all runs: at each place the scores of all draws of all seeds."""
-    scores_k = []
+    scores_k, judged_k = [], []
     for k in range(len(of_runs[0].judged_kd)):
         judged: list[Judged] = [one for run in of_runs for one in run.judged_kd[k]]
         one = judged[0]
+        judged_k.append(one)
         score_snc = [other.score_rc for other in judged]
         scorer = one.placed.get(metric, metric)
         scores_k.append(of_seeds(one.y_rc, score_snc, one.patient_r, scorer, seed=seed))
-    return _Line(of_runs[0].question, of_runs[0].pretraining, scores_k)
+    return _Line(of_runs[0].question, of_runs[0].pretraining, scores_k, judged_k)
+
+
+def _is_of_the_same(line: _Line, other: _Line, k: int) -> bool:
+    """Whether two lines stand for the same records and classes there: heads of two stores may know different ones."""
+    one, two = line.judged_k[k], other.judged_k[k]
+    return one.classes == two.classes and np.array_equal(one.row_r, two.row_r)
 
 
 def _reference(first: Drawn, lines: Sequence[_Line]) -> _Line | None:

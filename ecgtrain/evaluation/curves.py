@@ -19,32 +19,39 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ecgstore import ConfigError
-from ecgtrain.config import Curve, Downstream, LabelEfficiency, RunConfig
+from ecgstore import ConfigError, Store, open_store
+from ecgtrain.config import NO_PRETRAINING, NULLS, Curve, Downstream, LabelEfficiency, RunConfig, Transfer
 from ecgtrain.data.parquet import read_table
+from ecgtrain.data.seen import read_seen, seen_of
 from ecgtrain.evaluation import protocols
 from ecgtrain.evaluation.answers import asked_of, identity_of, representations_of
 from ecgtrain.evaluation.changes import Changed, changes
+from ecgtrain.evaluation.elsewhere import Asked, Folds, PosedElsewhere, pose_elsewhere, refuse_impossible_elsewhere
 from ecgtrain.evaluation.heads import load_head
 from ecgtrain.evaluation.judge import Posed, check, fit, labelled_sides, pose, representation
-from ecgtrain.evaluation.questions import questions, store_of
+from ecgtrain.evaluation.leaks import refuse_leaks
+from ecgtrain.evaluation.questions import questions, sides, store_of
 from ecgtrain.evaluation.scored import Judged
 from ecgtrain.representation.export import Trained
 from ecgtrain.tasks import name_of
 from ecgtrain.training.files import write_bytes
-from ecgtrain.training.layout import answer, point
+from ecgtrain.training.initial import TakenOver
+from ecgtrain.training.layout import SEEN, answer, point
+from ecgtrain.training.prepare import Prepared
 
 #: In a point's metadata: what its scores hang on.
 _POINT = b"ecgtrain.point"
 
 
 class Place(NamedTuple):
-    """A place on a curve: what it is called, where it stands on the axis, the change and the share of labels."""
+    """A place on a curve: what it is called, where it stands on the axis; the change, share of labels or store."""
 
     told: str
     x: float
     changed: Changed | None = None
     fraction: float | None = None
+    store: str | None = None
+    folds: Folds | None = None
 
 
 class Series(NamedTuple):
@@ -73,6 +80,10 @@ def refuse_impossible_curves(config: RunConfig) -> None:
     for curve in config.curves:
         for question in _asked(curve, config):
             store = store_of(question, config)
+            if isinstance(curve, Transfer):
+                for _, other in _others(curve, question, config):
+                    refuse_impossible_elsewhere(question, other, curve.folds)
+                continue
             if not isinstance(curve, LabelEfficiency):
                 changes(curve, config, store)
                 continue
@@ -88,6 +99,46 @@ def refuse_impossible_curves(config: RunConfig) -> None:
                 few = settings.model_copy(update={"label_fraction": fraction})
                 for draw in range(curve.draws):
                     protocols.check(train, validation, few, seed_of_draw(config.seed, draw))
+
+
+def refuse_unfair_curves(config: RunConfig, made: Prepared | TakenOver) -> None:
+    """Refuse, before anything is trained, to judge on other stores what could not count there.
+
+    Raises PassportError where one was prepared otherwise than the signals that are trained on, LeakageError where
+    somebody in it would be seen in training, or something chosen by them.
+    """
+    for curve in config.curves:
+        if not isinstance(curve, Transfer):
+            continue
+        for question in _asked(curve, config):
+            own = store_of(question, config)
+            learned = sides(question, own)
+            seen = [
+                *made.seen(),
+                seen_of(own, learned["train"], "train"),
+                seen_of(own, learned["validation"], "selection"),
+            ]
+            for path, other in _others(curve, question, config):
+                made.passport.refuse_other(other)
+                tested = seen_of(other, refuse_impossible_elsewhere(question, other, curve.folds), "test")
+                refuse_leaks(seen, tested, between=f"training and the test on {path}", allow=question.allow_overlap)
+
+
+def _stores(curve: Transfer, config: RunConfig) -> dict[str, Store]:
+    """The stores of a matrix, by path: those that its questions are about, and those that it names."""
+    own = [question.store or config.data.store for question in _asked(curve, config)]
+    found: dict[str, Store] = {}
+    for path in dict.fromkeys([*own, *curve.stores]):
+        store = open_store(path)
+        if store.fingerprint not in {one.fingerprint for one in found.values()}:
+            found[path] = store
+    return found
+
+
+def _others(curve: Transfer, question: Downstream, config: RunConfig) -> list[tuple[str, Store]]:
+    """The stores of a matrix but the question's own."""
+    own = open_store(question.store or config.data.store).fingerprint
+    return [(path, store) for path, store in _stores(curve, config).items() if store.fingerprint != own]
 
 
 def _asked(curve: Curve, config: RunConfig) -> list[Downstream]:
@@ -153,10 +204,11 @@ class _Drawing(NamedTuple):
                 for draw in range(n_draws):
                     at = re.sub("[^A-Za-z0-9.]+", "-", place.told).strip("-")
                     path = point(self.run_dir, curve.called, f"{question.name}.{name}.{at}.{draw}")
-                    hangs_on = self.identity(curve, posed, identity, place, draw)
-                    found = _kept(path, hangs_on, posed) if self.resume else None
+                    put = self.put(posed, one, name, place)
+                    hangs_on = self.identity(curve, put, posed.question, identity, place, draw)
+                    found = _kept(path, hangs_on, put) if self.resume else None
                     if found is None:
-                        found = self.judge(posed, one, name, place, draw)
+                        found = self.judge(put, one, name, place, draw)
                         _keep(path, hangs_on, found)
                     of_draws.append(found)
                     done += 1
@@ -165,13 +217,37 @@ class _Drawing(NamedTuple):
             series.append(Series(question.name, name, tuple(judged)))
         return Drawn(curve, tuple(places), tuple(series), posed.targets.unit)
 
+    def put(self, posed: Posed, one: Trained, name: str, place: Place) -> Posed | PosedElsewhere:
+        """The question as it is put at a place: as in the run, or to another store."""
+        if place.store is None:
+            return posed
+        folder = answer(self.run_dir, posed.question.name, name)
+        asked = Asked(self.run_dir, open_store(place.store), place.folds, posed.question.allow_overlap, self.device)
+        seen = [] if name in NULLS or name == NO_PRETRAINING else [read_seen(self.run_dir / SEEN)]
+        return pose_elsewhere(folder, one, asked, seen)
+
     def places(self, curve: Curve, question: Downstream) -> list[Place]:
+        if isinstance(curve, Transfer):
+            return self.stores(curve, question)
         if isinstance(curve, LabelEfficiency):
             return [
                 Place(f"{100 * fraction:.3g} %", fraction, fraction=fraction) for fraction in sorted(curve.fractions)
             ]
         store = store_of(question, self.config)
         return [Place(one.told, one.x, one) for one in changes(curve, self.config, store)]
+
+    def stores(self, curve: Transfer, question: Downstream) -> list[Place]:
+        found, others = _stores(curve, self.config), dict(_others(curve, question, self.config))
+        names = [Path(path.rstrip("/")).name for path in found]
+        return [
+            Place(
+                name if names.count(name) == 1 else path,
+                float(k),
+                store=path if path in others else None,
+                folds=curve.folds,
+            )
+            for k, (path, name) in enumerate(zip(found, names, strict=True))
+        ]
 
     def pose(self, question: Downstream, one: Trained, name: str) -> Posed:
         store_path = question.store or self.config.data.store
@@ -185,23 +261,32 @@ class _Drawing(NamedTuple):
             device=self.device,
         )
 
-    def judge(self, posed: Posed, one: Trained, name: str, place: Place, draw: int) -> Judged:
+    def judge(self, put: Posed | PosedElsewhere, one: Trained, name: str, place: Place, draw: int) -> Judged:
+        if isinstance(put, PosedElsewhere):
+            return put.judged()
         if place.fraction is not None:
-            fitted = fit(posed, label_fraction=place.fraction, seed=seed_of_draw(self.config.seed, draw))
-            return posed.judged(fitted, {})
-        folder = answer(self.run_dir, posed.question.name, name)
+            fitted = fit(put, label_fraction=place.fraction, seed=seed_of_draw(self.config.seed, draw))
+            return put.judged(fitted, {})
+        folder = answer(self.run_dir, put.question.name, name)
         _, fitted = load_head(folder, one, self.device)
-        assert place.changed is not None
-        change = place.changed.change
-        return posed.judged(fitted, {}, None if change is None else posed.changed(change))
+        change = None if place.changed is None else place.changed.change
+        return put.judged(fitted, {}, None if change is None else put.changed(change))
 
-    def identity(self, curve: Curve, posed: Posed, identity: str, place: Place, draw: int) -> str:
+    def identity(
+        self,
+        curve: Curve,
+        put: Posed | PosedElsewhere,
+        question: Downstream,
+        identity: str,
+        place: Place,
+        draw: int,
+    ) -> str:
         """All that a point hangs on, as JSON."""
         change = "" if place.changed is None else place.changed.about
         hangs_on = {
-            **asked_of(posed.question, self.config.seed),
+            **asked_of(question, self.config.seed),
             "representation": identity,
-            "store": posed.store.fingerprint,
+            "store": put.store.fingerprint,
             "curve": {"kind": curve.kind, "at": place.told, "draw": draw, "change": change},
         }
         return json.dumps(hangs_on, sort_keys=True)
@@ -223,9 +308,9 @@ def _keep(path: Path, hangs_on: str, judged: Judged) -> None:
     write_bytes(path, sink.getvalue().to_pybytes())
 
 
-def _kept(path: Path, hangs_on: str, posed: Posed) -> Judged | None:
+def _kept(path: Path, hangs_on: str, put: Posed | PosedElsewhere) -> Judged | None:
     """A point that is there and whole, of this very question; None where it isn't."""
-    classes, test = posed.targets.classes, posed.test
+    classes, test = put.classes, put.test
     try:
         table = read_table(path, {"row": pa.int64(), **{f"score:{name}": pa.float64() for name in classes}})
     except (OSError, ValueError):
@@ -234,5 +319,5 @@ def _kept(path: Path, hangs_on: str, posed: Posed) -> Judged | None:
     if not is_this or not np.array_equal(table["row"].to_numpy(), test.row_r):
         return None
     score_rc = np.column_stack([table[f"score:{name}"].to_numpy() for name in classes])
-    its = posed.targets
+    its = put.targets
     return Judged(test.y_rc, score_rc, test.row_r, test.patient_r, classes, its.kind, places=its.places)

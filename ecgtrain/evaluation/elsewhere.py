@@ -8,19 +8,21 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import torch
 
 from ecgstore import Store, open_store, with_split
 from ecgstore.inner import load_split
 from ecgtrain import tasks
-from ecgtrain.config import NULLS
+from ecgtrain.config import NULLS, Downstream
 from ecgtrain.data.seen import COLUMNS, more_than_is_known, read_seen, seen_of
 from ecgtrain.errors import CheckpointError, ProtocolError
 from ecgtrain.evaluation import protocols
 from ecgtrain.evaluation.answers import REPRESENTATION, identity_of
 from ecgtrain.evaluation.heads import Head, load_head
 from ecgtrain.evaluation.leaks import refuse_leaks
+from ecgtrain.evaluation.protocols import Fitted
 from ecgtrain.evaluation.results import Result
 from ecgtrain.evaluation.scored import Judged, decided, difference, groups_of, scores
 from ecgtrain.evaluation.splits import Split, StoredWindows
@@ -37,8 +39,8 @@ Folds = Sequence[int] | Literal["all"]
 _NOT_KEPT = "its null {0} is not judged here: the run keeps no such network; run its recipe again with --resume"
 
 
-class _Asked(NamedTuple):
-    """What is the same for all heads."""
+class Asked(NamedTuple):
+    """What is asked of all heads alike: see :func:`judge_elsewhere`."""
 
     run_dir: Path
     store: Store
@@ -80,7 +82,7 @@ def judge_elsewhere(
     if not chosen:
         known = ", ".join(sorted({folder.parent.name for folder in found})) or "none"
         raise CheckpointError("the run has no such trained head", where=run_dir, expected=f"one of: {known}")
-    asked = _Asked(run_dir, store, folds, allow_overlap, device)
+    asked = Asked(run_dir, store, folds, allow_overlap, device)
     results: list[Result] = []
     for folder in chosen:
         result, judged, seed = _judge_head(folder, trained, asked, [read_seen(run_dir / SEEN)])
@@ -124,8 +126,45 @@ def _nulls_of(folder: Path, run_dir: Path, device: torch.device | str) -> dict[s
     return found
 
 
-def _judge_head(folder: Path, trained: Trained, asked: _Asked, seen: Sequence[pa.Table]) -> tuple[Result, Judged, int]:
-    """One head on the representation it was fitted on, which has ``seen``; the seed of its intervals beside it."""
+class PosedElsewhere(NamedTuple):
+    """A head as it is put to another store: the records that it is judged on, ``folds`` or None for all of them."""
+
+    head: Head
+    fitted: Fitted
+    store: Store
+    targets: Targets
+    test: Split
+    classes: tuple[str, ...]
+    folds: Sequence[int] | None
+    caveats: tuple[str, ...]
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Those of the classes that the store has, too."""
+        return {name: cut for name, cut in self.head.thresholds.items() if name in self.classes}
+
+    def judged(self) -> Judged:
+        """The scores that the head gives the test records."""
+        test = self.test
+        score_rc = protocols.scores(self.fitted, test)[:, [self.head.classes.index(name) for name in self.classes]]
+        return Judged(
+            test.y_rc,
+            score_rc,
+            test.row_r,
+            test.patient_r,
+            self.classes,
+            self.head.kind,
+            groups_of(self.store, test.row_r),
+            decided(self.targets, test.row_r, self.classes, score_rc, self.thresholds),
+            self.targets.places,
+        )
+
+
+def pose_elsewhere(folder: Path, trained: Trained, asked: Asked, seen: Sequence[pa.Table]) -> PosedElsewhere:
+    """The head in ``folder`` on the representation it was fitted on, which has ``seen``; nothing is read yet.
+
+    Raises what :func:`judge_elsewhere` raises.
+    """
     head, fitted = load_head(folder, trained, asked.device)
     store, wanted = _under_its_folds(head, asked)
     targets = tasks.load(head.task).targets(store)
@@ -135,12 +174,8 @@ def _judge_head(folder: Path, trained: Trained, asked: _Asked, seen: Sequence[pa
         )
     chosen = store.select(folds=wanted)
     if len(chosen) == 0:
-        raise _none_there(store, head, asked.folds)
-    rows = targets.labelled(chosen)
-    if len(rows) == 0:
-        said = "the chosen folds" if wanted is not None else "the store"
-        raise ProtocolError(f"no record of {said} has a label", where=f"{targets.task} on {store.path}")
-    patients = store.column("patient_key")
+        raise _none_there(store, head.test_folds, asked.folds)
+    rows = _labelled(targets, chosen, store, wanted)
     warnings = refuse_leaks(
         [*seen, _seen_by(folder, head)],
         seen_of(store, rows, "test"),
@@ -149,21 +184,42 @@ def _judge_head(folder: Path, trained: Trained, asked: _Asked, seen: Sequence[pa
     )
     warnings += tuple(text for table in seen for text in more_than_is_known(table))
     windows = StoredWindows(store, rows, trained, head.window_samples, head.stride_samples, asked.device)
-    test = Split.of(rows, targets, patients, windows)
+    test = Split.of(rows, targets, store.column("patient_key"), windows)
     test, classes, unknown = _of_head(test, targets, head)
-    score_rc = protocols.scores(fitted, test)[:, [head.classes.index(name) for name in classes]]
-    thresholds = {name: cut for name, cut in head.thresholds.items() if name in classes}
-    judged = Judged(
-        test.y_rc,
-        score_rc,
-        test.row_r,
-        test.patient_r,
-        classes,
-        head.kind,
-        groups_of(store, test.row_r),
-        decided(targets, test.row_r, classes, score_rc, thresholds),
-        targets.places,
-    )
+    said = (*warnings, *assumed_calibration(store), *targets.caveats, *unknown)
+    return PosedElsewhere(head, fitted, store, targets, test, classes, wanted, said)
+
+
+def refuse_impossible_elsewhere(question: Downstream, store: Store, folds: Folds | None) -> npt.NDArray[np.int64]:
+    """Refuse what has no answer on another store, from labels alone; the rows that would be judged there.
+
+    Raises ProtocolError (no record in the folds, none with a label), and what the task raises.
+    """
+    asked: Sequence[int] | None = question.test_folds if folds is None or folds == "all" else folds
+    # Folds of a split table mean nothing on another store.
+    of_table = folds is None and question.split is not None
+    has_none = folds is None and not (store.column("fold") >= 0).any()
+    wanted = None if folds == "all" or of_table or has_none else asked
+    chosen = store.select(folds=wanted)
+    if len(chosen) == 0:
+        raise _none_there(store, question.test_folds, folds)
+    return _labelled(tasks.load(question.task).targets(store), chosen, store, wanted)
+
+
+def _labelled(
+    targets: Targets, chosen: npt.NDArray[np.int64], store: Store, wanted: Sequence[int] | None
+) -> npt.NDArray[np.int64]:
+    rows = targets.labelled(chosen)
+    if len(rows) == 0:
+        said = "the chosen folds" if wanted is not None else "the store"
+        raise ProtocolError(f"no record of {said} has a label", where=f"{targets.task} on {store.path}")
+    return rows
+
+
+def _judge_head(folder: Path, trained: Trained, asked: Asked, seen: Sequence[pa.Table]) -> tuple[Result, Judged, int]:
+    """One head on the representation it was fitted on, which has ``seen``; the seed of its intervals beside it."""
+    posed = pose_elsewhere(folder, trained, asked, seen)
+    head, store, targets, judged = posed.head, posed.store, posed.targets, posed.judged()
     result = Result(
         name=head.name,
         task=targets.task,
@@ -171,13 +227,13 @@ def _judge_head(folder: Path, trained: Trained, asked: _Asked, seen: Sequence[pa
         pretraining=head.pretraining,
         store=store.path,
         store_fingerprint=store.fingerprint,
-        folds="all" if wanted is None else tuple(int(fold) for fold in wanted),
+        folds="all" if posed.folds is None else tuple(int(fold) for fold in posed.folds),
         n_train=head.n_train,
-        n_test=len(test.row_r),
-        **scores([judged], targets.titles, targets.unit, head.seed, thresholds),
-        thresholds=thresholds,
+        n_test=len(judged.row_r),
+        **scores([judged], targets.titles, targets.unit, head.seed, posed.thresholds),
+        thresholds=posed.thresholds,
         dropped_classes={name: "not in this store" for name in head.classes if name not in targets.classes},
-        caveats=(*warnings, *assumed_calibration(store), *targets.caveats, *unknown),
+        caveats=posed.caveats,
     )
     return result, judged, head.seed
 
@@ -219,7 +275,7 @@ def _seen_by(folder: Path, head: Head) -> pa.Table:
     return pa.table({name: pa.array(known.get(name, [None] * n), kind) for name, kind in COLUMNS.items()})
 
 
-def _under_its_folds(head: Head, asked: _Asked) -> tuple[Store, Sequence[int] | None]:
+def _under_its_folds(head: Head, asked: Asked) -> tuple[Store, Sequence[int] | None]:
     """The store under the folds that count, and which of them to judge on; None for every record."""
     store, folds = asked.store, asked.folds
     if folds == "all" or (folds is None and head.test_folds is None):
@@ -243,13 +299,13 @@ def _under_its_folds(head: Head, asked: _Asked) -> tuple[Store, Sequence[int] | 
     return store, head.test_folds if folds is None else folds
 
 
-def _none_there(store: Store, head: Head, folds: Folds | None) -> ProtocolError:
+def _none_there(store: Store, test_folds: Sequence[int] | None, folds: Folds | None) -> ProtocolError:
     """What to say where the store has none of the folds that are to be judged."""
     there = ", ".join(str(fold) for fold in sorted(set(store.column("fold").tolist()) - {-1})[:20]) or "none"
     return ProtocolError(
         "the store has none of the folds that the head was tested on" if folds is None else "no record is in the folds",
         where=store.path,
         expected=f"some of folds {there}",
-        got=", ".join(map(str, (head.test_folds or ()) if folds is None else folds)),
-        fix="name folds of this store by --folds, or judge all its records by --folds all",
+        got=", ".join(map(str, (test_folds or ()) if folds is None else folds)),
+        fix="name folds of this store, or judge all its records: --folds all, in a recipe folds: all",
     )

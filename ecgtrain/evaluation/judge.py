@@ -223,6 +223,11 @@ class Posed(NamedTuple):
     context: Context
     warnings: tuple[str, ...]
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What is to be predicted."""
+        return self.targets.classes
+
     def changed(self, change: Change) -> Split:
         """The test records, with that done to each."""
         windows = replace(cast(StoredWindows, self.test.windows), change=change)

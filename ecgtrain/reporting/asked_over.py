@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ecgtrain.config import NULLS
 from ecgtrain.evaluation.curve_results import CurvePoint, CurveResult
 from ecgtrain.reporting.caveats import pretraining
@@ -15,6 +17,8 @@ from ecgtrain.scoring.kinds import LESS_IS_BETTER
 
 #: Kinds whose axis is a share, told as per cent on a logarithmic axis; others stand side by side.
 _SHARES = ("label_efficiency",)
+#: Kinds whose places are in no order: nothing lies between them.
+_WITHOUT_ORDER = ("transfer",)
 
 
 def label(curve: CurveResult, line: tuple[str, str]) -> str:
@@ -90,9 +94,14 @@ def draw(curve: CurveResult, number: int) -> str:
 
         figure = Figure(figsize=(9.4, 4.2), layout="constrained")
         axis = figure.subplots()
-        for line, points in lines.items():
+        for number_of_line, (line, points) in enumerate(lines.items()):
             at = _places(points, is_share)
             score, low, high = zip(*(point.score for point in points), strict=True)
+            if curve.kind in _WITHOUT_ORDER:
+                beside = [x + 0.5 * (number_of_line + 0.5) / len(lines) - 0.25 for x in at]
+                bars = [np.subtract(score, low), np.subtract(high, score)]
+                axis.errorbar(beside, score, bars, color=colours[line], fmt="o", ms=5, lw=1.8, label=label(curve, line))
+                continue
             axis.plot(at, score, color=colours[line], lw=1.8, marker="o", ms=4, label=label(curve, line))
             axis.fill_between(at, low, high, color=colours[line], alpha=0.13, lw=0)
         if is_share:
@@ -150,4 +159,5 @@ _HEADINGS = {
     "noise_robustness": "What noise costs",
     "lead_subsets": "What missing leads cost",
     "rate_and_gain": "What another recorder costs",
+    "transfer": "What the answers are worth on other stores",
 }

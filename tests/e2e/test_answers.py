@@ -180,10 +180,7 @@ def test_the_shuffled_null_is_trained_as_the_network_but_on_windows_without_orde
     trained = [load_backbone(place).backbone.state_dict() for place in (out, *(out / "nulls" / name for name in names))]
     # All three began alike, and two of them have learned, each something else.
     first = next(name for name in trained[0] if name.endswith("weight"))
-    assert all(
-        not torch.equal(one[first], other[first])
-        for one, other in itertools.combinations(trained, 2)
-    )
+    assert all(not torch.equal(one[first], other[first]) for one, other in itertools.combinations(trained, 2))
     assert read_json(out / "nulls" / "shuffled" / "preprocessing.json") == read_json(out / "preprocessing.json")
     before = {path: path.stat().st_mtime_ns for path in out.glob("nulls/shuffled/checkpoints/*/*")}
     again = run(config, out, resume=True)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import shutil
 
+import pandas as pd
 import pytest
+from conftest import FILTERS
 
-from ecgstore import ConfigError, EcgError
+from ecgstore import ConfigError, EcgError, IngestSettings, ingest_folder
 from ecgstore.inner import parse
 from ecgtrain.config import RunConfig
-from ecgtrain.errors import CheckpointError
+from ecgtrain.errors import CheckpointError, LeakageError, PassportError, ProtocolError
 from ecgtrain.reporting.report import read_report
 from ecgtrain.run import evaluate_store, run
 from ecgtrain.training.files import plain
@@ -178,3 +181,50 @@ def test_a_run_of_seeds_and_a_run_of_one_never_share_a_directory(curved, mini_st
     assert (out / "report.json").read_bytes() == before
     with pytest.raises(CheckpointError, match="name the run of one seed, such as .*seeds/1"):
         evaluate_store(out, str(mini_store))
+
+
+@pytest.fixture(scope="module")
+def later_store(mini, tmp_path_factory):
+    """A store of its own of some of the bundled records: of those that are chosen by and tested on."""
+    folder = tmp_path_factory.mktemp("later") / "later"
+    shutil.copytree(mini, folder)
+    table = pd.read_csv(folder / "ptbxl_database.csv")
+    table[(table["strat_fold"] > 4) & (table.index % 3 > 0)].to_csv(folder / "ptbxl_database.csv", index=False)
+    out = folder.with_name("later.ecg")
+    ingest_folder(folder, out, IngestSettings(fs_hz=100, filters=FILTERS))
+    return out
+
+
+def test_a_matrix_of_stores_holds_what_each_is_worth(mini_store, later_store, tmp_path):
+    matrix = {"kind": "transfer", "stores": [str(later_store), str(mini_store)], "reference": "other"}
+    out = tmp_path / "run"
+    report = run(recipe(mini_store, [matrix]), out)
+    (curve,) = report.asked_over
+    here = {(one.name, one.pretraining): one for one in report.results}
+    there = evaluate_store(out, str(later_store)).results
+    elsewhere = {(one.name, one.pretraining): one for one in there}
+    assert set(curve.lines) == set(here) == set(elsewhere)
+    for line, (own, other) in curve.lines.items():
+        assert (own.told, other.told) == (mini_store.name, later_store.name)
+        assert own.score == pytest.approx(here[line].score)
+        assert other.score == pytest.approx(elsewhere[line].score)
+        assert (own.change, other.change) == (None, None)
+        assert (other.against is None) == (line == ("other", "cpc"))
+    assert other.score != own.score
+    assert "What the answers are worth on other stores" in (out / "report.html").read_text()
+    points = {path: path.stat().st_mtime_ns for path in out.glob("curves/*/points/*")}
+    assert len(points) == 2 * 3
+    run(recipe(mini_store, [matrix]), out, resume=True)
+    assert {path: path.stat().st_mtime_ns for path in out.glob("curves/*/points/*")} == points
+
+
+def test_a_matrix_that_could_not_count_is_refused_before_training(mini_store, later_store, mini, tmp_path):
+    with pytest.raises(LeakageError, match="on both sides of training and the test on"):
+        run(recipe(mini_store, [{"kind": "transfer", "stores": [str(later_store)], "folds": "all"}]), tmp_path / "leak")
+    with pytest.raises(ProtocolError, match="no record is in the folds"):
+        run(recipe(mini_store, [{"kind": "transfer", "stores": [str(later_store)], "folds": [1]}]), tmp_path / "none")
+    slower = tmp_path / "slower.ecg"
+    ingest_folder(mini, slower, IngestSettings(fs_hz=50))
+    with pytest.raises(PassportError):
+        run(recipe(mini_store, [{"kind": "transfer", "stores": [str(slower)]}]), tmp_path / "otherwise")
+    assert not any((tmp_path / name).exists() for name in ("leak", "none", "otherwise"))
