@@ -98,9 +98,11 @@ def draw(curve: CurveResult, number: int) -> str:
             at = _places(points, is_share)
             score, low, high = zip(*(point.score for point in points), strict=True)
             if curve.kind in _WITHOUT_ORDER:
-                beside = [x + 0.5 * (number_of_line + 0.5) / len(lines) - 0.25 for x in at]
+                shifted = [x + 0.5 * (number_of_line + 0.5) / len(lines) - 0.25 for x in at]
                 bars = [np.subtract(score, low), np.subtract(high, score)]
-                axis.errorbar(beside, score, bars, color=colours[line], fmt="o", ms=5, lw=1.8, label=label(curve, line))
+                axis.errorbar(
+                    shifted, score, bars, color=colours[line], fmt="o", ms=5, lw=1.8, label=label(curve, line)
+                )
                 continue
             axis.plot(at, score, color=colours[line], lw=1.8, marker="o", ms=4, label=label(curve, line))
             axis.fill_between(at, low, high, color=colours[line], alpha=0.13, lw=0)
@@ -113,7 +115,9 @@ def draw(curve: CurveResult, number: int) -> str:
             first = next(iter(lines.values()))
             axis.set_xticks(range(len(first)), [point.told for point in first])
         axis.set(xlabel=curve.axis.lower(), ylabel=metric_in_words(curve))
-        axis.legend(frameon=False)
+        # Bars reach into every corner.
+        beside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+        axis.legend(frameon=False, **(beside if curve.kind in _WITHOUT_ORDER else {}))
         return svg(figure, f"{metric_in_words(curve)} over {curve.axis.lower()}")
 
 
@@ -147,6 +151,7 @@ def part(curve: CurveResult, number: int) -> dict[str, Any]:
         "rows": [(label(curve, line), line[1] in NULLS, points) for line, points in lines.items()],
         "metric": metric_in_words(curve),
         "reference": curve.reference,
+        "is_without_order": curve.kind in _WITHOUT_ORDER,
         "n_ways": curve.n_draws * max(len(curve.seeds), 1),
         "n_draws": curve.n_draws,
         "seeds": curve.seeds,
