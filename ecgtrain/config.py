@@ -509,20 +509,19 @@ def find(recipe: str | Path) -> Path:
 def load(recipe: str | Path, overrides: Iterable[str] = (), own_files: Iterable[str | Path] = ()) -> RunConfig:
     """Read a recipe, a YAML file or one of the shipped ones (:func:`find`), and apply ``key.path=value`` overrides.
 
+    ``extends:`` in a recipe names another one, whose settings it has where it says nothing else (:func:`_whole`).
     Tasks and protocols that stand in files of their own may be run where ``recipe`` names them, or ``own_files`` does.
     The recipe of a run's directory names none: it may have come from elsewhere. Raises ConfigError in one line.
     """
     path, overrides = find(recipe), tuple(overrides)
-    content = override(read_yaml(path), overrides)
-    if not _is_of_a_run(path):
-        content = _with_files_beside(content, path.parent)
-    config = parse(RunConfig, content, where=path)
+    content, is_of_a_run = _whole(path)
+    config = parse(RunConfig, override(content, overrides), where=path)
     for file in own_files:
         name_own_file(file)
     # What stands in an override was written by whoever gave the command.
     typed = {text for one in overrides for text in _texts(override({}, [f"_={one.partition('=')[2]}"]))}
     for kind, name in _files_of_code(config):
-        if not _is_of_a_run(path) or any(one == name or one.startswith(f"{name}/") for one in typed):
+        if not is_of_a_run or any(one == name or one.startswith(f"{name}/") for one in typed):
             name_own_file(name, kind)
         elif own_file_sha256(name) is None:
             raise ConfigError(
@@ -532,6 +531,42 @@ def load(recipe: str | Path, overrides: Iterable[str] = (), own_files: Iterable[
                 fix=f"if you trust it: --own-file {name}",
             )
     return config
+
+
+def _whole(path: Path) -> tuple[dict[str, Any], bool]:
+    """What a recipe says together with the one it extends, and whether one of them is that of a run.
+
+    Sections are merged key by key; lists, and sections of another ``name`` or ``kind``, take the place of the other's.
+    """
+    content, is_of_a_run = read_yaml(path), _is_of_a_run(path)
+    if not is_of_a_run:
+        content = _with_files_beside(content, path.parent)
+    named = content.pop("extends", None)
+    if named is None:
+        return content, is_of_a_run
+    if not isinstance(named, str) or not named:
+        raise ConfigError("extends names one other recipe", where=path, got=repr(named)[:100])
+    beside = path.parent / named
+    base = beside if beside.is_file() else find(named)
+    below = read_yaml(base)
+    if "extends" in below:
+        raise ConfigError("a recipe that is extended can't extend another one", where=path, got=named)
+    base_is_of_a_run = _is_of_a_run(base)
+    if not base_is_of_a_run:
+        below = _with_files_beside(below, base.parent)
+    return _extended(below, content), is_of_a_run or base_is_of_a_run
+
+
+def _extended(below: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in content.items():
+        other = below.get(key)
+        if isinstance(value, Mapping) and isinstance(other, Mapping):
+            is_same = all(value.get(name, other.get(name)) == other.get(name) for name in ("name", "kind"))
+            merged[key] = _extended(other, value) if is_same else value
+        else:
+            merged[key] = value
+    return merged
 
 
 def _texts(value: Any) -> Iterable[str]:

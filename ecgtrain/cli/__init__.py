@@ -43,6 +43,11 @@ if TYPE_CHECKING:
 _FOR_TRAINING = frozenset({"torch", "safetensors", "sklearn", "matplotlib", "jinja2"})
 
 
+SET = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set any setting: data.store=ptbxl.ecg."
+)
+
+
 class _VisibleFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
@@ -100,7 +105,7 @@ OWN_FILES = click.option(
 @main.command(short_help="Do all that a recipe says")
 @click.argument("recipe")
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory. Default: runs/NAME, by the recipe's name.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set any setting: data.store=ptbxl.ecg.")
+@SET
 @click.option("--resume", is_flag=True, help="Go on from the last whole checkpoint, or start if there is none.")
 @click.option(
     "--time-limit",
@@ -236,7 +241,7 @@ def report(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
 
 @main.command(short_help="Measure how fast a recipe trains here")
 @click.argument("recipe")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set any setting: data.store=ptbxl.ecg.")
+@SET
 @click.option("--seconds", default=5.0, show_default=True, help="Time for each measurement.")
 @DEVICE
 @AS_JSON
@@ -279,6 +284,48 @@ def recipes(as_json: bool) -> None:
         click.echo(click.style(visible(one.name), bold=True))
         for line in (one.line, f"source: {one.source}", f"cost: {one.cost}"):
             say(f"  {line}")
+
+
+@main.command(short_help="Show a recipe with every setting")
+@click.argument("recipe")
+@SET
+@AS_JSON
+def show(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Show a recipe as it would be run: what it extends, your own settings and all defaults, written out.
+
+    \b
+    ecgtrain show small/cpc
+    ecgtrain show my.yaml --set pretrain.steps=2400 --json
+    """
+    from ecgtrain import config
+
+    made = config.load(recipe, overrides)
+    if as_json:
+        say_json(made.model_dump(mode="json"))
+        return
+    for line in config.dump(made).splitlines():
+        say(line)
+
+
+@main.command(short_help="Write a recipe to edit")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--from", "name", required=True, help="A recipe that comes with ecgtrain, or a file.")
+@click.option("--overwrite", is_flag=True, help="Take the place of a file that stands there.")
+def init(out: Path, name: str, overwrite: bool) -> None:
+    """Write a copy of a recipe, with its comments, into the new file OUT.
+
+    \b
+    ecgtrain init my.yaml --from small/cpc
+    ecgtrain init ablations/short.yaml --from my.yaml
+    """
+    from ecgtrain import config
+    from ecgtrain.training.files import published
+
+    path = config.find(name)
+    config.load(path)
+    with published(out, overwrite=overwrite) as aside:
+        aside.write_bytes(path.read_bytes())
+    say(f"edit {out}, then: ecgtrain run {out}")
 
 
 @main.command(short_help="List methods, backbones and tasks")

@@ -22,7 +22,7 @@ from processes import Started
 
 from ecgstore import IngestSettings, ingest_folder
 from ecgstore.sources import synthetic
-from ecgtrain import cli
+from ecgtrain import cli, config
 from ecgtrain.training import checkpoint
 
 RECIPE = {
@@ -324,3 +324,25 @@ def test_a_run_goes_on_without_records_that_cannot_be_read_and_says_so(room, tmp
         assert f"note: Training went on without {len(lost)} records that can't be read: {lost[0]}, " in done.stdout
         assert lost[0] in (tmp_path / way / "report.html").read_text()
     says(ecgtrain(*arguments, "--strict", "--out", tmp_path / "strict"), str(store), "shard")
+
+
+def test_a_recipe_is_copied_to_be_edited_and_shown_whole(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runner = CliRunner()
+    said = runner.invoke(cli.main, ["init", "my.yaml", "--from", "small/cpc"])
+    assert (said.exit_code, said.output) == (0, "edit my.yaml, then: ecgtrain run my.yaml\n")
+    assert (tmp_path / "my.yaml").read_text() == config.find("small/cpc").read_text()
+    shown = runner.invoke(cli.main, ["show", "my.yaml", "--set", "pretrain.steps=7", "--json"])
+    assert json.loads(shown.output) == config.load("small/cpc", ["pretrain.steps=7"]).model_dump(mode="json")
+    (tmp_path / "again.yaml").write_text(runner.invoke(cli.main, ["show", "my.yaml"]).output)
+    assert config.load("again.yaml") == config.load("small/cpc")
+    before = (tmp_path / "my.yaml").read_bytes()
+    for arguments, reason in (
+        (["init", "my.yaml", "--from", "small/lcd"], "a file stands there already"),
+        (["init", "new.yaml", "--from", "small/cpcc"], "did you mean small/cpc"),
+        (["init", "none/new.yaml", "--from", "small/cpc"], "no such folder"),
+    ):
+        refused = runner.invoke(cli.main, arguments)
+        assert (refused.exit_code, reason in refused.output) == (1, True), refused.output
+    assert (tmp_path / "my.yaml").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again.yaml", "my.yaml"]

@@ -165,3 +165,55 @@ def test_a_method_goes_by_its_name():
     }
     with pytest.raises(ConfigError, match=r"go by their names.*put the file into ecgtrain/methods"):
         parse(RunConfig, {"data": {"store": "s"}, "name": "n", "pretrain": pretrain})
+
+
+def written(tmp_path, file, **content):
+    path = tmp_path / f"{file}.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_a_recipe_extends_another_one_key_by_key(recipe, tmp_path):
+    path = written(
+        tmp_path, "more", extends="recipe.yaml", name="more", pretrain={"steps": 20, "method": {"steps_ahead": 8}}
+    )
+    made, below = config.load(path), config.load(recipe)
+    assert (made.name, made.pretrain.steps) == ("more", 20)
+    assert made.pretrain.method == cpc.Settings(steps_ahead=8)
+    assert made.pretrain.backbone == below.pretrain.backbone
+    assert made.downstream == below.downstream
+    assert config.load(path, ["pretrain.steps=30"]).pretrain.steps == 30
+    assert "extends" not in config.dump(made)
+
+
+def test_lists_and_sections_of_another_name_take_the_place_of_the_others(recipe, tmp_path):
+    other = {"name": "lcd", "gamma": 0.1}
+    path = written(tmp_path, "other", extends="recipe.yaml", pretrain={"method": other, "folds": [5]}, downstream=[])
+    made = config.load(path)
+    assert made.pretrain.method.model_dump()["gamma"] == 0.1
+    assert made.pretrain.folds == (5,)
+    assert made.downstream == ()
+    assert config.load(written(tmp_path, "shipped", extends="small/cpc")).name == "small-cpc"
+
+
+def test_what_is_extended_must_be_there_and_whole(recipe, tmp_path):
+    written(tmp_path, "twice", extends="recipe.yaml")
+    for named, said in (
+        ("twice.yaml", "can't extend another"),
+        ("small/cpcc", "did you mean small/cpc"),
+        (["a"], "one other"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            config.load(written(tmp_path, "bad", extends=named))
+
+
+def test_a_recipe_of_a_run_runs_no_code_because_it_is_extended(recipe, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "seen.parquet").touch()
+    (run / "task.py").write_text("raise SystemExit('it ran')\n")
+    content = yaml.safe_load(recipe.read_text())
+    content["downstream"][0]["task"] = f"{run / 'task.py'}/x"
+    (run / "config.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError, match="not run unless you name it"):
+        config.load(written(tmp_path, "mine", extends="run/config.yaml"))
