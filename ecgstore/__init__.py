@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from ecgstore.split.draw import split_records
     from ecgstore.storage.layout import COUNTS_PER_MV, NOT_RECORDED
     from ecgstore.storage.splits import Split, read_split, with_split
-    from ecgstore.storage.store import LeadStatistics, ShardSignal, Store, open_store
+    from ecgstore.storage.statistics import LeadStatistics
+    from ecgstore.storage.store import ShardSignal, Store, open_store
 
 __version__ = "0.1.0"
 
@@ -72,7 +73,8 @@ _HOME = {
     "settings": "Settings override",
     "split.draw": "split_records",
     "storage.splits": "Split read_split with_split",
-    "storage.store": "LeadStatistics ShardSignal Store open_store",
+    "storage.statistics": "LeadStatistics",
+    "storage.store": "ShardSignal Store open_store",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import struct
 import warnings
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import zarr
@@ -21,9 +20,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from ecgstore.errors import need
 from ecgstore.storage import layout
-
-#: Name of an object, first byte, end.
-ReadPart = Callable[[str, int, int], bytes]
+from ecgstore.storage.chunks import ReadPart
 
 #: In the index of a shard, offset and length of a chunk without a sample.
 _ABSENT = 2**64 - 1
@@ -66,48 +63,27 @@ def open_array(root: Path) -> zarr.Array[Any]:
 
 
 def read_array(metadata: Mapping[str, Any], sizes: Mapping[str, int], read: ReadPart) -> zarr.Array[Any]:
-    """The array of a sealed store. zarr sees the ``metadata`` that was checked, and shards as they were sealed.
+    """The array of a sealed store that only zarr unpacks; others are read by :class:`ecgstore.storage.chunks.Chunks`.
 
-    ``sizes``: bytes of each shard's object by its name in the store; ``read``: the bytes of one from begin up to end.
+    zarr sees the ``metadata`` that was checked, and shards as they were sealed. ``sizes``: bytes of each shard's object
+    by its name in the store; ``read``: the bytes of one from begin up to end.
     """
     _pass_over_the_remark_on_pcodec()
+    need("pcodec", "pcodec")
     sharding = metadata["codecs"][0]["configuration"]
-    names = [codec["name"] for codec in sharding["codecs"]]
-    if "numcodecs.pcodec" in names:
-        need("pcodec", "pcodec")
-    n_leads, chunk_samples = sharding["chunk_shape"]
-    n_chunks = metadata["chunk_grid"]["configuration"]["chunk_shape"][1] // chunk_samples
-    chunks = _Chunks(n_chunks, 2 * n_leads * chunk_samples if "blosc" in names else None)
-    return zarr.open_array(_Sealed(json.dumps(metadata).encode(), sizes, read, chunks), mode="r", zarr_format=3)
+    n_chunks = metadata["chunk_grid"]["configuration"]["chunk_shape"][1] // sharding["chunk_shape"][1]
+    return zarr.open_array(_Sealed(json.dumps(metadata).encode(), sizes, read, n_chunks), mode="r", zarr_format=3)
 
 
-class _Chunks(NamedTuple):
-    """What the chunks of a shard are; ``n_bytes`` is what one unpacks to, None where its head doesn't say so."""
+def _refuse_outside(part: bytes, n_chunks: int, size: int) -> None:
+    """Raise ValueError where the index of a shard, at the end of ``part``, points out of its ``size`` bytes.
 
-    n_chunks: int
-    n_bytes: int | None
-
-    def check(self, part: bytes, byte_range: Any, size: int) -> None:
-        """Raise ValueError where the index of a shard points out of its ``size`` bytes, or a chunk lies about its own.
-
-        The codec would believe both. zarr asks for a whole shard, for its index at the end, or for one chunk.
-        """
-        if isinstance(byte_range, RangeByteRequest):
-            return None if self.n_bytes is None else self._check_one(memoryview(part))
-        index = np.frombuffer(part, "<u8", 2 * self.n_chunks, len(part) - 16 * self.n_chunks - 4)
-        for offset, length in index.reshape(-1, 2).tolist():
-            if (offset, length) == (_ABSENT, _ABSENT):
-                continue
-            if offset + length > size:
-                raise ValueError("the index of a shard points out of it")
-            if self.n_bytes is not None and not isinstance(byte_range, SuffixByteRequest):
-                self._check_one(memoryview(part)[offset : offset + length])
-        return None
-
-    def _check_one(self, chunk: memoryview) -> None:
-        unpacked, _, packed = struct.unpack_from("<III", chunk, 4) if len(chunk) > 20 else (0, 0, 0)
-        if unpacked != self.n_bytes or packed != len(chunk) - 4:  # its CRC-32C stands behind it
-            raise ValueError("a chunk claims another size than it has")
+    The codec would follow it.
+    """
+    index = np.frombuffer(part, "<u8", 2 * n_chunks, len(part) - 16 * n_chunks - 4)
+    for offset, length in index.reshape(-1, 2).tolist():
+        if (offset, length) != (_ABSENT, _ABSENT) and offset + length > size:
+            raise ValueError("the index of a shard points out of it")
 
 
 class _Sealed(ZarrStore):
@@ -115,9 +91,9 @@ class _Sealed(ZarrStore):
 
     supports_writes = supports_deletes = supports_partial_writes = supports_listing = False
 
-    def __init__(self, metadata: bytes, sizes: Mapping[str, int], read: ReadPart, chunks: _Chunks) -> None:
+    def __init__(self, metadata: bytes, sizes: Mapping[str, int], read: ReadPart, n_chunks: int) -> None:
         super().__init__(read_only=True)
-        self._metadata, self._sizes, self._read, self._chunks = metadata, sizes, read, chunks
+        self._metadata, self._sizes, self._read, self._n_chunks = metadata, sizes, read, n_chunks
 
     def __eq__(self, other: object) -> bool:
         return self is other
@@ -131,7 +107,8 @@ class _Sealed(ZarrStore):
         if name not in self._sizes:
             return None
         part = await asyncio.to_thread(self._read, name, *_span(byte_range, self._sizes[name]))
-        self._chunks.check(part, byte_range, self._sizes[name])
+        if not isinstance(byte_range, RangeByteRequest):  # a whole shard, or its index at the end
+            _refuse_outside(part, self._n_chunks, self._sizes[name])
         return prototype.buffer.from_bytes(part)
 
     async def get_partial_values(self, prototype: Any, key_ranges: Any) -> Any:

@@ -14,16 +14,19 @@ import os
 import stat
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
 from ecgstore.errors import StoreFormatError, without_links
 from ecgstore.storage import layout
-from ecgstore.storage.place import Place, can_list, mark_of, patiently, read_part, size_of
+from ecgstore.storage.place import Place, can_list, patiently, read_part, size_of
 
 #: Bytes that are read at a time where a whole object is hashed.
 BLOCK = 8 << 20
+#: Within so many bytes a manifest says its fingerprint.
+_SEAL_BYTES = 4096
 
 
 class Objects(Protocol):
@@ -39,7 +42,7 @@ class Objects(Protocol):
         """Whatever stands there, folders left out; None where one can't ask."""
 
     def is_rewritten(self) -> bool:
-        """Whether the manifest that is read here is another file than at the opening; it may say the same."""
+        """Whether another manifest is read here than at the opening; in a folder it may say the same."""
 
 
 def objects_at(root: Place) -> Objects:
@@ -151,13 +154,27 @@ class Remote:
 
     def __init__(self, root: Place) -> None:
         self._root = root
-        self._mark = self._mark_of_manifest()
+        self._seal: bytes | None = None
+        self._ahead: dict[tuple[str, int], Future[bytes]] = {}
 
     def size(self, name: str) -> int | None:
         return size_of(self._root, name)
 
     def read(self, name: str, begin: int, end: int) -> bytes:
-        return read_part(self._root, name, begin, end)
+        ahead = self._ahead.pop((name, end), None) if begin == 0 else None
+        content = read_part(self._root, name, begin, end) if ahead is None else ahead.result()
+        if name == layout.MANIFEST and self._seal is None:
+            self._seal = content[:_SEAL_BYTES]
+        return content
+
+    def read_ahead(self, ends: Mapping[str, int]) -> None:
+        """Begin to read the named objects, each from its beginning up to there, all at once: each wait costs as much as
+        the way there. The next :meth:`read` of that part waits for it.
+        """
+        threads = ThreadPoolExecutor(max(len(ends), 1), thread_name_prefix="ecgstore-ahead")
+        for name, end in ends.items():
+            self._ahead[name, end] = threads.submit(read_part, self._root, name, 0, end)
+        threads.shutdown(wait=False)
 
     def names(self) -> Iterator[str] | None:
         if not can_list(self._root):
@@ -167,7 +184,8 @@ class Remote:
         return iter(path[base:].replace("\\", "/") for path in found)
 
     def is_rewritten(self) -> bool:
-        return self._mark_of_manifest() != self._mark
-
-    def _mark_of_manifest(self) -> tuple[object, ...] | None:
-        return mark_of(self._root, layout.MANIFEST)
+        # No dates and no tags: not every server has them, and to ask for them is one more way there and back.
+        try:
+            return read_part(self._root, layout.MANIFEST, 0, _SEAL_BYTES) != self._seal
+        except (FileNotFoundError, NotADirectoryError):
+            return True

@@ -107,20 +107,6 @@ def size_of(root: Place, name: str) -> int | None:
     return int(found.st_size)
 
 
-def mark_of(root: Place, name: str) -> tuple[str, ...] | None:
-    """What changes when another file takes the place of this one, as far as is known; None where there is none."""
-    try:
-        if isinstance(root, Path):
-            found = (root / name).stat()
-            return str(found.st_size), str(found.st_mtime_ns)
-        path = cast(Any, root / name)
-        path.fs.invalidate_cache()
-        about = patiently(root, lambda: path.fs.info(path.path))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return tuple(str(about.get(key)) for key in ("size", "ETag", "Last-Modified", "LastModified", "created", "mtime"))
-
-
 def patiently(root: Place, read: Callable[[], T]) -> T:
     """What ``read`` gives. If ``root`` isn't on a file system and it fails, it is tried again.
 

@@ -25,7 +25,8 @@ from ecgstore.storage import layout, tables, validate_tables
 from ecgstore.storage.limits import limits
 from ecgstore.storage.plain import open_plain
 from ecgstore.storage.publish import write_bytes
-from ecgstore.storage.store import LeadStatistics, Store
+from ecgstore.storage.statistics import LeadStatistics
+from ecgstore.storage.store import Store
 from ecgstore.storage.validate import parse_json, refuse
 
 #: The key of the metadata in the file.

@@ -7,6 +7,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -18,11 +19,13 @@ import pyarrow.compute as pc
 
 from ecgstore.errors import ConfigError, EcgError, IntegrityError, StoreError, StoreReplaced, StoreUnreachable, nearest
 from ecgstore.record import Beat, LeadState, Record, Statement, Terms
-from ecgstore.storage import layout, manifest, parsed, tables, validate, validate_tables
+from ecgstore.storage import layout, manifest, parsed, stated_codes, tables, validate, validate_tables
 from ecgstore.storage.array import read_array
+from ecgstore.storage.chunks import Chunks
 from ecgstore.storage.limits import FIX, limits
-from ecgstore.storage.objects import Objects
+from ecgstore.storage.objects import Objects, Remote
 from ecgstore.storage.place import Place, is_remote, patiently, place, refuse_whole_files_only
+from ecgstore.storage.statistics import LeadStatistics, statistics_of
 from ecgstore.storage.verify import problems_of
 from ecgstore.storage.where import rows_where
 
@@ -30,6 +33,12 @@ T = TypeVar("T")
 
 #: So large an object is hashed in a thread while it is parsed; a smaller one is parsed once it is the sealed one.
 PARSED_MEANWHILE_BYTES = 1 << 20
+
+#: Columns of the table of records that reading one needs; older stores have fewer.
+_TOLD = (
+    "start", "n_samples", "crc32", "source_fs_hz", "lead_states", "patient_key", "fold", "age_years", "sex", "warnings",
+    "site",
+)  # fmt: skip
 
 REPLACED = "the store was replaced by another one while it was open"
 
@@ -52,15 +61,6 @@ class ShardSignal:
     counts_lt: npt.NDArray[np.int16]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class LeadStatistics:
-    """Mean and standard deviation in mV over the recorded samples, and their number, each of shape (leads,)."""
-
-    mean_mv_l: npt.NDArray[np.float64]
-    std_mv_l: npt.NDArray[np.float64]
-    n_l: npt.NDArray[np.int64]
-
-
 def open_store(path: str | Path) -> Store:
     """Open a sealed store for reading: a folder, or an address such as ``https://…`` or ``s3://bucket/name``.
 
@@ -71,8 +71,22 @@ def open_store(path: str | Path) -> Store:
     """
     root = place(path)
     objects, sealed = manifest.open_sealed(root)
+    if isinstance(objects, Remote):
+        objects.read_ahead(_needed_at_once(sealed))
     refuse_whole_files_only(root, layout.MANIFEST)
     return Store(root, objects, sealed)
+
+
+def _needed_at_once(sealed: manifest.Manifest) -> dict[str, int]:
+    """The objects that opening a store reads, each with the end of what is asked for; none that is refused unread."""
+    bounds = limits()
+    most = {
+        layout.ROOT: bounds.root_bytes,
+        layout.SIGNAL_JSON: bounds.array_bytes,
+        layout.RECORDS: bounds.table_bytes,
+    }
+    sizes = {name: sealed.objects[name].size for name in most}
+    return {name: size + 1 for name, size in sizes.items() if size <= most[name]}
 
 
 def _reopen(path: str, fingerprint: str) -> Store:
@@ -98,8 +112,7 @@ class Store:
         self._attributes = validate.check_root(said, sealed.format_version, sealed.plan_sha256, root / layout.ROOT)
         self._metadata = self._json(layout.SIGNAL_JSON, bounds.array_bytes)
         where = root / layout.SIGNAL_JSON
-        sizes = {name: one.size for name, one in sealed.objects.items()}
-        self.total_samples = validate.check_array(self._metadata, self._attributes, sizes, where)
+        self.total_samples = validate.check_array(self._metadata, self._attributes, self._sizes, where)
         self.records: pa.Table = self._table(layout.RECORDS, self._check_records)
         """One row per record; the row number is the record's number. Columns: docs/format.md."""
 
@@ -254,8 +267,18 @@ class Store:
 
     @functools.cached_property
     def _array(self) -> Any:
-        sizes = {name: one.size for name, one in self._manifest.objects.items()}
-        return read_array(self._metadata, sizes, self._read_shard_part)
+        return read_array(self._metadata, self._sizes, self._read_shard_part)
+
+    @functools.cached_property
+    def _counts(self) -> Callable[[int, int], npt.NDArray[np.int16]]:
+        """Reads counts (leads, samples) of the signal from one sample up to another."""
+        if self.storage["codec"] == "blosc":
+            return Chunks(self._metadata, self._sizes, self._read_shard_part).counts
+        return lambda begin, end: np.asarray(self._array[:, begin:end], dtype=np.int16)
+
+    @functools.cached_property
+    def _sizes(self) -> dict[str, int]:
+        return {name: one.size for name, one in self._manifest.objects.items()}
 
     @functools.cached_property
     def _row_of(self) -> dict[str, int]:
@@ -264,6 +287,11 @@ class Store:
         if len(rows) != len(ids):
             validate_tables.check_unique_ids(self.records, self._root / layout.RECORDS)
         return rows
+
+    @functools.cached_property
+    def _told(self) -> pa.Table:
+        """What of a record a :class:`Record` tells, and where its samples are: turning a row into Python takes time."""
+        return self.records.select([name for name in _TOLD if name in self.records.column_names]).combine_chunks()
 
     @functools.cached_property
     def spans(self) -> Spans:
@@ -295,12 +323,8 @@ class Store:
 
         Raises ConfigError for a code that the sources never state in ``system``: it could only be misspelt.
         """
-        self._refuse_unknown(codes, system)
-        matrix = np.zeros((self.n_records, len(codes)), dtype=np.bool_)
-        stated = self.statements.filter(pc.equal(self.statements["system"], system))
-        for j, code in enumerate(codes):
-            matrix[stated.filter(pc.equal(stated["code"], code))["row"].to_numpy(), j] = True
-        return matrix
+        stated_codes.refuse_unknown(codes, system, self.statements, self._attributes["vocabulary"], self.path)
+        return stated_codes.matrix(codes, system, self.statements, self.n_records)
 
     def statement_mask(self, codes: Sequence[str], system: str) -> npt.NDArray[np.bool_]:
         """Of which records the absence of a code is a "no", bool (records, codes): where their site states it at all.
@@ -308,34 +332,9 @@ class Store:
         Sources that publish their codes mean them for all records; for others each site has a list of its own. A
         store without such lists has one for all its records. Raises ConfigError as :meth:`statement_matrix` does.
         """
-        self._refuse_unknown(codes, system)
-        vocabulary = self.vocabulary(system)
-        known_c = np.array([code in vocabulary for code in codes], dtype=np.bool_)
-        mask = np.tile(known_c, (self.n_records, 1))
+        stated_codes.refuse_unknown(codes, system, self.statements, self._attributes["vocabulary"], self.path)
         by_site = self._attributes.get("vocabulary_by_site", {})
-        if any(system in systems for systems in by_site.values()):
-            site_n = self.column("site")
-            for site in set(site_n.tolist()):
-                its = frozenset(by_site.get(site, {}).get(system, ()))
-                mask[site_n == site] = [code in its for code in codes]
-        return mask
-
-    def _refuse_unknown(self, codes: Sequence[str], system: str) -> None:
-        if isinstance(codes, str) or not all(isinstance(code, str) for code in codes):
-            fix = f"ask for [{codes!r}]" if isinstance(codes, str) else "write each in quotes"
-            raise ConfigError("codes are a list of texts", where=self.path, got=repr(codes)[:80], fix=fix)
-        known = self.vocabulary(system)
-        if known.issuperset(codes):
-            return
-        known |= set(self.statements.filter(pc.equal(self.statements["system"], system))["code"].to_pylist())
-        unknown = next((code for code in codes if code not in known), None)
-        if unknown is None:
-            return
-        near = nearest(unknown, known)
-        systems = ", ".join(sorted(self._attributes["vocabulary"])) or "none"
-        listed = f"see store.vocabulary({system!r})" if known else f"the store has codes of: {systems}"
-        fix = f"did you mean {near}?" if near else listed
-        raise ConfigError(f"no record could state the code {unknown!r} of {system}", where=self.path, fix=fix)
+        return stated_codes.mask(codes, self.vocabulary(system), system, by_site, self.column("site"))
 
     def select(
         self,
@@ -367,21 +366,7 @@ class Store:
         """
         if self.encoding == "adc":
             raise StoreError("a raw store has no statistics: its counts have gains of their own", where=self.path)
-        by_fold: Mapping[str, Mapping[str, list[int]]] = self._attributes["statistics"]
-        keys = list(by_fold) if folds is None else [str(fold) for fold in folds if str(fold) in by_fold]
-        n, total, squares = (
-            [sum(by_fold[key][name][lead] for key in keys) for lead in range(len(self.leads))]
-            for name in ("n", "sum_counts", "sum_squared_counts")
-        )
-        mean_l, std_l = np.full(len(n), np.nan), np.full(len(n), np.nan)
-        for lead, (count, first, second) in enumerate(zip(n, total, squares, strict=True)):
-            if count:
-                mean_l[lead] = first / count
-                # Integers until the last step: no cancellation, however long the store.
-                std_l[lead] = ((second * count - first * first) / count**2) ** 0.5
-        return LeadStatistics(
-            mean_l / layout.COUNTS_PER_MV, std_l / layout.COUNTS_PER_MV, np.asarray(n, dtype=np.int64)
-        )
+        return statistics_of(self._attributes["statistics"], len(self.leads), folds)
 
     def read_shard(self, shard: int) -> ShardSignal:
         """Read and decode one whole shard; every chunk's checksum is verified.
@@ -421,11 +406,12 @@ class Store:
         IntegrityError where the samples are not those that were written, or the store was replaced.
         """
         row = self._row(record_id)
-        about = self.records.slice(row, 1).to_pylist()[0]
+        about = self._told.slice(row, 1).to_pylist()[0]
         which, fs_hz = self._which_leads(leads), self._fs_of(about)
         first, last = self._part_of(record_id, about["n_samples"], fs_hz, start_s, stop_s)
         begin = about["start"] + first
-        counts_lt = self.decode(begin, about["start"] + last, np.array([row]))
+        with self._statements_meanwhile():
+            counts_lt = self.decode(begin, about["start"] + last, np.array([row]))
         if last - first < about["n_samples"]:
             if is_remote(self._root):
                 self._refuse_replaced()
@@ -448,6 +434,15 @@ class Store:
             warnings=tuple(filter(None, (about["warnings"] or "").split("; "))),
             site=about.get("site"),
         )
+
+    def _statements_meanwhile(self) -> AbstractContextManager[Any]:
+        """Fetch the statements while something else is waited for, where that takes its time."""
+        if not is_remote(self._root) or "statements" in self.__dict__:
+            return nullcontext()
+        stack = ExitStack()
+        thread = stack.enter_context(ThreadPoolExecutor(1))
+        thread.submit(lambda: self.statements)  # whoever asks for them meets what went wrong
+        return stack
 
     def _which_leads(self, leads: Sequence[str] | None) -> list[int]:
         if leads is None:
@@ -540,10 +535,11 @@ class Store:
         """Counts (leads, samples) of the array from ``begin`` up to ``end``; ``rows`` are the records in there."""
         if (n_bytes := 2 * len(self.leads) * (end - begin)) > limits().record_bytes:
             raise StoreError("that is too much to read at once", where=self.path, got=f"{n_bytes} bytes", fix=FIX)
-        for shard in range(begin // self.shard_samples, -(-end // self.shard_samples)):
-            self._refuse_missing(shard)
+        if not is_remote(self._root):  # there, what is missing or too short is seen as it is read
+            for shard in range(begin // self.shard_samples, -(-end // self.shard_samples)):
+                self._refuse_missing(shard)
         try:
-            counts_lt = patiently(self._root, lambda: np.asarray(self._array[:, begin:end], dtype=np.int16))
+            counts_lt = patiently(self._root, lambda: self._counts(begin, end))
         except EcgError:
             raise
         except MemoryError:

@@ -184,6 +184,7 @@ def test_what_is_out_of_reach_is_not_damaged(served, tmp_path, monkeypatch):
         store.verify()
     served.dead = False
     store.read_shard(0)
+    store = open_store(address)  # what was read before needs no server
     served.failing["busy"] = 1000  # it says that the shard is there, but doesn't give it
     with pytest.raises(StoreUnreachable):
         store.read_shard(0)
@@ -200,8 +201,8 @@ def test_what_is_out_of_reach_is_not_damaged(served, tmp_path, monkeypatch):
 def test_a_server_that_falls_silent_is_given_up(served, monkeypatch):
     monkeypatch.setattr(web, "SILENCE_S", 0.2)
     monkeypatch.setattr(places, "RETRY_WAITS_S", (0.01,))
+    open_store(f"{served.address}/mini.ecg").read_shard(0)
     store = open_store(f"{served.address}/mini.ecg")
-    store.read_shard(0)
     served.silent.clear()
     with pytest.raises(StoreUnreachable, match="can't be reached"):
         store.read_shard(0)

@@ -1,0 +1,65 @@
+"""Statements as matrices: which record states which code, and where silence is a "no"."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ecgstore.errors import ConfigError, nearest
+
+Bools = npt.NDArray[np.bool_]
+
+
+def matrix(codes: Sequence[str], system: str, statements: pa.Table, n_records: int) -> Bools:
+    """Which record states which code of ``system``, bool (records, codes)."""
+    stated_nc = np.zeros((n_records, len(codes)), dtype=np.bool_)
+    its = statements.filter(pc.equal(statements["system"], system))
+    # Of a code that is asked for twice each column is filled.
+    asked = list(dict.fromkeys(codes))
+    place = pc.index_in(its["code"], value_set=pa.array(asked, pa.string()))
+    known = pc.is_valid(place)
+    rows, columns = its["row"].filter(known).to_numpy(), place.filter(known).to_numpy()
+    stated_nc[:, : len(asked)][rows, columns] = True
+    return stated_nc if len(asked) == len(codes) else stated_nc[:, [asked.index(code) for code in codes]]
+
+
+def mask(
+    codes: Sequence[str],
+    vocabulary: Collection[str],
+    system: str,
+    by_site: Mapping[str, Mapping[str, Sequence[str]]],
+    site_n: npt.NDArray[np.object_],
+) -> Bools:
+    """Of which records the absence of a code is a "no", bool (records, codes)."""
+    known_c = np.array([code in vocabulary for code in codes], dtype=np.bool_)
+    known_nc = np.tile(known_c, (len(site_n), 1))
+    if any(system in systems for systems in by_site.values()):
+        for site in set(site_n.tolist()):
+            its = frozenset(by_site.get(site, {}).get(system, ()))
+            known_nc[site_n == site] = [code in its for code in codes]
+    return known_nc
+
+
+def refuse_unknown(
+    codes: Sequence[str], system: str, statements: pa.Table, vocabulary: Mapping[str, Sequence[str]], where: str
+) -> None:
+    """Raise ConfigError for a code that the sources never state in ``system``, naming the nearest."""
+    if isinstance(codes, str) or not all(isinstance(code, str) for code in codes):
+        fix = f"ask for [{codes!r}]" if isinstance(codes, str) else "write each in quotes"
+        raise ConfigError("codes are a list of texts", where=where, got=repr(codes)[:80], fix=fix)
+    known = set(vocabulary.get(system, ()))
+    if known.issuperset(codes):
+        return
+    known |= set(statements.filter(pc.equal(statements["system"], system))["code"].unique().to_pylist())
+    unknown = next((code for code in codes if code not in known), None)
+    if unknown is None:
+        return
+    near = nearest(unknown, known)
+    systems = ", ".join(sorted(vocabulary)) or "none"
+    listed = f"see store.vocabulary({system!r})" if known else f"the store has codes of: {systems}"
+    fix = f"did you mean {near}?" if near else listed
+    raise ConfigError(f"no record could state the code {unknown!r} of {system}", where=where, fix=fix)
