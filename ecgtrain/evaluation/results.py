@@ -74,6 +74,12 @@ class RocCurve(Value):
     fpr: tuple[float, ...]
     tpr: tuple[float, ...]
 
+    @model_validator(mode="after")
+    def _in_pairs(self) -> RocCurve:
+        if len(self.fpr) != len(self.tpr):
+            raise ValueError("each false positive rate has its true positive rate")
+        return self
+
 
 class Confusion(Value):
     """``counts`` [i][j]: records that are of class i and said to be of class j."""

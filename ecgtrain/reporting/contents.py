@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ecgstore import ConfigError
 from ecgtrain.evaluation.curve_results import CurveResult, curve_of
@@ -80,6 +80,15 @@ class About(Value):
     curves: Curves = Field(default_factory=dict)
     settings: str | dict[str, Any] = ""
     environment: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _curves_are_whole(self) -> About:
+        for split, columns in self.curves.items():
+            if split == "chance" and not all(columns.values()):
+                raise ValueError("the level of chance is a list of one number")
+            if split != "chance" and columns and "step" not in columns:
+                raise ValueError(f"curves, {split}: the values of a term stand at steps")
+        return self
 
     def as_json(self) -> dict[str, Any]:
         """Its shape on disk: what was not given is left out."""

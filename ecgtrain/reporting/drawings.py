@@ -41,7 +41,8 @@ def draw_curves(curves: Curves, number: int) -> str:
                 ("validation", validation, COLOURS[0], "o"),
                 ("probe", probe, COLOURS[0], "o"),
             ):
-                if term in columns:
+                # Reports of before left gaps out: which step a value is of is then not known.
+                if term in columns and len(columns[term]) == len(columns["step"]):
                     x, y = _thinned(columns["step"], columns[term])
                     # A line of one point would not be seen.
                     axis.plot(x, y, color=colour, lw=1.6, marker="o" if len(x) == 1 else marker, ms=3.5, label=split)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -89,12 +90,14 @@ def loss_curves(lines: Sequence[Line]) -> Curves:
     """
     terms = {name for line in lines if line.split in ("chance", "validation") for name in line.values}
     terms |= {"loss", *WATCHED}
-    columns: dict[str, dict[str, list[float]]] = {}
-    for line in lines:
-        its = columns.setdefault(line.split, {})
-        if line.split != "chance":
-            its.setdefault("step", []).append(line.step)
-        for name in sorted(terms):
-            if name in line.values:
-                its.setdefault(name, []).append(line.values[name])
-    return {split: {name: tuple(values) for name, values in its.items()} for split, its in columns.items()}
+    columns: dict[str, dict[str, tuple[float, ...]]] = {}
+    for split in dict.fromkeys(line.split for line in lines):
+        its = [line for line in lines if line.split == split]
+        told = [name for name in sorted(terms) if any(name in line.values for line in its)]
+        # What a line doesn't say is not a number there: each column has a value at each step.
+        columns[split] = {name: tuple(line.values.get(name, math.nan) for line in its) for name in told}
+        if split == "chance":
+            columns[split] = {name: tuple(x for x in values if x == x) for name, values in columns[split].items()}
+        else:
+            columns[split] = {"step": tuple(line.step for line in its), **columns[split]}
+    return columns

@@ -268,11 +268,23 @@ def test_curves_keep_the_terms_of_the_loss(tmp_path):
     ]
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert report.loss_curves(read_metrics(tmp_path)) == {
+    curves = report.loss_curves(read_metrics(tmp_path))
+    # What was measured at one of the steps stands at that step.
+    assert curves["train"].pop("feature_std") == pytest.approx((math.nan, 0.9), nan_ok=True)
+    assert curves == {
         "chance": {"accuracy": (0.01,)},
-        "train": {"step": (10, 20), "accuracy": (0.1, 0.2), "loss": (5.0, 4.0), "feature_std": (0.9,)},
+        "train": {"step": (10, 20), "accuracy": (0.1, 0.2), "loss": (5.0, 4.0)},
         "validation": {"step": (20,), "accuracy": (0.15,), "loss": (4.5,)},
     }
+
+
+@pytest.mark.parametrize("loss", [[1.0], [1.0, 2.0, 3.0]])
+def test_curves_of_which_the_steps_are_not_known_are_not_drawn(tmp_path, loss):
+    made = as_written()
+    made["curves"] = {"train": {"step": [1, 2], "loss": loss, "accuracy": [0.1, 0.2]}}
+    (tmp_path / REPORT).write_text(json.dumps(made))
+    page = report.render(report.read_report(tmp_path))
+    assert "accuracy</" in page
 
 
 def test_what_is_missing_is_named(tmp_path):
@@ -293,6 +305,7 @@ def test_what_is_missing_is_named(tmp_path):
         ("metrics.macro_auroc", {"metrics": {"macro_auroc": 0.5}}),
         ("per_class.a.n_positive: field required", {"per_class": {"a": {"auroc": 1, "auprc": 1}}}),
         ("roc.a.tpr: field required", {"roc": {"a": {"fpr": [0, 1]}}}),
+        ("each false positive rate has", {"roc": {"a": {"fpr": [0, 1], "tpr": [0, 0.5, 1]}}}),
     ],
 )
 def test_a_result_that_cannot_be_understood_is_refused_in_one_line(tmp_path, said, change):
@@ -308,7 +321,16 @@ def test_a_result_that_cannot_be_understood_is_refused_in_one_line(tmp_path, sai
 
 
 @pytest.mark.parametrize(
-    "made", [{}, {"results": 1}, {"results": [1]}, {"results": [], "runs": [{"run": 1}]}, {"results": [], "x": 1}]
+    "made",
+    [
+        {},
+        {"results": 1},
+        {"results": [1]},
+        {"results": [], "runs": [{"run": 1}]},
+        {"results": [], "x": 1},
+        {"results": [], "curves": {"validation": {"loss": [1.0]}}},
+        {"results": [], "curves": {"chance": {"loss": []}}},
+    ],
 )
 def test_a_report_that_cannot_be_understood_is_refused_in_one_line(tmp_path, made):
     (tmp_path / REPORT).write_text(json.dumps(made))
