@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,8 @@ MOST_CONFUSED = 30
 
 def draw_curves(curves: Curves, number: int) -> str:
     """Terms of the loss over the steps, training and validation, with the level of chance."""
-    chance, train, validation, probe = (curves.get(split, {}) for split in ("chance", "train", "validation", "probe"))
+    chance = curves.get("chance", {})
+    train, validation, probe = (_aligned(curves.get(split, {})) for split in ("train", "validation", "probe"))
     told = [name for name in chance if name in train or name in validation]
     # The sum says nothing that its parts don't, once their level of chance is known.
     others = [name for name in train if name not in (*told, *WATCHED, "step") and not (told and name == "loss")]
@@ -41,8 +42,7 @@ def draw_curves(curves: Curves, number: int) -> str:
                 ("validation", validation, COLOURS[0], "o"),
                 ("probe", probe, COLOURS[0], "o"),
             ):
-                # Reports of before left gaps out: which step a value is of is then not known.
-                if term in columns and len(columns[term]) == len(columns["step"]):
+                if term in columns:
                     x, y = _thinned(columns["step"], columns[term])
                     # A line of one point would not be seen.
                     axis.plot(x, y, color=colour, lw=1.6, marker="o" if len(x) == 1 else marker, ms=3.5, label=split)
@@ -219,6 +219,11 @@ def style(salt: str) -> Any:
             "grid.color": "#eceef1",
         }
     )
+
+
+def _aligned(columns: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]]:
+    """The columns that have a value at each step: in reports of before gaps were left out, and steps are not known."""
+    return {name: values for name, values in columns.items() if len(values) == len(columns["step"])}
 
 
 def _thinned(x: Sequence[float], y: Sequence[float], n: int = 400) -> tuple[list[float], list[float]]:
