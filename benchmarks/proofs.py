@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from ecgstore import open_store
 from ecgstore.inner import keep_freed_memory
-from ecgtrain import config, tasks
+from ecgtrain import config, recipes, tasks
 from ecgtrain.backbones.layers.features import Features
 from ecgtrain.evaluation import protocols
 from ecgtrain.evaluation.protocols import Context
@@ -47,7 +47,7 @@ from ecgtrain.scoring.bootstrap import resampled_classes
 from ecgtrain.training.log import read_metrics, train_seconds
 from ecgtrain.training.prepare import pretrain_of
 
-RECIPES = config.RECIPES / "small"
+RECIPES = recipes.RECIPES / "small"
 SUPER, ALL = "ptbxl/superdiagnostic", "ptbxl/all"
 #: What of a method's parts tells best whether it has learned its own task.
 PRETEXT = {

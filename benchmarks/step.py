@@ -36,7 +36,7 @@ from torch import Tensor
 from ecgstore import IngestSettings, ingest_folder
 from ecgstore.inner import keep_freed_memory
 from ecgstore.sources import synthetic
-from ecgtrain import config
+from ecgtrain import config, recipes
 from ecgtrain.backbones import cpc_lstm
 from ecgtrain.config import Optimiser
 from ecgtrain.methods import build_objective, cpc
@@ -46,7 +46,7 @@ from ecgtrain.training.environment import environment
 from ecgtrain.training.step import layers
 from ecgtrain.views.draw import Draw
 
-RECIPES = config.RECIPES / "small"
+RECIPES = recipes.RECIPES / "small"
 N_WINDOWS, N_LEADS, N_SAMPLES = 32, 12, 1000
 
 

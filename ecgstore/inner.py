@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ecgstore.build.plan import Recipe
     from ecgstore.build.single import prepare_record
     from ecgstore.errors import nearest, need, visible, without_links
-    from ecgstore.rooms import name_own_file, named_by_name, named_by_sha256, occupant, own_file_sha256
+    from ecgstore.rooms import descriptions, name_own_file, named_by_name, named_by_sha256, occupant, own_file_sha256
     from ecgstore.settings import NOT_SAID, first_difference, parse, read_yaml
     from ecgstore.signals.ectopic import steepest_complex
     from ecgstore.signals.noise import add_noise, check_noise, with_bank
@@ -39,6 +39,7 @@ __all__ = [
     "challenge_weights",
     "check_noise",
     "counts_to_mv",
+    "descriptions",
     "distances_mm",
     "first_difference",
     "held",
@@ -81,6 +82,7 @@ _HOME = {
     "challenge_weights": "vocabularies.vocabulary",
     "check_noise": "signals.noise",
     "counts_to_mv": "storage.layout",
+    "descriptions": "rooms",
     "distances_mm": "simulate.ventricles",
     "first_difference": "settings",
     "held": "storage.locks",

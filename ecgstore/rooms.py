@@ -7,6 +7,7 @@ its user names it (:func:`name_own_file`): a store, run or export that came from
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import importlib.util
@@ -65,8 +66,7 @@ def occupants(room: str) -> tuple[str, ...]:
 
     A folder in it, or a file whose name begins with ``_``, is shared by occupants and is none itself.
     """
-    paths = importlib.import_module(room).__path__
-    files = (info.name for info in pkgutil.iter_modules(paths) if not info.ispkg)
+    files = (info.name for info in pkgutil.iter_modules([str(_folder(room))]) if not info.ispkg)
     return tuple(sorted(name for name in files if not name.startswith("_")))
 
 
@@ -86,6 +86,29 @@ def occupant(room: str, name: str) -> ModuleType:
             fix=f"did you mean {near}?" if near else f"known: {', '.join(names)}",
         )
     return importlib.import_module(f"{room}.{name}")
+
+
+def descriptions(room: str) -> dict[str, str]:
+    """What each file of ``room`` says of itself in ``DESCRIPTION``, by name; none of them is imported."""
+    folder = _folder(room)
+    return {name: _constant(folder / f"{name}.py", "DESCRIPTION") for name in occupants(room)}
+
+
+def _folder(room: str) -> Path:
+    """Where the package ``room`` stands; it is not imported: what it has in common may need torch."""
+    spec = importlib.util.find_spec(room)
+    assert spec is not None, room
+    assert spec.submodule_search_locations, room
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _constant(path: Path, name: str) -> str:
+    for statement in ast.parse(path.read_bytes()).body:
+        if isinstance(statement, ast.Assign) and any(
+            isinstance(to, ast.Name) and to.id == name for to in statement.targets
+        ):
+            return str(ast.literal_eval(statement.value))
+    return ""
 
 
 def _visitor(room: str, path: Path) -> ModuleType:

@@ -20,7 +20,6 @@ import pyarrow.compute as pc
 from ecgstore.errors import ConfigError, EcgError, IntegrityError, StoreError, StoreReplaced, StoreUnreachable, nearest
 from ecgstore.record import Beat, LeadState, Record, Statement, Terms
 from ecgstore.storage import layout, manifest, parsed, stated_codes, tables, validate, validate_tables
-from ecgstore.storage.array import read_array
 from ecgstore.storage.chunks import Chunks
 from ecgstore.storage.limits import FIX, limits
 from ecgstore.storage.objects import Objects, Remote
@@ -267,6 +266,8 @@ class Store:
 
     @functools.cached_property
     def _array(self) -> Any:
+        from ecgstore.storage.array import read_array  # zarr takes a quarter of a second, and few stores need it
+
         return read_array(self._metadata, self._sizes, self._read_shard_part)
 
     @functools.cached_property

@@ -274,9 +274,9 @@ def bench(recipe: str, overrides: tuple[str, ...], seconds: float, device: str, 
 @AS_JSON
 def recipes(as_json: bool) -> None:
     """List the recipes that come with ecgtrain: `ecgtrain run NAME` runs one, wherever you stand."""
-    from ecgtrain import config
+    from ecgtrain.recipes import about, shipped
 
-    found = [config.about(name) for name in config.shipped()]
+    found = [about(name) for name in shipped()]
     if as_json:
         say_json([one._asdict() for one in found])
         return
@@ -332,13 +332,12 @@ def init(out: Path, name: str, overwrite: bool) -> None:
 @AS_JSON
 def methods(as_json: bool) -> None:
     """List what there is: methods, backbones, tasks, protocols; each is one file in its room."""
-    from ecgstore import occupants
-    from ecgstore.inner import occupant
+    from ecgstore.inner import descriptions
 
-    rooms = {}
-    for room in ("methods", "backbones", "tasks", "evaluation.protocols"):
-        package = f"ecgtrain.{room}"
-        rooms[room.rpartition(".")[2]] = {name: str(occupant(package, name).DESCRIPTION) for name in occupants(package)}
+    rooms = {
+        room.rpartition(".")[2]: descriptions(f"ecgtrain.{room}")
+        for room in ("methods", "backbones", "tasks", "evaluation.protocols")
+    }
     if as_json:
         say_json(rooms)
         return

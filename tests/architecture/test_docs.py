@@ -19,7 +19,7 @@ import ecgtrain.cli
 from ecgstore.build.plan import Recipe, Storage
 from ecgstore.errors import REASONS
 from ecgstore.storage import layout, tables
-from ecgtrain import config
+from ecgtrain.recipes import shipped
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -146,7 +146,7 @@ def _parse(words: list[str], where: str) -> None:
     try:
         context = command.make_context(words[1], words[2:])
         recipe = context.params.get("recipe", "")
-        assert recipe.endswith(".yaml") or recipe in {"", *config.shipped()}, f"{where}: no such recipe"
+        assert recipe.endswith(".yaml") or recipe in {"", *shipped()}, f"{where}: no such recipe"
     except click.exceptions.Exit:  # an option that answers at once, such as `fetch --list`
         return
     except click.ClickException as error:

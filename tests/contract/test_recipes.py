@@ -15,12 +15,13 @@ from ecgstore.inner import occupant
 from ecgtrain import cli, config, distributed, tasks
 from ecgtrain.data.feed import open_feed
 from ecgtrain.methods import Moment, WindowBatch, build_objective
+from ecgtrain.recipes import about, shipped
 from ecgtrain.training.step import layers
 from ecgtrain.views.draw import Draw
 from ecgtrain.views.normalise import normalise, to_mv
 
 ROOT = Path(__file__).parents[2]
-RECIPES = sorted(config.shipped())
+RECIPES = sorted(shipped())
 SMALL = [name for name in RECIPES if name.startswith("small/")]
 N = 8
 
@@ -100,7 +101,7 @@ def test_every_method_has_a_page():
 
 def test_recipes_are_listed_with_source_and_cost():
     listed = CliRunner().invoke(cli.main, ["recipes", "--json"])
-    assert [one["name"] for one in json.loads(listed.output)] == list(config.shipped())
+    assert [one["name"] for one in json.loads(listed.output)] == list(shipped())
     shown = CliRunner().invoke(cli.main, ["recipes"]).output
     assert "small/cpc\n" in shown
     assert shown.count("  source: ") == shown.count("  cost: ") == len(RECIPES)
@@ -112,9 +113,9 @@ def test_a_recipe_is_whole(name):
     text = config.find(name).read_text(encoding="utf-8")
     for word in ("source:", "cost:", "expect"):
         assert word in text.lower(), word
-    about = config.about(name)
-    assert all(about)
-    assert all(len(part) < 200 for part in about)
+    said = about(name)
+    assert all(said)
+    assert all(len(part) < 200 for part in said)
     assert made.pretrain is not None
     # What is judged was not seen while pretraining.
     for question in made.downstream:

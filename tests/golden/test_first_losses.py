@@ -14,6 +14,7 @@ import torch
 
 from ecgtrain import config
 from ecgtrain.data.plan import batch_plan
+from ecgtrain.recipes import shipped
 from ecgtrain.training.prepare import open_windows, prepare
 
 GOLDEN = json.loads((Path(__file__).parent / "first_losses.json").read_text(encoding="utf-8"))
@@ -34,7 +35,7 @@ def first_loss(name, store):
 
 
 def test_every_small_recipe_has_a_golden_loss():
-    assert set(GOLDEN) == {name for name in config.shipped() if name.startswith("small/")}
+    assert set(GOLDEN) == {name for name in shipped() if name.startswith("small/")}
 
 
 @pytest.mark.parametrize("name", sorted(GOLDEN))

@@ -13,6 +13,7 @@ from ecgtrain.backbones import cpc_lstm
 from ecgtrain.backbones.layers.encoder import Encoder
 from ecgtrain.config import RunConfig
 from ecgtrain.methods import cpc
+from ecgtrain.recipes import RECIPES, shipped
 
 RECIPE = {
     "name": "small",
@@ -63,8 +64,8 @@ def test_a_recipe_survives_the_round_trip(recipe, tmp_path):
 
 
 def test_every_bundled_recipe_survives_the_round_trip(tmp_path):
-    assert config.shipped()
-    for name in config.shipped():
+    assert shipped()
+    for name in shipped():
         again = tmp_path / "again.yaml"
         again.write_text(config.dump(config.load(name)))
         assert config.load(again) == config.load(name), name
@@ -72,7 +73,7 @@ def test_every_bundled_recipe_survives_the_round_trip(tmp_path):
 
 def test_a_recipe_is_a_file_or_the_name_of_a_shipped_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert config.find("small/cpc") == config.RECIPES / "small" / "cpc.yaml"
+    assert config.find("small/cpc") == RECIPES / "small" / "cpc.yaml"
     mine = tmp_path / "small" / "cpc"
     mine.parent.mkdir()
     mine.write_text("name: mine\ndata: {store: x.ecg}\n")
@@ -217,3 +218,10 @@ def test_a_recipe_of_a_run_runs_no_code_because_it_is_extended(recipe, tmp_path)
     (run / "config.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(ConfigError, match="not run unless you name it"):
         config.load(written(tmp_path, "mine", extends="run/config.yaml"))
+
+
+@pytest.mark.parametrize("command", ["--help", "methods", "recipes"])
+def test_a_list_needs_no_torch(command):
+    code = "import sys; from ecgtrain.cli import main\n"
+    code += f"try: main([{command!r}])\nexcept SystemExit: sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
