@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         StoreReplaced,
         StoreUnreachable,
     )
+    from ecgstore.lineage.withdraw import WithdrawReport, withdraw_records
     from ecgstore.look.overlap import Overlap, find_overlap, near_duplicates
     from ecgstore.record import LEADS_12, Beat, LeadState, Listing, Record, RecordRef, Rejection, Statement, Terms
     from ecgstore.rooms import occupants
@@ -65,6 +66,7 @@ _HOME = {
     "storage.layout": "COUNTS_PER_MV NOT_RECORDED",
     "signals.noise": "NoiseSettings",
     "signals.recorded_noise": "Bank load_bank",
+    "lineage.withdraw": "WithdrawReport withdraw_records",
     "look.overlap": "Overlap find_overlap near_duplicates",
     "record": "LEADS_12 Beat LeadState Listing Record RecordRef Rejection Statement Terms",
     "rooms": "occupants",
@@ -115,6 +117,7 @@ __all__ = [
     "StoreReplaced",
     "StoreUnreachable",
     "Terms",
+    "WithdrawReport",
     "Workers",
     "__version__",
     "augment_store",
@@ -129,6 +132,7 @@ __all__ = [
     "seal_store",
     "split_records",
     "with_split",
+    "withdraw_records",
     "write_records",
 ]
 

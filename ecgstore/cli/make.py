@@ -284,7 +284,7 @@ def seal(out: Path, own_source: Path | None, as_json: bool) -> None:
     from ecgstore.build.parts import seal_store
 
     with progress_bars(PHASES) as progress:
-        key = _secret_of_the_environment()
+        key = secret_of_the_environment()
         report = seal_store(out, patient_key=key, progress=progress, own_source=own_source)
     if isinstance(report, AugmentReport):
         _say_augmented(report, as_json)
@@ -420,13 +420,13 @@ def _ingest_settings(flags: dict[str, Any], src: Path) -> IngestSettings:
     noise = _noise(flags)
     if noise is not None:
         content["noise"] = noise
-    secret = _secret_of_the_environment()
+    secret = secret_of_the_environment()
     if flags.get("patient_key") or secret:
         content["patient_key"] = flags.get("patient_key") or secret
     return parse(IngestSettings, content, where=config or "the command line")
 
 
-def _secret_of_the_environment() -> str:
+def secret_of_the_environment() -> str:
     """The secret key of patients, empty where none is set. Raises ConfigError where one is set that is no secret."""
     from ecgstore.build.patients import PUBLIC, refuse_short
     from ecgstore.errors import ConfigError
