@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import click
 
-from ecgstore.cli.make import secret_of_the_environment
+from ecgstore.cli.look import numbers
+from ecgstore.cli.make import WORKERS, secret_of_the_environment
 from ecgstore.cli.printing import AS_JSON, PHASES, STORE, plain_errors, progress_bars, say, say_json
 
 OUT = click.argument("out", type=click.Path(path_type=Path))
@@ -86,4 +88,103 @@ def withdraw(
     say(f"  fingerprint {report.fingerprint}")
 
 
-VERBS = (withdraw,)
+@click.command(short_help="Make a store of a part of another")
+@STORE
+@OUT
+@click.option(
+    "--where", default="", metavar="CONDITION", help="Records such as: mains_mv < 0.05 and site in ('A', 'B')"
+)
+@click.option(
+    "--code",
+    "codes",
+    multiple=True,
+    metavar="SYSTEM:CODE,…",
+    help="Records that state one of these codes; may be given several times.",
+)
+@click.option("--folds", "--fold", "folds", metavar="1,2", help="Records in these folds.")
+@click.option("--leads", metavar="I,II,V2", help="Leads to keep, in this order. Default: all.")
+@WORKERS
+@click.option("--processes", is_flag=True, help="Workers are processes, not threads.")
+@OVERWRITE
+@AS_JSON
+@plain_errors
+def subset(
+    store: str,
+    out: Path,
+    where: str,
+    codes: tuple[str, ...],
+    folds: str | None,
+    leads: str | None,
+    workers: int | None,
+    processes: bool,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Make OUT from STORE: the records that meet all that is asked for, and the leads that are named.
+
+    Samples, quality, folds, statements and patients are those of STORE; what was left out of STORE is not in OUT.
+
+    Example: ecgstore subset ptbxl.ecg af.ecg --code scp_ecg:AFIB,AFLT --leads I,II
+    """
+    from ecgstore.build.schedule import Workers
+    from ecgstore.lineage.subset import subset_store
+    from ecgstore.storage.store import open_store
+
+    with progress_bars(PHASES) as progress:
+        report = subset_store(
+            open_store(store),
+            out,
+            where=where,
+            codes=codes,
+            folds=() if folds is None else numbers(folds, "--folds"),
+            leads=() if leads is None else [lead.strip() for lead in leads.split(",")],
+            workers=Workers(n=workers or os.cpu_count() or 1, processes=processes),
+            overwrite=overwrite,
+            progress=progress,
+        )
+    if as_json:
+        say_json(dataclasses.asdict(report))
+        return
+    say(f"{report.path}: {report.records} of {report.of_records} records, leads {' '.join(report.leads)}")
+    if report.rejected:
+        say(f"  {report.rejected} left out: nothing was recorded in these leads (ecgstore records {out} --rejected)")
+    say(f"  fingerprint {report.fingerprint}")
+
+
+@click.command(short_help="Make one store of two")
+@click.argument("one", type=click.Path())
+@click.argument("other", type=click.Path())
+@OUT
+@WORKERS
+@click.option("--processes", is_flag=True, help="Workers are processes, not threads.")
+@OVERWRITE
+@AS_JSON
+@plain_errors
+def merge(
+    one: str, other: str, out: Path, workers: int | None, processes: bool, overwrite: bool, as_json: bool
+) -> None:
+    """Make OUT from the stores ONE and OTHER: all records of both, those of ONE first.
+
+    Both must have the same recipe, leads, rate and key of patients, and no record id in common. Shards are taken over as
+    they are, where both have shards of the same size.
+
+    Example: ecgstore merge ward1.ecg ward2.ecg hospital.ecg
+    """
+    from ecgstore.build.schedule import Workers
+    from ecgstore.lineage.merge import merge_stores
+    from ecgstore.storage.store import open_store
+
+    with progress_bars(PHASES) as progress:
+        crew = Workers(n=workers or os.cpu_count() or 1, processes=processes)
+        stores = open_store(one), open_store(other)
+        report = merge_stores(*stores, out, workers=crew, overwrite=overwrite, progress=progress)
+    if as_json:
+        say_json(dataclasses.asdict(report))
+        return
+    say(f"{report.path}: {report.records} records; {report.shards_kept} shards kept, {report.shards_written} written")
+    for note in report.notes:
+        say(f"  note: {note}")
+    say(f"  fingerprint {report.fingerprint}")
+
+
+VERBS = (withdraw, subset, merge)

@@ -92,14 +92,15 @@ def _rows(store: Store, folds: str | None, option: str) -> Any:
     """The rows of the folds that were asked for; None where all are meant."""
     if folds is None:
         return None
-    rows = store.select(folds=_numbers(folds, option))
+    rows = store.select(folds=numbers(folds, option))
     if not len(rows):
         there = ", ".join(str(fold) for fold in sorted(set(store.column("fold").tolist()) - {-1})) or "none"
         raise ConfigError(f"no record is in the folds of {option}", where=store.path, expected=there, got=folds)
     return rows
 
 
-def _numbers(text: str, option: str) -> list[int]:
+def numbers(text: str, option: str) -> list[int]:
+    """A list of whole numbers such as 1,2,3."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
