@@ -1,7 +1,7 @@
 """Two sealed stores of one recipe → one. Shards are taken over unchanged where both have the same grid.
 
-The records of the first stand first. Where the grids differ, the coarser one stays, and the shards of the other store are
-written anew.
+The records of the first stand first. Where the grids differ, the coarser one stays, and the shards of the other store
+are written anew.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def merge_stores(
 ) -> MergeReport:
     """Make the store ``out``: the records of ``one``, and behind them those of ``other``.
 
-    Raises ConfigError where they don't go together (recipe, leads, rates, packing, keys of patients, kinds of ids, a record
-    in both, somebody who has withdrawn from one of them), StoreExists, StoreError, IntegrityError.
+    Raises ConfigError where they don't go together (recipe, leads, rates, packing, keys of patients, kinds of ids, a
+    record in both, somebody who has withdrawn from one of them), StoreExists, StoreError, IntegrityError.
     """
     out = Path(out)
     stores = (one, other)

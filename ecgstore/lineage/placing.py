@@ -1,4 +1,4 @@
-"""Records of a sealed store in new places: a shard is written anew from samples that are checked as they are decoded."""
+"""Records of a sealed store in new places: a shard is written anew from samples that were checked."""
 
 from __future__ import annotations
 
