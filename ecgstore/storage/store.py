@@ -171,6 +171,11 @@ class Store:
         return dict(self._attributes)
 
     @property
+    def objects(self) -> Mapping[str, manifest.ObjectHash]:
+        """Size and SHA-256 of every object of the store, by its name."""
+        return self._manifest.objects
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 over the hashes of all objects: two stores with the same fingerprint are the same."""
         return self._manifest.fingerprint
