@@ -18,7 +18,8 @@ from ecgstore.settings import Settings, parse, read_yaml
 from ecgstore.storage.publish import write_bytes
 
 CARD = "card.yaml"
-_TABLE = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\.parquet")
+#: What a sidecar table may be called.
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 _Line = Annotated[str, Field(min_length=1, max_length=300)]
 _Text = Annotated[str, Field(min_length=1, max_length=20_000)]
@@ -67,9 +68,13 @@ def folder_beside(store: str | Path) -> Path:
 def files_beside(store: str | Path) -> list[Path]:
     """The card and the tables beside a store, sorted by name: what is passed on with it. Anything else is no part."""
     folder = folder_beside(store)
-    if not folder.is_dir():
+    if folder.is_symlink() or not folder.is_dir():
         return []
-    found = (path for path in folder.iterdir() if path.name == CARD or _TABLE.fullmatch(path.name))
+    found = (
+        path
+        for path in folder.iterdir()
+        if path.name == CARD or (path.suffix == ".parquet" and NAME.fullmatch(path.stem))
+    )
     return sorted(path for path in found if stat.S_ISREG(path.lstat().st_mode))
 
 
