@@ -1,4 +1,4 @@
-"""Verbs that make a store out of sealed ones: withdraw, subset, merge."""
+"""Verbs that make something out of sealed stores: withdraw, subset, merge, export."""
 
 from __future__ import annotations
 
@@ -187,4 +187,57 @@ def merge(
     say(f"  fingerprint {report.fingerprint}")
 
 
-VERBS = (withdraw, subset, merge)
+@click.command(short_help="Write a store in another format")
+@STORE
+@click.option("--meds", type=click.Path(path_type=Path), metavar="OUT", help="A folder of MEDS 0.4.1.")
+@click.option("--wfdb", type=click.Path(path_type=Path), metavar="OUT", help="A folder of WFDB records.")
+@click.option("--tuning", metavar="9", help="Folds of the split tuning in MEDS. Default: the last but one.")
+@click.option("--held-out", metavar="10", help="Folds of the split held_out in MEDS. Default: the last.")
+@AS_JSON
+@plain_errors
+def export(
+    store: str, meds: Path | None, wfdb: Path | None, tuning: str | None, held_out: str | None, as_json: bool
+) -> None:
+    """Write STORE in another format, into a folder that is not there yet.
+
+    WFDB records hold the same millivolts to the count. MEDS holds statements, age, sex and measures, and no samples.
+
+    Example: ecgstore export ptbxl.ecg --wfdb ptbxl-wfdb
+    """
+    from ecgstore.storage.store import open_store
+
+    if meds is None and wfdb is None:
+        raise click.UsageError("say which format: --meds OUT or --wfdb OUT")
+    opened = open_store(store)
+    answer: dict[str, object] = {"store": store, "fingerprint": opened.fingerprint}
+    if wfdb is not None:
+        from ecgstore.lineage.to_wfdb import export_wfdb
+
+        with progress_bars({"records": "writing records"}) as progress:
+            written = export_wfdb(opened, wfdb, progress=progress)
+        answer["wfdb"] = dataclasses.asdict(written)
+        if not as_json:
+            say(f"{written.path}: {written.records} WFDB records, {written.renamed} under another name than their id")
+            if written.lost_annotations:
+                say(f"  {written.lost_annotations} annotations left out: WFDB knows no such symbol or suffix")
+            if written.lost_leads:
+                say(f"  {written.lost_leads} leads left out: no gain is known")
+    if meds is not None:
+        from ecgstore.lineage.to_meds import export_meds
+
+        folds = {
+            name: None if text is None else numbers(text, f"--{name.replace('_', '-')}")
+            for name, text in (("tuning", tuning), ("held_out", held_out))
+        }
+        made = export_meds(opened, meds, **folds)
+        answer["meds"] = dataclasses.asdict(made)
+        if not as_json:
+            told = ", ".join(f"{name} {n}" for name, n in made.splits.items()) or "none"
+            say(f"{made.path}: {made.subjects} subjects, {made.events} events, {made.codes} codes; splits: {told}")
+            if made.mixed:
+                say(f"  {made.mixed} subjects have records on several sides, and are in train")
+    if as_json:
+        say_json(answer)
+
+
+VERBS = (withdraw, subset, merge, export)

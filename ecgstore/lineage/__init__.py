@@ -1,1 +1,1 @@
-"""New stores out of sealed ones: without a patient, a part of one, two together."""
+"""New stores, and folders of other formats, out of sealed stores."""
