@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from ecgstore import ConfigError, IngestSettings, ingest_folder, open_store, subset_store, withdraw_records
 from ecgstore.cli import main
+from ecgstore.look.scrub import scrub_check
 from ecgstore.storage import layout, tables
 
 BANDPASS = ({"name": "bandpass", "low_hz": 0.5, "high_hz": 40.0},)
@@ -103,6 +104,17 @@ def test_what_can_t_be_done_is_said(mini_store: Path, tmp_path: Path, asked: dic
     with pytest.raises(ConfigError, match=re.escape(words)):
         subset_store(open_store(mini_store), tmp_path / "part.ecg", **asked)
     assert not (tmp_path / "part.ecg").exists()
+
+
+def test_what_lineage_says_names_nobody_unless_the_condition_does(mini_store: Path, tmp_path: Path) -> None:
+    store = open_store(mini_store)
+    subset_store(store, tmp_path / "part.ecg", where="age_years >= 18 and mains_mv < 0.5 and sex == 'female'")
+    part = open_store(tmp_path / "part.ecg")
+    withdraw_records(part, tmp_path / "v2.ecg", records=part.column("record_id")[:9].tolist())
+    assert scrub_check(open_store(tmp_path / "v2.ecg")) == scrub_check(store)
+    subset_store(store, tmp_path / "dated.ecg", where="record_id != '1999-12-31'")
+    found = set(scrub_check(open_store(tmp_path / "dated.ecg"))) - set(scrub_check(store))
+    assert {(one.where, one.kind) for one in found} == {("attributes.lineage.where", "date")}
 
 
 def test_a_subset_does_not_grow_from_a_folder(mini: Path, mini_store: Path, tmp_path: Path) -> None:

@@ -13,7 +13,15 @@ import pytest
 from click.testing import CliRunner
 from lineage_records import SECRET, record
 
-from ecgstore import ConfigError, IngestSettings, IntegrityError, StoreExists, ingest_folder, open_store
+from ecgstore import (
+    ConfigError,
+    IngestSettings,
+    IntegrityError,
+    StoreExists,
+    StoreIncomplete,
+    ingest_folder,
+    open_store,
+)
 from ecgstore.cli import main
 from ecgstore.lineage.withdraw import withdraw_records
 from ecgstore.storage import layout, tables
@@ -172,6 +180,23 @@ def test_a_damaged_store_is_refused_and_stays_as_it_is(ward: Path, tmp_path: Pat
     with pytest.raises(IntegrityError):
         withdraw_records(store, tmp_path / "v2.ecg", records=["ward/rec-0000"])
     assert not (tmp_path / "v2.ecg" / layout.MANIFEST).exists()
+
+
+def test_what_was_broken_off_is_finished_by_the_same_command(ward: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "ward.ecg"
+    shutil.copytree(ward, broken)
+    store, last = open_store(broken), broken / layout.commit_object(2)
+    content = last.read_bytes()
+    last.write_bytes(content[:-1])
+    with pytest.raises(IntegrityError):  # once the shards are there, and no seal
+        withdraw_records(store, tmp_path / "v2.ecg", records=["ward/rec-0000"])
+    with pytest.raises(StoreIncomplete):
+        open_store(tmp_path / "v2.ecg")
+    last.write_bytes(content)
+    report = withdraw_records(open_store(broken), tmp_path / "v2.ecg", records=["ward/rec-0000"])
+    whole = withdraw_records(open_store(ward), tmp_path / "whole.ecg", records=["ward/rec-0000"])
+    assert report.fingerprint == whole.fingerprint
+    assert open_store(ward).verify(deep=True) == []  # whose shards are linked, and never written
 
 
 def test_an_output_that_is_there_stays(ward: Path, tmp_path: Path) -> None:
