@@ -58,7 +58,7 @@ def _usage(argument: click.Argument) -> str:
 
 def _spelling(option: click.Option) -> str:
     value = "" if option.is_flag or option.count else f" {_value(option)}"
-    return f"`{', '.join([*option.opts, *option.secondary_opts])}{value}`".replace("|", r"\|")
+    return f"`{'`, `'.join([*option.opts, *option.secondary_opts])}{value}`".replace("|", r"\|")
 
 
 def _value(option: click.Option) -> str:

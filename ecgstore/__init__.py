@@ -36,6 +36,9 @@ if TYPE_CHECKING:
         StoreReplaced,
         StoreUnreachable,
     )
+    from ecgstore.lineage.merge import MergeReport, merge_stores
+    from ecgstore.lineage.subset import SubsetReport, subset_store
+    from ecgstore.lineage.withdraw import WithdrawReport, withdraw_records
     from ecgstore.look.overlap import Overlap, find_overlap, near_duplicates
     from ecgstore.record import LEADS_12, Beat, LeadState, Listing, Record, RecordRef, Rejection, Statement, Terms
     from ecgstore.rooms import occupants
@@ -65,6 +68,9 @@ _HOME = {
     "storage.layout": "COUNTS_PER_MV NOT_RECORDED",
     "signals.noise": "NoiseSettings",
     "signals.recorded_noise": "Bank load_bank",
+    "lineage.merge": "MergeReport merge_stores",
+    "lineage.subset": "SubsetReport subset_store",
+    "lineage.withdraw": "WithdrawReport withdraw_records",
     "look.overlap": "Overlap find_overlap near_duplicates",
     "record": "LEADS_12 Beat LeadState Listing Record RecordRef Rejection Statement Terms",
     "rooms": "occupants",
@@ -92,6 +98,7 @@ __all__ = [
     "LeadState",
     "LeadStatistics",
     "Listing",
+    "MergeReport",
     "MissingExtra",
     "NoiseSettings",
     "Overlap",
@@ -114,13 +121,16 @@ __all__ = [
     "StoreNotFound",
     "StoreReplaced",
     "StoreUnreachable",
+    "SubsetReport",
     "Terms",
+    "WithdrawReport",
     "Workers",
     "__version__",
     "augment_store",
     "find_overlap",
     "ingest_folder",
     "load_bank",
+    "merge_stores",
     "near_duplicates",
     "occupants",
     "open_store",
@@ -128,7 +138,9 @@ __all__ = [
     "read_split",
     "seal_store",
     "split_records",
+    "subset_store",
     "with_split",
+    "withdraw_records",
     "write_records",
 ]
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ecgstore.storage.plain import open_plain
     from ecgstore.storage.splits import load_split
     from ecgstore.storage.tables import unpacked_bytes
+    from ecgstore.storage.withdrawn import Withdrawn
     from ecgstore.vocabularies.known_overlaps import Origin, overlaps_between
     from ecgstore.vocabularies.origin_sites import aha_segments, origin_sites
     from ecgstore.vocabularies.vocabulary import challenge_weights, scored_classes, scp_to_snomed
@@ -34,6 +35,7 @@ __all__ = [
     "Origin",
     "Recipe",
     "Table",
+    "Withdrawn",
     "add_noise",
     "aha_segments",
     "challenge_weights",
@@ -78,6 +80,7 @@ _HOME = {
     "Recipe": "build.plan",
     "add_noise": "signals.noise",
     "Table": "sources._tables",
+    "Withdrawn": "storage.withdrawn",
     "aha_segments": "vocabularies.origin_sites",
     "challenge_weights": "vocabularies.vocabulary",
     "check_noise": "signals.noise",

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
 
-from ecgstore import ConfigError, Store, open_store
+from ecgstore import ConfigError, EcgError, Store, open_store
 from ecgstore.inner import name_own_file, patients_in_words
 from ecgtrain import distributed
 from ecgtrain.config import RESOLVED, RunConfig, dump
 from ecgtrain.data.feed import Part
+from ecgtrain.data.seen import read_seen, withdrawn_since
 from ecgtrain.deployment.export import CARD, refuse_unfinished, write_export
 from ecgtrain.deployment.model import Model, load_model
 from ecgtrain.deployment.onnx_file import on_millivolts, write_onnx
@@ -41,7 +42,7 @@ from ecgtrain.training import loop
 from ecgtrain.training.claim import claimed, looked_at
 from ecgtrain.training.files import plain, read_json, refuse_strange_files, refuse_taken, write_text
 from ecgtrain.training.initial import TakenOver, take_over
-from ecgtrain.training.layout import ENVIRONMENT, NULLS, SEEDS, curve, run_of_seed
+from ecgtrain.training.layout import ENVIRONMENT, NULLS, SEEDS, SEEN, curve, run_of_seed
 from ecgtrain.training.log import read_metrics, train_seconds
 from ecgtrain.training.prepare import Prepared, prepare, pretrain_of
 from ecgtrain.training.pretrain import Attempt, pretrain
@@ -363,13 +364,45 @@ def embed_store(
     )
 
 
-def merge_reports(runs: Sequence[str | Path], out: str | Path) -> Report:
+def merge_reports(runs: Sequence[str | Path], out: str | Path, withdrawn: Sequence[str] = ()) -> Report:
     """Put the results of several runs side by side, in a report in the folder ``out``.
+
+    Where records that a run has seen were withdrawn since from its store, or from one of the stores ``withdrawn``, that
+    is one of the caveats.
 
     Raises ClaimedError where another process is at work there, and ConfigError where a run has no report.
     """
     with claimed(Path(out)):
-        return write_report(out, merge([read_report(path) for path in runs]))
+        reports = [read_report(path) for path in runs]
+        merged = merge(reports)
+        successors = [open_store(path) for path in withdrawn]
+        caveats = [
+            text
+            for path, report, about in zip(runs, reports, merged.runs, strict=True)
+            for text in _seen_and_withdrawn(Path(path), about.name, report, successors)
+        ]
+        return write_report(out, merged.model_copy(update={"caveats": tuple(dict.fromkeys(caveats))}))
+
+
+def _seen_and_withdrawn(run_dir: Path, name: str, report: Report, successors: Sequence[Store]) -> Iterator[str]:
+    """What a run has seen that was withdrawn since, a sentence for each store that says so."""
+    stores = list(successors)
+    for about in report.runs:
+        # The successor may have taken the place of the store; where none is, or another kind, nothing is known.
+        if about.store.path and "://" not in about.store.path:
+            with suppress(EcgError):
+                stores.append(open_store(about.store.path))
+    if not any("withdrawn" in store.attributes for store in stores):
+        return
+    tables = []
+    for path in sorted(run_dir.rglob(SEEN)):
+        try:
+            tables.append(read_seen(path))
+        except CheckpointError:
+            yield f"{name}: whom it has seen can't be told, and so not whether somebody has withdrawn since."
+    for store in {store.fingerprint: store for store in stores}.values():
+        if said := withdrawn_since(tables, store):
+            yield f"{name} has seen what was withdrawn from {Path(store.path).name} since: {said}."
 
 
 def report_of_run(

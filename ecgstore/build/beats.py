@@ -315,7 +315,7 @@ def _seal(root: Path, made: _Plan, done: Sequence[Commit]) -> manifest.Manifest:
     rows = np.flatnonzero(kept_n)
     small = {
         layout.RECORDS: _records(made, rows, written),
-        layout.STATEMENTS: _renumbered(store.statements, kept_n),
+        layout.STATEMENTS: tables.renumbered(store.statements, kept_n),
         layout.BEATS: _annotations(made, written),
         layout.REJECTED: rejected([*before, *left_out]),
     }
@@ -352,14 +352,6 @@ def _records(made: _Plan, rows: npt.NDArray[np.int64], written: pa.Table) -> pa.
         column = its.get(field.name, parent[field.name] if field.name in parent.column_names else None)
         columns[field.name] = pa.nulls(len(rows), field.type) if column is None else column.cast(field.type)
     return pa.table(columns, schema=tables.RECORDS_SCHEMA)
-
-
-def _renumbered(table: pa.Table, kept_n: npt.NDArray[np.bool_]) -> pa.Table:
-    """Rows of a table that belong to records that are kept, by their new numbers."""
-    row = table["row"].to_numpy()
-    number_n = np.cumsum(kept_n) - 1
-    its = table.filter(pa.array(kept_n[row]))
-    return its.set_column(its.column_names.index("row"), "row", pa.array(number_n[row[kept_n[row]]], pa.int64()))
 
 
 def _annotations(made: _Plan, written: pa.Table) -> pa.Table:

@@ -19,10 +19,10 @@ from ecgstore.build.planning import count_reasons, plan
 from ecgstore.build.schedule import Workers
 from ecgstore.build.seal import seal_ingested
 from ecgstore.build.settings import IngestSettings, module_of, source_of
-from ecgstore.errors import ConfigError, SourceError, StoreExists, StoreIncomplete
+from ecgstore.errors import ConfigError, EcgError, SourceError, StoreExists, StoreIncomplete
 from ecgstore.rooms import name_own_file, occupants, own_file_sha256
 from ecgstore.settings import NOT_SAID, Difference, first_difference, parse
-from ecgstore.storage import layout, tables
+from ecgstore.storage import layout, tables, withdrawn
 from ecgstore.storage.array import create_array
 
 
@@ -92,7 +92,9 @@ def ingest_folder(
     building.recover(out)
     building.refuse_foreign(out)
     is_sealed = (out / layout.MANIFEST).exists()
-    before, grown_from = _occupied(out, settings) if append and is_sealed else (None, None)
+    before, grown_from, inherited = _occupied(out, settings) if append and is_sealed else (None, None, {})
+    if overwrite and is_sealed:
+        inherited = _withdrawn_from(out)
     if scan_table is None and (part is not None or (out / layout.SCAN).exists()) and not is_sealed:
         # Parts share what the first of them read.
         scan_table = out / layout.SCAN
@@ -103,6 +105,7 @@ def ingest_folder(
         scan_table=scan_table,
         occupied=before,
         look=functools.partial(refuse_identifying, settings.patient_key, settings.record_ids),
+        inherited=inherited,
         progress=progress,
     )
     vanished = _vanished(made, before, source_root)
@@ -203,11 +206,21 @@ def _job(made: Plan, settings: IngestSettings, source_root: Path, verify_source:
     )
 
 
-def _occupied(out: Path, settings: IngestSettings) -> tuple[Occupied, str]:
-    """Where the records of the sealed store ``out`` stand; its fingerprint. ConfigError if it was made otherwise."""
+def _occupied(out: Path, settings: IngestSettings) -> tuple[Occupied, str, dict[str, Any]]:
+    """Where the records of the sealed store ``out`` stand; its fingerprint; attributes that its next version keeps.
+
+    Raises ConfigError if it was made otherwise.
+    """
     from ecgstore.storage.store import open_store
 
     old = open_store(out)
+    steps = old.attributes.get("lineage", [])
+    if other := next((step["made_by"] for step in steps if step["made_by"] != "withdraw"), None):
+        raise ConfigError(
+            f"a store that was made by `ecgstore {other}` can't grow from a folder",
+            where=out,
+            fix=f"let its parents grow, and {other} again",
+        )
     differing = first_difference(
         {**old.recipe, **old.storage},
         {**settings.recipe.model_dump(mode="json"), **settings.storage.model_dump()},
@@ -252,7 +265,18 @@ def _occupied(out: Path, settings: IngestSettings) -> tuple[Occupied, str]:
     starts, lengths = old.column("start").tolist(), old.column("n_samples").tolist()
     places = dict(zip(old.column("record_id").tolist(), zip(starts, lengths, strict=True), strict=True))
     occupied = Occupied(old.shard_samples, max(start + n for start, n in places.values()), places)
-    return occupied, old.fingerprint
+    kept = {name: old.attributes[name] for name in (withdrawn.ATTRIBUTE, "lineage") if name in old.attributes}
+    return occupied, old.fingerprint, kept
+
+
+def _withdrawn_from(out: Path) -> dict[str, Any]:
+    """What a store that is replaced says of who has withdrawn: nobody comes back by that."""
+    from ecgstore.storage.store import open_store
+
+    try:
+        return withdrawn.Withdrawn.of(open_store(out).attributes).attribute()
+    except EcgError:  # what can't be read may be replaced
+        return {}
 
 
 def _vanished(made: Plan, before: Occupied | None, source_root: Path) -> tuple[str, ...]:

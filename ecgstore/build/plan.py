@@ -178,6 +178,8 @@ class Plan:
     sha256: str
     #: Site ("" for none) → coding system → codes, where absence means "no" at some sites only; else empty.
     vocabulary_by_site: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    #: Attributes of the root that the version before had: who has withdrawn, and by which steps it was made.
+    inherited: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def n_records(self) -> int:
@@ -283,6 +285,7 @@ def make_plan(
     noise_bank: Path | None = None,
     occupied: Occupied | None = None,
     hides_names: bool = False,
+    inherited: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Give every scanned record its place, in the order of the listing.
 
@@ -303,7 +306,7 @@ def make_plan(
     lengths = [_length(item.header, recipe) for item in usable]
     if occupied is None:
         shard_samples = layout.shard_samples(sum(lengths), max(lengths, default=0))
-        starts = _place(lengths, shard_samples)
+        starts = place(lengths, shard_samples)
     else:
         shard_samples = occupied.shard_samples
         starts = _place_behind([item.ref.record_id for item in usable], lengths, occupied)
@@ -321,6 +324,8 @@ def make_plan(
         digest.update(_identity(record, root))
     for rejection in rejected:
         digest.update(f"{rejection.record_id}\t{rejection.reason}\n".encode())
+    if inherited:
+        digest.update(_sha256(inherited).encode())
     return Plan(
         work=Work(recipe, storage, leads, shard_samples, noise_bank, hides_names, reader_of(source)),
         source=source,
@@ -331,6 +336,7 @@ def make_plan(
         vocabulary=vocabulary,
         sha256=digest.hexdigest(),
         vocabulary_by_site=_vocabulary_by_site(listing, planned),
+        inherited=inherited or {},
     )
 
 
@@ -379,7 +385,8 @@ def _length(header: Header, recipe: Recipe) -> int:
     return conditioning.n_resampled(header.n_samples, header.fs_hz, recipe.fs_hz or header.fs_hz)
 
 
-def _place(lengths: Sequence[int], shard_samples: int, cursor: int = 0) -> list[int]:
+def place(lengths: Sequence[int], shard_samples: int, cursor: int = 0) -> list[int]:
+    """First samples of records one behind the other from ``cursor`` on; none straddles a shard but one longer."""
     starts = []
     for n_samples in lengths:
         room = shard_samples - cursor % shard_samples
@@ -399,7 +406,7 @@ def _place_behind(record_ids: Sequence[str], lengths: Sequence[int], occupied: O
     cursor, shard_samples = occupied.total_samples, occupied.shard_samples
     if any(start + n == cursor and n > shard_samples for start, n in occupied.places.values()):
         cursor = -(-cursor // shard_samples) * shard_samples
-    moved = iter(_place([n for n, keep in zip(lengths, keeps, strict=True) if not keep], shard_samples, cursor))
+    moved = iter(place([n for n, keep in zip(lengths, keeps, strict=True) if not keep], shard_samples, cursor))
     return [
         occupied.places[record_id][0] if keep else next(moved)
         for record_id, keep in zip(record_ids, keeps, strict=True)

@@ -7,7 +7,7 @@ import functools
 import os
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +15,7 @@ from typing import Any
 
 from ecgstore.build.construct import Progress
 from ecgstore.build.folds import draw_folds
-from ecgstore.build.patients import with_record_ids
+from ecgstore.build.patients import patient_hash, with_record_ids
 from ecgstore.build.plan import Occupied, Plan, Scanned, make_plan, scan
 from ecgstore.build.scan import read_headers, without_segments
 from ecgstore.build.settings import IngestSettings, detect_source, module_of
@@ -27,6 +27,7 @@ from ecgstore.settings import Settings
 from ecgstore.sources._listed import checked_listing
 from ecgstore.sources._reader import read_headers as read_own_headers
 from ecgstore.sources._reader import reader_of
+from ecgstore.storage.withdrawn import Withdrawn
 
 #: Is shown records and the name of their source's file; may refuse them by an error.
 Look = Callable[[Sequence[RecordRef], str], None]
@@ -80,12 +81,14 @@ def plan(
     scan_table: Path | None = None,
     occupied: Occupied | None = None,
     look: Look | None = None,
+    inherited: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Plan:
     """List the source, read every header and plan the store. Nothing is written but ``scan_table``.
 
     ``look`` is shown the records as they are listed, before a header is read, and again where the source makes more of
-    them by their headers.
+    them by their headers. ``inherited``: attributes that a store takes over from its version before; who has withdrawn
+    from that is passed over.
 
     Raises SourceError where the folder is absent or no record in it can be used.
     """
@@ -95,6 +98,10 @@ def plan(
     if settings.folds is not None:
         listing = draw_folds(listing, settings.folds, settings.secret_key or listing.terms.name)
     listing = with_record_ids(listing, settings.record_ids, settings.secret_key)
+    has_gone = functools.partial(
+        _has_gone, Withdrawn.of(inherited or {}), settings.secret_key or listing.terms.name, listing.terms.name
+    )
+    listing = _without(listing, has_gone)
     if look is not None:
         look(listing.records, kind)
     reader = reader_of(source)
@@ -114,6 +121,7 @@ def plan(
                 scanned.append(header)
             else:
                 scanned.append(scan(ref, header, comments, recipe, bound))
+    scanned = [one for one in scanned if isinstance(one, Rejection) or not has_gone(one.ref)]
     if look is not None and bound is not None:
         look([one.ref for one in scanned if not isinstance(one, Rejection)], kind)
     made = make_plan(
@@ -127,6 +135,7 @@ def plan(
         hides_names=settings.record_ids == "hashed",
         noise_bank=settings.noise_bank,
         occupied=occupied,
+        inherited=inherited or {},
     )
     if made.n_records == 0:
         first = made.rejected[0]
@@ -137,6 +146,22 @@ def plan(
             got=f"{first.record_id}: {first.reason} {first.detail}".strip(),
         )
     return made
+
+
+def _has_gone(withdrawn: Withdrawn, key: str, source: str, ref: RecordRef) -> bool:
+    return bool(withdrawn) and withdrawn.names(
+        ref.record_id, patient_hash(key, ref.patient_id) if ref.patient_id else None, source
+    )
+
+
+def _without(listing: Listing, has_gone: Callable[[RecordRef], bool]) -> Listing:
+    """The listing without those who have withdrawn from the version before; how many is said, and not who."""
+    records = tuple(ref for ref in listing.records if not has_gone(ref))
+    rejected = tuple(one for one in listing.rejected if not has_gone(RecordRef(one.record_id, Path())))
+    if not (n := len(listing.records) - len(records) + len(listing.rejected) - len(rejected)):
+        return listing
+    note = f"{n} records of the source were withdrawn from the version before, and were passed over"
+    return replace(listing, records=records, rejected=rejected, notes=(*listing.notes, note))
 
 
 def _describe(describe: Callable[..., Any], source: Settings, ref: Any, comments: Any, gains: Any) -> Any:

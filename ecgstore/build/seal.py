@@ -124,6 +124,7 @@ def _attributes(made: Plan, sums: Mapping[str, Sums], settings: IngestSettings) 
         # Sums over counts of different gains would mean nothing.
         "statistics": {} if is_raw else statistics(sums),
         "software": software(),
+        **made.inherited,
     }
 
 

@@ -24,6 +24,10 @@ class Sums:
         pairs = ((self.n, other.n), (self.total, other.total), (self.squares, other.squares))
         return Sums(*([a + b for a, b in zip(mine, theirs, strict=True)] for mine, theirs in pairs))
 
+    def __sub__(self, other: Sums) -> Sums:
+        pairs = ((self.n, other.n), (self.total, other.total), (self.squares, other.squares))
+        return Sums(*([a - b for a, b in zip(mine, theirs, strict=True)] for mine, theirs in pairs))
+
 
 @dataclass(frozen=True, slots=True)
 class Tally:

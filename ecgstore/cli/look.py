@@ -92,14 +92,15 @@ def _rows(store: Store, folds: str | None, option: str) -> Any:
     """The rows of the folds that were asked for; None where all are meant."""
     if folds is None:
         return None
-    rows = store.select(folds=_numbers(folds, option))
+    rows = store.select(folds=numbers(folds, option))
     if not len(rows):
         there = ", ".join(str(fold) for fold in sorted(set(store.column("fold").tolist()) - {-1})) or "none"
         raise ConfigError(f"no record is in the folds of {option}", where=store.path, expected=there, got=folds)
     return rows
 
 
-def _numbers(text: str, option: str) -> list[int]:
+def numbers(text: str, option: str) -> list[int]:
+    """A list of whole numbers such as 1,2,3."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
@@ -140,10 +141,11 @@ def scrub_check(store: str, as_json: bool) -> None:
 def info(store: str, as_json: bool) -> None:
     """Say what a store holds: records, leads, recipe, statements, what was left out, terms of use."""
     from ecgstore.build.patients import patients_in_words
+    from ecgstore.look.facts import facts
     from ecgstore.storage.store import open_store
 
     opened = open_store(store)
-    about = _about(opened)
+    about = facts(opened)
     if as_json:
         say_json(about)
     else:
@@ -269,13 +271,14 @@ def report(store: str, out: Path | None, pages: int) -> None:
 @plain_errors
 def plot(store: str, record_id: str, out: Path, start_s: float) -> None:
     """Draw a record as a page of ECG paper: 25 mm/s, 10 mm/mV, true to scale; of a long one, 10 s of it."""
+    from ecgstore.look.facts import filter_words
     from ecgstore.look.plot import page, read_shown
     from ecgstore.storage.store import open_store
 
     opened = open_store(store)
     record, whole_s = read_shown(opened, record_id, start_s)
     # Whose response a curve has tells stores apart, and says nothing to who reads an ECG.
-    filters = ", ".join(_filter_words(one, without="response") for one in opened.recipe["filters"])
+    filters = ", ".join(filter_words(one, without="response") for one in opened.recipe["filters"])
     page(record, out, caption=filters, start_s=start_s, whole_s=whole_s)
     say(out)
 
@@ -285,58 +288,10 @@ def _short(value: Any) -> Any:
     return float(f"{value:.7g}") if isinstance(value, float) else value
 
 
-def _about(store: Store) -> dict[str, Any]:
-    from collections import Counter
-
-    seconds = float((store.column("n_samples") / (store.attributes["fs_hz"] or store.column("source_fs_hz"))).sum())
-    folds = Counter(int(fold) for fold in store.column("fold"))
-    patients = {key for key in store.column("patient_key") if key}
-    warned = Counter(part for text in store.column("warnings") for part in text.split("; ") if part)
-    stated = Counter(zip(store.statements["system"].to_pylist(), store.statements["code"].to_pylist(), strict=True))
-    return {
-        "path": store.path,
-        "fingerprint": store.fingerprint,
-        "records": store.n_records,
-        "patients": len(patients),
-        # How their identifiers became what stands in patient_key.
-        "patients_are": store.attributes["patients"],
-        "hours": round(seconds / 3600, 3),
-        "megabytes": round(store.n_bytes / 1e6, 3),
-        "shards": store.n_shards,
-        "leads": list(store.leads),
-        "fs_hz": store.attributes["fs_hz"],
-        "recipe": store.recipe,
-        "recipe_sha256": store.recipe_sha256,
-        # What `ecgstore augment` added, and the fingerprint of the store that it was added to.
-        "noise": store.attributes.get("noise") or store.recipe.get("noise"),
-        "parent": store.attributes.get("parent"),
-        "folds": {str(fold) if fold >= 0 else "none": count for fold, count in sorted(folds.items())},
-        "statements": {f"{system}:{code}": count for (system, code), count in stated.most_common()},
-        "encoding": store.encoding,
-        "storage": store.storage,
-        "std_mv": _std_mv(store),
-        "suspects": dict(Counter(filter(None, _suspects(store))).most_common(10)),
-        "rejected": dict(Counter(store.rejected["reason"].to_pylist())),
-        "warnings": dict(warned.most_common(20)),
-        "sources": [{name: getattr(terms, name) for name in type(terms).__dataclass_fields__} for terms in store.terms],
-        "software": store.software,
-    }
-
-
-def _std_mv(store: Store) -> dict[str, float]:
-    if store.encoding == "adc":
-        return {}
-    return {lead: round(float(std), 4) for lead, std in zip(store.leads, store.statistics().std_mv_l, strict=True)}
-
-
-def _suspects(store: Store) -> list[str]:
-    if "suspects" not in store.records.column_names:  # format 1
-        return []
-    return [part for text in store.column("suspects") for part in text.split("; ")]
-
-
 def _print_about(about: dict[str, Any], patients: str) -> None:
-    filters = [_filter_words(one) for one in about["recipe"]["filters"]]
+    from ecgstore.look.facts import filter_words
+
+    filters = [filter_words(one) for one in about["recipe"]["filters"]]
     statements = list(about["statements"].items())
     shown = ", ".join(f"{code.partition(':')[2]} {count}" for code, count in statements[:20])
     rows = {
@@ -350,6 +305,7 @@ def _print_about(about: dict[str, Any], patients: str) -> None:
         "kept as": f"{about['encoding']} counts, {about['storage']['codec']}",
         "filters": ", ".join(filters) or "none",
         **_noise_row(about),
+        **_lineage_rows(about),
         "std (mV)": "  ".join(f"{lead} {std:.3f}" for lead, std in about["std_mv"].items() if std == std)
         or ("raw counts" if about["encoding"] == "adc" else "none"),
         "folds": ", ".join(f"{fold}: {count}" for fold, count in about["folds"].items()),
@@ -366,6 +322,17 @@ def _print_about(about: dict[str, Any], patients: str) -> None:
         say(value, label=name)
 
 
+def _lineage_rows(about: dict[str, Any]) -> dict[str, str]:
+    rows = {}
+    if about["lineage"]:
+        step = about["lineage"][-1]
+        rows["made by"] = f"{step['made_by']} of {', '.join(f'{parent[:16]}…' for parent in step['parents'])}"
+    if any(about["withdrawn"].values()):
+        gone = about["withdrawn"]
+        rows["withdrawn"] = f"{gone['patients']} patients, {gone['records']} single records, in all versions before"
+    return rows
+
+
 def _noise_row(about: dict[str, Any]) -> dict[str, str]:
     noise = about["noise"]
     if noise is None:
@@ -373,12 +340,6 @@ def _noise_row(about: dict[str, Any]) -> dict[str, str]:
     strength = f"level {noise['level']}" if noise.get("snr_db") is None else f"{noise['snr_db']:g} dB"
     onto = f", on {about['parent'][:16]}…" if about["parent"] else ""
     return {"noise": f"{noise['kind']} at {strength}, seed {noise['seed']}{onto}"}
-
-
-def _filter_words(settings: dict[str, Any], without: str = "") -> str:
-    values = ((name, value) for name, value in settings.items() if name not in ("name", without))
-    words = (f"{name} {value:g}" if isinstance(value, int | float) else f"{name} {value}" for name, value in values)
-    return f"{settings['name']} ({', '.join(words)})"
 
 
 VERBS = (info, verify, records, report, plot, overlap, scrub_check)

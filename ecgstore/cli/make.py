@@ -202,6 +202,12 @@ def crew_options(command: F) -> F:
 )
 @click.option("--verify-source", is_flag=True, help="Check every file against the folder's SHA256SUMS.txt first.")
 @click.option(
+    "--card",
+    type=click.Path(path_type=Path),
+    metavar="CARD.yaml",
+    help="What people know of the store: title, licence, contact, citation. Kept beside it, for `ecgstore card`.",
+)
+@click.option(
     "--max-rejected",
     type=click.FloatRange(0, 1),
     metavar="F",
@@ -220,6 +226,7 @@ def ingest(
     overwrite: bool,
     append: bool,
     verify_source: bool,
+    card: Path | None,
     scan_table: Path | None,
     as_json: bool,
     **flags: Any,
@@ -235,7 +242,9 @@ def ingest(
         raise click.UsageError("--parts makes a new store: it excludes --overwrite and --append")
     part = _part(parts)
     from ecgstore.build.ingest import ingest_folder
+    from ecgstore.storage.beside import read_card, write_card
 
+    said = None if card is None else read_card(card)  # before any work
     settings = _ingest_settings(flags, src)
     with progress_bars(PHASES) as progress:
         report = ingest_folder(
@@ -251,6 +260,8 @@ def ingest(
             scan_table=scan_table,
             progress=progress,
         )
+    if said is not None:
+        write_card(out, said)
     if part is not None and not report.fingerprint:
         _say_part(report.path, parts, report.n_shards, as_json, _own_source(settings))
     else:
@@ -284,7 +295,7 @@ def seal(out: Path, own_source: Path | None, as_json: bool) -> None:
     from ecgstore.build.parts import seal_store
 
     with progress_bars(PHASES) as progress:
-        key = _secret_of_the_environment()
+        key = secret_of_the_environment()
         report = seal_store(out, patient_key=key, progress=progress, own_source=own_source)
     if isinstance(report, AugmentReport):
         _say_augmented(report, as_json)
@@ -420,13 +431,13 @@ def _ingest_settings(flags: dict[str, Any], src: Path) -> IngestSettings:
     noise = _noise(flags)
     if noise is not None:
         content["noise"] = noise
-    secret = _secret_of_the_environment()
+    secret = secret_of_the_environment()
     if flags.get("patient_key") or secret:
         content["patient_key"] = flags.get("patient_key") or secret
     return parse(IngestSettings, content, where=config or "the command line")
 
 
-def _secret_of_the_environment() -> str:
+def secret_of_the_environment() -> str:
     """The secret key of patients, empty where none is set. Raises ConfigError where one is set that is no secret."""
     from ecgstore.build.patients import PUBLIC, refuse_short
     from ecgstore.errors import ConfigError

@@ -38,7 +38,7 @@ PATTERNS = {
 #: Text of more words than this, or longer, is somebody's sentence and no code.
 _MOST_WORDS, _MOST_LETTERS = 5, 60
 #: Sentences of ours: only what is in them counts.
-_SENTENCES = {"records.warnings", "records.suspects", "rejected.detail", "rejected.reason"}
+_SENTENCES = {"records.warnings", "records.suspects", "rejected.detail", "rejected.reason", "lineage.where"}
 #: Where two words with a capital each may be a person's folder; in codes and sites they are a finding, or a place.
 _IDS = {"records.record_id", "rejected.record_id"}
 #: Of patients and hashed ids; and of whole stores.
@@ -53,6 +53,7 @@ _OURS_TOO = {
     "recipe",
     "storage",
     "patients",
+    "withdrawn",
 }
 
 
@@ -90,7 +91,7 @@ def scrub_check(store: Store) -> tuple[Finding, ...]:
     kinds: dict[tuple[str, str], int] = {}
     for where, text in _texts(store.attributes):
         is_ours = _is_code(text) or _HASH.fullmatch(text) or _SHA256.fullmatch(text)
-        if not is_ours and (kind := kind_of(text)):
+        if not is_ours and (kind := kind_of(text)) and not (kind == "free text" and where in _SENTENCES):
             kinds[where, kind] = kinds.get((where, kind), 0) + 1
     findings += [Finding(f"attributes.{where}", kind, n, ()) for (where, kind), n in sorted(kinds.items())]
     return tuple(findings)

@@ -28,6 +28,8 @@ COMMITS = "commits"
 MANIFEST = "manifest.json"
 #: What a split table is called where tables go by their names; it stands beside a store, never in it.
 SPLIT = "split.parquet"
+#: The key of the metadata that makes a table a split table.
+SPLIT_KEY = b"ecgstore_split"
 #: Present only while a store is being built; after a kill in the last moment they can stay behind.
 SCAFFOLD = "building."
 BUILDING = f"{SCAFFOLD}json"

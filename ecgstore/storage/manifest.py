@@ -48,6 +48,11 @@ def hash_object(path: Place) -> ObjectHash:
         return ObjectHash(file.tell(), digest.hexdigest())
 
 
+def hash_bytes(content: bytes) -> ObjectHash:
+    """The same of what is in memory."""
+    return ObjectHash(len(content), hashlib.sha256(content).hexdigest())
+
+
 def fingerprint(objects: Mapping[str, ObjectHash]) -> str:
     """SHA-256 over the sorted lines ``path TAB size TAB sha256``."""
     lines = (f"{path}\t{objects[path].size}\t{objects[path].sha256}\n" for path in sorted(objects))

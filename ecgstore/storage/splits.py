@@ -30,7 +30,7 @@ from ecgstore.storage.store import Store
 from ecgstore.storage.validate import parse_json, refuse
 
 #: The key of the metadata in the file.
-ABOUT = b"ecgstore_split"
+ABOUT = layout.SPLIT_KEY
 #: Raised whenever something of the table changes.
 VERSION = 1
 MAX_FOLDS = 1000

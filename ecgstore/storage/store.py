@@ -26,6 +26,7 @@ from ecgstore.storage.objects import Objects, Remote
 from ecgstore.storage.place import Place, is_remote, patiently, place, refuse_whole_files_only
 from ecgstore.storage.statistics import LeadStatistics, statistics_of
 from ecgstore.storage.verify import problems_of
+from ecgstore.storage.ways import Ways
 from ecgstore.storage.where import rows_where
 
 T = TypeVar("T")
@@ -95,7 +96,7 @@ def _reopen(path: str, fingerprint: str) -> Store:
     return store
 
 
-class Store:
+class Store(Ways):
     """A sealed store. Made by :func:`open_store`; never changes, and never changes anything.
 
     What is read belongs together: where another store takes the place of this one, reading goes on with the old one as
@@ -168,6 +169,11 @@ class Store:
     def attributes(self) -> dict[str, Any]:
         """Everything that the root of the store says, as docs/format.md lists it."""
         return dict(self._attributes)
+
+    @property
+    def objects(self) -> Mapping[str, manifest.ObjectHash]:
+        """Size and SHA-256 of every object of the store, by its name."""
+        return self._manifest.objects
 
     @property
     def fingerprint(self) -> str:

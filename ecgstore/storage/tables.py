@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -137,6 +138,14 @@ def rows_of(table: pa.Table, row: int) -> list[dict[str, Any]]:
     rows = table["row"].to_numpy()
     first, last = np.searchsorted(rows, [row, row + 1])
     return list(table.slice(first, last - first).to_pylist())
+
+
+def renumbered(table: pa.Table, kept_n: npt.NDArray[np.bool_], first: int = 0) -> pa.Table:
+    """Rows of a table that belong to records that are kept, by their new numbers: ``first`` and on."""
+    row = table["row"].to_numpy()
+    number_n = np.cumsum(kept_n) - 1 + first
+    its = table.filter(pa.array(kept_n[row]))
+    return its.set_column(its.column_names.index("row"), "row", pa.array(number_n[row[kept_n[row]]], pa.int64()))
 
 
 def beat_of(about: Mapping[str, Any], fs_hz: float) -> Beat:

@@ -15,10 +15,11 @@ from typing import Any, NoReturn
 
 from ecgstore.errors import StoreFormatError
 from ecgstore.record import Terms
-from ecgstore.storage import layout
+from ecgstore.storage import layout, withdrawn
 from ecgstore.storage.limits import FIX, JSON_DEPTH, limits
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
+_GONE = re.compile(r"[0-9a-f]{32}")
 _SHARD = re.compile(rf"{layout.SIGNAL}/c/0/(0|[1-9][0-9]{{0,8}})")
 _COMMIT = re.compile(rf"{layout.COMMITS}/[0-9]{{6,9}}\.(arrow|json)")
 _NEEDED = (layout.ROOT, layout.SIGNAL_JSON, layout.RECORDS, layout.STATEMENTS, layout.REJECTED)
@@ -219,6 +220,34 @@ def _is_vocabularies(value: Any) -> bool:
     return isinstance(value, dict) and all(_is_text(site) and _is_vocabulary(its) for site, its in value.items())
 
 
+def _are_hashes(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) <= withdrawn.MOST
+        and all(isinstance(one, str) and _GONE.fullmatch(one) for one in value)
+    )
+
+
+def _is_withdrawn(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == {"patients", "records"} and all(map(_are_hashes, value.values()))
+
+
+def _is_step(value: Any) -> bool:
+    """What was done, and the fingerprints of the stores that it was done to."""
+    return (
+        isinstance(value, dict)
+        and _is_text(value.get("made_by"), 64)
+        and isinstance(value.get("parents"), list)
+        and 0 < len(value["parents"]) <= 1000
+        and all(map(is_sha256, value["parents"]))
+        and all(_is_plain(one) for name, one in value.items() if name != "parents")
+    )
+
+
+def _is_lineage(value: Any) -> bool:
+    return isinstance(value, list) and 0 < len(value) <= 1000 and all(map(_is_step, value))
+
+
 def _is_texts(value: Any) -> bool:
     return isinstance(value, dict) and all(_is_text(one) for pair in value.items() for one in pair)
 
@@ -249,6 +278,8 @@ _ROOT_IF_THERE: dict[str, tuple[str, Check]] = {
     "vocabulary_by_site": ("lists of codes by site", _is_vocabularies),
     "patient_key_check": ("a text", _is_text),
     "record_ids": ("path, stem or hashed", lambda value: value in ("path", "stem", "hashed")),
+    withdrawn.ATTRIBUTE: ("hashes of patients and of records", _is_withdrawn),
+    "lineage": ("the steps that it was made by", _is_lineage),
     "folds_drawn": ("a number of folds", lambda value: _is_whole(value, 2, 1000)),
 }
 

@@ -5,7 +5,7 @@ Checked in whole columns, so that a million records cost hundredths of a second.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ecgstore.errors import REASONS
+from ecgstore.errors import REASONS, EcgError
 from ecgstore.storage import layout, tables
 from ecgstore.storage.limits import FIX, limits
 from ecgstore.storage.validate import refuse
@@ -44,16 +44,23 @@ def parse_table(content: bytes, name: str, n_leads: int, version: int, where: ob
 
     Some texts may come as indices into a list of texts, until :func:`plain_texts` has weighed them.
     """
+    return parse_bounded(content, lambda file: _check_footer(file, name, n_leads, version, where), where)
+
+
+def parse_bounded(content: bytes, check: Callable[[pq.ParquetFile], None], where: object) -> pa.Table:
+    """A table whose footer ``check`` passes, before any of its columns is read; texts as in :func:`parse_table`."""
     try:
         file = pq.ParquetFile(
             pa.BufferReader(content), thrift_string_size_limit=_THRIFT_BYTES, thrift_container_size_limit=_THRIFT_ITEMS
         )
-        _check_footer(file, name, n_leads, version, where)
+        check(file)
         if weighed := _texts_to_weigh(file.metadata):
             file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=weighed)
         # Not by read_table, and not in its threads: see tables.from_parquet.
         return file.read(use_threads=False)
     except (pa.ArrowException, OSError, ValueError, TypeError, MemoryError, OverflowError) as error:
+        if isinstance(error, EcgError):
+            raise
         refuse("a table can't be read", where, got=" ".join(str(error).split())[:160] or type(error).__name__)
 
 
@@ -79,28 +86,40 @@ def _expected(name: str, n_leads: int, version: int) -> tuple[pa.Schema, frozens
 
 
 def _check_footer(file: pq.ParquetFile, name: str, n_leads: int, version: int, where: object) -> None:
-    bounds, about, found = limits(), file.metadata, file.schema_arrow
-    if about.num_rows > bounds.rows:
-        refuse("a table has too many rows", where, f"{bounds.rows} at most", about.num_rows, FIX)
-    if about.num_row_groups > bounds.row_groups:
-        refuse("a table has too many row groups", where, f"{bounds.row_groups} at most", about.num_row_groups, FIX)
     schema, needed = _expected(name, n_leads, version)
+    check_size(file, n_leads, where)
+    found = file.schema_arrow
     for column in sorted(needed - set(found.names)):
         refuse("a table lacks a column", where, column)
-    if len(set(found.names)) != len(found.names):
-        refuse("a table has a column twice", where)
     for field in found:
         if field.name not in schema.names:
             refuse("a table has a column that the format doesn't know", where, got=field.name)
         if not _same_type(field.type, schema.field(field.name).type):
             refuse(f"column {field.name} has a wrong type", where, schema.field(field.name).type, str(field.type))
-    n_bytes = sum(_least_bytes(field.type) for field in found) * about.num_rows
+    check_width(file, where)
+
+
+def check_size(file: pq.ParquetFile, values_per_row: int, where: object) -> None:
+    """Raise StoreFormatError where a table has too many rows, values or columns of one name."""
+    bounds, about = limits(), file.metadata
+    if about.num_rows > bounds.rows:
+        refuse("a table has too many rows", where, f"{bounds.rows} at most", about.num_rows, FIX)
+    if about.num_row_groups > bounds.row_groups:
+        refuse("a table has too many row groups", where, f"{bounds.row_groups} at most", about.num_row_groups, FIX)
+    if len(set(file.schema_arrow.names)) != len(file.schema_arrow.names):
+        refuse("a table has a column twice", where)
+    for column in _chunks(about):
+        if column.num_values > about.num_rows * values_per_row:
+            refuse("a column of a table has too many values", where, f"{about.num_rows * values_per_row} at most")
+
+
+def check_width(file: pq.ParquetFile, where: object) -> None:
+    """Raise StoreFormatError where a table of plain types would be too large in memory."""
+    bounds, about = limits(), file.metadata
+    n_bytes = sum(_least_bytes(field.type) for field in file.schema_arrow) * about.num_rows
     n_bytes = max(n_bytes, sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups)))
     if n_bytes > bounds.decoded_bytes:
         refuse("a table is too large in memory", where, f"{bounds.decoded_bytes} bytes at most", n_bytes, FIX)
-    for column in _chunks(about):
-        if column.num_values > about.num_rows * n_leads:
-            refuse("a column of a table has too many values", where, f"{about.num_rows * n_leads} at most")
 
 
 def _same_type(found: pa.DataType, expected: pa.DataType) -> bool:

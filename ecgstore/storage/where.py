@@ -64,6 +64,15 @@ def rows_where(table: pa.Table, condition: str) -> npt.NDArray[np.bool_]:
     return np.asarray(pc.fill_null(matched, False).to_numpy())
 
 
+def texts_in(condition: str) -> set[str]:
+    """The texts that a condition compares with; of one that can't be read, the whole of it."""
+    try:
+        tree = ast.parse(condition.strip(), mode="eval")
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return {condition}
+    return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
 def _n_joined(tree: ast.expr) -> int:
     """Joins of more than two parts, which stand as one in the tree."""
     return sum(len(node.values) - 2 for node in ast.walk(tree) if isinstance(node, ast.BoolOp))

@@ -224,12 +224,19 @@ def evaluate(
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("report"), show_default=True, help="Folder to write."
 )
+@click.option(
+    "--withdrawn",
+    multiple=True,
+    type=click.Path(),
+    metavar="STORE",
+    help="A store that `ecgstore withdraw` made: say which runs have seen what was withdrawn. Default: the runs' own.",
+)
 @AS_JSON
-def report(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
+def report(runs: tuple[Path, ...], out: Path, withdrawn: tuple[str, ...], as_json: bool) -> None:
     """Put the results of several RUNS side by side: report.json and report.html in one folder."""
     from ecgtrain.run import merge_reports
 
-    merged = merge_reports(runs, out)
+    merged = merge_reports(runs, out, withdrawn)
     if as_json:
         say_json({"report": str(out / "report.html"), "results": _brief(merged)})
     else:

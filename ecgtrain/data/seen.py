@@ -8,6 +8,7 @@ different keys, the others still tell.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecgstore import Store
+from ecgstore.inner import Withdrawn
 from ecgtrain.data.parquet import read_table
 from ecgtrain.errors import CheckpointError
 
@@ -117,6 +119,25 @@ def more_than_is_known(seen: pa.Table) -> tuple[str, ...]:
     if _MORE not in (seen.schema.metadata or {}):
         return ()
     return ("whom the network had seen before this run began with it is not known: no seen.parquet came with it",)
+
+
+def withdrawn_since(tables: Sequence[pa.Table], store: Store) -> str:
+    """What of that which was seen has been withdrawn from ``store`` since, in words; empty where nothing has."""
+    withdrawn = Withdrawn.of(store.attributes)
+    if not withdrawn or not tables:
+        return ""
+    found: dict[tuple[str, str | None], set[str]] = {}
+    for table in tables:
+        said = (table[name].to_pylist() for name in ("record_id", "patient_key", "source", "role"))
+        for record_id, patient, source, role in zip(*said, strict=True):
+            if withdrawn.names(record_id or "", patient, source or ""):
+                found.setdefault((record_id or "", patient), set()).add(role or "")
+    if not found:
+        return ""
+    roles = Counter(role for its in found.values() for role in its)
+    patients = {patient for _, patient in found if patient}
+    shown = ", ".join(f"{role or 'no stated role'}: {n}" for role, n in sorted(roles.items()))
+    return f"{len(found)} records of {len(patients)} named patients ({shown})"
 
 
 def learned_from(tables: Sequence[pa.Table]) -> pa.Table:

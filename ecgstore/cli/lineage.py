@@ -1,0 +1,243 @@
+"""Verbs that make something out of sealed stores: withdraw, subset, merge, export."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import click
+
+from ecgstore.cli.look import numbers
+from ecgstore.cli.make import WORKERS, secret_of_the_environment
+from ecgstore.cli.printing import AS_JSON, PHASES, STORE, plain_errors, progress_bars, say, say_json
+
+OUT = click.argument("out", type=click.Path(path_type=Path))
+OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace a sealed store, once the new one is sealed.")
+
+
+@click.command(short_help="Make a store without some patients")
+@STORE
+@OUT
+@click.option(
+    "--patient",
+    "patients",
+    multiple=True,
+    metavar="KEY",
+    help="A patient, with all records: patient_key in the store, or the identifier in the source.",
+)
+@click.option("--record", "records", multiple=True, metavar="ID", help="One record.")
+@click.option(
+    "--list",
+    "listed",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A text file with one a line, such as: patient P-17, or: record ward1/a0001.",
+)
+@click.option("--skip-unknown", is_flag=True, help="Pass over patients and records that are not in STORE.")
+@OVERWRITE
+@AS_JSON
+@plain_errors
+def withdraw(
+    store: str,
+    out: Path,
+    patients: tuple[str, ...],
+    records: tuple[str, ...],
+    listed: Path | None,
+    skip_unknown: bool,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Make OUT from STORE without some patients or records: no sample and no id of theirs is left in it.
+
+    Shards that hold none of them are those of STORE. OUT may be STORE itself, with --overwrite. A store that grows
+    later (`ecgstore ingest --append`) doesn't take them back.
+
+    Example: ecgstore withdraw hospital.ecg hospital-v2.ecg --patient P-17
+    """
+    from ecgstore.lineage.withdraw import read_list, withdraw_records
+    from ecgstore.storage.store import open_store
+
+    of_list = ((), ()) if listed is None else read_list(listed)
+    with progress_bars(PHASES) as progress:
+        report = withdraw_records(
+            open_store(store),
+            out,
+            patients=[*patients, *of_list[0]],
+            records=[*records, *of_list[1]],
+            secret_key=secret_of_the_environment(),
+            skip_unknown=skip_unknown,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    if as_json:
+        say_json(dataclasses.asdict(report))
+        return
+    say(
+        f"{report.path}: {report.records} records; {report.withdrawn_records} were withdrawn, "
+        f"{report.withdrawn_patients} patients with all of theirs"
+    )
+    if report.withdrawn_rejected:
+        say(f"  {report.withdrawn_rejected} rows of records that had been left out went too")
+    if report.unknown:
+        say(f"  {report.unknown} of those named are not in the store")
+    say(f"  {report.shards_written} shards written, {report.shards_kept} kept as they were")
+    say("  what this can't reach:")
+    for one in report.beyond_reach:
+        say(f"    {one}")
+    say(f"  fingerprint {report.fingerprint}")
+
+
+@click.command(short_help="Make a store of a part of another")
+@STORE
+@OUT
+@click.option(
+    "--where", default="", metavar="CONDITION", help="Records such as: mains_mv < 0.05 and site in ('A', 'B')"
+)
+@click.option(
+    "--code",
+    "codes",
+    multiple=True,
+    metavar="SYSTEM:CODE,…",
+    help="Records that state one of these codes; may be given several times.",
+)
+@click.option("--folds", "--fold", "folds", metavar="1,2", help="Records in these folds.")
+@click.option("--leads", metavar="I,II,V2", help="Leads to keep, in this order. Default: all.")
+@WORKERS
+@click.option("--processes", is_flag=True, help="Workers are processes, not threads.")
+@OVERWRITE
+@AS_JSON
+@plain_errors
+def subset(
+    store: str,
+    out: Path,
+    where: str,
+    codes: tuple[str, ...],
+    folds: str | None,
+    leads: str | None,
+    workers: int | None,
+    processes: bool,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Make OUT from STORE: the records that meet all that is asked for, and the leads that are named.
+
+    Samples, quality, folds, statements and patients are those of STORE; what was left out of STORE is not in OUT.
+
+    Example: ecgstore subset ptbxl.ecg af.ecg --code scp_ecg:AFIB,AFLT --leads I,II
+    """
+    from ecgstore.build.schedule import Workers
+    from ecgstore.lineage.subset import subset_store
+    from ecgstore.storage.store import open_store
+
+    with progress_bars(PHASES) as progress:
+        report = subset_store(
+            open_store(store),
+            out,
+            where=where,
+            codes=codes,
+            folds=() if folds is None else numbers(folds, "--folds"),
+            leads=() if leads is None else [lead.strip() for lead in leads.split(",")],
+            workers=Workers(n=workers or os.cpu_count() or 1, processes=processes),
+            overwrite=overwrite,
+            progress=progress,
+        )
+    if as_json:
+        say_json(dataclasses.asdict(report))
+        return
+    say(f"{report.path}: {report.records} of {report.of_records} records, leads {' '.join(report.leads)}")
+    if report.rejected:
+        say(f"  {report.rejected} left out: nothing was recorded in these leads (ecgstore records {out} --rejected)")
+    say(f"  fingerprint {report.fingerprint}")
+
+
+@click.command(short_help="Make one store of two")
+@click.argument("one", type=click.Path())
+@click.argument("other", type=click.Path())
+@OUT
+@WORKERS
+@click.option("--processes", is_flag=True, help="Workers are processes, not threads.")
+@OVERWRITE
+@AS_JSON
+@plain_errors
+def merge(
+    one: str, other: str, out: Path, workers: int | None, processes: bool, overwrite: bool, as_json: bool
+) -> None:
+    """Make OUT from the stores ONE and OTHER: all records of both, those of ONE first.
+
+    Both must have the same recipe, leads, rate and key of patients, and no record id in common. Shards are taken over
+    as they are, where both have shards of the same size.
+
+    Example: ecgstore merge ward1.ecg ward2.ecg hospital.ecg
+    """
+    from ecgstore.build.schedule import Workers
+    from ecgstore.lineage.merge import merge_stores
+    from ecgstore.storage.store import open_store
+
+    with progress_bars(PHASES) as progress:
+        crew = Workers(n=workers or os.cpu_count() or 1, processes=processes)
+        stores = open_store(one), open_store(other)
+        report = merge_stores(*stores, out, workers=crew, overwrite=overwrite, progress=progress)
+    if as_json:
+        say_json(dataclasses.asdict(report))
+        return
+    say(f"{report.path}: {report.records} records; {report.shards_kept} shards kept, {report.shards_written} written")
+    for note in report.notes:
+        say(f"  note: {note}")
+    say(f"  fingerprint {report.fingerprint}")
+
+
+@click.command(short_help="Write a store in another format")
+@STORE
+@click.option("--meds", type=click.Path(path_type=Path), metavar="OUT", help="A folder of MEDS 0.4.1.")
+@click.option("--wfdb", type=click.Path(path_type=Path), metavar="OUT", help="A folder of WFDB records.")
+@click.option("--tuning", metavar="9", help="Folds of the split tuning in MEDS. Default: the last but one.")
+@click.option("--held-out", metavar="10", help="Folds of the split held_out in MEDS. Default: the last.")
+@AS_JSON
+@plain_errors
+def export(
+    store: str, meds: Path | None, wfdb: Path | None, tuning: str | None, held_out: str | None, as_json: bool
+) -> None:
+    """Write STORE in another format, into a folder that is not there yet.
+
+    WFDB records hold the same millivolts to the count. MEDS holds statements, age, sex and measures, and no samples.
+
+    Example: ecgstore export ptbxl.ecg --wfdb ptbxl-wfdb
+    """
+    from ecgstore.storage.store import open_store
+
+    if meds is None and wfdb is None:
+        raise click.UsageError("say which format: --meds OUT or --wfdb OUT")
+    opened = open_store(store)
+    answer: dict[str, object] = {"store": store, "fingerprint": opened.fingerprint}
+    if wfdb is not None:
+        from ecgstore.lineage.to_wfdb import export_wfdb
+
+        with progress_bars({"records": "writing records"}) as progress:
+            written = export_wfdb(opened, wfdb, progress=progress)
+        answer["wfdb"] = dataclasses.asdict(written)
+        if not as_json:
+            say(f"{written.path}: {written.records} WFDB records, {written.renamed} under another name than their id")
+            if written.lost_annotations:
+                say(f"  {written.lost_annotations} annotations left out: WFDB knows no such symbol or suffix")
+            if written.lost_leads:
+                say(f"  {written.lost_leads} leads left out: no gain is known")
+    if meds is not None:
+        from ecgstore.lineage.to_meds import export_meds
+
+        folds = {
+            name: None if text is None else numbers(text, f"--{name.replace('_', '-')}")
+            for name, text in (("tuning", tuning), ("held_out", held_out))
+        }
+        made = export_meds(opened, meds, **folds)
+        answer["meds"] = dataclasses.asdict(made)
+        if not as_json:
+            told = ", ".join(f"{name} {n}" for name, n in made.splits.items()) or "none"
+            say(f"{made.path}: {made.subjects} subjects, {made.events} events, {made.codes} codes; splits: {told}")
+            if made.mixed:
+                say(f"  {made.mixed} subjects have records on several sides, and are in train")
+    if as_json:
+        say_json(answer)
+
+
+VERBS = (withdraw, subset, merge, export)

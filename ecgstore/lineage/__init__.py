@@ -1,0 +1,1 @@
+"""New stores, and folders of other formats, out of sealed stores."""

@@ -1,0 +1,34 @@
+"""A folder that is written aside and renamed once it is whole: for exports, which are no stores."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from ecgstore.build import building
+from ecgstore.errors import StoreExists
+from ecgstore.lineage.parents import apart
+from ecgstore.storage import publish
+from ecgstore.storage.store import Store
+
+
+@contextlib.contextmanager
+def folder_for(store: Store, out: Path) -> Iterator[Path]:
+    """The folder to write into; it becomes ``out`` where all went well. Raises StoreExists where something is there."""
+    apart(store, out)
+    aside = out.with_name(f"{out.name}{publish.ASIDE}")
+    with building.plain_disk_errors(out):
+        if out.exists() or out.is_symlink():
+            raise StoreExists("something is there already", where=out, fix="choose another output")
+        if aside.exists():
+            shutil.rmtree(aside)
+        aside.mkdir(parents=True)
+        try:
+            yield aside
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        aside.rename(out)
+        publish.flush_folder(out.parent)

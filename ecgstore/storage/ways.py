@@ -1,0 +1,42 @@
+"""Further ways to read a store, each in a file of its own that is imported when it is first gone."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pyarrow as pa
+
+
+class Ways:
+    """What :class:`ecgstore.Store` offers besides its own tables and samples."""
+
+    def sidecar(self, name: str) -> pa.Table:
+        """The sidecar table ``name`` that is kept beside this store, in the order of the records.
+
+        Columns and folds have one row per record, null where the table says nothing of it; annotations have a row each,
+        with ``row``, the record's number, in front. Raises ConfigError where there is none, or it is for another store.
+        """
+        from ecgstore.storage.sidecar_tables import read_sidecar
+
+        return read_sidecar(cast(Any, self), name)
+
+    def to_dask(self, *, counts: bool = False) -> Any:
+        """All samples as a lazy ``dask.array`` (leads, samples), a block per shard: float32 mV, NaN where nothing is.
+
+        With ``counts`` int16 as they stand in the store, -32768 where nothing is. Records lie along time as ``start``
+        and ``n_samples`` of :attr:`records` say. Raises MissingExtra without Dask.
+        """
+        from ecgstore.storage.lazy import to_dask
+
+        return to_dask(cast(Any, self), counts)
+
+    def to_xarray(self, *, counts: bool = False) -> Any:
+        """The same as a lazy ``xarray.Dataset``: ``signal`` (lead, time) with coordinates.
+
+        ``lead`` is the name; ``record`` the row of the record that a sample is of, -1 between records; ``time_s`` the
+        seconds from its first sample. Along ``row`` stand ``record_id``, ``patient_key``, ``source``, ``fold``,
+        ``start`` and ``n_samples``. Raises MissingExtra without xarray and Dask.
+        """
+        from ecgstore.storage.lazy import to_xarray
+
+        return to_xarray(cast(Any, self), counts)
