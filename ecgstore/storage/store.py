@@ -176,6 +176,11 @@ class Store:
         return self._manifest.fingerprint
 
     @property
+    def objects(self) -> Mapping[str, manifest.ObjectHash]:
+        """Size and SHA-256 of every object that the store consists of, by path inside the store."""
+        return self._manifest.objects
+
+    @property
     def recipe(self) -> dict[str, Any]:
         """What was done to every record."""
         return dict(self._attributes["recipe"])
