@@ -93,7 +93,7 @@ def _escape(character: str) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-_QUERY = re.compile(r"""([A-Za-z][A-Za-z0-9+.-]*://[^\s?#"'<>]*)\?[^\s"'<>;,)]*""")
+_QUERY = re.compile(r"""([A-Za-z][A-Za-z0-9+.-]*://[^\s?#"'<>]*)\?[^\s"'<>;,)]+""")
 #: In s3://bucket@v1 stands a tag, and no user.
 _USER = re.compile(r"""(https?://|[A-Za-z][A-Za-z0-9+.-]*://(?=[^\s/?#"'<>@]*:))[^\s/?#"'<>]*@""")
 

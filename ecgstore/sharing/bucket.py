@@ -25,7 +25,7 @@ ONE_PIECE_BYTES = 64 << 20
 #: Objects below one folder; a store of a million records has some hundreds.
 MOST_LISTED = 2_000_000
 #: How often obstore itself asks again (answers 500 to 599, broken lines), and for how long.
-RETRIES, RETRY_S = 4, 60.0
+RETRIES, RETRY_S, BACKOFF_S = 4, 60.0, 0.1
 #: How long a server may be silent. A piece of 64 MiB has to be sent in that time, too.
 CONNECT_S, SILENCE_S, LONGEST_S = 15.0, 300.0, 24 * 3600.0
 
@@ -60,7 +60,7 @@ class BucketTarget:
                     "max_retries": RETRIES,
                     "retry_timeout": timedelta(seconds=RETRY_S),
                     "backoff": {
-                        "init_backoff": timedelta(milliseconds=100),
+                        "init_backoff": timedelta(seconds=BACKOFF_S),
                         "max_backoff": timedelta(seconds=5),
                         "base": 2,
                     },
@@ -120,7 +120,7 @@ class BucketTarget:
 
     def try_create(self, name: str, content: bytes) -> bool:
         try:
-            with self._plainly(name):
+            with self._plainly(name, creates=True):
                 self._obs.put(self._store, name, content, mode="create")
         except FileExistsError:
             return False
@@ -171,7 +171,7 @@ class BucketTarget:
         """What a server has answered it keeps."""
 
     @contextlib.contextmanager
-    def _plainly(self, name: str) -> Iterator[None]:
+    def _plainly(self, name: str, *, creates: bool = False) -> Iterator[None]:
         """Turn errors of obstore into ours: FileNotFoundError and FileExistsError, or a line that says what to do."""
         where = at(self, name).rstrip("/")
         try:
@@ -179,10 +179,10 @@ class BucketTarget:
         except FileNotFoundError as error:
             self._refuse_no_bucket(str(error))
             raise FileNotFoundError(name) from None
-        except (self._errors.AlreadyExistsError, self._errors.PreconditionError):
-            raise FileExistsError(name) from None
         except self._errors.BaseError as error:
             text = str(error)
+            if creates and isinstance(error, self._errors.AlreadyExistsError | self._errors.PreconditionError):
+                raise FileExistsError(name) from None
             self._refuse_no_bucket(text)
             said = _words(error)
             code = next(iter(_CODE.findall(text)), "")
