@@ -1,4 +1,4 @@
-"""What tests of shares need: tiny sealed stores, a server that speaks as S3 does, and one between it and us that lies."""
+"""What tests of shares need: tiny sealed stores, a server that speaks as S3 does, and one before it that lies."""
 
 from __future__ import annotations
 

@@ -33,20 +33,10 @@ def test_an_address_means_a_share_and_a_version(text: str, expected: Address) ->
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "@v1",
-        "share@",
-        "share@-x",
-        "share@a b",
-        "s3:///x",
-        "s3://b/x",
-        "https://",
-        "hf://a/b",
-        "ftp://a/b",
-        "gs://a/b",
-    ]
-    + ["s3://bucket/a//b", "s3://bucket/../b", "s3://bucket/./b", "s3://bucket/a b", "file://host/x", "http://[x/y"]
-    + [f"share@{'a' * 65}", f"share@{'A' * 64}@v 1"],
+        *("", "@v1", "share@", "share@-x", "share@a b", f"share@{'a' * 65}", f"share@{'A' * 64}@v 1"),
+        *("s3:///x", "s3://b/x", "s3://bucket/a//b", "s3://bucket/../b", "s3://bucket/./b", "s3://bucket/a b"),
+        *("https://", "http://[x/y", "file://host/x", "hf://a/b", "ftp://a/b", "gs://a/b"),
+    ],
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ConfigError):

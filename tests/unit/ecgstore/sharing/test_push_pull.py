@@ -224,10 +224,10 @@ def test_hostile_names_are_refused(v1: Path, tmp_path: Path, name: str) -> None:
     folder = tmp_path / "share/versions" / said["fingerprint"]
     folder.mkdir()
     (folder / layout.MANIFEST).write_text(json.dumps(said))
-    before = {path for path in tmp_path.rglob("*")}
+    before = set(tmp_path.rglob("*"))
     with pytest.raises(StoreFormatError, match="names what no store holds"):
         pull(f"{tmp_path}/share@{said['fingerprint']}", tmp_path / "a")
-    assert {path for path in tmp_path.rglob("*")} == before
+    assert set(tmp_path.rglob("*")) == before
 
 
 def test_a_version_that_claims_more_than_the_disk_has_is_refused_at_once(v1: Path, tmp_path: Path) -> None:
