@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -98,10 +97,8 @@ def _say_delivered(done: Delivered, where: str) -> None:
 
 @click.command(short_help="Fetch a shared store")
 @click.argument("url")
-@click.argument("dest", type=click.Path(path_type=Path))
-@click.option(
-    "--base", type=click.Path(path_type=Path), metavar="OLD", help="A store of which equal objects are taken."
-)
+@click.argument("dest", type=click.Path())
+@click.option("--base", type=click.Path(), metavar="OLD", help="A store of which equal objects are taken.")
 @click.option(
     "--expect",
     metavar="FINGERPRINT",
@@ -109,7 +106,7 @@ def _say_delivered(done: Delivered, where: str) -> None:
 )
 @AS_JSON
 @plain_errors
-def pull(url: str, dest: Path, base: Path | None, expect: str | None, as_json: bool) -> None:
+def pull(url: str, dest: str, base: str | None, expect: str | None, as_json: bool) -> None:
     """Fetch the version URL[@TAG], or URL@FINGERPRINT, into the folder DEST.
 
     A share is a folder, file://, s3:// or http(s)://. Every object is hashed before DEST gets its name, so DEST is

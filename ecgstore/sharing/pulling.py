@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ecgstore.errors import ConfigError, EcgError, IntegrityError, StoreError, StoreExists
+from ecgstore.errors import ConfigError, EcgError, IntegrityError, StoreError, StoreExists, without_secrets
 from ecgstore.sharing import tags, versions
 from ecgstore.sharing.address import parse_address
 from ecgstore.sharing.delivery import OpenedSource, fetched
@@ -62,6 +62,9 @@ def pull(
     another pull at work), IntegrityError (not the version that was asked for, damaged objects), StoreError (disk full,
     no right), StoreUnreachable.
     """
+    for folder, what in ((dest, "DEST"), (base, "--base")):
+        if folder is not None and "://" in str(folder):
+            raise ConfigError(f"{what} is a folder of this machine", got=without_secrets(folder)[:200])
     address, dest = parse_address(url), Path(dest)
     target = open_target(address)
     fingerprint = versions.fingerprint_at(target, address)
@@ -186,8 +189,6 @@ class _Base:
     """An older store that has some objects already."""
 
     def __init__(self, root: Path) -> None:
-        if "://" in str(root):
-            raise ConfigError("--base is a store in a folder of this machine", got=str(root))
         self._root = root
         objects, sealed = manifest.open_sealed(root)
         self._source = OpenedSource(objects, sealed, str(root))

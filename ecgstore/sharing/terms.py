@@ -6,8 +6,6 @@ from ecgstore.errors import StoreError
 from ecgstore.look.scrub import scrub_check
 from ecgstore.storage.store import Store
 
-#: What the root says of patients where nobody chose a secret.
-_PUBLIC_KEY = "hashed with the source's name as key"
 _MOST_SHOWN = 3
 
 
@@ -28,7 +26,7 @@ def refuse_unshareable(store: Store, *, private_target: bool, harmless: bool = F
             where=store.path,
             fix="if all who can read the target have agreed to its terms, say --private-target",
         )
-    if bound and store.attributes["patients"] == _PUBLIC_KEY and any(store.column("patient_key")):
+    if bound and "secret" not in store.attributes["patients"] and any(store.column("patient_key")):
         raise TermsRefused(
             f"patients of {', '.join(bound)} are hashed with a public key, so whoever knows an id can find the patient",
             where=store.path,
