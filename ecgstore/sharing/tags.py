@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -41,15 +41,17 @@ def current(target: Target, tag: str) -> Numbered | None:
 def history(target: Target, tag: str) -> Iterator[Numbered]:
     """The entries of a tag, newest first; one that was torn while it was written counts as nothing."""
     if target.can_list:
-        modified = {number: one.modified for number, one in _numbers(target, tag).items()}
-        numbers = sorted(modified, reverse=True)
+        yield from _entries(target, tag, _numbers(target, tag))
     else:
-        modified = {}
-        numbers = list(range(_walked(target, tag), -1, -1))
-    for number in numbers:
+        yield from _entries(target, tag, dict.fromkeys(range(_walked(target, tag) + 1)))
+
+
+def _entries(target: Target, tag: str, numbers: Mapping[int, Listed | None]) -> Iterator[Numbered]:
+    for number in sorted(numbers, reverse=True):
         with contextlib.suppress(FileNotFoundError):
             if (entry := _entry(target, tag, number)) is not None:
-                yield Numbered(number, entry, modified.get(number))
+                listed = numbers[number]
+                yield Numbered(number, entry, None if listed is None else listed.modified)
 
 
 def resolve(target: Target, tag: str) -> str:
@@ -70,7 +72,7 @@ def move(target: Writable, tag: str, fingerprint: str, expected: str | None) -> 
     Raises TagMoved where it means something else by now: nothing of anybody is overwritten.
     """
     numbers = _numbers(target, tag)
-    found = current(target, tag)
+    found = next(_entries(target, tag, numbers), None)
     is_now = None if found is None else found.entry.fingerprint
     if is_now == fingerprint:
         return False

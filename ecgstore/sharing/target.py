@@ -137,10 +137,12 @@ def create(target: Writable, name: str, content: bytes) -> bool:
 
 def prove(target: Writable) -> None:
     """Put the marker there, and raise StoreError where a second one isn't refused: two writers would both win."""
-    name = notes.MARKER
-    create(target, name, notes.marker())
+    name, ours = notes.MARKER, notes.marker()
+    is_new = create(target, name, ours)
     before = read_note(target, name)
     notes.parse_marker(before, at(target, name))
+    if not is_new and before != ours:
+        return  # refused, and nothing was overwritten: that is the proof
     is_accepted = False
     with contextlib.suppress(StoreUnreachable):
         is_accepted = target.try_create(name, notes.marker())
