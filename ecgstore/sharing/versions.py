@@ -117,7 +117,7 @@ def fingerprints(target: Target) -> list[str]:
 
 
 def open_version(target: Target, fingerprint: str) -> Store:
-    """Open a version where it stands, as :func:`ecgstore.open_store` does."""
+    """Open a version where it stands: its tables anywhere, its samples where objects can be listed."""
     refuse_withdrawn(target, fingerprint)
     sealed, _ = read_manifest(target, fingerprint)
     where = cast(Place, _Where(at(target, notes.version_folder(fingerprint))))
