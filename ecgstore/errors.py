@@ -12,7 +12,9 @@
     │   ├── StoreFormatError       not a store, or one of another format version
     │   ├── IntegrityError         bytes are not those that were sealed
     │   │   └── StoreReplaced      another store has taken the place of the one that was opened
-    │   └── StoreUnreachable       on another machine that doesn't answer
+    │   ├── StoreUnreachable       on another machine that doesn't answer
+    │   ├── StoreWithdrawn         this version was taken back; .successor
+    │   └── TagMoved               somebody else moved the tag meanwhile
     └── MissingExtra (ImportError) names the extra to install
 
 Every error is one readable line, and pickles, because it may cross process walls.
@@ -59,7 +61,7 @@ class EcgError(Exception):
             parts.append(f"got {got}")
         if fix is not None:
             parts.append(fix)
-        super().__init__(visible("; ".join(parts)))
+        super().__init__(visible(without_secrets("; ".join(parts))))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)
@@ -89,6 +91,16 @@ def _escape(character: str) -> str:
     if character in "\t\n\r":
         return {"\t": "\\t", "\n": "\\n", "\r": "\\r"}[character]
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+_QUERY = re.compile(r"""([A-Za-z][A-Za-z0-9+.-]*://[^\s?#"'<>]*)\?[^\s"'<>;,)]+""")
+#: In s3://bucket@v1 stands a tag, and no user.
+_USER = re.compile(r"""(https?://|[A-Za-z][A-Za-z0-9+.-]*://(?=[^\s/?#"'<>@]*:))[^\s/?#"'<>]*@""")
+
+
+def without_secrets(text: object) -> str:
+    """``text`` without what lets others in: of each address in it the user with the password, and the query."""
+    return _USER.sub(r"\1…@", _QUERY.sub(r"\1?…", str(text)))
 
 
 def without_links(path: object) -> str:
@@ -177,6 +189,16 @@ class StoreReplaced(IntegrityError):
 
 class StoreUnreachable(StoreError):
     """The store is on another machine, and that can't be reached now: its bytes may be well."""
+
+
+class StoreWithdrawn(StoreError):
+    """This version was taken back; ``successor`` is the fingerprint of the one in its place, if there is one."""
+
+    successor: str | None = None
+
+
+class TagMoved(StoreError):
+    """Somebody else moved the tag meanwhile; nothing was overwritten."""
 
 
 class MissingExtra(EcgError, ImportError):

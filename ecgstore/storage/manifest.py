@@ -92,12 +92,13 @@ def open_sealed(root: Place) -> tuple[Objects, Manifest]:
         raise _why_missing(root) from None
     except NotADirectoryError:
         raise StoreFormatError("a store is a folder, and this is a file", where=root) from None
-    return objects, _parse(content, root, most)
+    return objects, parse(content, root)
 
 
-def _parse(content: bytes, root: Place, most_bytes: int) -> Manifest:
+def parse(content: bytes, root: Place) -> Manifest:
+    """What the manifest of the store at ``root`` says; raises as :func:`load`."""
     path = root / layout.MANIFEST
-    said = validate.parse_json(content, path, most_bytes)
+    said = validate.parse_json(content, path, limits().manifest_bytes)
     if said.get("format") != layout.FORMAT:
         raise StoreFormatError("this is not the manifest of an ecgstore", where=path)
     version = validate.check_version(said.get("format_version"), root)

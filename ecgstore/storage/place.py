@@ -14,7 +14,16 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, cast
 
-from ecgstore.errors import ConfigError, EcgError, MissingExtra, StoreError, StoreUnreachable, need, visible
+from ecgstore.errors import (
+    ConfigError,
+    EcgError,
+    MissingExtra,
+    StoreError,
+    StoreUnreachable,
+    need,
+    visible,
+    without_secrets,
+)
 from ecgstore.storage import web
 
 log = logging.getLogger(__name__)
@@ -131,7 +140,7 @@ def patiently(root: Place, read: Callable[[], T]) -> T:
                     got=_in_words(error),
                     fix="check address, network and rights",
                 ) from error
-            log.warning("%s: %s; trying again in %g s", visible(root), _in_words(error), wait_s)
+            log.warning("%s: %s; trying again in %g s", visible(without_secrets(root)), _in_words(error), wait_s)
             time.sleep(wait_s)
     raise AssertionError("the last try returns or raises")
 
@@ -160,4 +169,4 @@ def _is_of_the_network(error: Exception) -> bool:
 
 def _in_words(error: Exception) -> str:
     why = error.__cause__ if isinstance(error, FileNotFoundError) and error.__cause__ is not None else error
-    return visible(" ".join(str(why).split())[:160]) or type(why).__name__
+    return visible(without_secrets(" ".join(str(why).split()))[:160]) or type(why).__name__

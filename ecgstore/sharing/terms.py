@@ -1,0 +1,43 @@
+"""Whether a store may be handed to others: its sources' terms, how patients are hashed, what seems to name somebody."""
+
+from __future__ import annotations
+
+from ecgstore.errors import StoreError
+from ecgstore.look.scrub import scrub_check
+from ecgstore.storage.store import Store
+
+_MOST_SHOWN = 3
+
+
+class TermsRefused(StoreError):
+    """The store may not be handed on, or not like this."""
+
+
+def refuse_unshareable(store: Store, *, private_target: bool, harmless: bool = False) -> None:
+    """Raise TermsRefused where a store must not be pushed.
+
+    ``private_target``: all who can read there have signed what the sources ask for. ``harmless``: somebody has looked
+    at what :func:`scrub_check` finds, and it names nobody.
+    """
+    bound = [one.name for one in store.terms if not one.redistributable]
+    if bound and not private_target:
+        raise TermsRefused(
+            f"the source {', '.join(bound)} may not be passed on",
+            where=store.path,
+            fix="if all who can read the target have agreed to its terms, say --private-target",
+        )
+    if bound and "secret" not in store.attributes["patients"] and any(store.column("patient_key")):
+        raise TermsRefused(
+            f"patients of {', '.join(bound)} are hashed with a public key, so whoever knows an id can find the patient",
+            where=store.path,
+            fix="ingest again with a secret in ECGSTORE_PATIENT_KEY",
+        )
+    found = () if harmless else scrub_check(store)
+    if found:
+        some = ", ".join(f"{one.where} ({one.kind})" for one in found[:_MOST_SHOWN])
+        raise TermsRefused(
+            "the store seems to hold what identifies somebody",
+            where=store.path,
+            got=f"{some}{' …' if len(found) > _MOST_SHOWN else ''}",
+            fix="look at what `ecgstore scrub-check` finds; if it names nobody, say --findings-are-harmless",
+        )

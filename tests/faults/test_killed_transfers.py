@@ -1,0 +1,201 @@
+"""A push or a pull that dies at any step: no tag at a part, nothing lost, the same command finishes, bases whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shares import Dying, Killed, bring, contents, fingerprint, sealed
+
+from ecgstore.sharing import pull, tags, versions, withdraw
+from ecgstore.sharing.folder import FolderTarget
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody cuts the power here; that something is flushed still counts as a step."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+def steps_of(do: Any) -> int:
+    """How often something changes the file system."""
+    with Dying(1_000_000, after=False) as whole:
+        do()
+    return whole.count
+
+
+def some_of(n_steps: int, after: bool) -> list[int]:
+    """Every third step, others before it is done than after; and all of the last ones."""
+    return sorted({*range(1 + after, n_steps + 1, 3), *range(max(1, n_steps - 9), n_steps + 1)})
+
+
+def died(do: Any, n: int, after: bool) -> None:
+    with Dying(n, after=after), pytest.raises(Killed):
+        do()
+
+
+def check_tag(share: Path, v1: Path, v2: Path, where: Path) -> None:
+    """The tag means the old version or the new one, and that is whole."""
+    meant = tags.resolve(FolderTarget(share), "main")
+    assert meant in (fingerprint(v1), fingerprint(v2))
+    shutil.rmtree(where, ignore_errors=True)
+    pull(str(share), where)
+    assert contents(where) == contents(v1 if meant == fingerprint(v1) else v2)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_push_that_dies_at_any_step(tmp_path: Path, after: bool) -> None:
+    v1 = sealed(tmp_path / "v1.ecg", (b"one", b"two"))
+    v2 = sealed(tmp_path / "v2.ecg", (b"one", b"two", b"three"), "of v2")
+    before = contents(v1), contents(v2)
+    bring(v1, tmp_path / "begun")
+    shutil.copytree(tmp_path / "begun", tmp_path / "counted")
+    n_steps = steps_of(lambda: bring(v2, tmp_path / "counted"))
+    assert n_steps > 30
+    for n in some_of(n_steps, after):
+        share = tmp_path / f"share-{n}"
+        shutil.copytree(tmp_path / "begun", share)
+        died(lambda share=share: bring(v2, share), n, after)
+        check_tag(share, v1, v2, tmp_path / "pulled")
+        if not versions.is_sealed(FolderTarget(share), fingerprint(v2)):
+            assert tags.resolve(FolderTarget(share), "main") == fingerprint(v1)
+        bring(v2, share)
+        assert tags.resolve(FolderTarget(share), "main") == fingerprint(v2)
+        check_tag(share, v1, v2, tmp_path / "pulled")
+        pull(f"{share}@{fingerprint(v1)}", tmp_path / f"old-{n}")
+    assert (contents(v1), contents(v2)) == before
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_pull_that_dies_at_any_step(tmp_path: Path, after: bool) -> None:
+    v1 = sealed(tmp_path / "v1.ecg", (b"one", b"two"))
+    v2 = sealed(tmp_path / "v2.ecg", (b"one", b"two", b"three"), "of v2")
+    before = contents(v1)
+    bring(v2, tmp_path / "share")
+    url = str(tmp_path / "share")
+    there = contents(tmp_path / "share")
+    n_steps = steps_of(lambda: pull(url, tmp_path / "counted", base=v1))
+    assert n_steps > 20
+    for n in range(1, n_steps + 1):
+        dest = tmp_path / f"dest-{n}"
+        died(lambda dest=dest: pull(url, dest, base=v1), n, after)
+        if dest.exists():  # killed behind the rename
+            assert contents(dest) == contents(v2)
+        assert contents(v1) == before
+        pull(url, dest, base=v1 if n % 2 else None)
+        assert contents(dest) == contents(v2)
+        assert contents(v1) == before
+        assert not dest.with_name(f"{dest.name}.partial").exists()
+    assert contents(tmp_path / "share") == there
+
+
+def test_a_pull_of_another_version_into_what_a_killed_one_left(tmp_path: Path) -> None:
+    v1 = sealed(tmp_path / "v1.ecg", (b"one", b"two"))
+    v2 = sealed(tmp_path / "v2.ecg", (b"one", b"owt", b"three"), "of v2")
+    bring(v1, tmp_path / "share", "v1")
+    bring(v2, tmp_path / "share", "v2")
+    before = contents(v1)
+    for n in range(1, 25, 3):
+        dest = tmp_path / f"dest-{n}"
+        with Dying(n, after=True), contextlib.suppress(Killed):
+            pull(f"{tmp_path}/share@v1", dest, base=v1)
+        if not dest.exists():
+            pull(f"{tmp_path}/share@v2", dest)
+            assert contents(dest) == contents(v2)
+        assert contents(v1) == before
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_withdrawal_that_dies_at_any_step(tmp_path: Path, after: bool) -> None:
+    v1 = sealed(tmp_path / "v1.ecg", (b"one",))
+    v2 = sealed(tmp_path / "v2.ecg", (b"two",), "of v2")
+    bring(v1, tmp_path / "begun", "v1")
+    bring(v2, tmp_path / "begun", "v2")
+
+    def take_back(share: Path) -> None:
+        withdraw(FolderTarget(share), [fingerprint(v1)], fingerprint(v2))
+
+    shutil.copytree(tmp_path / "begun", tmp_path / "counted")
+    n_steps = steps_of(lambda: take_back(tmp_path / "counted"))
+    for n in range(1, n_steps + 1):
+        share = tmp_path / f"share-{n}"
+        shutil.copytree(tmp_path / "begun", share)
+        died(lambda share=share: take_back(share), n, after)
+        take_back(share)
+        assert tags.resolve(FolderTarget(share), "v1") == fingerprint(v2)
+        assert FolderTarget(share).listed(f"versions/{fingerprint(v1)}") == {}
+        assert versions.is_sealed(FolderTarget(share), fingerprint(v2))
+
+
+_PUSH = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[4])
+from shares import bring
+from ecgstore.sharing import pull
+print("ready", flush=True)
+sys.stdin.readline()
+if sys.argv[1] == "push":
+    bring(Path(sys.argv[2]), Path(sys.argv[3]))
+else:
+    pull(sys.argv[2], sys.argv[3], base=sys.argv[5])
+"""
+
+
+def killed(delay_s: float, *arguments: object) -> bool:
+    """Run it in a process and kill that after a while; whether it was still at work."""
+    words = [sys.executable, "-c", _PUSH, *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        process.stdout.readline()
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
+        time.sleep(delay_s)
+        was_at_work = process.poll() is None
+        process.send_signal(signal.SIGKILL)
+    return was_at_work
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_pushes_and_pulls_that_are_killed_with_9(tmp_path: Path) -> None:
+    """A hundred kills in all, spread over the time that the whole takes."""
+    here = ROOT / "tests"
+    shards = tuple(os.urandom(400_000) for _ in range(40))
+    v1 = sealed(tmp_path / "v1.ecg", shards[:30])
+    v2 = sealed(tmp_path / "v2.ecg", shards, "of v2")
+    before = contents(v1)
+    bring(v1, tmp_path / "begun")
+    n_at_work = 0
+    for n in range(50):
+        share = tmp_path / "share"
+        shutil.copytree(tmp_path / "begun", share)
+        n_at_work += killed(0.004 * n, "push", v2, share, here)
+        check_tag(share, v1, v2, tmp_path / "pulled")
+        bring(v2, share)
+        check_tag(share, v1, v2, tmp_path / "pulled")
+        shutil.rmtree(share)
+    bring(v2, tmp_path / "begun")
+    for n in range(50):
+        dest = tmp_path / "dest"
+        n_at_work += killed(0.004 * n, "pull", tmp_path / "begun", dest, here, v1)
+        if dest.exists():
+            assert contents(dest) == contents(v2)
+        assert contents(v1) == before
+        pull(str(tmp_path / "begun"), dest, base=v1)
+        assert contents(dest) == contents(v2)
+        assert contents(v1) == before
+        shutil.rmtree(dest)
+    assert n_at_work > 20
