@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from ecgstore.record import LEADS_12, Beat, LeadState, Listing, Record, RecordRef, Rejection, Statement, Terms
     from ecgstore.rooms import occupants
     from ecgstore.settings import Settings, override
+    from ecgstore.sharing.caching import is_shared, open_shared, pinned_address
     from ecgstore.signals.noise import NoiseSettings
     from ecgstore.signals.recorded_noise import Bank, load_bank
     from ecgstore.sources._reader import RecordHeader
@@ -77,6 +78,7 @@ _HOME = {
     "sources._reader": "RecordHeader",
     "build.schedule": "Workers",
     "settings": "Settings override",
+    "sharing.caching": "is_shared open_shared pinned_address",
     "split.draw": "split_records",
     "storage.splits": "Split read_split with_split",
     "storage.statistics": "LeadStatistics",
@@ -129,12 +131,15 @@ __all__ = [
     "augment_store",
     "find_overlap",
     "ingest_folder",
+    "is_shared",
     "load_bank",
     "merge_stores",
     "near_duplicates",
     "occupants",
+    "open_shared",
     "open_store",
     "override",
+    "pinned_address",
     "read_split",
     "seal_store",
     "split_records",

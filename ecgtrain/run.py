@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from ecgstore import ConfigError, EcgError, Store, open_store
+from ecgstore import ConfigError, EcgError, Store, open_shared
 from ecgstore.inner import name_own_file, patients_in_words
 from ecgtrain import distributed
 from ecgtrain.config import RESOLVED, RunConfig, dump
@@ -44,6 +44,7 @@ from ecgtrain.training.files import plain, read_json, refuse_strange_files, refu
 from ecgtrain.training.initial import TakenOver, take_over
 from ecgtrain.training.layout import ENVIRONMENT, NULLS, SEEDS, SEEN, curve, run_of_seed
 from ecgtrain.training.log import read_metrics, train_seconds
+from ecgtrain.training.pinned import with_pinned_stores
 from ecgtrain.training.prepare import Prepared, prepare, pretrain_of
 from ecgtrain.training.pretrain import Attempt, pretrain
 
@@ -74,6 +75,7 @@ def run(
     :func:`learn` and :func:`ecgtrain.evaluation.judge.judge_all` raise.
     """
     run_dir = Path(run_dir)
+    config = with_pinned_stores(config, run_dir, resume=resume)
     refuse_unanswerable(config)
     refuse_impossible_curves(config)
     if not config.seeds:
@@ -192,6 +194,7 @@ def learn(
     :func:`ecgtrain.training.prepare.prepare` and :func:`ecgtrain.training.pretrain.pretrain` raise.
     """
     run_dir = Path(run_dir)
+    config = with_pinned_stores(config, run_dir, resume=resume)
     return _learn(config, run_dir, Attempt(device, resume, progress, say, should_stop))
 
 
@@ -218,7 +221,7 @@ def _trained(config: RunConfig, made: Prepared | TakenOver, run_dir: Path, attem
 def announce(config: RunConfig, run_dir: Path, say: Say) -> None:
     """Say once what is about to be done."""
     if distributed.rank() == 0:
-        store, method = open_store(config.data.store), pretrain_of(config).method.model_dump()["name"]
+        store, method = open_shared(config.data.store), pretrain_of(config).method.model_dump()["name"]
         ranks = f" on {distributed.world()} ranks" if distributed.world() > 1 else ""
         say(f"{config.name}: {method} on {store.path} ({store.n_records} records), into {run_dir}{ranks}")
 
@@ -349,7 +352,7 @@ def embed_store(
     with looked_at(Path(path)):
         refuse_strange_files(Path(path))
         trained = load_backbone(path, device=device)
-    store = open_store(store_path)
+    store = open_shared(store_path)
     return embed(
         trained,
         store,
@@ -375,7 +378,7 @@ def merge_reports(runs: Sequence[str | Path], out: str | Path, withdrawn: Sequen
     with claimed(Path(out)):
         reports = [read_report(path) for path in runs]
         merged = merge(reports)
-        successors = [open_store(path) for path in withdrawn]
+        successors = [open_shared(path) for path in withdrawn]
         caveats = [
             text
             for path, report, about in zip(runs, reports, merged.runs, strict=True)
@@ -391,7 +394,7 @@ def _seen_and_withdrawn(run_dir: Path, name: str, report: Report, successors: Se
         # The successor may have taken the place of the store; where none is, or another kind, nothing is known.
         if about.store.path and "://" not in about.store.path:
             with suppress(EcgError):
-                stores.append(open_store(about.store.path))
+                stores.append(open_shared(about.store.path))
     if not any("withdrawn" in store.attributes for store in stores):
         return
     tables = []
@@ -415,7 +418,7 @@ def report_of_run(
     device: torch.device | str,
 ) -> Report:
     """The results together with what is told of the run that they are of; ``parts`` were trained on."""
-    settings, store = pretrain_of(config), open_store(config.data.store)
+    settings, store = pretrain_of(config), open_shared(config.data.store)
     lines, environment = read_metrics(run_dir), read_json(run_dir / ENVIRONMENT)
     about = About(
         run=RunFacts(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ecgstore import ConfigError, Store, open_store, with_split
+from ecgstore import ConfigError, Store, open_shared, with_split
 from ecgtrain.data.feed import Part
 from ecgtrain.data.parquet import read_table
 from ecgtrain.data.plan import Int64
@@ -20,7 +20,7 @@ from ecgtrain.views.passport import Passport
 
 def open_under(path: str, split: str | None) -> Store:
     """The store at ``path``, under the folds of the table ``split`` if there is one; raises what reading them does."""
-    store = open_store(path)
+    store = open_shared(path)
     return store if split is None else with_split(store, split)
 
 

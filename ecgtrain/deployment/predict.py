@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecgstore import ConfigError, Store, __version__, open_store
+from ecgstore import ConfigError, Store, __version__, open_shared
 from ecgtrain.data.seen import learned_from, read_seen, seen_of, shared
 from ecgtrain.deployment.model import Model
 from ecgtrain.deployment.replay import LOST, ExtraLeads, Progress, replayed
@@ -105,7 +105,7 @@ def _store_of(
             raise ConfigError(
                 "a store is prepared already", where=path, fix="leave --source and --extra-leads out, or name a folder"
             )
-        yield open_store(path), ()
+        yield open_shared(path), ()
         return
     with replayed(
         model.passport, Path(path), source=source, extra_leads=extra_leads, workers=workers, progress=progress

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ecgstore import ConfigError, EcgError, Store, open_store
+from ecgstore import ConfigError, EcgError, Store, open_shared
 from ecgstore.inner import load_split
 from ecgtrain.config import NO_PRETRAINING, Downstream, RunConfig
 from ecgtrain.data.seen import write_seen
@@ -63,7 +63,7 @@ def refuse_other_questions(config: RunConfig, run_dir: Path) -> None:
 
 def asked_of(question: Downstream, seed: int) -> dict[str, Any]:
     """What an answer hangs on besides the representation; nulls stand beside it, and the store may have moved."""
-    store = open_store(question.store).fingerprint if question.store else "of the run"
+    store = open_shared(question.store).fingerprint if question.store else "of the run"
     content = question.model_dump(mode="json", exclude={"nulls", "store", "split", "compare_to"})
     if question.leave_out_site is None:
         del content["leave_out_site"]  # answers of before don't name it

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ecgstore import ConfigError, Store, open_store
+from ecgstore import ConfigError, Store, open_shared
 from ecgtrain.config import NO_PRETRAINING, NULLS, Curve, Downstream, LabelEfficiency, RunConfig, Transfer
 from ecgtrain.data.parquet import read_table
 from ecgtrain.data.seen import read_seen, seen_of
@@ -129,7 +129,7 @@ def _stores(curve: Transfer, config: RunConfig) -> dict[str, Store]:
     own = [question.store or config.data.store for question in _asked(curve, config)]
     found: dict[str, Store] = {}
     for path in dict.fromkeys([*own, *curve.stores]):
-        store = open_store(path)
+        store = open_shared(path)
         if store.fingerprint not in {one.fingerprint for one in found.values()}:
             found[path] = store
     return found
@@ -137,7 +137,7 @@ def _stores(curve: Transfer, config: RunConfig) -> dict[str, Store]:
 
 def _others(curve: Transfer, question: Downstream, config: RunConfig) -> list[tuple[str, Store]]:
     """The stores of a matrix but the question's own."""
-    own = open_store(question.store or config.data.store).fingerprint
+    own = open_shared(question.store or config.data.store).fingerprint
     return [(path, store) for path, store in _stores(curve, config).items() if store.fingerprint != own]
 
 
@@ -222,7 +222,7 @@ class _Drawing(NamedTuple):
         if place.store is None:
             return posed
         folder = answer(self.run_dir, posed.question.name, name)
-        asked = Asked(self.run_dir, open_store(place.store), place.folds, posed.question.allow_overlap, self.device)
+        asked = Asked(self.run_dir, open_shared(place.store), place.folds, posed.question.allow_overlap, self.device)
         seen = [] if name in NULLS or name == NO_PRETRAINING else [read_seen(self.run_dir / SEEN)]
         return pose_elsewhere(folder, one, asked, seen)
 

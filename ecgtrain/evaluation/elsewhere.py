@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from ecgstore import Store, open_store, with_split
+from ecgstore import Store, open_shared, with_split
 from ecgstore.inner import load_split
 from ecgtrain import tasks
 from ecgtrain.config import NULLS, Downstream
@@ -72,7 +72,7 @@ def judge_elsewhere(
     LeakageError (patients that backbone or head were trained on, unless ``allow_overlap``, which is then said
     in the result), ProtocolError (no record in the folds, or none with a label), and what reading ``split`` raises.
     """
-    run_dir, store = Path(run_dir), open_store(store_path)
+    run_dir, store = Path(run_dir), open_shared(store_path)
     if split is not None:
         store = with_split(store, split)
     trained = load_backbone(run_dir, device=device)

@@ -7,7 +7,6 @@ import shutil
 
 import pandas as pd
 import pytest
-from conftest import FILTERS
 
 from ecgstore import ConfigError, EcgError, IngestSettings, ingest_folder
 from ecgstore.inner import parse
@@ -191,7 +190,8 @@ def later_store(mini, tmp_path_factory):
     table = pd.read_csv(folder / "ptbxl_database.csv")
     table[(table["strat_fold"] > 4) & (table.index % 3 > 0)].to_csv(folder / "ptbxl_database.csv", index=False)
     out = folder.with_name("later.ecg")
-    ingest_folder(folder, out, IngestSettings(fs_hz=100, filters=FILTERS))
+    bandpass = {"name": "bandpass", "low_hz": 0.5, "high_hz": 40.0}  # as of mini_store
+    ingest_folder(folder, out, IngestSettings(fs_hz=100, filters=(bandpass,)))
     return out
 
 
