@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -93,12 +94,45 @@ def to_parquet(table: pa.Table) -> bytes:
 
 
 def from_parquet(content: bytes) -> pa.Table:
-    """Read such bytes back.
+    """Read such bytes back."""
+    return columns_of(pq.ParquetFile(pa.BufferReader(content)))
+
+
+def columns_of(file: pq.ParquetFile) -> pa.Table:
+    """All columns of a Parquet file.
 
     Not by ``pyarrow.parquet.read_table``: the threads that it leaves behind abort the process at its end, half
     of the times, where torch was imported first (apache/arrow#34314).
     """
-    return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+    try:
+        return file.read(use_threads=False)
+    except pa.ArrowInvalid:
+        # Before pyarrow 26 no list of a fixed length could be null, and a store that is not raw has no gains.
+        if not (absent := _lists_without_a_value(file)):
+            raise
+        return without_lists(file, absent)
+
+
+def without_lists(file: pq.ParquetFile, absent: frozenset[str]) -> pa.Table:
+    """All columns of a Parquet file, of which the ``absent`` are not read: each of their rows is null."""
+    schema = file.schema_arrow
+    found = file.read([name for name in schema.names if name not in absent], use_threads=False)
+    for i, field in enumerate(schema):
+        if field.name in absent:
+            found = found.add_column(i, field, pa.nulls(file.metadata.num_rows, field.type))
+    return found
+
+
+def _lists_without_a_value(file: pq.ParquetFile) -> frozenset[str]:
+    """Columns of lists of a fixed length of which the footer says that no row has one."""
+    lists = {field.name for field in file.schema_arrow if pa.types.is_fixed_size_list(field.type)}
+    about, n_nulls = file.metadata, Counter[str]()
+    for i in range(about.num_row_groups):
+        for j in range(about.num_columns):
+            column = about.row_group(i).column(j)
+            if column.is_stats_set and column.statistics.has_null_count:
+                n_nulls[column.path_in_schema.partition(".")[0]] += min(column.statistics.null_count, column.num_values)
+    return frozenset(name for name in lists if n_nulls[name] == about.num_rows)
 
 
 def unpacked_bytes(table: pa.Table) -> int:

@@ -56,8 +56,7 @@ def parse_bounded(content: bytes, check: Callable[[pq.ParquetFile], None], where
         check(file)
         if weighed := _texts_to_weigh(file.metadata):
             file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=weighed)
-        # Not by read_table, and not in its threads: see tables.from_parquet.
-        return file.read(use_threads=False)
+        return tables.columns_of(file)
     except (pa.ArrowException, OSError, ValueError, TypeError, MemoryError, OverflowError) as error:
         if isinstance(error, EcgError):
             raise

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ecgstore import LEADS_12
-from ecgstore.build.plan import _place
+from ecgstore.build.plan import place
 from ecgstore.signals.conditioning import n_resampled
 from ecgstore.signals.leads import harmonise
 from ecgstore.storage import layout
@@ -42,7 +42,7 @@ def test_lead_algebra_holds_for_any_order_of_signals(signal, order):
 
 @given(st.lists(st.integers(1, 5000), max_size=60), st.sampled_from([1000, 2000]))
 def test_any_lengths_are_placed_without_overlap_or_straddling(lengths, shard):
-    starts = _place(lengths, shard)
+    starts = place(lengths, shard)
     end = 0
     for start, length in zip(starts, lengths, strict=True):
         assert start >= end
