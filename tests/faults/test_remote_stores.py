@@ -44,6 +44,7 @@ class Server(ThreadingHTTPServer):
         self.folder, self.parts, self.dead, self.silent = str(folder), True, False, threading.Event()
         self.silent.set()
         self.failing: Counter[str] = Counter()
+        self.asked: list[tuple[str, str]] = []
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
     def handle_error(self, *_):
@@ -64,6 +65,7 @@ class Handler(SimpleHTTPRequestHandler):
         pass
 
     def do_GET(self):
+        self.server.asked.append(("GET", self.path.partition("mini.ecg/")[2]))
         self.server.silent.wait(20)
         path, asked = Path(self.translate_path(self.path)), self.headers.get("Range")
         spoilt = next((kind for kind, n in self.server.failing.items() if n > 0), None)
@@ -91,6 +93,7 @@ class Handler(SimpleHTTPRequestHandler):
         return None
 
     def do_HEAD(self):
+        self.server.asked.append(("HEAD", self.path.partition("mini.ecg/")[2]))
         if self.server.dead:
             return self.send_error(503)
         return super().do_HEAD()
@@ -247,3 +250,18 @@ def test_the_commands_take_addresses(served, tmp_path, monkeypatch):
     assert invoke("report", address, "--pages", "0").output == "mini.ecg.html\n"
     gone = invoke("info", f"{served.address}/other.ecg")
     assert (gone.exit_code, gone.output.count("\n")) == (1, 1)
+
+
+def test_opening_and_reading_ask_for_no_more_than_they_need(served):
+    store = open_store(f"{served.address}/mini.ecg")
+    opening = ["manifest.json", "manifest.json", "records.parquet", "signal/zarr.json", "zarr.json"]
+    assert sorted(served.asked) == [("GET", name) for name in opening]  # one of the two looks whether parts are given
+    served.asked.clear()
+    names = store.column("record_id")
+    store.read(names[0])
+    assert {name for _, name in served.asked} == {"signal/c/0/0", "statements.parquet"}
+    assert [kind for kind, _ in served.asked] == ["GET"] * len(served.asked)
+    assert len(served.asked) <= 3  # the index of the shard, a chunk
+    served.asked.clear()
+    store.read(names[1])
+    assert served.asked == []
