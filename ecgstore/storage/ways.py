@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 import pyarrow as pa
 
+from ecgstore.errors import ConfigError
+from ecgstore.record import Record
+
 
 class Ways:
     """What :class:`ecgstore.Store` offers besides its own tables and samples."""
+
+    def __len__(self) -> int:
+        """Number of records."""
+        return int(cast(Any, self).n_records)
+
+    def __bool__(self) -> bool:
+        return True  # a store without a record is a store
+
+    def __getitem__(self, row: int) -> Record:
+        """The record of that number, from 0 on; raises IndexError where there is none."""
+        return next(self.read_rows([range(len(self))[operator.index(row)]]))
+
+    def read_rows(self, rows: Iterable[int]) -> Iterator[Record]:
+        """Records by their numbers, one after the other in the order asked for; as :meth:`Store.read` reads them.
+
+        Neighbours in the store are best read one after the other: a chunk that holds both is unpacked once. Raises
+        ConfigError before the first where a number is that of no record.
+        """
+        store = cast(Any, self)
+        wanted = [operator.index(row) for row in rows]
+        if unknown := [row for row in wanted if not 0 <= row < len(self)]:
+            raise ConfigError(f"no row {unknown[0]}", where=store.path, expected=f"0 to {len(self) - 1}")
+        return (store.read(store.id_of(row)) for row in wanted)
 
     def sidecar(self, name: str) -> pa.Table:
         """The sidecar table ``name`` that is kept beside this store, in the order of the records.

@@ -91,3 +91,19 @@ def test_a_lead_that_is_not_there_is_refused(store):
 def test_a_number_is_no_id(store):
     with pytest.raises(ConfigError, match=r"a record is read by its id, which is a text; .*got 0; .*column"):
         store.read(0)
+
+
+def test_records_by_their_numbers(mini_store):
+    store = open_store(mini_store)
+    ids = store.column("record_id")
+    assert len(store) == store.n_records == 53
+    assert [record.record_id for record in store.read_rows([7, 0, 7])] == [ids[7], ids[0], ids[7]]
+    assert store[-1].record_id == ids[52]
+    assert np.array_equal(store[3].signal_mv_lt, store.read(ids[3]).signal_mv_lt, equal_nan=True)
+    assert sum(1 for _ in store) == 53
+    for row in (53, -54):
+        with pytest.raises(IndexError):
+            store[row]
+    for rows in ([0, 53], [-1]):
+        with pytest.raises(ConfigError, match="expected 0 to 52"):
+            store.read_rows(rows)
