@@ -98,7 +98,7 @@ def withdraw(
     "--code",
     "codes",
     multiple=True,
-    metavar="SYSTEM:CODE,…",
+    metavar="CODE,…",
     help="Records that state one of these codes; may be given several times.",
 )
 @click.option("--folds", "--fold", "folds", metavar="1,2", help="Records in these folds.")

@@ -207,35 +207,57 @@ def _fingerprint(text: str) -> str:
 @click.option(
     "--where", default="", metavar="CONDITION", help="Only records such as: mains_mv < 0.05 and fold in (1, 2)"
 )
+@click.option(
+    "--code",
+    "codes",
+    multiple=True,
+    metavar="CODE,…",
+    help="Only records that state one of these: AFIB, or scp_ecg:AFIB,AFLT. May be given several times.",
+)
 @click.option("--columns", metavar="A,B", help="Columns to list. Default: the most used.")
 @click.option("--head", type=click.IntRange(1), default=None, metavar="N", help="Only the first N.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array of objects.")
 @plain_errors
-def records(store: str, rejected: bool, where: str, columns: str | None, head: int | None, as_json: bool) -> None:
-    """List the records of a store, one per line, tab-separated; with --json one JSON array."""
+def records(
+    store: str,
+    rejected: bool,
+    where: str,
+    codes: tuple[str, ...],
+    columns: str | None,
+    head: int | None,
+    as_json: bool,
+) -> None:
+    """List the records of a store, one per line, tab-separated; with --json one JSON array.
+
+    \b
+    ecgstore records ptbxl.ecg --code AFIB --where "age_years >= 65" --columns record_id,sex
+    ecgstore records ptbxl.ecg --rejected
+    """
+    from ecgstore.storage.stated_codes import stating
     from ecgstore.storage.store import open_store
 
-    if rejected and (where or columns):
-        raise click.UsageError("--rejected excludes --where and --columns")
+    if rejected and (where or columns or codes):
+        raise click.UsageError("--rejected excludes --where, --code and --columns")
     opened = open_store(store)
     if rejected:
         table = opened.rejected
     else:
-        table = opened.records.take(opened.select(where=where))
+        rows = opened.select(where=where)
+        table = opened.records.take(rows[stating(opened, codes)[rows]] if codes else rows)
         there = [name for name in MOST_USED if name in table.column_names]  # format 1 has fewer
         wanted = there if columns is None else [column.strip() for column in columns.split(",")]
         for column in wanted:
             opened.column(column)  # names the nearest if there is none
         table = table.select(wanted)
-    rows = [
+    listed = [
         {name: _short(value) for name, value in row.items()}
         for row in (table if head is None else table.slice(0, head)).to_pylist()
     ]
     if as_json:
-        say_json(rows)
+        say_json(listed)
         return
     say(*table.column_names)
-    for row in rows:
+    for row in listed:
         say(*("" if value is None else value for value in row.values()))
 
 

@@ -26,6 +26,7 @@ from ecgstore.lineage.parents import LINEAGE, apart, with_step
 from ecgstore.lineage.placing import Piece, Rows, Work, pieces, records_of, write_piece, written_of
 from ecgstore.storage import layout, manifest, tables
 from ecgstore.storage.array import create_array
+from ecgstore.storage.stated_codes import stating
 from ecgstore.storage.store import Store, open_store
 
 #: A longer condition is told under ``lineage`` by its hash.
@@ -70,9 +71,9 @@ def subset_store(
 ) -> SubsetReport:
     """Make the store ``out``: the records of ``store`` that meet all that is said, with these ``leads`` (none: all).
 
-    ``where`` is a condition as :meth:`Store.select` takes it; each of ``codes`` reads ``SYSTEM:CODE,CODE``, and a
-    record must state one of them all; ``folds``: in one of these. An unfinished store of the same parent and wish is
-    finished, and one that is sealed already will do.
+    ``where`` is a condition as :meth:`Store.select` takes it; each of ``codes`` reads ``CODE,CODE`` or
+    ``SYSTEM:CODE,CODE``, and a record must state one of them all; ``folds``: in one of these. An
+    unfinished store of the same parent and wish is finished, and one that is sealed already will do.
 
     Raises ConfigError (nothing asked, no such record, code or lead), StoreExists, StoreError, IntegrityError.
     """
@@ -102,7 +103,7 @@ def _plan(store: Store, where: str, codes: Sequence[str], folds: Sequence[int], 
     wanted_n = np.zeros(store.n_records, dtype=np.bool_)
     wanted_n[store.select(folds=folds or None, where=where)] = True
     if codes:
-        wanted_n &= np.logical_or.reduce([_states(store, text) for text in codes])
+        wanted_n &= stating(store, codes)
     rows = np.flatnonzero(wanted_n)
     if not len(rows):
         raise ConfigError("no record meets all that is asked for", where=store.path, got=f"{store.n_records} records")
@@ -119,20 +120,6 @@ def _plan(store: Store, where: str, codes: Sequence[str], folds: Sequence[int], 
     about = ["subset", layout.FORMAT_VERSION, store.fingerprint, asked, where]
     sha256 = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     return _Plan(store, rows, which, size, pieces(store, rows, size), asked, sha256)
-
-
-def _states(store: Store, text: str) -> Any:
-    """Which records state one of the codes of ``SYSTEM:CODE,CODE``."""
-    system, colon, listed = text.partition(":")
-    codes = [code.strip() for code in listed.split(",") if code.strip()]
-    if not colon or not codes:
-        raise ConfigError("codes read SYSTEM:CODE,CODE", got=repr(text)[:80], fix="such as scp_ecg:NORM,AFIB")
-    systems = store.attributes["vocabulary"]
-    if system not in systems:
-        near = nearest(system, systems)
-        fix = f"did you mean {near}?" if near else f"there are {', '.join(sorted(systems)) or 'none'}"
-        raise ConfigError(f"no coding system {system!r}", where=store.path, fix=fix)
-    return store.statement_matrix(codes, system).any(axis=1)
 
 
 def _which(store: Store, leads: Sequence[str]) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,51 @@ import pyarrow.compute as pc
 from ecgstore.errors import ConfigError, nearest
 
 Bools = npt.NDArray[np.bool_]
+
+
+class _Stating(Protocol):
+    """What of a store is asked here."""
+
+    @property
+    def attributes(self) -> Mapping[str, Mapping[str, Sequence[str]]]: ...
+    @property
+    def path(self) -> str: ...
+    def statement_matrix(self, codes: Sequence[str], system: str) -> Bools: ...
+
+
+def stating(store: _Stating, listed: Sequence[str]) -> Bools:
+    """Which records state one of the codes, bool (records,). Each text reads ``CODE,CODE`` or ``SYSTEM:CODE,CODE``.
+
+    A code without a system is looked for in all of them. Raises ConfigError for one that no record could state.
+    """
+    return np.asarray(np.stack([_stating(store, text) for text in listed]).any(axis=0))
+
+
+def _stating(store: _Stating, text: str) -> Bools:
+    system, colon, rest = (part.strip() for part in text.partition(":"))
+    codes = [code.strip() for code in (rest if colon else text).split(",") if code.strip()]
+    if not codes:
+        fix = "such as scp_ecg:NORM,AFIB"
+        raise ConfigError("codes read CODE,CODE or SYSTEM:CODE,CODE", got=repr(text)[:80], fix=fix)
+    known = store.attributes["vocabulary"]
+    if colon:
+        if system not in known:
+            near = nearest(system, known)
+            fix = f"did you mean {near}?" if near else f"there are {', '.join(sorted(known)) or 'none'}"
+            raise ConfigError(f"no coding system {system!r}", where=store.path, fix=fix)
+        return _any(store, codes, system)
+    for code in codes:
+        if not any(code in its for its in known.values()):
+            near = nearest(code, {one for its in known.values() for one in its})
+            fix = f"did you mean {near}?" if near else f"the store has codes of: {', '.join(sorted(known)) or 'none'}"
+            raise ConfigError(f"no record could state the code {code!r}", where=store.path, fix=fix)
+    of_systems = ([code for code in codes if code in its] for its in known.values())
+    found = [_any(store, its, name) for name, its in zip(known, of_systems, strict=True) if its]
+    return np.asarray(np.stack(found).any(axis=0))
+
+
+def _any(store: _Stating, codes: Sequence[str], system: str) -> Bools:
+    return np.asarray(store.statement_matrix(codes, system).any(axis=1))
 
 
 def matrix(codes: Sequence[str], system: str, statements: pa.Table, n_records: int) -> Bools:

@@ -6,16 +6,20 @@ import shutil
 import numpy as np
 import pytest
 import zarr
+from click.testing import CliRunner
 
 import ecgstore
 from ecgstore import LEADS_12
 from ecgstore.build.ingest import ingest_folder
 from ecgstore.build.patients import patient_hash
 from ecgstore.build.settings import IngestSettings
+from ecgstore.cli import main
 from ecgstore.errors import ConfigError, IntegrityError, StoreFormatError, StoreIncomplete, StoreNotFound
 from ecgstore.signals.conditioning import condition
 from ecgstore.sources import ptbxl
 from ecgstore.storage import layout, manifest
+from ecgstore.storage.stated_codes import stating
+from ecgstore.storage.store import open_store
 from ecgstore.wfdb_io.samples import read_signal
 from ecgstore.wfdb_io.segments import read_header
 
@@ -254,3 +258,22 @@ def test_a_newer_format_is_refused_with_both_versions(copy):
     path.write_text(json.dumps(content))
     with pytest.raises(StoreFormatError, match="expected 1, 2, got 99; install a newer"):
         manifest.load(copy)
+
+
+def test_records_by_what_they_state(mini_store):
+    store = open_store(mini_store)
+    matrix = store.statement_matrix(["AFIB", "NORM"], "scp_ecg")
+    assert 0 < matrix.any(axis=1).sum() < 53
+    assert np.array_equal(stating(store, ["scp_ecg:AFIB,NORM"]), matrix.any(axis=1))
+    assert np.array_equal(stating(store, ["AFIB", " NORM"]), matrix.any(axis=1))
+    for asked, said in (
+        ("AFIBB", "did you mean AFIB"),
+        ("snomed:AFIB", "no coding system"),
+        (":", "codes read"),
+        ("scp_ecg:", "codes read"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            stating(store, [asked])
+    cli = CliRunner().invoke(main, ["records", str(mini_store), "--code", "AFIB", "--json"])
+    ids = store.column("record_id")[matrix[:, 0]]
+    assert [one["record_id"] for one in json.loads(cli.output)] == ids.tolist()
