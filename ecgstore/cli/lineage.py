@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ecgstore.cli.look import numbers
 from ecgstore.cli.make import WORKERS, secret_of_the_environment
 from ecgstore.cli.printing import AS_JSON, PHASES, STORE, plain_errors, progress_bars, say, say_json
+from ecgstore.cli.sharing import HARMLESS, PRIVATE
 
 OUT = click.argument("out", type=click.Path(path_type=Path))
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace a sealed store, once the new one is sealed.")
@@ -35,6 +37,14 @@ OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace a sealed sto
     help="A text file with one a line, such as: patient P-17, or: record ward1/a0001.",
 )
 @click.option("--skip-unknown", is_flag=True, help="Pass over patients and records that are not in STORE.")
+@click.option(
+    "--push",
+    "url",
+    metavar="URL[@TAG]",
+    help="A share: push OUT there, and take back STORE and the versions that hold who withdraws.",
+)
+@PRIVATE
+@HARMLESS
 @OVERWRITE
 @AS_JSON
 @plain_errors
@@ -45,6 +55,9 @@ def withdraw(
     records: tuple[str, ...],
     listed: Path | None,
     skip_unknown: bool,
+    url: str | None,
+    private_target: bool,
+    findings_are_harmless: bool,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -53,25 +66,47 @@ def withdraw(
     Shards that hold none of them are those of STORE. OUT may be STORE itself, with --overwrite. A store that grows
     later (`ecgstore ingest --append`) doesn't take them back.
 
-    Example: ecgstore withdraw hospital.ecg hospital-v2.ecg --patient P-17
+    With --push, OUT is pushed under the tag (or `main`), as by `ecgstore push`, and takes the place of STORE and of
+    every version there that holds them: tags move to it, and the old versions are removed. Interrupted, the same
+    command goes on.
+
+    Example: ecgstore withdraw hospital.ecg hospital-v2.ecg --patient P-17 --push s3://team/hospital@v2
     """
     from ecgstore.lineage.withdraw import read_list, withdraw_records
     from ecgstore.storage.store import open_store
 
+    if url is None and (private_target or findings_are_harmless):
+        raise click.UsageError("--private-target and --findings-are-harmless are for --push")
     of_list = ((), ()) if listed is None else read_list(listed)
+    how: dict[str, Any] = {
+        "patients": [*patients, *of_list[0]],
+        "records": [*records, *of_list[1]],
+        "secret_key": secret_of_the_environment(),
+        "skip_unknown": skip_unknown,
+        "overwrite": overwrite,
+    }
+    carried = None
     with progress_bars(PHASES) as progress:
-        report = withdraw_records(
-            open_store(store),
-            out,
-            patients=[*patients, *of_list[0]],
-            records=[*records, *of_list[1]],
-            secret_key=secret_of_the_environment(),
-            skip_unknown=skip_unknown,
-            overwrite=overwrite,
-            progress=progress,
-        )
+        if url is None:
+            report = withdraw_records(open_store(store), out, progress=progress, **how)
+        else:
+            from ecgstore.sharing import withdraw_and_push
+
+            carried = withdraw_and_push(
+                open_store(store),
+                out,
+                url,
+                private_target=private_target,
+                findings_are_harmless=findings_are_harmless,
+                progress=progress,
+                **how,
+            )
+            report = carried.made
     if as_json:
-        say_json(dataclasses.asdict(report))
+        answer = dataclasses.asdict(report)
+        if carried is not None:
+            answer |= {name: its for name, its in dataclasses.asdict(carried).items() if name != "made"}
+        say_json(answer)
         return
     say(
         f"{report.path}: {report.records} records; {report.withdrawn_records} were withdrawn, "
@@ -82,8 +117,13 @@ def withdraw(
     if report.unknown:
         say(f"  {report.unknown} of those named are not in the store")
     say(f"  {report.shards_written} shards written, {report.shards_kept} kept as they were")
+    if carried is not None:
+        gone = carried.taken_back
+        tags = sorted({carried.pushed.tag or "", *gone.tags})
+        say(f"  {url}: {', '.join(tags)} means it; {len(gone.fingerprints)} versions taken back")
+        say(f"  {gone.objects_removed} objects of theirs removed there")
     say("  what this can't reach:")
-    for one in report.beyond_reach:
+    for one in (*report.beyond_reach, *(() if carried is None else carried.still_there)):
         say(f"    {one}")
     say(f"  fingerprint {report.fingerprint}")
 

@@ -80,6 +80,27 @@ class _Gone(NamedTuple):
     n_unknown: int
 
 
+class Left(NamedTuple):
+    """What a successor will say, before it is made: its tables, its attributes but for sums, who has withdrawn."""
+
+    tables: dict[str, pa.Table]
+    attributes: dict[str, Any]
+    withdrawn: Withdrawn
+
+
+def what_is_left(
+    store: Store,
+    *,
+    patients: Sequence[str] = (),
+    records: Sequence[str] = (),
+    secret_key: str = "",
+    skip_unknown: bool = False,
+) -> Left:
+    """What :func:`withdraw_records` would leave; raises ConfigError as it does, and writes nothing."""
+    gone = _gone(store, patients, records, secret_key, skip_unknown)
+    return Left(_tables(store, gone), _said(store, gone), gone.kept)
+
+
 def withdraw_records(
     store: Store,
     out: str | Path,
@@ -273,7 +294,7 @@ def _make(root: Path, parent: Parent, gone: _Gone, plan_sha256: str, progress: P
     objects |= _commits(root, parent, gone, objects, plan_sha256, sums_of_row)
     objects[layout.SIGNAL_JSON] = hash_object(root / layout.SIGNAL_JSON)
     taken = by_fold(part for parts in sums_of_row.values() for part in parts.items())
-    small = _tables(store, gone)
+    small = {name: tables.to_parquet(table.combine_chunks()) for name, table in _tables(store, gone).items()}
     small[layout.ROOT] = root_metadata(_attributes(store, gone, plan_sha256, taken))
     return building.seal(root, small, objects, plan_sha256)
 
@@ -346,7 +367,7 @@ def _less(sums: Mapping[str, Sums], taken: Mapping[str, Sums], where: object) ->
     return rest
 
 
-def _tables(store: Store, gone: _Gone) -> dict[str, bytes]:
+def _tables(store: Store, gone: _Gone) -> dict[str, pa.Table]:
     kept_n = ~gone.is_gone_n
     mask = pa.array(kept_n)
     small = {
@@ -358,7 +379,7 @@ def _tables(store: Store, gone: _Gone) -> dict[str, bytes]:
         small[layout.LEADS] = store.lead_quality.filter(mask)
     if store.beats.num_columns:
         small[layout.BEATS] = tables.renumbered(store.beats, kept_n)
-    return {name: tables.to_parquet(table.combine_chunks()) for name, table in small.items()}
+    return small
 
 
 def _left_out(store: Store, gone: _Gone) -> pa.Table:
@@ -372,14 +393,15 @@ def _attributes(store: Store, gone: _Gone, plan_sha256: str, taken: Mapping[str,
     if store.attributes["statistics"]:
         rest = _less(sums_of_root(store), taken, f"{store.path}/{layout.ROOT}")
         stated = statistics({fold: part for fold, part in rest.items() if fold in kept_folds})
+    return {**_said(store, gone), "plan_sha256": plan_sha256, "statistics": stated, "software": software()}
+
+
+def _said(store: Store, gone: _Gone) -> dict[str, Any]:
     n_records = int(gone.is_gone_n.sum())
     steps = with_step([store], "withdraw", {"records": n_records, "patients": gone.n_patients})
     return {
         **store.attributes,
-        "plan_sha256": plan_sha256,
         **_vocabularies(store, gone.is_gone_n),
-        "statistics": stated,
-        "software": software(),
         **gone.kept.attribute(),
         LINEAGE: [_scrubbed(step, gone.ids | gone.keys) for step in steps],
     }

@@ -72,7 +72,6 @@ class Finding:
 
 def scrub_check(store: Store) -> tuple[Finding, ...]:
     """Look through every table, attribute and id of a store for what seems to identify somebody."""
-    findings: list[Finding] = []
     tables = {
         "records": store.records,
         "statements": store.statements,
@@ -80,8 +79,14 @@ def scrub_check(store: Store) -> tuple[Finding, ...]:
         "beats": store.beats,
         "leads": store.lead_quality,
     }
+    return look_through(tables, store.attributes)
+
+
+def look_through(tables: Mapping[str, pa.Table], attributes: Mapping[str, Any]) -> tuple[Finding, ...]:
+    """The same of tables and attributes as a store has them."""
+    findings: list[Finding] = []
     hashed = {"records.patient_key"}
-    if store.attributes.get("record_ids") == "hashed":
+    if attributes.get("record_ids") == "hashed":
         hashed |= _IDS
     for name, table in tables.items():
         for column in table.column_names:
@@ -89,7 +94,7 @@ def scrub_check(store: Store) -> tuple[Finding, ...]:
                 where = f"{name}.{column}"
                 findings += _of_column(where, table[column], is_hashed=where in hashed)
     kinds: dict[tuple[str, str], int] = {}
-    for where, text in _texts(store.attributes):
+    for where, text in _texts(attributes):
         is_ours = _is_code(text) or _HASH.fullmatch(text) or _SHA256.fullmatch(text)
         if not is_ours and (kind := kind_of(text)) and not (kind == "free text" and where in _SENTENCES):
             kinds[where, kind] = kinds.get((where, kind), 0) + 1

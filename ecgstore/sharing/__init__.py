@@ -9,6 +9,7 @@ docs/sharing.md says what stands on the other side, and what a reader sees after
 
 from __future__ import annotations
 
+from ecgstore.sharing.carrying import withdraw_and_push
 from ecgstore.sharing.copying import copy
 from ecgstore.sharing.differences import diff
 from ecgstore.sharing.listing import log, remote
@@ -18,4 +19,4 @@ from ecgstore.sharing.repairing import repair
 from ecgstore.sharing.tagging import tag
 from ecgstore.sharing.withdrawing import withdraw
 
-__all__ = ["copy", "diff", "log", "pull", "push", "remote", "repair", "tag", "withdraw"]
+__all__ = ["copy", "diff", "log", "pull", "push", "remote", "repair", "tag", "withdraw", "withdraw_and_push"]

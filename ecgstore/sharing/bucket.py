@@ -167,6 +167,11 @@ class BucketTarget:
 
             patiently(ask)
 
+    def clear(self, prefix: str) -> int:
+        names = list(self.listed(prefix))
+        self.delete(names)
+        return len(names)
+
     def flush(self, prefix: str) -> None:
         """What a server has answered it keeps."""
 

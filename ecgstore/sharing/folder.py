@@ -148,6 +148,18 @@ class FolderTarget:
                     with contextlib.suppress(OSError):
                         folder.rmdir()
 
+    def clear(self, prefix: str) -> int:
+        names = list(self.listed(prefix))
+        with disk_errors(self.where):
+            for folder, inner, files in os.walk(self._root / prefix, topdown=False):
+                links = [one for one in inner if Path(folder, one).is_symlink()]
+                for one in (*files, *links):
+                    Path(folder, one).unlink(missing_ok=True)
+                publish.flush_folder(Path(folder))
+                with contextlib.suppress(OSError):  # somebody is writing there again
+                    Path(folder).rmdir()
+        return len(names)
+
     def flush(self, prefix: str) -> None:
         with disk_errors(self.where):
             for folder, _, files in os.walk(self._root / prefix):

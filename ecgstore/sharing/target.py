@@ -88,6 +88,9 @@ class Writable(Target, Protocol):
     def delete(self, names: Iterable[str]) -> None:
         """Remove objects; those that are not there are passed over."""
 
+    def clear(self, prefix: str) -> int:
+        """Remove whatever stands below a folder, what a killed push was writing too; how many objects there were."""
+
     def flush(self, prefix: str) -> None:
         """Return once all below a folder would outlive a power cut."""
 

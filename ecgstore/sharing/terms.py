@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ecgstore.errors import StoreError
-from ecgstore.look.scrub import scrub_check
+from ecgstore.look.scrub import Finding, scrub_check
 from ecgstore.storage.store import Store
 
 _MOST_SHOWN = 3
@@ -19,6 +21,13 @@ def refuse_unshareable(store: Store, *, private_target: bool, harmless: bool = F
     ``private_target``: all who can read there have signed what the sources ask for. ``harmless``: somebody has looked
     at what :func:`scrub_check` finds, and it names nobody.
     """
+    refuse_by_terms(store, private_target=private_target)
+    if not harmless:
+        refuse_findings(scrub_check(store), store.path)
+
+
+def refuse_by_terms(store: Store, *, private_target: bool) -> None:
+    """Raise TermsRefused for sources that may not be passed on, and for patients of theirs who can be found out."""
     bound = [one.name for one in store.terms if not one.redistributable]
     if bound and not private_target:
         raise TermsRefused(
@@ -32,12 +41,15 @@ def refuse_unshareable(store: Store, *, private_target: bool, harmless: bool = F
             where=store.path,
             fix="ingest again with a secret in ECGSTORE_PATIENT_KEY",
         )
-    found = () if harmless else scrub_check(store)
+
+
+def refuse_findings(found: Sequence[Finding], where: object) -> None:
+    """Raise TermsRefused where something was found that seems to identify somebody."""
     if found:
         some = ", ".join(f"{one.where} ({one.kind})" for one in found[:_MOST_SHOWN])
         raise TermsRefused(
             "the store seems to hold what identifies somebody",
-            where=store.path,
+            where=where,
             got=f"{some}{' …' if len(found) > _MOST_SHOWN else ''}",
             fix="look at what `ecgstore scrub-check` finds; if it names nobody, say --findings-are-harmless",
         )

@@ -55,7 +55,5 @@ def withdraw(target: Writable, fingerprints: Sequence[str], successor: str | Non
     for fingerprint in gone:
         folder = notes.version_folder(fingerprint)
         target.delete([f"{folder}/{layout.MANIFEST}"])
-        names = [*target.listed(folder), *target.listed(f"{notes.CARDS}/{fingerprint}")]
-        target.delete(names)
-        n_removed += len(names)
+        n_removed += target.clear(folder) + target.clear(f"{notes.CARDS}/{fingerprint}")
     return Withdrawn(tuple(gone), successor, tuple(moved), n_removed)

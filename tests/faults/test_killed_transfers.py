@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lineage_records import record
 from shares import Dying, Killed, bring, contents, fingerprint, sealed
 
-from ecgstore.sharing import pull, tags, versions, withdraw
+from ecgstore import IngestSettings, Terms, open_store, write_records
+from ecgstore.sharing import pull, push, tags, versions, withdraw, withdraw_and_push
 from ecgstore.sharing.folder import FolderTarget
+from ecgstore.storage import manifest
 
 ROOT = Path(__file__).parents[2]
+FREE = Terms(name="made", version="1", licence="CC0-1.0", redistributable=True)
 
 
 @pytest.fixture(autouse=True)
@@ -135,6 +139,58 @@ def test_a_withdrawal_that_dies_at_any_step(tmp_path: Path, after: bool) -> None
         assert tags.resolve(FolderTarget(share), "v1") == fingerprint(v2)
         assert FolderTarget(share).listed(f"versions/{fingerprint(v1)}") == {}
         assert versions.is_sealed(FolderTarget(share), fingerprint(v2))
+
+
+@pytest.fixture(scope="module")
+def shared_wards(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two versions of a store, the second with one record more, and a share that holds both."""
+    folder = tmp_path_factory.mktemp("wards")
+    settings = IngestSettings(leads=("II",), filters=(), fs_hz=100.0, patient_key="public")
+    for name, n in (("v1", 3), ("v2", 4)):
+        records = [record(i, n_samples=200, leads=("II",)) for i in range(n)]
+        write_records(folder / name, records, settings, terms=FREE)
+        push(folder / name, f"{folder}/share@{name}")
+    return folder, folder / "share"
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_withdrawal_that_is_carried_through_and_dies(
+    shared_wards: tuple[Path, Path], tmp_path: Path, after: bool
+) -> None:
+    folder, begun = shared_wards
+    store = open_store(folder / "v2")
+    key = store.column("patient_key")[0]
+    before = contents(folder / "v1"), contents(folder / "v2")
+
+    def take_back(out: Path, share: Path) -> None:
+        withdraw_and_push(store, out, f"{share}@v3", patients=[key])
+
+    def check(share: Path, n_left: int) -> None:
+        there = FolderTarget(share)
+        for name in there.folders("tags"):
+            meant = tags.resolve(there, name)
+            if versions.tombstone_of(there, meant) is None:  # else whoever asks is told so
+                wrong = open_store(share / "versions" / meant).verify(deep=True)
+                assert [one for one in wrong if ".new: does not belong" not in one] == []
+                assert versions.open_version(there, meant).n_records in (3, 4, n_left)
+
+    shutil.copytree(begun, tmp_path / "counted")
+    n_steps = steps_of(lambda: take_back(tmp_path / "counted-out", tmp_path / "counted"))
+    whole = manifest.load(tmp_path / "counted-out").fingerprint
+    for n in sorted({*range(1 + 10 * after, n_steps, 20), *range(n_steps - 24 + after, n_steps + 1, 4)}):
+        share, out = tmp_path / f"share-{n}", tmp_path / f"out-{n}"
+        shutil.copytree(begun, share)
+        died(lambda out=out, share=share: take_back(out, share), n, after)
+        check(share, 2)
+        take_back(out, share)
+        check(share, 2)
+        there = FolderTarget(share)
+        assert {name: tags.resolve(there, name) for name in there.folders("tags")} == dict.fromkeys(
+            ("v1", "v2", "v3"), whole
+        )
+        assert [path.name for path in (share / "versions").iterdir()] == [whole]
+        assert len(versions.tombstones(there)) == 2
+    assert (contents(folder / "v1"), contents(folder / "v2")) == before
 
 
 _PUSH = """

@@ -60,6 +60,20 @@ def test_objects_are_written_read_listed_copied_and_removed(place: Any) -> None:
     assert list(place.listed("versions")) == ["versions/y/a"]
 
 
+def test_a_folder_is_cleared_of_what_a_killed_push_was_writing_too(tmp_path: Path) -> None:
+    place = FolderTarget(tmp_path / "share")
+    for name in ("versions/x/a", "versions/x/signal/c/0/0", "versions/y/a"):
+        place.put(name, b"0")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_bytes(b"mine")
+    (tmp_path / f"share/versions/x/signal/c/0/1.0123456789abcdef{folder.NEW}").write_bytes(b"of somebody")
+    (tmp_path / "share/versions/x/link").symlink_to(tmp_path / "mine")
+    assert place.clear("versions/x") == 2
+    assert [path.name for path in (tmp_path / "share/versions").iterdir()] == ["y"]
+    assert (tmp_path / "mine" / "file").read_bytes() == b"mine"
+    assert place.clear("versions/nothing") == 0
+
+
 def test_a_body_that_does_not_end_is_left_soon(place: Any) -> None:
     place.put("versions/x/a", b"0" * (9 << 20))
     assert 11 < sum(map(len, place.blocks("versions/x/a", 10))) <= 2 * target.BLOCK
