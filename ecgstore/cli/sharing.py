@@ -63,7 +63,7 @@ def push(store: str, url: str, private_target: bool, findings_are_harmless: bool
 
     A share is a folder, file://, or s3://bucket/name, with credentials from the environment (AWS_ACCESS_KEY_ID,
     AWS_ENDPOINT_URL, …). What is there already is not sent again. Interrupted at any moment, the same command goes on;
-    until it is done, the tag means what it meant before.
+    until it is done, the tag means what it meant before. Its card and its sidecars go with it.
 
     Refused are sources that may not be passed on (but with --private-target), patients of such sources that are hashed
     with a public key, and whatever `ecgstore scrub-check` finds.
@@ -92,6 +92,8 @@ def _say_delivered(done: Delivered, where: str) -> None:
     )
     tag = f"{done.tag} means {done.fingerprint}" + ("" if done.tag_moved else ", as before")
     say(f"{where}: {what}")
+    if done.beside:
+        say(f"  with it went {', '.join(done.beside)}")
     say(f"  {tag}" + (f"; before, {done.previous[:16]}…" if done.tag_moved and done.previous else ""))
 
 
@@ -111,8 +113,8 @@ def pull(url: str, dest: str, base: str | None, expect: str | None, as_json: boo
 
     A share is a folder, file://, s3:// or http(s)://. Every object is hashed before DEST gets its name, so DEST is
     whole or not there. Interrupted, the same command goes on. With --base, what an older store has is linked from it
-    and not fetched; the older store stays as it is. Who has the server can show an old version under a tag: --expect
-    finds it out, with a fingerprint that you were told on another way.
+    and not fetched; the older store stays as it is. Card and sidecars come to DEST.sidecars. Who has the server can
+    show an old version under a tag: --expect finds it out, with a fingerprint that you were told on another way.
 
     Example: ecgstore pull s3://team/ptbxl@v2 ptbxl-v2.ecg --base ptbxl-v1.ecg
     """
@@ -131,6 +133,10 @@ def pull(url: str, dest: str, base: str | None, expect: str | None, as_json: boo
     else:
         what = f"{done.fetched} objects fetched ({done.bytes_fetched / 1e6:.1f} MB)"
         say(f"{dest}: {what}, {done.linked} taken from the older store, {done.kept} were there; {done.fingerprint}")
+    if done.beside:
+        say(f"  with it came {', '.join(done.beside)}")
+    for note in done.notes:
+        say(f"note: {note}")
     if done.tag_means_now:
         say(f"note: the tag {done.tag} was moved meanwhile, to {done.tag_means_now}")
 
@@ -171,6 +177,8 @@ def copy(
         _say_delivered(one, url2)
     for name in done.skipped:
         say(f"note: the tag {name} means a version that was withdrawn, and was left out")
+    for note in done.notes:
+        say(f"note: {note}")
     for fingerprint in done.withdrawn_but_here:
         say(f"note: {fingerprint} was withdrawn in {url}, and is still in {url2}")
 

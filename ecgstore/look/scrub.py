@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ecgstore.rooms import occupant, occupants
+from ecgstore.storage.beside import CARD
+from ecgstore.storage.sidecar_tables import content_of, parse_sidecar
+from ecgstore.storage.sidecars import passed_on
 from ecgstore.storage.store import Store
 from ecgstore.vocabularies.names import holds_name, holds_pair
 from ecgstore.vocabularies.packaged import rows as packaged_rows
@@ -71,7 +75,10 @@ class Finding:
 
 
 def scrub_check(store: Store) -> tuple[Finding, ...]:
-    """Look through every table, attribute and id of a store for what seems to identify somebody."""
+    """Look through every table, attribute and id of a store for what seems to identify somebody.
+
+    The sidecars that would be passed on with it are looked through as well.
+    """
     tables = {
         "records": store.records,
         "statements": store.statements,
@@ -79,7 +86,8 @@ def scrub_check(store: Store) -> tuple[Finding, ...]:
         "beats": store.beats,
         "leads": store.lead_quality,
     }
-    return look_through(tables, store.attributes)
+    beside = () if "://" in store.path else passed_on(store)
+    return look_through(tables, store.attributes) + look_through_sidecars(store, beside)
 
 
 def look_through(tables: Mapping[str, pa.Table], attributes: Mapping[str, Any]) -> tuple[Finding, ...]:
@@ -100,6 +108,48 @@ def look_through(tables: Mapping[str, pa.Table], attributes: Mapping[str, Any]) 
             kinds[where, kind] = kinds.get((where, kind), 0) + 1
     findings += [Finding(f"attributes.{where}", kind, n, ()) for (where, kind), n in sorted(kinds.items())]
     return tuple(findings)
+
+
+def look_through_sidecars(store: Store, paths: Sequence[Path]) -> tuple[Finding, ...]:
+    """The same of sidecar tables; their names of columns, numbers and metadata can be anybody's, too."""
+    findings: list[Finding] = []
+    for path in paths:
+        if path.name == CARD:  # whose contact is meant to be read
+            continue
+        where, table = f"sidecar {path.stem}", parse_sidecar(content_of(path, follow_links=False), path)
+        for i, name in enumerate(table.column_names):
+            if name != "record_id":
+                findings += _of_name(f"{where}, name of column {i}", name)
+                findings += _of_column(f"{where}, column {i}", _texts_of(table[name]), is_hashed=False)
+        for value in (table.schema.metadata or {}).values():
+            for text in _strings(value.decode("utf-8", "replace")):
+                findings += _of_name(f"{where}, metadata", text)
+    return tuple(dict.fromkeys(findings))
+
+
+def _of_name(where: str, text: str) -> list[Finding]:
+    kind = None if _is_code(text) or _SHA256.fullmatch(text) else kind_of(text)
+    return [] if kind in (None, "free text") else [Finding(where, str(kind), 1, ())]
+
+
+def _texts_of(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column as texts; of numbers those that could be somebody's: whole, of seven digits or more."""
+    if pa.types.is_string(column.type):
+        return column
+    if pa.types.is_boolean(column.type):
+        return pa.chunked_array([pa.nulls(len(column), pa.string())])
+    if pa.types.is_floating(column.type):
+        column = column.cast(pa.float64())
+        is_whole = pc.and_(pc.equal(pc.floor(column), column), pc.less(pc.abs(column), 2.0**53))
+        column = pc.if_else(is_whole, column, None).cast(pa.int64())
+    texts = column.cast(pa.string())
+    return pc.if_else(pc.greater_equal(pc.utf8_length(texts), 7), texts, None)
+
+
+def _strings(text: str) -> Iterator[str]:
+    """Whatever stands between quotation marks of a JSON text, or else the whole."""
+    found = re.findall(r'"((?:[^"\\]|\\.)*)"', text)
+    yield from found or [text]
 
 
 def kind_of(text: str) -> str | None:

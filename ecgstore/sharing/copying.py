@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import tempfile
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from ecgstore.errors import ConfigError, StoreNotFound, TagMoved
-from ecgstore.sharing import notes, tags, versions
+from ecgstore.errors import ConfigError, StoreFormatError, StoreNotFound, TagMoved
+from ecgstore.look.scrub import look_through_sidecars
+from ecgstore.sharing import beside, notes, tags, versions
 from ecgstore.sharing.address import is_tag, parse_address
 from ecgstore.sharing.delivery import Delivered, SharedSource, deliver
 from ecgstore.sharing.notes import Tombstone
 from ecgstore.sharing.opening import open_target, open_writable
 from ecgstore.sharing.target import Progress, Target, Writable, create, prove, refuse_no_share
-from ecgstore.sharing.terms import refuse_unshareable
+from ecgstore.sharing.terms import refuse_findings, refuse_unshareable
+from ecgstore.storage.store import Store
 
 
 @dataclass(slots=True)
@@ -23,6 +28,8 @@ class Copied:
     skipped: list[str] = field(default_factory=list)
     #: Versions that were withdrawn there and are still here: `withdraw` removes them.
     withdrawn_but_here: list[str] = field(default_factory=list)
+    #: A line for each card and sidecar that can't be used.
+    notes: list[str] = field(default_factory=list)
 
 
 def copy(
@@ -61,11 +68,24 @@ def copy(
             copied.skipped.append(name)
             continue
         _refuse_another_history(source, target, name)
-        refuse_unshareable(
-            versions.open_version(source, fingerprint), private_target=private_target, harmless=findings_are_harmless
-        )
-        copied.tags.append(deliver(SharedSource(source, fingerprint), target, name, progress))
+        version = versions.open_version(source, fingerprint)
+        refuse_unshareable(version, private_target=private_target, harmless=findings_are_harmless)
+        with tempfile.TemporaryDirectory() as folder:
+            files = _fetch_beside(source, version, Path(folder), copied)
+            if not findings_are_harmless:
+                refuse_findings(look_through_sidecars(version, files), version.path)
+            send = functools.partial(beside.send, target, version, files)
+            copied.tags.append(deliver(SharedSource(source, fingerprint), target, name, progress, send))
     return copied
+
+
+def _fetch_beside(source: Target, version: Store, folder: Path, copied: Copied) -> list[Path]:
+    try:
+        brought = beside.bring(source, version, beside.index_of(source, version.fingerprint), folder / "beside")
+    except StoreFormatError as error:
+        brought = beside.Brought(notes=[f"the card and the sidecars were left out: {error.what}"])
+    copied.notes += [f"{version.fingerprint}: {note}" for note in brought.notes]
+    return [folder / "beside" / name for name in brought.names]
 
 
 def _bring_tombstones(source: Target, target: Writable, copied: Copied) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -101,10 +101,21 @@ class Delivered:
     bytes_sent: int = 0
     copied: int = 0
     kept: int = 0
+    #: What goes with it and was sent: its card, its sidecars.
+    beside: tuple[str, ...] = ()
 
 
-def deliver(source: Source, target: Writable, tag: str, progress: Progress | None = None) -> Delivered:
-    """Bring a store into a share; raises StoreWithdrawn, TagMoved, StoreError, IntegrityError."""
+def deliver(
+    source: Source,
+    target: Writable,
+    tag: str,
+    progress: Progress | None = None,
+    send_beside: Callable[[], Sequence[str]] | None = None,
+) -> Delivered:
+    """Bring a store into a share; raises StoreWithdrawn, TagMoved, StoreError, IntegrityError.
+
+    ``send_beside`` brings what goes with it, and says what that was.
+    """
     sealed = source.sealed
     fingerprint, folder = sealed.fingerprint, notes.version_folder(sealed.fingerprint)
     versions.refuse_withdrawn(target, fingerprint)
@@ -135,6 +146,8 @@ def deliver(source: Source, target: Writable, tag: str, progress: Progress | Non
         # It was withdrawn while it came back: whoever withdrew it looked for a manifest too early.
         target.delete([f"{folder}/{layout.MANIFEST}"])
         raise
+    if send_beside is not None:
+        delivered.beside = tuple(send_beside())
     delivered.tag_moved = tags.move(target, tag, fingerprint, previous)
     return delivered
 

@@ -1,4 +1,4 @@
-"""What stands in a share beside its stores: names, and the small JSON objects (marker, tags, tombstones).
+"""What stands in a share beside its stores: names, and the small JSON objects (marker, tags, tombstones, lists).
 
 They come from elsewhere: each is bounded, has exactly the keys that are listed here, and is refused otherwise. Each
 that is created once holds a nonce, by which whoever wrote it knows it again.
@@ -15,11 +15,16 @@ from typing import Any
 
 from ecgstore.errors import StoreFormatError
 from ecgstore.storage import validate
+from ecgstore.storage.beside import CARD, NAME
+from ecgstore.storage.manifest import ObjectHash
 
 MARKER = "ecgstore-share.json"
 VERSIONS, TAGS, WITHDRAWN, CARDS = "versions", "tags", "withdrawn", "cards"
 #: Bytes of one of these objects; each is far smaller.
 MOST_BYTES = 4096
+#: What goes with a version: so many files, and bytes of the list of them.
+MOST_BESIDE, INDEX_BYTES = 100, 64 << 10
+CARD_PAGE, CROISSANT = "card.md", "croissant.json"
 #: Entries of one tag.
 MOST_ENTRIES = 1_000_000
 SHARE_VERSION = 1
@@ -71,6 +76,11 @@ def tombstone_name(fingerprint: str) -> str:
     return f"{WITHDRAWN}/{fingerprint}.json"
 
 
+def index_name(fingerprint: str) -> str:
+    """The object that lists what goes with a version."""
+    return f"{CARDS}/{fingerprint}/index.json"
+
+
 def marker() -> bytes:
     """A new marker."""
     return _written({"version": SHARE_VERSION, "nonce": secrets.token_hex(16)})
@@ -91,6 +101,11 @@ def tombstone(stone: Tombstone) -> bytes:
 def hint(number: int) -> bytes:
     """A hint at the entry of this number."""
     return _written({"number": number})
+
+
+def index(files: Mapping[str, ObjectHash]) -> bytes:
+    """The list of what goes with a version."""
+    return _written({"files": {name: [files[name].size, files[name].sha256] for name in sorted(files)}})
 
 
 def parse_marker(content: bytes, where: object) -> None:
@@ -127,12 +142,30 @@ def parse_hint(content: bytes, where: object) -> int:
     return int(number)
 
 
+def parse_index(content: bytes, where: object) -> dict[str, ObjectHash]:
+    """What goes with a version, by the names of its files."""
+    files = _check(_parsed(content, where, INDEX_BYTES), {"files"}, where)["files"]
+    return {name: ObjectHash(*pair) for name, pair in files.items()}
+
+
+def _are_files(value: Any) -> bool:
+    return isinstance(value, dict) and len(value) <= MOST_BESIDE and all(map(_is_file, value.items()))
+
+
+def _is_file(item: tuple[str, Any]) -> bool:
+    name, pair = item
+    stem, mark, kind = name.rpartition(".")
+    is_named = name in (CARD, CARD_PAGE, CROISSANT) or bool(mark and kind == "parquet" and NAME.fullmatch(stem))
+    is_hash = isinstance(pair, list) and len(pair) == 2 and type(pair[0]) is int and validate.is_sha256(pair[1])
+    return is_named and is_hash and 0 <= pair[0] < 2**63
+
+
 def _written(about: Mapping[str, Any]) -> bytes:
     return json.dumps({"format": _FORMAT, **about}).encode() + b"\n"
 
 
-def _parsed(content: bytes, where: object) -> dict[str, Any]:
-    said = validate.parse_json(content, where, MOST_BYTES)
+def _parsed(content: bytes, where: object, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
+    said = validate.parse_json(content, where, most_bytes)
     if said.pop("format", None) != _FORMAT:
         raise StoreFormatError("this is no part of a share", where=where, expected=f'"format": "{_FORMAT}"')
     return said
@@ -145,6 +178,7 @@ def _check(said: dict[str, Any], keys: set[str], where: object) -> dict[str, Any
         "fingerprint": validate.is_sha256,
         "previous": lambda value: value is None or validate.is_sha256(value),
         "successor": lambda value: value is None or validate.is_sha256(value),
+        "files": _are_files,
         "number": lambda value: type(value) is int and 0 <= value < MOST_ENTRIES,
     }
     if said.keys() != keys:

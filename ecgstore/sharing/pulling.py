@@ -16,15 +16,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ecgstore.errors import ConfigError, EcgError, IntegrityError, StoreError, StoreExists, without_secrets
-from ecgstore.sharing import tags, versions
+from ecgstore.errors import (
+    ConfigError,
+    EcgError,
+    IntegrityError,
+    StoreError,
+    StoreExists,
+    StoreFormatError,
+    without_secrets,
+)
+from ecgstore.sharing import beside, tags, versions
 from ecgstore.sharing.address import parse_address
 from ecgstore.sharing.delivery import OpenedSource, fetched
 from ecgstore.sharing.folder import disk_errors, link, refuse_odd_folder, replace
 from ecgstore.sharing.opening import open_target
 from ecgstore.sharing.target import Meter, Progress, Target, each, patiently
 from ecgstore.storage import layout, locks, manifest, publish
+from ecgstore.storage.beside import folder_beside
 from ecgstore.storage.manifest import Manifest, ObjectHash
+from ecgstore.storage.store import open_store
 
 
 @dataclass(slots=True)
@@ -42,6 +52,9 @@ class Pulled:
     bytes_fetched: int = 0
     linked: int = 0
     kept: int = 0
+    #: Its card.yaml and sidecars that were brought, and a line for each that was not.
+    beside: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def pull(
@@ -56,7 +69,8 @@ def pull(
 
     Interrupted at any moment, the same call goes on. ``base`` is an older store: what is equal is taken from it, by
     hard links where the file system knows them. ``expect`` is the fingerprint (32 digits of it or more) that was told
-    on another way: a server can show an older version under a tag, and only this finds it out.
+    on another way: a server can show an older version under a tag, and only this finds it out. The version's card.yaml
+    and sidecars come to ``<dest>.sidecars``; what of them isn't as it should be is left out, and stands in ``notes``.
 
     Raises ConfigError (the address), StoreNotFound (no share, tag, version), StoreWithdrawn, StoreExists (``dest``, or
     another pull at work), IntegrityError (not the version that was asked for, damaged objects), StoreError (disk full,
@@ -82,9 +96,10 @@ def pull(
     if os.path.lexists(dest):
         _accept_only(dest, fingerprint)
         pulled.already_there = True
-        return pulled
-    with disk_errors(dest), _claimed(dest):
-        _pull(target, pulled, dest, base, progress)
+    else:
+        with disk_errors(dest), _claimed(dest):
+            _pull(target, pulled, dest, base, progress)
+    _bring_beside(target, pulled, dest)
     if tag is not None:
         with contextlib.suppress(EcgError):
             if (now := tags.resolve(target, tag)) != fingerprint:
@@ -152,6 +167,20 @@ def _pull(target: Target, pulled: Pulled, dest: Path, base: str | Path | None, p
         raise StoreExists("something was put there meanwhile", where=dest, fix=f"move it away; all is in {partial}")
     partial.rename(dest)
     publish.flush_folder(dest.absolute().parent)
+
+
+def _bring_beside(target: Target, pulled: Pulled, dest: Path) -> None:
+    """The store is whole by now: what can't be used of the rest is told of, and is no error."""
+    try:
+        index = beside.index_of(target, pulled.fingerprint)
+    except StoreFormatError as error:
+        pulled.notes = (f"the card and the sidecars were left out: {error.what}",)
+        return
+    if not index:
+        return
+    with disk_errors(dest), _claimed(dest):
+        brought = beside.bring(target, open_store(dest), index, folder_beside(dest))
+    pulled.beside, pulled.notes = tuple(brought.names), tuple(brought.notes)
 
 
 def fetch_object(target: Target, sealed: Manifest, name: str, path: Path) -> None:

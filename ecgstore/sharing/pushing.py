@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ecgstore.errors import ConfigError, IntegrityError
+from ecgstore.sharing import beside
 from ecgstore.sharing.address import parse_address
 from ecgstore.sharing.delivery import Delivered, OpenedSource, deliver
 from ecgstore.sharing.opening import open_writable
@@ -12,6 +13,7 @@ from ecgstore.sharing.target import Progress
 from ecgstore.sharing.terms import refuse_unshareable
 from ecgstore.storage import manifest
 from ecgstore.storage.place import place
+from ecgstore.storage.sidecars import passed_on
 from ecgstore.storage.store import open_store
 
 
@@ -24,6 +26,8 @@ def push(
     progress: Progress | None = None,
 ) -> Delivered:
     """Bring the sealed store ``store`` into the share ``url``, and let the tag in ``url`` (or ``main``) mean it.
+
+    With it go its card and its sidecars, see :func:`ecgstore.storage.sidecars.passed_on`.
 
     Interrupted at any moment, the same call goes on; until it is done, the tag means what it meant before. ``progress``
     is called with bytes done and in all. ``private_target``: everybody who can read the share has agreed to the terms
@@ -41,5 +45,7 @@ def push(
     objects, sealed = manifest.open_sealed(place(store))
     if sealed.fingerprint != opened.fingerprint:
         raise IntegrityError("the store was replaced while it was looked at", where=store, fix="push it again")
-    source = OpenedSource(objects, sealed, str(store))
-    return deliver(source, open_writable(address), address.tag_or_default, progress)
+    source, target = OpenedSource(objects, sealed, str(store)), open_writable(address)
+    # A store on another machine has nothing beside it that could be found.
+    files = [] if "://" in opened.path else passed_on(opened)
+    return deliver(source, target, address.tag_or_default, progress, lambda: beside.send(target, opened, files))

@@ -177,7 +177,7 @@ def test_a_withdrawal_that_is_carried_through_and_dies(
     shutil.copytree(begun, tmp_path / "counted")
     n_steps = steps_of(lambda: take_back(tmp_path / "counted-out", tmp_path / "counted"))
     whole = manifest.load(tmp_path / "counted-out").fingerprint
-    for n in sorted({*range(1 + 10 * after, n_steps, 20), *range(n_steps - 24 + after, n_steps + 1, 4)}):
+    for n in sorted({*range(1 + 20 * after, n_steps, 40), *range(n_steps - 30 + 2 * after, n_steps + 1, 5)}):
         share, out = tmp_path / f"share-{n}", tmp_path / f"out-{n}"
         shutil.copytree(begun, share)
         died(lambda out=out, share=share: take_back(out, share), n, after)
