@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from local_server import LocalServer
-from shares import S3, bring, contents, fingerprint, sealed
+from shares import S3, Between, bring, contents, fingerprint, sealed
 
 from ecgstore import IngestSettings, Record, Statement, Terms, cli, open_store, write_records
 from ecgstore.sharing import copy, diff, log, pull, push, remote, repair, tags, withdraw
@@ -307,6 +307,67 @@ def test_bad_input_is_one_line(
     assert "pw" not in line
     assert not (tmp_path / "new").exists()
     assert tags.resolve(FolderTarget(tmp_path / "share"), "main") == fingerprint(versions[0])
+
+
+def test_whoever_has_no_right_is_told_so(
+    versions: tuple[Path, Path], tmp_path: Path, at_s3: S3, between: Between
+) -> None:
+    url = f"{at_s3.bucket()}/share"
+    push(versions[0], url)
+    dest = tmp_path / "new"
+    out = tmp_path / "out"
+    between.fault = lambda *_: 403
+    for words in (
+        ("push", versions[1], url),
+        ("pull", url, dest),
+        ("remote", url),
+        ("tag", url, "v9", fingerprint(versions[0])),
+        ("withdraw", versions[0], out, "--record", "r1", "--push", url),
+    ):
+        assert "AWS_ACCESS_KEY_ID" in refusal(*words)
+    # Who may only read: nothing is made that could not be shared afterwards.
+    between.fault = lambda method, *_: None if method in ("GET", "HEAD") else 403
+    for words in (("push", versions[1], url), ("withdraw", versions[0], out, "--record", "r1", "--push", url)):
+        assert "AWS_ACCESS_KEY_ID" in refusal(*words)
+    assert not dest.exists()
+    assert not out.exists()
+    # Who may not delete takes a version back all the same, and is told what is left to do.
+    between.fault = lambda method, *_: 403 if method in ("DELETE", "POST") else None
+    assert "AWS_ACCESS_KEY_ID" in refusal("withdraw", versions[0], out, "--record", "r1", "--push", url)
+    assert "was withdrawn" in refusal("pull", f"{url}@{fingerprint(versions[0])}", dest)
+    between.fault = lambda *_: None
+    assert answer("withdraw", versions[0], out, "--record", "r1", "--push", url)["taken_back"]["objects_removed"] > 0
+
+
+def test_what_is_there_or_withdrawn_or_no_store_is_one_line(
+    versions: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    v1, v2 = versions
+    url = f"{tmp_path}/share"
+    for store in versions:
+        push(store, f"{url}@{store.stem}")
+    before = contents(tmp_path / "share")
+    (tmp_path / "taken").mkdir()
+    assert "something else is there" in refusal("pull", f"{url}@v1", tmp_path / "taken")
+    assert "something else is there" in refusal("pull", f"{url}@v1", v2)
+    part = shutil.copytree(v1, tmp_path / "part")
+    (part / layout.MANIFEST).unlink()
+    assert "not sealed" in refusal("push", part, url) or "never" in refusal("push", part, url)
+    room = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "disk_usage", lambda _: room._replace(free=10))
+        assert "too little room" in refusal("pull", f"{url}@v1", tmp_path / "new")
+    assert "moved by somebody else" in refusal("tag", url, "v1", fingerprint(v2), "--from", fingerprint(v2))
+    assert contents(tmp_path / "share") == before
+    assert not (tmp_path / "new").exists()
+    withdraw(FolderTarget(Path(url)), [fingerprint(v1)])
+    for words in (
+        ("pull", f"{url}@v1", tmp_path / "new"),
+        ("push", v1, f"{url}@again"),
+        ("tag", url, "again", fingerprint(v1)),
+        ("diff", f"{url}@v1", v2),
+    ):
+        assert "was withdrawn" in refusal(*words)
 
 
 def test_wrong_usage_is_said(tmp_path: Path) -> None:
