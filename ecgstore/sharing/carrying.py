@@ -24,6 +24,7 @@ from ecgstore.sharing.target import Progress, Target, prove, refuse_no_share
 from ecgstore.sharing.terms import refuse_by_terms, refuse_findings
 from ecgstore.sharing.withdrawing import Withdrawn as TakenBack
 from ecgstore.sharing.withdrawing import withdraw
+from ecgstore.storage import layout
 from ecgstore.storage.store import Store
 from ecgstore.storage.withdrawn import Withdrawn, count_named
 
@@ -82,6 +83,7 @@ def withdraw_and_push(
         refuse_findings(look_through(tables, left.attributes), store.path)
     prove(target)
     _refuse_another_successor(target, store, left)
+    versions.refuse_returning(target, left.tables[layout.RECORDS], store.path)
 
     made = withdraw_records(
         store,

@@ -70,6 +70,8 @@ def copy(
         _refuse_another_history(source, target, name)
         version = versions.open_version(source, fingerprint)
         refuse_unshareable(version, private_target=private_target, harmless=findings_are_harmless)
+        versions.refuse_withdrawn(target, fingerprint)
+        versions.refuse_returning(target, version.records, version.path)
         with tempfile.TemporaryDirectory() as folder:
             files = _fetch_beside(source, version, Path(folder), copied)
             if not findings_are_harmless:

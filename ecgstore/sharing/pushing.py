@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ecgstore.errors import ConfigError, IntegrityError
-from ecgstore.sharing import beside
+from ecgstore.sharing import beside, versions
 from ecgstore.sharing.address import parse_address
 from ecgstore.sharing.delivery import Delivered, OpenedSource, deliver
 from ecgstore.sharing.opening import open_writable
@@ -46,6 +46,8 @@ def push(
     if sealed.fingerprint != opened.fingerprint:
         raise IntegrityError("the store was replaced while it was looked at", where=store, fix="push it again")
     source, target = OpenedSource(objects, sealed, str(store)), open_writable(address)
+    versions.refuse_withdrawn(target, opened.fingerprint)
+    versions.refuse_returning(target, opened.records, store)
     # A store on another machine has nothing beside it that could be found.
     files = [] if "://" in opened.path else passed_on(opened)
     return deliver(source, target, address.tag_or_default, progress, lambda: beside.send(target, opened, files))

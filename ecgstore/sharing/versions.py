@@ -6,16 +6,23 @@ import posixpath
 from collections.abc import Iterator, Mapping
 from typing import cast
 
+import pyarrow as pa
+
 from ecgstore.errors import IntegrityError, StoreError, StoreNotFound, StoreWithdrawn
 from ecgstore.sharing import notes, tags
 from ecgstore.sharing.address import Address
 from ecgstore.sharing.notes import Tombstone
 from ecgstore.sharing.target import Target, at, read_bounded, read_note, refuse_no_share
+from ecgstore.sharing.terms import TermsRefused
 from ecgstore.storage import layout, manifest, validate
 from ecgstore.storage.limits import limits
 from ecgstore.storage.manifest import Manifest
 from ecgstore.storage.place import Place
 from ecgstore.storage.store import Store
+from ecgstore.storage.withdrawn import Withdrawn, count_named
+
+#: Tags of a share whose versions are looked at by a push.
+MOST_TAGS = 32
 
 
 class _Where:
@@ -155,13 +162,44 @@ class VersionObjects:
         return False  # a version never changes
 
 
+def refuse_returning(target: Target, records: pa.Table, where: object) -> None:
+    """Raise TermsRefused where a store, of which these are the records, holds who has withdrawn from a version there.
+
+    Asked of the versions that tags mean. Nobody is named: who asks may know them only by a hash.
+    """
+    named = [records[name].to_pylist() for name in ("record_id", "patient_key", "source")]
+    for fingerprint in _meant(target):
+        try:
+            n = count_named(_withdrawn_from(target, fingerprint), *named)
+        except StoreError:
+            continue  # it can't be read, and has to be mended by whoever pushed it
+        if n:
+            raise TermsRefused(
+                f"{n} records of the store are of somebody who has withdrawn from a version there",
+                where=where,
+                fix=f"pull {target.where}@{fingerprint}, and let that one grow",
+            )
+
+
+def _meant(target: Target) -> list[str]:
+    found = (tags.current(target, tag) for tag in target.folders(notes.TAGS)[:MOST_TAGS])
+    return list(dict.fromkeys(one.entry.fingerprint for one in found if one is not None))
+
+
+def _withdrawn_from(target: Target, fingerprint: str) -> Withdrawn:
+    sealed, _ = read_manifest(target, fingerprint)
+    name = object_name(fingerprint, layout.ROOT)
+    content = read_bounded(target, name, limits().root_bytes)
+    if manifest.hash_bytes(content) != sealed.objects[layout.ROOT]:
+        raise IntegrityError("an object is not the one that was sealed", where=at(target, name))
+    said = validate.parse_json(content, at(target, name), limits().root_bytes)
+    return Withdrawn.of(validate.check_root(said, sealed.format_version, sealed.plan_sha256, at(target, name)))
+
+
 def sources_of_copies(target: Target, first: str | None) -> Mapping[tuple[int, str], str]:
     """Objects of versions that tags mean, by size and SHA-256; those of ``first`` before all others."""
     meant = [first] if first else []
-    for tag in target.folders(notes.TAGS)[:32]:
-        found = tags.current(target, tag)
-        if found is not None and found.entry.fingerprint not in meant:
-            meant.append(found.entry.fingerprint)
+    meant += [one for one in _meant(target) if one not in meant]
     known: dict[tuple[int, str], str] = {}
     for fingerprint in meant:
         try:

@@ -15,7 +15,7 @@ from shares import S3, contents, fingerprint
 
 from ecgstore import IngestSettings, Record, StoreNotFound, Terms, cli, open_store, write_records
 from ecgstore.errors import StoreWithdrawn
-from ecgstore.sharing import pull, push, remote, tags, versions, withdraw, withdraw_and_push
+from ecgstore.sharing import copy, pull, push, remote, tags, versions, withdraw, withdraw_and_push
 from ecgstore.sharing.folder import FolderTarget
 from ecgstore.sharing.terms import TermsRefused
 from ecgstore.storage import layout
@@ -150,6 +150,25 @@ def test_a_store_that_others_withdrew_from_is_refused(built: Path, tmp_path: Pat
     assert contents(share) == before
     next_one = withdraw_and_push(open_store(tmp_path / "a"), tmp_path / "b", f"{share}@v1", patients=["p1"])
     assert next_one.made.records == 2
+
+
+def test_nobody_comes_back_with_a_store_of_before(built: Path, tmp_path: Path) -> None:
+    """Another team had added to the old version, or has it at another rate, and shares that afterwards."""
+    share = tmp_path / "share"
+    push(built / "v1", f"{share}@v1")
+    done = withdraw_and_push(open_store(built / "v1"), tmp_path / "a", f"{share}@v1", patients=["p1"])
+    before = contents(share)
+    for name in ("v2", "slow", "grown"):
+        with pytest.raises(TermsRefused, match=f"1 records .*@{done.made.fingerprint}"):
+            push(built / name, f"{share}@new")
+    with pytest.raises(TermsRefused, match="1 records"):
+        withdraw_and_push(open_store(built / "slow"), tmp_path / "b", f"{share}@slow", patients=["p2"])
+    assert not (tmp_path / "b").exists()
+    push(built / "v2", f"{tmp_path}/other@v2")
+    with pytest.raises(TermsRefused, match="1 records"):
+        copy(f"{tmp_path}/other", str(share))
+    assert contents(share) == before
+    push(built / "without", f"{share}@without")
 
 
 BOUND = Terms(name="hospital", version="1", licence="as agreed", redistributable=False)
