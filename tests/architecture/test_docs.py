@@ -13,6 +13,7 @@ from typing import NamedTuple
 import click
 import pyarrow as pa
 import pytest
+import yaml
 
 import ecgstore.cli
 import ecgtrain.cli
@@ -67,7 +68,12 @@ def prose(page: Path) -> str:
 
 @pytest.fixture(scope="module")
 def make_reference() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_reference", DOCS / "make_reference.py")
+    return maker("make_reference")
+
+
+def maker(name: str) -> ModuleType:
+    """The script in docs/ that writes a page."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -78,6 +84,27 @@ def make_reference() -> ModuleType:
 def test_the_reference_is_what_the_commands_say(make_reference: ModuleType) -> None:
     written = (DOCS / "reference.md").read_text(encoding="utf-8")
     assert written == make_reference.reference(), "run: python docs/make_reference.py"
+
+
+def test_the_page_of_recipes_is_what_the_settings_say_and_leaves_no_key_untold() -> None:
+    make_recipes = maker("make_recipes")
+    assert (DOCS / "recipes.md").read_text(encoding="utf-8") == make_recipes.page(), "run: python docs/make_recipes.py"
+    assert make_recipes.untold() == [], "say in the docstring of the settings what the key means"
+
+
+def test_every_key_of_every_shipped_recipe_stands_on_the_page_of_recipes() -> None:
+    text = (DOCS / "recipes.md").read_text(encoding="utf-8")
+
+    def keys(content: object) -> set[str]:
+        if isinstance(content, dict):
+            return set(content) | {key for value in content.values() for key in keys(value)}
+        return {key for value in content for key in keys(value)} if isinstance(content, list) else set()
+
+    for name, path in shipped().items():
+        assert f"| `{name}` |" in text
+        # Codes of tasks are named by whoever asks.
+        used = keys(yaml.safe_load(path.read_text(encoding="utf-8"))) - {"extends", "codes"}
+        assert not [key for key in used if f"| `{key}` |" not in text], name
 
 
 def test_the_reference_names_every_command_and_option() -> None:
