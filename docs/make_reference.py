@@ -48,6 +48,8 @@ def section(name: str, command: click.Command) -> str:
         lines += ["| option | meaning |", "|---|---|"]
         lines += [f"| {_spelling(one)} | {_meaning(one)} |" for one in options]
         lines.append("")
+    if command.epilog:
+        lines += ["```console", *(f"$ {line.strip()}" for line in command.epilog.splitlines()[2:]), "```", ""]
     return "\n".join(lines)
 
 

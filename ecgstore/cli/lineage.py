@@ -52,8 +52,6 @@ def withdraw(
 
     Shards that hold none of them are those of STORE. OUT may be STORE itself, with --overwrite. A store that grows
     later (`ecgstore ingest --append`) doesn't take them back.
-
-    Example: ecgstore withdraw hospital.ecg hospital-v2.ecg --patient P-17
     """
     from ecgstore.lineage.withdraw import read_list, withdraw_records
     from ecgstore.storage.store import open_store
@@ -123,8 +121,6 @@ def subset(
     """Make OUT from STORE: the records that meet all that is asked for, and the leads that are named.
 
     Samples, quality, folds, statements and patients are those of STORE; what was left out of STORE is not in OUT.
-
-    Example: ecgstore subset ptbxl.ecg af.ecg --code scp_ecg:AFIB,AFLT --leads I,II
     """
     from ecgstore.build.schedule import Workers
     from ecgstore.lineage.subset import subset_store
@@ -167,8 +163,6 @@ def merge(
 
     Both must have the same recipe, leads, rate and key of patients, and no record id in common. Shards are taken over
     as they are, where both have shards of the same size.
-
-    Example: ecgstore merge ward1.ecg ward2.ecg hospital.ecg
     """
     from ecgstore.build.schedule import Workers
     from ecgstore.lineage.merge import merge_stores
@@ -201,8 +195,6 @@ def export(
     """Write STORE in another format, into a folder that is not there yet.
 
     WFDB records hold the same millivolts to the count. MEDS holds statements, age, sex and measures, and no samples.
-
-    Example: ecgstore export ptbxl.ecg --wfdb ptbxl-wfdb
     """
     from ecgstore.storage.store import open_store
 

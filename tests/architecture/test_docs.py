@@ -137,6 +137,17 @@ def test_every_command_and_option_has_a_help_text(program: str) -> None:
             assert not isinstance(parameter, click.Option) or parameter.help, f"{program} {word} {parameter.name}"
 
 
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_help_ends_with_two_examples(program: str, make_reference: ModuleType) -> None:
+    """That they are understood is tested on the page of the reference."""
+    for name, command in make_reference.commands(program, PROGRAMS[program]):
+        if not isinstance(command, click.Group):
+            examples = [line.strip() for line in (command.epilog or "").splitlines()]
+            assert examples[:2] == ["\b", "Examples:"], name
+            assert len(set(examples[2:])) >= 2, name
+            assert all(line.startswith(f"{name} ") or line == name for line in examples[2:]), name
+
+
 def commands_in(page: Path) -> list[tuple[int, str]]:
     """The lines of console blocks behind a prompt, and those of scripts, with ``\\`` continuations joined."""
     found = []
@@ -171,6 +182,10 @@ def _parse(words: list[str], where: str) -> None:
         return
     command = group.commands.get(words[1])
     assert command is not None, where
+    while isinstance(command, click.Group):
+        words = words[1:]
+        command = command.commands.get(words[1])
+        assert command is not None, where
     if set(words) & {"-h", "--help"}:
         return
     try:
