@@ -49,7 +49,9 @@ def section(name: str, command: click.Command) -> str:
         lines += [f"| {_spelling(one)} | {_meaning(one)} |" for one in options]
         lines.append("")
     if command.epilog:
-        lines += ["```console", *(f"$ {line.strip()}" for line in command.epilog.splitlines()[2:]), "```", ""]
+        # Two blanks before a command, more before what goes on with it.
+        examples = [line[2:] for line in command.epilog.splitlines()[2:]]
+        lines += ["```console", *(one if one.startswith(" ") else f"$ {one}" for one in examples), "```", ""]
     return "\n".join(lines)
 
 

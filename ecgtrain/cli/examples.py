@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import click
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
@@ -41,4 +43,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 def add_examples(group: click.Group) -> None:
     """Let each verb of ``group`` end its help with its examples."""
     for word, lines in EXAMPLES.items():
-        group.commands[word].epilog = "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+        group.commands[word].epilog = "\n".join(["\b", "Examples:", *(f"  {_in_columns(line)}" for line in lines)])
+
+
+def _in_columns(command: str) -> str:
+    """A command that fits a terminal of 80 columns, and can still be copied."""
+    return " \\\n      ".join(textwrap.wrap(command, 70, break_long_words=False, break_on_hyphens=False))

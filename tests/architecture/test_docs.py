@@ -142,7 +142,7 @@ def test_every_help_ends_with_two_examples(program: str, make_reference: ModuleT
     """That they are understood is tested on the page of the reference."""
     for name, command in make_reference.commands(program, PROGRAMS[program]):
         if not isinstance(command, click.Group):
-            examples = [line.strip() for line in (command.epilog or "").splitlines()]
+            examples = [line.strip() for line in (command.epilog or "").replace("\\\n", "").splitlines()]
             assert examples[:2] == ["\b", "Examples:"], name
             assert len(set(examples[2:])) >= 2, name
             assert all(line.startswith(f"{name} ") or line == name for line in examples[2:]), name
