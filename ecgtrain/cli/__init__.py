@@ -329,7 +329,7 @@ def init(out: Path, name: str, overwrite: bool) -> None:
 @main.command(short_help="List methods, backbones and tasks")
 @AS_JSON
 def methods(as_json: bool) -> None:
-    """List what there is: methods, backbones, tasks, protocols; each is one file in its room."""
+    """List what there is: methods, backbones, tasks, protocols; each is one file in its folder."""
     from ecgstore.inner import descriptions
 
     rooms = {

@@ -210,6 +210,17 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(found), f"{name_of(page)}: {target}"
 
 
+#: Pages for those who change the code; they may speak of its folders as they like.
+FOR_CONTRIBUTORS = {DOCS / "architecture.md", *(DOCS / "adr").glob("*.md")}
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page not in FOR_CONTRIBUTORS and "docs" in page.parts], ids=name_of
+)
+def test_a_page_for_users_has_no_words_of_the_house(page: Path) -> None:
+    assert re.findall(r"(?i)\b(?:rooms?|occupants?|houses?|bears?)\b", page.read_text(encoding="utf-8")) == []
+
+
 def anchors(page: Path) -> set[str]:
     """What a heading is called in a link: lower case, no punctuation, hyphens for spaces."""
     headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S), re.M)
@@ -339,7 +350,7 @@ def test_the_format_names_what_a_store_holds_while_it_is_built(mini: Path, tmp_p
 def test_code_says_whether_it_runs(page: Path) -> None:
     for block in blocks(page):
         where = f"{name_of(page)}, line {block.line}"
-        known = {"python", "console", "bash", "text", "yaml", "json"}
+        known = {"python", "console", "bash", "text", "yaml", "json", "r", "julia", "cpp"}
         assert block.language in known, f"{where}: say what language it is"
         if block.language == "python" and block.note:
             assert re.fullmatch(r"no-run: .+", block.note), f"{where}: `python` runs, `python no-run: why` does not"
