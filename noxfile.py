@@ -49,8 +49,8 @@ def lowest_versions() -> str:
 
 @nox.session(python="3.11")
 def slow(session: nox.Session) -> None:
-    """What takes minutes: kill loops, the science on real records."""
-    install(session)
+    """What takes minutes: kill loops, the science on real records, the documentation site, the wheel."""
+    install(session, "dev,docs")
     session.run("python", "-m", "pytest", "-m", "slow", *session.posargs)
 
 
@@ -87,9 +87,10 @@ def types(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def docs(session: nox.Session) -> None:
-    """The docs name every command and option, and their code runs."""
-    install(session)
+    """The docs name every command and option, their code runs, and site/ is built without a warning."""
+    install(session, "dev,docs")
     session.run("python", "-m", "pytest", "tests/architecture/test_docs.py")
+    session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
 
 
 @nox.session(python="3.11")

@@ -48,6 +48,10 @@ def section(name: str, command: click.Command) -> str:
         lines += ["| option | meaning |", "|---|---|"]
         lines += [f"| {_spelling(one)} | {_meaning(one)} |" for one in options]
         lines.append("")
+    if command.epilog:
+        # Two blanks before a command, more before what goes on with it.
+        examples = [line[2:] for line in command.epilog.splitlines()[2:]]
+        lines += ["```console", *(one if one.startswith(" ") else f"$ {one}" for one in examples), "```", ""]
     return "\n".join(lines)
 
 

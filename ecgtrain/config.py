@@ -78,6 +78,8 @@ class Optimiser(Settings):
     layer-wise rates for very large batches (You, Gitman & Ginsburg 2017), with ``betas[0]`` as its momentum and
     ``trust`` as its coefficient. ``decay`` weights leaves biases and the parameters of normalisations alone.
 
+    ``lr``: the learning rate. ``weight_decay``: how strongly weights are drawn to zero.
+
     ``schedule`` is followed after ``warmup_steps`` of linear rise; ``cosine`` falls to zero at the last step.
     ``clip_norm`` bounds the norm of the whole gradient. With ``layer_decay`` below 1, each group of the backbone's
     layers, from the output down, learns at that times the rate of the one above it.
@@ -103,6 +105,9 @@ class Training(Settings):
     the networks under autocast, with weights and losses in float32; float16 scales the loss. ``compile`` lets
     ``torch.compile`` fuse the network, and goes on without where that fails. ``sync_batchnorm``: statistics over all
     ranks; by default where the method needs them. ``patience``: stop after so many validations without a lower loss.
+    ``optimiser``: how weights are changed, and how fast. ``log_every_steps``, ``validate_every_steps`` and
+    ``checkpoint_every_steps``: after how many steps the loss is written down, the validation records are judged, and
+    all is saved that a resumed run needs.
     """
 
     batch_size: PositiveInt
@@ -135,10 +140,13 @@ class Training(Settings):
 class Pretrain(Training):
     """Learning without labels, on the records of ``folds``; null takes all records.
 
-    ``window_samples``: one window of this length, cut at random, per record and epoch. A record shorter than
-    that is padded with "not recorded", or refused. ``keep``: export the last weights, or those with the
-    lowest loss on ``validation_folds``. ``online_probe``: a task that a quick ridge regression is tried on at each
-    validation, on a few hundred records of ``validation_folds``, to watch the representation grow.
+    ``window_samples``: one window of this length, cut at random, per record and epoch. ``short_records``: one that is
+    shorter is padded with "not recorded", or refused. ``method``: what is learned. ``backbone``: the network that
+    learns. ``validation_folds``: records that only watch. ``normalise``: windows are brought to mean 0 and spread 1,
+    each as a whole (``record``), each lead of each by itself (``record_lead``), or each lead by the records of training
+    (``lead``). ``keep``: export the last weights, or those with the lowest loss on ``validation_folds``.
+    ``online_probe``: a task that a quick ridge regression is tried on at each validation, on a few hundred records of
+    ``validation_folds``, to watch the representation grow.
 
     ``control: time_shuffle``: a negative control, which learns from windows whose samples are in a random order, all
     leads alike.
@@ -209,13 +217,16 @@ class Downstream(Settings):
     """One question asked of the representation: a task under a protocol, with its nulls beside it.
 
     ``task``: its address, ``ptbxl/superdiagnostic``, or a mapping of its settings, ``{kind: regression, column:
-    age_years}``. ``leave_out_site``: fit on the other sites and judge on this one; ``each`` asks the question once
-    for every site. Folds of training and test may then be the same, or null, which takes all records. ``store``
-    defaults to the run's. ``split``: a table of `ecgstore split` for it; of the run's store, by default the run's.
-    ``settings`` go to the protocol. Nulls: ``random`` is the untrained network with BatchNorm statistics of the
-    pretraining records, ``uncalibrated`` has those it was made with. Mostly the first is the stronger one; where
-    signals are of one scale it can be the second. ``shuffled`` is pretrained as the network itself is, on windows whose
-    samples are in a random order: what it gains over ``random`` needs no ECG, and it takes as long to train.
+    age_years}``. ``leave_out_site``: fit on the other sites and judge on this one; ``each`` asks the question once for
+    every site. Folds of training and test may then be the same, or null, which takes all records. ``store`` defaults to
+    the run's. ``split``: a table of `ecgstore split` for it; of the run's store, by default the run's. ``protocol``:
+    how the question is put. ``train_folds``: what is fitted on, ``validation_folds``: what is chosen on,
+    ``test_folds``: what is judged on. ``window_samples`` and ``stride_samples``: records are cut into windows of this
+    length, one every so many samples. ``settings`` go to the protocol. ``nulls``: ``random`` is the untrained network
+    with BatchNorm statistics of the pretraining records, ``uncalibrated`` has those it was made with. Mostly the first
+    is the stronger one; where signals are of one scale it can be the second. ``shuffled`` is pretrained as the network
+    itself is, on windows whose samples are in a random order: what it gains over ``random`` needs no ECG, and it takes
+    as long to train.
 
     ``compare_to``: questions on the same test records, such as the one put to a network trained from scratch. Their
     scores are taken from this one's, on the same resamples of patients.
@@ -355,8 +366,12 @@ Curve = Annotated[LabelEfficiency | NoiseRobustness | LeadSubsets | RateAndGain 
 class RunConfig(Settings):
     """A recipe: what ``ecgtrain run`` reads, and stores with the run in its resolved form.
 
+    ``name``: what the run is called in reports. ``seed``: what all that is random is drawn by. ``data``: the records.
+    ``pretrain``: learning without labels; null where a question does all of the learning. ``downstream``: the
+    questions, in order.
+
     ``seeds``: do everything once for each, in ``seeds/1`` and so on below the run; results are then means, with
-    intervals over seeds and patients. ``curves``: see :mod:`ecgtrain.evaluation.curves`.
+    intervals over seeds and patients. ``curves``: questions asked over and over while one thing changes.
     """
 
     name: Name

@@ -10,6 +10,7 @@ import click
 
 from ecgstore import __version__
 from ecgstore.cli import beats, bring, cards, lineage, look, make, sharing, sidecars, simulating, splitting
+from ecgstore.cli.examples import add_examples
 from ecgstore.cli.printing import PlainUsage
 
 
@@ -22,3 +23,4 @@ def main() -> None:
 for wing in (make, beats, lineage, simulating, splitting, look, cards, sidecars, bring, sharing):
     for verb in wing.VERBS:
         main.add_command(verb)
+add_examples(main)

@@ -38,8 +38,6 @@ def card(store: str, out: Path | None, croissant_out: Path | None, given: Path |
 
     Title, licence, contact and citation come from --from, or from what was given before, also to `ecgstore ingest
     --card`. The store itself stays as it is.
-
-    Example: ecgstore card hospital.ecg --from card.yaml
     """
     from ecgstore.look.card import card as page_of
     from ecgstore.look.croissant import croissant

@@ -69,8 +69,6 @@ def withdraw(
     With --push, OUT is pushed under the tag (or `main`), as by `ecgstore push`, and takes the place of STORE and of
     every version there that holds them: tags move to it, and the old versions are removed. Interrupted, the same
     command goes on.
-
-    Example: ecgstore withdraw hospital.ecg hospital-v2.ecg --patient P-17 --push s3://team/hospital@v2
     """
     from ecgstore.lineage.withdraw import read_list, withdraw_records
     from ecgstore.storage.store import open_store
@@ -163,8 +161,6 @@ def subset(
     """Make OUT from STORE: the records that meet all that is asked for, and the leads that are named.
 
     Samples, quality, folds, statements and patients are those of STORE; what was left out of STORE is not in OUT.
-
-    Example: ecgstore subset ptbxl.ecg af.ecg --code scp_ecg:AFIB,AFLT --leads I,II
     """
     from ecgstore.build.schedule import Workers
     from ecgstore.lineage.subset import subset_store
@@ -207,8 +203,6 @@ def merge(
 
     Both must have the same recipe, leads, rate and key of patients, and no record id in common. Shards are taken over
     as they are, where both have shards of the same size.
-
-    Example: ecgstore merge ward1.ecg ward2.ecg hospital.ecg
     """
     from ecgstore.build.schedule import Workers
     from ecgstore.lineage.merge import merge_stores
@@ -241,8 +235,6 @@ def export(
     """Write STORE in another format, into a folder that is not there yet.
 
     WFDB records hold the same millivolts to the count. MEDS holds statements, age, sex and measures, and no samples.
-
-    Example: ecgstore export ptbxl.ecg --wfdb ptbxl-wfdb
     """
     from ecgstore.storage.store import open_store
 

@@ -67,8 +67,6 @@ def push(store: str, url: str, private_target: bool, findings_are_harmless: bool
 
     Refused are sources that may not be passed on (but with --private-target), patients of such sources that are hashed
     with a public key, and whatever `ecgstore scrub-check` finds.
-
-    Example: ecgstore push ptbxl.ecg s3://team/ptbxl@v1
     """
     from ecgstore import sharing
 
@@ -115,8 +113,6 @@ def pull(url: str, dest: str, base: str | None, expect: str | None, as_json: boo
     whole or not there. Interrupted, the same command goes on. With --base, what an older store has is linked from it
     and not fetched; the older store stays as it is. Card and sidecars come to DEST.sidecars. Who has the server can
     show an old version under a tag: --expect finds it out, with a fingerprint that you were told on another way.
-
-    Example: ecgstore pull s3://team/ptbxl@v2 ptbxl-v2.ecg --base ptbxl-v1.ecg
     """
     from ecgstore import sharing
 
@@ -156,8 +152,6 @@ def copy(
 
     The same is refused as by push. A tag that means something else in URL2 is left alone. Notes that a version was
     withdrawn come along; nothing is removed.
-
-    Example: ecgstore copy s3://team/ptbxl /mnt/backup/ptbxl --only v2
     """
     from ecgstore import sharing
 
@@ -194,8 +188,6 @@ def tag(url: str, name: str, fingerprint: str, expected: str | None, as_json: bo
     """Let the tag NAME of the share URL mean the version FINGERPRINT, which is there already.
 
     It may be an older one, too: nothing is lost, and `ecgstore log` shows what the tag meant before.
-
-    Example: ecgstore tag s3://team/ptbxl main FINGERPRINT --from OLD
     """
     from ecgstore import sharing
 
@@ -212,10 +204,7 @@ def tag(url: str, name: str, fingerprint: str, expected: str | None, as_json: bo
 @AS_JSON
 @plain_errors
 def log(url: str, as_json: bool) -> None:
-    """List what the tag of URL[@TAG] means and meant, the newest first, with the time that the server states.
-
-    Example: ecgstore log s3://team/ptbxl@main
-    """
+    """List what the tag of URL[@TAG] means and meant, the newest first, with the time that the server states."""
     from ecgstore import sharing
 
     entries = sharing.log(url)
@@ -240,8 +229,6 @@ def remote(url: str, as_json: bool) -> None:
     """List the versions in a share: size, tags, whether they are whole, whether they were withdrawn.
 
     A web server can't list: of https://… only the tag that is named (or `main`) is shown.
-
-    Example: ecgstore remote s3://team/ptbxl
     """
     from ecgstore import sharing
 
@@ -268,8 +255,6 @@ def diff(a: str, b: str, as_json: bool) -> None:
     """Compare two stores: folders, addresses, or versions of shares (URL@TAG, URL@FINGERPRINT).
 
     Objects, records that were added, removed or changed, settings, counts. Exit status 0 whether they differ or not.
-
-    Example: ecgstore diff s3://team/ptbxl@v1 s3://team/ptbxl@v2
     """
     from ecgstore import sharing
 
@@ -315,8 +300,6 @@ def repair(store: str, url: str, as_json: bool) -> None:
     """Hash every object of STORE, a folder, and fetch those that are damaged or missing from the share URL.
 
     The version is found by the store's own fingerprint. Where manifest.json itself is damaged, name it: URL@TAG.
-
-    Example: ecgstore repair ptbxl.ecg --from s3://team/ptbxl
     """
     from ecgstore import sharing
 

@@ -11,10 +11,7 @@ from ecgstore.cli.printing import AS_JSON, STORE, plain_errors, say, say_json
 
 @click.group(short_help="Keep tables beside a store")
 def sidecar() -> None:
-    """Keep columns, annotations or folds beside a sealed store, by record id; `store.sidecar(name)` reads them.
-
-    Example: ecgstore sidecar add hospital.ecg troponin.csv
-    """
+    """Keep columns, annotations or folds beside a sealed store, by record id; `store.sidecar(name)` reads them."""
 
 
 @sidecar.command(short_help="Keep a table beside a store")

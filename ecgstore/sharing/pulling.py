@@ -251,7 +251,7 @@ def _refuse_no_room(partial: Path, sealed: Manifest, older: _Base | None) -> Non
     free = shutil.disk_usage(partial).free
     if wanted > free:
         raise StoreError(
-            "the disk has too little room",
+            "the disk has too little space",
             where=partial.parent,
             expected=f"{wanted} bytes",
             got=f"{free} bytes",

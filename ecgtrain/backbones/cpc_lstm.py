@@ -21,7 +21,11 @@ DESCRIPTION = "four 1x1 convolutions (one latent per sample) under a two-layer L
 
 
 class Settings(ecgstore.Settings):
-    """The defaults are the published network."""
+    """The defaults are the published network.
+
+    ``encoder``: what turns samples into latents. ``lstm_width``: features of each layer of the LSTM. ``lstm_layers``:
+    how many there are.
+    """
 
     name: Literal["cpc_lstm"] = "cpc_lstm"
     encoder: Encoder = Encoder()

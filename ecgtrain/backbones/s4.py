@@ -38,6 +38,7 @@ _DT = (0.001, 0.1)
 class Settings(ecgstore.Settings):
     """The defaults are the published sizes, with a diagonal state matrix instead of the published S4's.
 
+    ``encoder``: what turns samples into latents. ``width``: features of each layer. ``layers``: how many there are.
     ``state`` counts real numbers per feature: half as many complex pairs. ``dropout`` takes features away for all
     time steps alike. ``bidirectional`` lets a token see what comes after it, for supervised use; such a network has
     no contexts that CPC could predict from.

@@ -31,7 +31,8 @@ _SIZES = {"tiny": Shape(192, 12, 3), "small": Shape(384, 12, 6), "base": Shape(7
 class Settings(ecgstore.Settings):
     """The defaults are ST-MEM's; ``patch_samples`` 75 is 0.3 s at its 250 Hz.
 
-    ``size`` gives width, depth and heads; each can be set by itself. ``joint_leads``: a patch is of all leads (no
+    ``size`` gives ``width`` (features of a token), ``depth`` (blocks) and ``heads`` (of each attention); each can be
+    set by itself. ``joint_leads``: a patch is of all leads (no
     code of leads then). ``patch_norm``: LayerNorm before and after the patch embedding. ``sep``: a token at both
     ends of each lead. ``registers``: tokens that stand for nothing. ``attention: cross``: a token sees its own lead
     and its own instant only. ``bias``: of all linear maps and normalisations; ``qkv_bias``: of attention's inputs.

@@ -20,6 +20,7 @@ import click
 from ecgstore import EcgError, __version__
 from ecgstore.inner import keep_freed_memory, visible
 from ecgtrain.cli import hand_over
+from ecgtrain.cli.examples import add_examples
 from ecgtrain.cli.printing import (
     AS_JSON,
     DEVICE,
@@ -298,12 +299,7 @@ def recipes(as_json: bool) -> None:
 @SET
 @AS_JSON
 def show(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Show a recipe as it would be run: what it extends, your own settings and all defaults, written out.
-
-    \b
-    ecgtrain show small/cpc
-    ecgtrain show my.yaml --set pretrain.steps=2400 --json
-    """
+    """Show a recipe as it would be run: what it extends, your own settings and all defaults, written out."""
     from ecgtrain import config
 
     made = config.load(recipe, overrides)
@@ -319,12 +315,7 @@ def show(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
 @click.option("--from", "name", required=True, help="A recipe that comes with ecgtrain, or a file.")
 @click.option("--overwrite", is_flag=True, help="Take the place of a file that stands there.")
 def init(out: Path, name: str, overwrite: bool) -> None:
-    """Write a copy of a recipe, with its comments, into the new file OUT.
-
-    \b
-    ecgtrain init my.yaml --from small/cpc
-    ecgtrain init ablations/short.yaml --from my.yaml
-    """
+    """Write a copy of a recipe, with its comments, into the new file OUT."""
     from ecgtrain import config
     from ecgtrain.training.files import published
 
@@ -338,7 +329,7 @@ def init(out: Path, name: str, overwrite: bool) -> None:
 @main.command(short_help="List methods, backbones and tasks")
 @AS_JSON
 def methods(as_json: bool) -> None:
-    """List what there is: methods, backbones, tasks, protocols; each is one file in its room."""
+    """List what there is: methods, backbones, tasks, protocols; each is one file in its folder."""
     from ecgstore.inner import descriptions
 
     rooms = {
@@ -511,3 +502,4 @@ def _number(value: float, sign: str = "") -> str:
 
 for verb in hand_over.VERBS:
     main.add_command(verb)
+add_examples(main)

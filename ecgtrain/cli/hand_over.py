@@ -41,7 +41,7 @@ def export(run_dir: Path, out: Path, name: str | None, onnx: bool, as_json: bool
     """Write a trained head of RUN, and all it needs, into the new folder OUT, with a card of what it is worth.
 
     OUT holds weights, settings, classes, thresholds, how signals are prepared, and whom the model has learned from;
-    `predict`, `embed` and `evaluate` read it. Example: ecgtrain export runs/own afib-model --name afib
+    `predict`, `embed` and `evaluate` read it.
     """
     from ecgtrain.deployment.export import CARD
     from ecgtrain.run import export_run
@@ -89,8 +89,6 @@ def predict(
     Recordings are prepared as those that the model learned from; a store must have been. FILE gets one row per record:
     probability:CLASS (or predicted:NAME), said:CLASS where there are thresholds, and the reason where a record could
     not be predicted; these are also told, one line each. Exit status 1 if no record could be.
-
-    Example: ecgtrain predict afib-model new-recordings --out predictions.parquet
     """
     from ecgtrain.run import predict_records
 
@@ -161,7 +159,6 @@ def embed(
     """Write the features of STORE's records, by the pretrained network of RUN (a run or an export), as a table.
 
     FILE gets record_id, row, start_s where there is a row per window, and features: a float32 list of fixed size.
-    Example: ecgtrain embed runs/own ptbxl.ecg --out features.parquet --folds 9,10
     """
     from ecgtrain.run import embed_store
 

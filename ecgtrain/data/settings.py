@@ -42,7 +42,7 @@ class Feeding(Settings):
 class MixedStore(Settings):
     """Another store to pretrain on; ``where`` selects records, ``weight`` is its share of the windows.
 
-    ``split``: a table whose folds take the place of the store's.
+    ``path``: where it is. ``split``: a table whose folds take the place of the store's.
     """
 
     path: str
@@ -77,6 +77,8 @@ LeadNames = Annotated[tuple[str, ...], BeforeValidator(_leads), Field(min_length
 
 class Data(Feeding):
     """Where the records come from.
+
+    ``store``: a sealed store, by its path or address.
 
     ``split``: a table of `ecgstore split` for ``store``; its folds take the place of the store's own wherever a recipe
     names folds of this store.

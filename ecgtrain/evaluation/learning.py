@@ -37,7 +37,10 @@ from ecgtrain.views.passport import normaliser
 
 
 class Stage(Settings):
-    """So many epochs of training the ``head`` alone, or ``all`` of the network.
+    """A part of the training.
+
+    ``trains``: the ``head`` alone, or ``all`` of the network. ``epochs``: for so long. ``optimiser``: how weights
+    change.
 
     With ``optimiser.layer_decay`` below 1 each group of layers, from the head down, learns at that times the rate of
     the one above it.
@@ -52,13 +55,14 @@ class Learning(Settings):
     """How a network learns from labels.
 
     ``stages`` follow each other; each begins with the weights that were kept of the one before. ``keep``: the epoch
-    that does best on the validation records, or the last. ``patience``: end a stage after so many validations without
-    a better score. ``batchnorm``: ``frozen`` keeps the statistics of the backbone as they are. ``augmentations``: what
-    training windows are changed by, in mV. ``loss``, by the kind of task: ``bce`` or ``asymmetric`` (where most classes
-    are rare), ``softmax``, ``squared`` or ``huber``; ``auto`` is the plain one. ``class_weights``: ``balanced`` gives
-    positives as much weight as negatives, and classes that exclude each other the same weight. ``average``: use weights
-    averaged over steps, each counting this much less than the next (0.99, say). ``label_fraction``: use the labels of
-    this share of the training and validation patients, drawn by the seed.
+    that does best on the validation records, or the last. ``patience``: end a stage after so many validations without a
+    better score. ``head``: what stands on the backbone. ``batch_size``: windows of a step. ``validate_every_epochs``:
+    how often the validation records are judged. ``batchnorm``: ``frozen`` keeps the statistics of the backbone as they
+    are. ``augmentations``: what training windows are changed by, in mV. ``loss``, by the kind of task: ``bce`` or
+    ``asymmetric`` (where most classes are rare), ``softmax``, ``squared`` or ``huber``; ``auto`` is the plain one.
+    ``class_weights``: ``balanced`` gives positives as much weight as negatives, and classes that exclude each other the
+    same weight. ``average``: use weights averaged over steps, each counting this much less than the next (0.99, say).
+    ``label_fraction``: use the labels of this share of the training and validation patients, drawn by the seed.
     """
 
     stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=10)]

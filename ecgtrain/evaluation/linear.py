@@ -34,6 +34,8 @@ class LinearSettings(ecgstore.Settings):
     ``penalties``: strengths λ of the L2 penalty, in: mean over windows of the cross-entropy, plus λ/2 Σ W², with W on
     standardised features; of numbers, half the squared error of the standardised number takes its place.
     ``label_fraction``: use the labels of this share of the training and validation patients, drawn by the seed.
+    ``standardise``: bring each feature to mean 0 and spread 1 over the training windows first. ``max_iterations``: of
+    the search for the minimum.
     """
 
     penalties: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (

@@ -37,6 +37,9 @@ _NEGATIVES, _SHUFFLE = 0, 1
 class Settings(ecgstore.Settings):
     """The defaults are the published ones.
 
+    ``steps_ahead``: how many latents ahead lies the one that is predicted. ``n_negatives``: among so many others.
+    ``projection``: what turns a context into the prediction.
+
     ``all_steps`` predicts 1 … steps_ahead, each by a projection of its own, and averages; the published
     variant predicts the last of them only. ``reduction`` sum adds the terms of a window as published, mean
     averages them; to AdamW that makes next to no difference. ``control: time_shuffle`` trains on windows

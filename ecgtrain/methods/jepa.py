@@ -41,7 +41,10 @@ _HOW_MUCH, _WHERE = 0, 1
 
 
 class Predictor(ecgstore.Settings):
-    """The transformer that says what the teacher makes of what is hidden; the defaults are Kim's."""
+    """The transformer that says what the teacher makes of what is hidden; the defaults are Kim's.
+
+    ``width``: features of a token. ``depth``: blocks. ``heads``: of each attention.
+    """
 
     width: PositiveInt = 384
     depth: PositiveInt = 6
@@ -65,10 +68,10 @@ class Settings(ecgstore.Settings):
     - ``spans``: a share drawn from ``ratio`` in stretches of ``min_span`` patches or more, for each window by itself.
       Weimann & Conrad's constants are ratio [0.75, 0.85] and min_span 10; how stretches are drawn is ours.
 
-    ``momentum``: m at the first and at the last step. ``normalise_targets``: the teacher's tokens to mean 0 and
-    spread 1 over their features; Weimann & Conrad leave them as they are. ``repo_compat``: what Kim's published code
-    does: random masks are the same for all windows of a batch, a block never reaches the last patch, and blocks of
-    the teacher are skipped (``drop_path``) as those of the student.
+    ``predictor``: the network on the student. ``momentum``: m at the first and at the last step. ``normalise_targets``:
+    the teacher's tokens to mean 0 and spread 1 over their features; Weimann & Conrad leave them as they are.
+    ``repo_compat``: what Kim's published code does: random masks are the same for all windows of a batch, a block never
+    reaches the last patch, and blocks of the teacher are skipped (``drop_path``) as those of the student.
     """
 
     name: Literal["jepa"] = "jepa"

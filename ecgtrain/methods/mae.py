@@ -37,7 +37,10 @@ _FLAT = 1e-6
 
 
 class Decoder(ecgstore.Settings):
-    """The transformer that says what is hidden; the defaults are the published ones."""
+    """The transformer that says what is hidden; the defaults are the published ones.
+
+    ``width``: features of a token. ``depth``: blocks. ``heads``: of each attention.
+    """
 
     width: PositiveInt = 256
     depth: PositiveInt = 4
@@ -52,7 +55,8 @@ class Decoder(ecgstore.Settings):
 class Settings(ecgstore.Settings):
     """The defaults are the published ones; ``mask_ratio`` is the share of each lead's patches that is hidden.
 
-    What is seen is rounded down: of 30 patches at 0.75, 7 are seen and 23 hidden.
+    What is seen is rounded down: of 30 patches at 0.75, 7 are seen and 23 hidden. ``decoder``: the network that
+    restores.
     """
 
     name: Literal["mae"] = "mae"

@@ -38,11 +38,12 @@ _CODED = 2
 class Settings(ecgstore.Settings):
     """The defaults are the published ones.
 
-    ``n_views``: views of each window, all of its length; codes come from the first two. ``hidden_width``,
-    ``embedding_width``: features inside and at the end of the projector. ``epsilon``: how soft codes are;
-    ``sinkhorn_iterations`` of columns, then rows. ``temperature``: scores are divided by it. ``freeze_epochs``: the
-    prototypes stay as they are for so long. ``queue_batches``: projections of so many earlier batches are coded along,
-    from ``queue_from_epoch`` on and once there are so many.
+    ``n_views``: views of each window, all of its length; codes come from the first two. ``augmentations``: what each is
+    made by. ``n_prototypes``: how many directions windows are assigned to. ``hidden_width``, ``embedding_width``:
+    features inside and at the end of the projector. ``epsilon``: how soft codes are; ``sinkhorn_iterations`` of
+    columns, then rows. ``temperature``: scores are divided by it. ``freeze_epochs``: the prototypes stay as they are
+    for so long. ``queue_batches``: projections of so many earlier batches are coded along, from ``queue_from_epoch`` on
+    and once there are so many.
 
     ``repo_compat``: the sum over the other views is divided by the number of all views, as in the published code.
     """

@@ -52,7 +52,11 @@ _COLUMNS = ("region", "codes", "neighbours", "x_mm", "y_mm", "z_mm")
 
 
 class Region(ecgstore.Settings):
-    """A region of one's own: the codes that make a record one of it, what touches it, its middle if that is known."""
+    """A region of one's own.
+
+    ``codes``: they make a record one of it. ``neighbours``: regions that touch it. ``centroid_mm``: its middle, if
+    known.
+    """
 
     codes: Annotated[tuple[str, ...], Field(min_length=1)]
     neighbours: tuple[str, ...] = ()

@@ -11,7 +11,10 @@ from ecgtrain.views.normalise import Millivolts
 
 
 class Base(Settings):
-    """What all augmentations have: a name, and the share of windows that they are applied to."""
+    """What all augmentations have.
+
+    ``probability``: the share of windows that it is applied to.
+    """
 
     name: str
     probability: float = Field(1.0, ge=0, le=1)

@@ -141,6 +141,7 @@ class DynamicTimeWarp(Base):
     """
 
     name: Literal["dynamic_time_warp"] = "dynamic_time_warp"
+    #: So many stretches.
     warps: int = Field(3, ge=1, le=100)
     #: Half the length that a stretch is squeezed to, in seconds; as long is each flank before it is stretched.
     radius_s: float = Field(0.1, gt=0)
@@ -211,6 +212,7 @@ class Permutation(Base):
     """
 
     name: Literal["permutation"] = "permutation"
+    #: So many segments of equal length.
     n_segments: int = Field(4, ge=2)
 
 

@@ -30,9 +30,11 @@ class SpanMask(Settings):
     all_leads: bool = True
     #: ``spans``: anywhere. ``patches``: the window is divided into patches of ``patch_s``; some are hidden.
     unit: Literal["spans", "patches"] = "spans"
+    #: Length of a patch.
     patch_s: float = Field(0.04, gt=0)
     #: What stands in hidden samples: 0, or N(0, 1) times ``noise_std``, in the unit of the signal.
     fill: Literal["zero", "noise"] = "zero"
+    #: How strong that noise is.
     noise_std: float = Field(1.0, ge=0)
 
 

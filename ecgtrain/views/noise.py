@@ -25,6 +25,7 @@ class GaussianNoise(Base):
     """White noise of a fixed strength. Source: B, code: 0.005 mV by its script, 0.01 by its class."""
 
     name: Literal["gaussian_noise"] = "gaussian_noise"
+    #: Standard deviation in mV.
     sigma_mv: float = Field(0.005, ge=0)
 
 
@@ -83,6 +84,7 @@ class Powerline(Base):
     name: Literal["powerline"] = "powerline"
     #: Largest amplitude C in mV; each window draws C ~ U(0, max_mv).
     max_mv: float = Field(0.2, ge=0)
+    #: Frequency of the mains.
     mains_hz: float = Field(50.0, gt=0)
     squared: bool = False
     aliased: bool = False

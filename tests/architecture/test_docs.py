@@ -13,6 +13,7 @@ from typing import NamedTuple
 import click
 import pyarrow as pa
 import pytest
+import yaml
 
 import ecgstore.cli
 import ecgtrain.cli
@@ -24,7 +25,10 @@ from ecgtrain.recipes import shipped
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PROGRAMS = {"ecgstore": ecgstore.cli.main, "ecgtrain": ecgtrain.cli.main}
-PAGES = [*(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")), *sorted(DOCS.rglob("*.md"))]
+PAGES = [
+    *(ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY")),
+    *sorted(DOCS.rglob("*.md")),
+]
 
 
 class Block(NamedTuple):
@@ -64,7 +68,12 @@ def prose(page: Path) -> str:
 
 @pytest.fixture(scope="module")
 def make_reference() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_reference", DOCS / "make_reference.py")
+    return maker("make_reference")
+
+
+def maker(name: str) -> ModuleType:
+    """The script in docs/ that writes a page."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -75,6 +84,27 @@ def make_reference() -> ModuleType:
 def test_the_reference_is_what_the_commands_say(make_reference: ModuleType) -> None:
     written = (DOCS / "reference.md").read_text(encoding="utf-8")
     assert written == make_reference.reference(), "run: python docs/make_reference.py"
+
+
+def test_the_page_of_recipes_is_what_the_settings_say_and_leaves_no_key_untold() -> None:
+    make_recipes = maker("make_recipes")
+    assert (DOCS / "recipes.md").read_text(encoding="utf-8") == make_recipes.page(), "run: python docs/make_recipes.py"
+    assert make_recipes.untold() == [], "say in the docstring of the settings what the key means"
+
+
+def test_every_key_of_every_shipped_recipe_stands_on_the_page_of_recipes() -> None:
+    text = (DOCS / "recipes.md").read_text(encoding="utf-8")
+
+    def keys(content: object) -> set[str]:
+        if isinstance(content, dict):
+            return set(content) | {key for value in content.values() for key in keys(value)}
+        return {key for value in content for key in keys(value)} if isinstance(content, list) else set()
+
+    for name, path in shipped().items():
+        assert f"| `{name}` |" in text
+        # Codes of tasks are named by whoever asks.
+        used = keys(yaml.safe_load(path.read_text(encoding="utf-8"))) - {"extends", "codes"}
+        assert not [key for key in used if f"| `{key}` |" not in text], name
 
 
 def test_the_reference_names_every_command_and_option() -> None:
@@ -105,6 +135,17 @@ def test_every_command_and_option_has_a_help_text(program: str) -> None:
         assert command.help, f"{program} {word}"
         for parameter in command.params:
             assert not isinstance(parameter, click.Option) or parameter.help, f"{program} {word} {parameter.name}"
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_help_ends_with_two_examples(program: str, make_reference: ModuleType) -> None:
+    """That they are understood is tested on the page of the reference."""
+    for name, command in make_reference.commands(program, PROGRAMS[program]):
+        if not isinstance(command, click.Group):
+            examples = [line.strip() for line in (command.epilog or "").replace("\\\n", "").splitlines()]
+            assert examples[:2] == ["\b", "Examples:"], name
+            assert len(set(examples[2:])) >= 2, name
+            assert all(line.startswith(f"{name} ") or line == name for line in examples[2:]), name
 
 
 def commands_in(page: Path) -> list[tuple[int, str]]:
@@ -141,6 +182,10 @@ def _parse(words: list[str], where: str) -> None:
         return
     command = group.commands.get(words[1])
     assert command is not None, where
+    while isinstance(command, click.Group):
+        words = words[1:]
+        command = command.commands.get(words[1])
+        assert command is not None, where
     if set(words) & {"-h", "--help"}:
         return
     try:
@@ -165,17 +210,32 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(found), f"{name_of(page)}: {target}"
 
 
+#: Pages for those who change the code; they may speak of its folders as they like.
+FOR_CONTRIBUTORS = {DOCS / "architecture.md", *(DOCS / "adr").glob("*.md")}
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page not in FOR_CONTRIBUTORS and "docs" in page.parts], ids=name_of
+)
+def test_a_page_for_users_has_no_words_of_the_house(page: Path) -> None:
+    assert re.findall(r"(?i)\b(?:rooms?|occupants?|houses?|bears?)\b", page.read_text(encoding="utf-8")) == []
+
+
 def anchors(page: Path) -> set[str]:
     """What a heading is called in a link: lower case, no punctuation, hyphens for spaces."""
     headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S), re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_the_index_names_every_page() -> None:
+def test_an_index_names_every_page() -> None:
+    """The first index, or that of its folder, which the first one names."""
     index = (DOCS / "README.md").read_text()
     for page in DOCS.rglob("*.md"):
-        if page.name != "README.md":
-            assert f"]({page.relative_to(DOCS).as_posix()})" in index, name_of(page)
+        own = page.parent / "README.md"
+        named = f"]({page.relative_to(DOCS).as_posix()})" in index or (
+            own.exists() and f"]({page.name})" in own.read_text()
+        )
+        assert named or page == DOCS / "README.md", name_of(page)
 
 
 def section(page: Path, heading: str) -> str:
@@ -290,7 +350,7 @@ def test_the_format_names_what_a_store_holds_while_it_is_built(mini: Path, tmp_p
 def test_code_says_whether_it_runs(page: Path) -> None:
     for block in blocks(page):
         where = f"{name_of(page)}, line {block.line}"
-        known = {"python", "console", "bash", "text", "yaml", "json"}
+        known = {"python", "console", "bash", "text", "yaml", "json", "r", "julia", "cpp"}
         assert block.language in known, f"{where}: say what language it is"
         if block.language == "python" and block.note:
             assert re.fullmatch(r"no-run: .+", block.note), f"{where}: `python` runs, `python no-run: why` does not"

@@ -12,10 +12,12 @@ import ecgstore
 
 
 class Encoder(ecgstore.Settings):
-    """One layer per kernel. All ones, the default, is the paper's "FC" encoder: one latent per sample.
+    """Convolutions, one layer per kernel. All ones, the default, is the paper's "FC" encoder: one latent per sample.
 
     The strided alternative of the paper's code is kernels [10, 4, 4, 4] with strides [2, 2, 2, 2]. Here it is
     not padded, so that a latent sees no sample after its own receptive field.
+
+    ``width``: features of each layer. ``kernels``: samples that each layer sees. ``strides``: by how many it moves on.
     """
 
     width: PositiveInt = 512

@@ -238,7 +238,7 @@ def test_a_version_that_claims_more_than_the_disk_has_is_refused_at_once(v1: Pat
     said["fingerprint"] = manifest.fingerprint(objects)
     shutil.copytree(tmp_path / "share/versions" / fingerprint(v1), tmp_path / "share/versions" / said["fingerprint"])
     (tmp_path / "share/versions" / said["fingerprint"] / layout.MANIFEST).write_text(json.dumps(said))
-    with pytest.raises(StoreError, match="too little room"):
+    with pytest.raises(StoreError, match="too little space"):
         pull(f"{tmp_path}/share@{said['fingerprint']}", tmp_path / "a")
 
 
