@@ -134,7 +134,7 @@ def test_bad_settings_get_one_line(mini, tmp_path):
 
 WRONG_USAGE = (
     ("ingest SRC", "missing argument 'OUT'", "`ecgstore ingest --help`"),
-    ("ingest SRC OUT --nix", "no such option '--nix'"),
+    ("ingest SRC OUT --nix", "no such option", "--nix"),
     ("ingest SRC OUT --profile best", "'best' is not one of 'train', 'diagnostic', 'raw'"),
     ("ingest SRC OUT --fs fast", "'fast' is not a valid float"),
     ("ingest SRC OUT --workers 0", "--workers", "x>=1"),
