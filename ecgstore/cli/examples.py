@@ -49,7 +49,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "info": ("ecgstore info ptbxl.ecg", "ecgstore info ptbxl.ecg --json"),
     "verify": ("ecgstore verify ptbxl.ecg", "ecgstore verify ptbxl.ecg --deep --json"),
     "records": (
-        'ecgstore records ptbxl.ecg --where "age_years > 80" --head 5',
+        'ecgstore records ptbxl.ecg --code AFIB --where "age_years > 80"',
         "ecgstore records hospital.ecg --rejected",
     ),
     "report": ("ecgstore report hospital.ecg", "ecgstore report hospital.ecg --out report.html --pages 3"),

@@ -227,12 +227,7 @@ def records(
     head: int | None,
     as_json: bool,
 ) -> None:
-    """List the records of a store, one per line, tab-separated; with --json one JSON array.
-
-    \b
-    ecgstore records ptbxl.ecg --code AFIB --where "age_years >= 65" --columns record_id,sex
-    ecgstore records ptbxl.ecg --rejected
-    """
+    """List the records of a store, one per line, tab-separated; with --json one JSON array."""
     from ecgstore.storage.stated_codes import stating
     from ecgstore.storage.store import open_store
 
