@@ -356,7 +356,7 @@ def test_what_is_there_or_withdrawn_or_no_store_is_one_line(
     room = shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "disk_usage", lambda _: room._replace(free=10))
-        assert "too little room" in refusal("pull", f"{url}@v1", tmp_path / "new")
+        assert "too little space" in refusal("pull", f"{url}@v1", tmp_path / "new")
     assert "moved by somebody else" in refusal("tag", url, "v1", fingerprint(v2), "--from", fingerprint(v2))
     assert contents(tmp_path / "share") == before
     assert not (tmp_path / "new").exists()
