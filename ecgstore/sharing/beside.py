@@ -145,7 +145,7 @@ def bring(target: Target, store: Store, index: dict[str, ObjectHash], folder: Pa
                 brought.notes.append(f"{name} is another one here than in the share, and was left alone: {path}")
             continue
         if shutil.disk_usage(folder).free < stated.size:
-            raise StoreError("the disk has too little room", where=folder, expected=f"{stated.size} bytes for {name}")
+            raise StoreError("the disk has too little space", where=folder, expected=f"{stated.size} bytes for {name}")
         aside = path.with_name(f"{name}{publish.ASIDE}")
         try:
             _fetch(target, store, name, stated, aside)
