@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import re
 import stat
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import yaml
 from pydantic import Field, field_validator
 
-from ecgstore.errors import ConfigError, StoreError
+from ecgstore.errors import ConfigError, StoreError, StoreFormatError
 from ecgstore.settings import Settings, parse, read_yaml
 from ecgstore.storage.publish import write_bytes
+from ecgstore.storage.validate import parse_json, refuse
+
+M = TypeVar("M", bound=Settings)
 
 CARD = "card.yaml"
 #: What a sidecar table may be called.
@@ -100,3 +104,30 @@ def write_card(store: str | Path, card: CardSettings) -> Path:
     except OSError as error:
         raise StoreError("the card can't be written", where=path, got=error.strerror or str(error)) from error
     return path
+
+
+def about_of(
+    metadata: Mapping[bytes, bytes] | None,
+    key: bytes,
+    model: type[M],
+    *,
+    kind: str,
+    version: int,
+    most: int,
+    path: object,
+) -> M:
+    """What a table that stands beside a store says of itself in its metadata, of at most so many bytes.
+
+    ``kind``: what it is called, as ``split table``; its ``format`` begins so. Raises StoreFormatError.
+    """
+    made_by = f"ecgstore {kind.partition(' ')[0]}"
+    said = (metadata or {}).get(key)
+    if said is None:
+        refuse(f"this is no {kind}", path, f"metadata {key.decode()}", fix=f"make one with `{made_by}`")
+    content = parse_json(said, path, most)
+    if content.get("format") == made_by and content.get("version") != version:
+        refuse(f"a {kind} of a version that this release can't read", path, version, content.get("version"))
+    try:
+        return parse(model, content, where=path)
+    except ConfigError as error:
+        raise StoreFormatError(f"the {kind}'s metadata can't be understood", where=path, got=str(error)) from None

@@ -6,6 +6,7 @@ recorded.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -87,7 +88,7 @@ def _array(read: _Lazy, shape: tuple[int, ...], dtype: np.dtype[Any], store: Ope
     return array.from_array(read, chunks=chunks, name=name, asarray=False, fancy=False, meta=meta)
 
 
-class _Lazy:
+class _Lazy(ABC):
     """What Dask takes for an array: a shape, a type, and a part of it on demand."""
 
     shape: tuple[int, ...]
@@ -97,9 +98,9 @@ class _Lazy:
     def __init__(self, store: Opened) -> None:
         self._store = store
 
+    @abstractmethod
     def _part(self, begin: int, end: int) -> npt.NDArray[Any]:
         """Samples ``begin`` up to ``end``, along the last axis."""
-        raise NotImplementedError
 
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:
         *before, last = key if isinstance(key, tuple) else (key,)

@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field, PositiveInt
 
-from ecgstore.errors import ConfigError, StoreFormatError, nearest
-from ecgstore.settings import Settings, parse
+from ecgstore.errors import ConfigError, nearest
+from ecgstore.settings import Settings
 from ecgstore.storage import layout, validate_tables
-from ecgstore.storage.beside import CARD, files_beside, folder_beside
+from ecgstore.storage.beside import CARD, about_of, files_beside, folder_beside
 from ecgstore.storage.limits import FIX, limits
 from ecgstore.storage.plain import open_plain
 from ecgstore.storage.validate import parse_json, refuse
@@ -149,16 +149,7 @@ def _is_plain(kind: pa.DataType) -> bool:
 
 
 def _about(metadata: Mapping[bytes, bytes], path: object) -> _About:
-    said = metadata.get(ABOUT)
-    if said is None:
-        refuse("this is no sidecar", path, f"metadata {ABOUT.decode()}", fix="add it with `ecgstore sidecar add`")
-    content = parse_json(said, path, _ABOUT_BYTES)
-    if content.get("format") == "ecgstore sidecar" and content.get("version") != VERSION:
-        refuse("a sidecar of a version that this release can't read", path, VERSION, content.get("version"))
-    try:
-        return parse(_About, content, where=path)
-    except ConfigError as error:
-        raise StoreFormatError("the sidecar's metadata can't be understood", where=path, got=str(error)) from None
+    return about_of(metadata, ABOUT, _About, kind="sidecar", version=VERSION, most=_ABOUT_BYTES, path=path)
 
 
 def _split_of(metadata: Mapping[bytes, bytes], path: object) -> object:

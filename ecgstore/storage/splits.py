@@ -19,15 +19,16 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from ecgstore.errors import ConfigError, StoreError, StoreExists, StoreFormatError
-from ecgstore.settings import Settings, parse
+from ecgstore.errors import ConfigError, StoreError, StoreExists
+from ecgstore.settings import Settings
 from ecgstore.storage import layout, tables, validate_tables
+from ecgstore.storage.beside import about_of
 from ecgstore.storage.limits import limits
 from ecgstore.storage.plain import open_plain
 from ecgstore.storage.publish import write_bytes
 from ecgstore.storage.statistics import LeadStatistics
 from ecgstore.storage.store import Store
-from ecgstore.storage.validate import parse_json, refuse
+from ecgstore.storage.validate import refuse
 
 #: The key of the metadata in the file.
 ABOUT = layout.SPLIT_KEY
@@ -148,24 +149,13 @@ def load_split(path: str | Path) -> Split:
     table = validate_tables.parse_table(content, layout.SPLIT, 1, layout.FORMAT_VERSION, path)
     table = validate_tables.plain_texts(table, path)
     validate_tables.check_split(table, MAX_FOLDS, path)
-    about = _about(table, path)
+    about = about_of(
+        table.schema.metadata, ABOUT, _About, kind="split table", version=VERSION, most=_ABOUT_BYTES, path=path
+    )
     fold_n = table["fold"].fill_null(-1).to_numpy().astype(np.int16)
     ids = tuple(table["record_id"].to_pylist())
     names = _names(about.names, path)
     return Split(about.store_fingerprint, ids, fold_n, about.settings, names, about.notes)
-
-
-def _about(table: pa.Table, where: object) -> _About:
-    said = (table.schema.metadata or {}).get(ABOUT)
-    if said is None:
-        refuse("this is no split table", where, f"metadata {ABOUT.decode()}", fix="make one with `ecgstore split`")
-    content = parse_json(said, where, _ABOUT_BYTES)
-    if content.get("format") == "ecgstore split" and content.get("version") != VERSION:
-        refuse("a split table of a version that this release can't read", where, VERSION, content.get("version"))
-    try:
-        return parse(_About, content, where=where)
-    except ConfigError as error:
-        raise StoreFormatError("the split table's metadata can't be understood", where=where, got=str(error)) from None
 
 
 def _names(names: Mapping[str, str], where: object) -> dict[int, str]:
