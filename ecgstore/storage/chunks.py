@@ -17,7 +17,6 @@ from typing import Any
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
-from numcodecs import blosc
 
 from ecgstore.storage import layout
 
@@ -49,6 +48,9 @@ class Chunks:
         self._indices: OrderedDict[str, npt.NDArray[np.uint64]] = OrderedDict()
         self._unpacked_last: OrderedDict[int, npt.NDArray[np.int16]] = OrderedDict()
         self._lock = threading.Lock()
+        from numcodecs import blosc  # takes a tenth of a second, and a look at the tables doesn't need it
+
+        self._decompress = blosc.decompress
 
     def counts(self, begin: int, end: int) -> npt.NDArray[np.int16]:
         """Counts (leads, samples) from ``begin`` up to ``end``, -32768 where there is none.
@@ -130,7 +132,7 @@ class Chunks:
             raise ValueError("a chunk claims another size than it has")
         _check_crc32c(packed, "a chunk")
         counts_lt = np.empty((self._n_leads, self._chunk_samples), dtype="<i2")
-        blosc.decompress(packed[:-_CRC], counts_lt)
+        self._decompress(packed[:-_CRC], counts_lt)
         return counts_lt
 
 

@@ -6,7 +6,6 @@ is tried again, and what stays out of reach is never taken for damage.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -164,7 +163,7 @@ def _is_refused(error: Exception) -> bool:
 
 def _is_of_the_network(error: Exception) -> bool:
     package = type(error).__module__.partition(".")[0]
-    return isinstance(error, OSError | asyncio.TimeoutError) or package in {"aiohttp", "botocore", "aiobotocore"}
+    return isinstance(error, OSError) or package in {"aiohttp", "botocore", "aiobotocore"}
 
 
 def _in_words(error: Exception) -> str:

@@ -152,7 +152,7 @@ def load_split(path: str | Path) -> Split:
     about = about_of(
         table.schema.metadata, ABOUT, _About, kind="split table", version=VERSION, most=_ABOUT_BYTES, path=path
     )
-    fold_n = table["fold"].fill_null(-1).to_numpy().astype(np.int16)
+    fold_n = tables.numbers(table["fold"], -1)
     ids = tuple(table["record_id"].to_pylist())
     names = _names(about.names, path)
     return Split(about.store_fingerprint, ids, fold_n, about.settings, names, about.notes)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ecgstore.errors import ConfigError, nearest
+from ecgstore.storage import tables
 
 Bools = npt.NDArray[np.bool_]
 
@@ -68,7 +69,7 @@ def matrix(codes: Sequence[str], system: str, statements: pa.Table, n_records: i
     asked = list(dict.fromkeys(codes))
     place = pc.index_in(its["code"], value_set=pa.array(asked, pa.string()))
     known = pc.is_valid(place)
-    rows, columns = its["row"].filter(known).to_numpy(), place.filter(known).to_numpy()
+    rows, columns = tables.numbers(its["row"].filter(known)), tables.numbers(place.filter(known))
     stated_nc[:, : len(asked)][rows, columns] = True
     return stated_nc if len(asked) == len(codes) else stated_nc[:, [asked.index(code) for code in codes]]
 

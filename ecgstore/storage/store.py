@@ -15,7 +15,6 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ecgstore.errors import ConfigError, EcgError, IntegrityError, StoreError, StoreReplaced, StoreUnreachable, nearest
 from ecgstore.record import Beat, LeadState, Record, Statement, Terms
@@ -313,13 +312,11 @@ class Store(Ways):
             known = f"did you mean {near}?" if near else f"there are {', '.join(self.records.column_names)}"
             raise ConfigError(f"no column {name!r} in the table of records", where=self.path, fix=known)
         column = self.records[name]
-        if pa.types.is_unsigned_integer(column.type):
-            return np.asarray(pc.fill_null(column, 0).to_numpy())
-        if pa.types.is_integer(column.type):
-            return np.asarray(pc.fill_null(column, -1).to_numpy())
         if pa.types.is_string(column.type):
-            return np.asarray(pc.fill_null(column, "").to_pylist(), dtype=object)
-        return np.asarray(column.to_numpy())
+            return np.asarray(["" if one is None else one for one in column.to_pylist()], dtype=object)
+        if pa.types.is_unsigned_integer(column.type):
+            return tables.numbers(column, 0).copy()
+        return tables.numbers(column, -1 if pa.types.is_integer(column.type) else np.nan).copy()
 
     def vocabulary(self, system: str) -> frozenset[str]:
         """Every code that the sources ever state in ``system``; :meth:`statement_mask` says of which records."""

@@ -167,16 +167,49 @@ def from_arrow(content: bytes) -> tuple[pa.Table, dict[str, Any]]:
     return table.replace_schema_metadata(None), json.loads(table.schema.metadata[b"about"])
 
 
+def numbers(column: pa.ChunkedArray, null: float | None = None) -> npt.NDArray[Any]:
+    """A column of numbers or truths as NumPy, ``null`` in the place of each that lacks.
+
+    Not by pyarrow's ``to_numpy``: where pandas is installed, that imports it, which takes longer than opening a store.
+    """
+    parts = [_numbers(chunk, null) for chunk in column.chunks]
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if parts else np.empty(0, _dtype(column.type))
+
+
+def _dtype(kind: pa.DataType) -> npt.DTypeLike:
+    return np.bool_ if pa.types.is_boolean(kind) else np.dtype(kind.to_pandas_dtype())
+
+
+def _numbers(chunk: pa.Array, null: float | None) -> npt.NDArray[Any]:
+    validity, values = chunk.buffers()
+    first, end = chunk.offset, chunk.offset + len(chunk)
+    if pa.types.is_boolean(chunk.type):
+        found = _truths(values, first, end)
+    else:
+        found = np.frombuffer(values or b"", _dtype(chunk.type))[first:end]
+    if not chunk.null_count:
+        return found
+    if null is None:
+        raise ValueError("a column lacks a value")
+    return np.where(_truths(validity, first, end), found, np.asarray(null, found.dtype))
+
+
+def _truths(bits: pa.Buffer, first: int, end: int) -> npt.NDArray[np.bool_]:
+    return np.unpackbits(np.frombuffer(bits or b"", np.uint8), count=end, bitorder="little")[first:].view(np.bool_)
+
+
 def rows_of(table: pa.Table, row: int) -> list[dict[str, Any]]:
     """What a table says of one record; it stands in the order of the records."""
-    rows = table["row"].to_numpy()
+    rows = numbers(table["row"])
     first, last = np.searchsorted(rows, [row, row + 1])
     return list(table.slice(first, last - first).to_pylist())
 
 
 def renumbered(table: pa.Table, kept_n: npt.NDArray[np.bool_], first: int = 0) -> pa.Table:
     """Rows of a table that belong to records that are kept, by their new numbers: ``first`` and on."""
-    row = table["row"].to_numpy()
+    row = numbers(table["row"])
     number_n = np.cumsum(kept_n) - 1 + first
     its = table.filter(pa.array(kept_n[row]))
     return its.set_column(its.column_names.index("row"), "row", pa.array(number_n[row[kept_n[row]]], pa.int64()))

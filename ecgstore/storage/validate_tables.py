@@ -209,8 +209,8 @@ def _refuse_other_text(name: str, texts: pa.Array, where: object) -> None:
 def check_records(table: pa.Table, where: object, attributes: Mapping[str, Any], total_samples: int) -> None:
     """Every record lies within the signal, apart from all others; every value is one that the format knows."""
     _refuse_null(table, _STATED, where)
-    start, n_samples = (table[name].to_numpy() for name in ("start", "n_samples"))
-    _check_places(start, n_samples, table["shard"].to_numpy(), attributes["shard_samples"], total_samples, where)
+    start, n_samples = (tables.numbers(table[name]) for name in ("start", "n_samples"))
+    _check_places(start, n_samples, tables.numbers(table["shard"]), attributes["shard_samples"], total_samples, where)
     n_leads = len(attributes["leads"])
     most = limits().record_bytes // (2 * n_leads)
     if len(n_samples) and n_samples.max() > most:
@@ -268,7 +268,7 @@ def check_leads(table: pa.Table, where: object, n_records: int, attributes: Mapp
     if any(chunk.flatten().null_count for chunk in table["baseline"].chunks):
         refuse("column baseline lacks a value", where)
     for chunk in table["gain_per_mv"].chunks:
-        gain = chunk.flatten().drop_null().to_numpy(zero_copy_only=False)
+        gain = tables.numbers(pa.chunked_array([chunk.flatten().drop_null()]))
         if not (np.isfinite(gain) & (gain != 0)).all():
             refuse("a gain is zero, or no number", where)
 
@@ -286,8 +286,8 @@ def check_beats(table: pa.Table, where: object, n_samples: npt.NDArray[np.int64]
     """Each within a record that is there, in the order of the records. ``n_samples``: of each record."""
     _refuse_null(table, ["row", "sample", "symbol"], where)
     _check_row_numbers(table, len(n_samples), where)
-    sample = table["sample"].to_numpy()
-    if len(sample) and ((sample < 0) | (sample > n_samples[table["row"].to_numpy()])).any():
+    sample = tables.numbers(table["sample"])
+    if len(sample) and ((sample < 0) | (sample > n_samples[tables.numbers(table["row"])])).any():
         refuse("a beat lies outside its record", where)
 
 
@@ -316,7 +316,7 @@ def _check_rows(table: pa.Table, n_records: int, where: object) -> None:
 
 
 def _check_row_numbers(table: pa.Table, n_records: int, where: object) -> None:
-    row = table["row"].to_numpy()
+    row = tables.numbers(table["row"])
     if len(row) and (row.min() < 0 or row.max() >= n_records):
         refuse("a table refers to a record that is not there", where, f"rows 0 to {n_records - 1}")
     if (row[1:] < row[:-1]).any():

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ecgstore.errors import ConfigError, nearest
+from ecgstore.storage import tables
 
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Lt: operator.lt,
@@ -61,7 +62,7 @@ def rows_where(table: pa.Table, condition: str) -> npt.NDArray[np.bool_]:
         raise ConfigError("the condition can't be worked out", where=repr(condition), got=detail) from None
     if not pa.types.is_boolean(matched.type):
         raise ConfigError("the condition is not one", where=repr(condition), expected="true or false", got=matched.type)
-    return np.asarray(pc.fill_null(matched, False).to_numpy())
+    return tables.numbers(matched, False)
 
 
 def texts_in(condition: str) -> set[str]:

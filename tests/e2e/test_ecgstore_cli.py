@@ -416,3 +416,16 @@ def test_help_is_instant_because_it_imports_next_to_nothing(package):
     assert "Usage:" in done.stdout
     heavy = {"dask", "fsspec", "matplotlib", "numpy", "pandas", "pyarrow", "pydantic", "scipy", "torch", "zarr"}
     assert heavy.isdisjoint(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("command", [["info"], ["verify"]])
+def test_a_look_at_the_tables_imports_no_more_than_reads_them(command, mini_store):
+    arguments = [command[0], str(mini_store), *command[1:]]
+    code = (
+        f"import sys\nfrom ecgstore.cli import main\nmain({arguments!r}, standalone_mode=False)\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    heavy = {"asyncio", "dask", "fsspec", "matplotlib", "numcodecs", "pandas", "scipy", "wfdb", "zarr"}
+    assert not heavy & set(done.stdout.splitlines()[-1].split())

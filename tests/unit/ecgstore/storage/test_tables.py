@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -40,3 +41,22 @@ def test_the_gains_of_a_store_that_is_not_raw_are_such_lists(mini_store):
     absent = tables._lists_without_a_value(file)
     assert absent == {"gain_per_mv", "baseline"}
     assert tables.without_lists(file, absent).equals(tables.from_parquet(content))
+
+
+@pytest.mark.parametrize(
+    "chunks", [[[3, 1, 2]], [[3], [], [1, 2, 7, 9, 4, 5, 6, 8]], [[None, 1], [2]], [[], []], [[None] * 9 + [4]]]
+)
+@pytest.mark.parametrize("kind", [pa.int16(), pa.int64(), pa.uint64(), pa.float32(), pa.float64(), pa.bool_()])
+@pytest.mark.parametrize("first", [0, 1])
+def test_numbers_are_those_of_pyarrow(chunks, kind, first):
+    values = [[v if v is None or kind != pa.bool_() else v > 3 for v in chunk] for chunk in chunks]
+    column = pa.chunked_array([pa.array(chunk, kind) for chunk in values], kind).slice(first)
+    found = tables.numbers(column, 1)
+    expected = column.fill_null(pa.scalar(1).cast(kind)).to_numpy()
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == expected.dtype or not len(expected)
+
+
+def test_a_column_that_lacks_a_number_is_not_one_of_numbers():
+    with pytest.raises(ValueError, match="lacks"):
+        tables.numbers(pa.chunked_array([pa.array([1, None])]))
