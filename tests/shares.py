@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import logging
 import os
 import threading
@@ -49,6 +50,10 @@ def contents(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
+#: All servers of a process show the same buckets.
+_NUMBERS = itertools.count(1)
+
+
 class S3:
     """moto's server, and the environment that leads there. Buckets are made by their name."""
 
@@ -59,14 +64,12 @@ class S3:
         self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
         self._server.start()
         self.address = "http://{}:{}".format(*self._server.get_host_and_port())
-        self._n = 0
 
     def bucket(self) -> str:
         """The address of a new and empty bucket."""
-        self._n += 1
-        request = urllib.request.Request(f"{self.address}/bucket-{self._n}", method="PUT")
-        urllib.request.urlopen(request).close()
-        return f"s3://bucket-{self._n}"
+        name = f"bucket-{next(_NUMBERS)}"
+        urllib.request.urlopen(urllib.request.Request(f"{self.address}/{name}", method="PUT")).close()
+        return f"s3://{name}"
 
     def stop(self) -> None:
         self._server.stop()
