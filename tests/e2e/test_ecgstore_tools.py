@@ -423,9 +423,12 @@ def test_what_can_not_be_fetched_is_said(served, tmp_path):
 
 
 def test_any_filter_stands_on_the_command_line(mini, tmp_path):
-    out = tmp_path / "out.ecg"
+    out, few = tmp_path / "out.ecg", tmp_path / "few"
+    few.mkdir()
+    for path in sorted(mini.rglob("*_hr.*"))[:4]:
+        shutil.copy(path, few)
     flags = ("--notch", "60", "--filter", "median:first_s=0.3", "--filter", "highpass:freq_hz=0.05,order=1")
-    done = ecgstore("ingest", mini, out, *flags)
+    done = ecgstore("ingest", few, out, "--patient-key", "public", *flags)
     assert done.returncode == 0, done.stderr
     notch, median, highpass = open_store(out).recipe["filters"]
     assert (notch["freq_hz"], median["first_s"], highpass) == (

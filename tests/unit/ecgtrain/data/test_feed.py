@@ -189,7 +189,7 @@ def test_the_benchmark_runs():
         sys.executable,
         f"{ROOT}/benchmarks/feed.py",
         "--records",
-        "300",
+        "40",
         "--repeats",
         "1",
         "--seconds",
