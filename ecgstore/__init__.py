@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ecgstore.lineage.subset import SubsetReport, subset_store
     from ecgstore.lineage.withdraw import WithdrawReport, withdraw_records
     from ecgstore.look.overlap import Overlap, find_overlap, near_duplicates
+    from ecgstore.look.plot import plot_record
     from ecgstore.record import LEADS_12, Beat, LeadState, Listing, Record, RecordRef, Rejection, Statement, Terms
     from ecgstore.rooms import occupants
     from ecgstore.settings import Settings, override
@@ -73,6 +74,7 @@ _HOME = {
     "lineage.subset": "SubsetReport subset_store",
     "lineage.withdraw": "WithdrawReport withdraw_records",
     "look.overlap": "Overlap find_overlap near_duplicates",
+    "look.plot": "plot_record",
     "record": "LEADS_12 Beat LeadState Listing Record RecordRef Rejection Statement Terms",
     "rooms": "occupants",
     "sources._reader": "RecordHeader",
@@ -140,6 +142,7 @@ __all__ = [
     "open_store",
     "override",
     "pinned_address",
+    "plot_record",
     "read_split",
     "seal_store",
     "split_records",

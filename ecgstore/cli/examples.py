@@ -55,7 +55,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "report": ("ecgstore report hospital.ecg", "ecgstore report hospital.ecg --out report.html --pages 3"),
     "plot": (
         "ecgstore plot ptbxl.ecg 145 --out page.png",
-        "ecgstore plot mitdb.ecg 100 --out page.pdf --start 60",
+        "ecgstore plot mitdb.ecg 100 --out page.pdf --start 60 --seconds 20",
+        "ecgstore plot ptbxl.ecg 145 --out page.pdf --layout 6x2 --speed 50 --gain 5",
     ),
     "overlap": (
         "ecgstore overlap ptbxl.ecg cinc2021.ecg --json",

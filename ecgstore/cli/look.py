@@ -285,18 +285,49 @@ def report(store: str, out: Path | None, pages: int) -> None:
 @click.option(
     "--start", "start_s", type=float, default=0.0, metavar="SECONDS", help="Where the page begins. Default: 0."
 )
+@click.option("--seconds", type=float, metavar="SECONDS", help="How much of it, 60 s at most. Default: 10.")
+@click.option("--leads", metavar="I,II,V1", help="Which leads, in which order. Default: all.")
+@click.option(
+    "--layout", metavar="NAME", help="3x4+1, 3x4, 6x2, 12x1 or rows. Default: 3x4+1 for 12 leads of 10 s, else rows."
+)
+@click.option("--speed", type=click.FloatRange(1, 200), default=25.0, show_default=True, help="In mm/s.")
+@click.option("--gain", type=click.FloatRange(0.5, 100), help="In mm/mV. Default: 10, or 5 where waves are too tall.")
 @plain_errors
-def plot(store: str, record_id: str, out: Path, start_s: float) -> None:
-    """Draw a record as a page of ECG paper: 25 mm/s, 10 mm/mV, true to scale; of a long one, 10 s of it."""
+def plot(
+    store: str,
+    record_id: str,
+    out: Path,
+    start_s: float,
+    seconds: float | None,
+    leads: str | None,
+    layout: str | None,
+    speed: float,
+    gain: float | None,
+) -> None:
+    """Draw a record as a page of ECG paper, true to scale, to print on A4 landscape; of a long one, 10 s of it.
+
+    A row grows with its waves. The line at the foot says the scale, the filters, and where they leave no reading of ST.
+    """
     from ecgstore.look.facts import filter_words
-    from ecgstore.look.plot import page, read_shown
+    from ecgstore.look.plot import about_page, page, read_shown
     from ecgstore.storage.store import open_store
 
     opened = open_store(store)
-    record, whole_s = read_shown(opened, record_id, start_s)
+    record, whole_s = read_shown(opened, record_id, start_s, seconds)
     # Whose response a curve has tells stores apart, and says nothing to who reads an ECG.
     filters = ", ".join(filter_words(one, without="response") for one in opened.recipe["filters"])
-    page(record, out, caption=filters, start_s=start_s, whole_s=whole_s)
+    page(
+        record,
+        out,
+        layout=layout,
+        leads=[lead.strip() for lead in leads.split(",")] if leads is not None else None,
+        seconds=seconds,
+        speed_mm_s=speed,
+        gain_mm_mv=gain,
+        start_s=start_s,
+        whole_s=whole_s,
+        **about_page(opened, record_id, filters),
+    )
     say(out)
 
 

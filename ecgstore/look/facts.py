@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ecgstore.storage.store import Store
@@ -67,3 +68,20 @@ def filter_words(settings: dict[str, Any], without: str = "") -> str:
     values = ((name, value) for name, value in settings.items() if name not in ("name", without))
     words = (f"{name} {value:g}" if isinstance(value, int | float) else f"{name} {value}" for name, value in values)
     return f"{settings['name']} ({', '.join(words)})"
+
+
+#: A high-pass above this moves the ST segment (Kligfield et al. 2007, Circulation 115:1306).
+_ST_HZ = 0.05
+
+
+def st_warning(filters: Sequence[Mapping[str, Any]]) -> str:
+    """What filters leave no reading of ST segments, such as ``filtered 0.5–40 Hz: not for reading ST``; else empty."""
+    edges = {"bandpass": "low_hz", "highpass": "freq_hz"}
+    for one in filters:
+        name = one["name"]
+        if name in edges and one[edges[name]] > _ST_HZ:
+            upper = f"–{one['high_hz']:g} Hz" if name == "bandpass" else " Hz and above"
+            return f"filtered {one[edges[name]]:g}{upper}: not for reading ST"
+        if name in ("median", "neurokit"):
+            return "baseline taken away: not for reading ST"
+    return ""

@@ -8,16 +8,31 @@ from __future__ import annotations
 
 import os
 import textwrap
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ecgstore.errors import ConfigError, need, visible
+from ecgstore.errors import ConfigError, nearest, need, visible
+from ecgstore.look.facts import st_warning
+from ecgstore.look.layouts import (
+    CLASSIC_S,
+    FOOT_MM,
+    GUTTER_MM,
+    MARGIN_MM,
+    MOST_S,
+    Layout,
+    Scale,
+    Seen,
+    Strip,
+    layout_of,
+)
 from ecgstore.look.parts import lasts_s
-from ecgstore.record import LEADS_12, LeadState, Record
+from ecgstore.record import LeadState, Record, Statement
+from ecgstore.vocabularies.titles import title_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,28 +49,9 @@ UNDATED: dict[str, dict[str, str | None]] = {
     "pdf": {"CreationDate": None},
 }
 
-#: The classic page: three rows of four cells of 2.5 s each, above one strip of 10 s.
-CLASSIC: tuple[tuple[str, ...], ...] = (
-    ("I", "aVR", "V1", "V4"),
-    ("II", "aVL", "V2", "V5"),
-    ("III", "aVF", "V3", "V6"),
-)
-RHYTHM_LEAD = "II"
-CELL_S = 2.5
-SHOWN_S = 10.0
-#: A recording this close to 10 s fills the classic page.
-CLASSIC_S = (9.5, 10.5)
-
 #: Codes and characters that are written above or below the traces: more than any record states.
 _MOST_CODES, _MOST_CHARACTERS = 40, 2000
-MARGIN_MM = 10.0
-#: Paper left of the traces for the calibration pulse, which is 5 mm wide, and after their end.
-GUTTER_MM, PULSE_MM, END_MM = 15.0, 5.0, 5.0
-TITLE_MM, LINE_MM, FOOT_MM = 8.0, 4.6, 10.0
-#: A line of text never gets narrower than this, however short the record is.
-MIN_WIDTH_MM = 120.0
-#: A lead that rests further than this from 0 mV is moved to the middle of its row, and its label says so.
-MAX_REST_MV = 1.0
+TITLE_MM, LINE_MM, PULSE_MM = 8.0, 4.6, 5.0
 
 PAPER, MINOR, MAJOR = "#fffaf9", "#fae0de", "#f1b0ad"
 INK, TEXT, FAINT, GAP = "#101216", "#24262c", "#6c6e76", "#8d8f98"
@@ -64,60 +60,11 @@ _PLAIN: dict[str, Any] = {"parse_math": False}
 STATE_WORDS = {LeadState.DERIVED: "derived", LeadState.ABSENT: "absent", LeadState.BAD: "bad"}
 
 
-class Strip(NamedTuple):
-    """A piece of one lead and where it stands: ``start_s`` is drawn at ``x_mm``, 0 mV at ``y_mm``."""
-
-    lead: str
-    start_s: float
-    stop_s: float
-    x_mm: float
-    y_mm: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    width_mm: float
-    height_mm: float
-    row_mm: float
-    strips: tuple[Strip, ...]
-    shown_s: tuple[float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class _Scale:
-    speed_mm_s: float
-    gain_mm_mv: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """``record`` holds what begins at ``begin_s`` in a record of ``whole_s`` seconds."""
-
-    record: Record
-    begin_s: float
-    whole_s: float
-
-    def signal_mv_t(self, lead: int, start_s: float, stop_s: float) -> npt.NDArray[np.float32]:
-        """One lead between two times of the whole record, with the sample at its end."""
-        begin, first, last = (round(at_s * self.record.fs_hz) for at_s in (self.begin_s, start_s, stop_s))
-        return self.record.signal_mv_lt[lead, first - begin : last + 1 - begin]
-
-
-def page(
-    record: Record,
-    path: str | Path,
-    *,
-    speed_mm_s: float = 25.0,
-    gain_mm_mv: float = 10.0,
-    title: str | None = None,
-    caption: str | None = None,
-    start_s: float = 0.0,
-    whole_s: float | None = None,
-) -> None:
-    """Write :func:`figure` to ``path`` (.png, .svg or .pdf), aside first and then by rename.
+def page(record: Record, path: str | Path, **how: Any) -> None:
+    """Write :func:`plot_record`, which takes ``how``, to ``path`` (.png, .svg or .pdf), aside first and then by rename.
 
     The same record gives the same bytes. Raises ConfigError for another suffix, a folder that is not there,
-    or whatever :func:`figure` refuses; MissingExtra without matplotlib.
+    or whatever :func:`plot_record` refuses; MissingExtra without matplotlib.
     """
     path = Path(path)
     kind = path.suffix.lower().removeprefix(".")
@@ -125,15 +72,7 @@ def page(
         raise ConfigError("the suffix names no picture format", where=path, expected=".png, .svg or .pdf")
     if not path.parent.is_dir():
         raise ConfigError("the folder of the picture does not exist", where=path.parent, fix="create it first")
-    drawn = figure(
-        record,
-        speed_mm_s=speed_mm_s,
-        gain_mm_mv=gain_mm_mv,
-        title=title,
-        caption=caption,
-        start_s=start_s,
-        whole_s=whole_s,
-    )
+    drawn = plot_record(record, **how)
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         # Without a salt the SVG writer names its clip paths at random.
@@ -144,60 +83,85 @@ def page(
         aside.unlink(missing_ok=True)
 
 
-def figure(
+def plot_record(
     record: Record,
     *,
+    layout: str | None = None,
+    leads: Sequence[str] | None = None,
+    seconds: float | None = None,
     speed_mm_s: float = 25.0,
-    gain_mm_mv: float = 10.0,
+    gain_mm_mv: float | None = None,
     title: str | None = None,
     caption: str | None = None,
+    heart_rate_bpm: float | None = None,
     start_s: float = 0.0,
     whole_s: float | None = None,
 ) -> Figure:
     """Draw ``record`` on paper: a matplotlib figure with one axes in millimetres.
 
-    Twelve leads of about 10 s come as the classic page (3 × 4 cells of 2.5 s above lead II as rhythm strip),
-    any other record as one lead per row, up to 10 s from ``start_s``. What was not recorded is a gap, shaded
-    grey. ``title`` replaces "Record <id>"; ``caption`` (the filters, say) joins the line at the page's foot.
-    With ``whole_s`` ``record`` holds only what begins at ``start_s`` in a record of so many seconds, as
-    :func:`read_shown` reads it.
+    Twelve leads of about 10 s come as the classic page (``3x4+1``: 3 × 4 cells of 2.5 s above lead II as rhythm
+    strip), any other record as one lead per row, up to 10 s from ``start_s``. ``layout`` (``3x4+1``, ``3x4``, ``6x2``,
+    ``12x1``, ``rows``), ``leads`` and ``seconds`` (60 at most) choose otherwise. Without ``gain_mm_mv`` it is 10 mm/mV;
+    a row grows for a tall trace, and where that is not enough the page is drawn at 5 mm/mV, and its foot says so.
+    What leaves its row still is cut at its edge, and the label says that.
 
-    Raises ConfigError for a scale that isn't positive, an empty record, or a start outside it.
+    What was not recorded is a gap, shaded grey. ``title`` replaces "Record <id>"; ``caption`` (the filters, say) joins
+    the line at the page's foot. With ``whole_s`` ``record`` holds only what begins at ``start_s`` in a record of so
+    many seconds, as :func:`read_shown` reads it.
+
+    Raises ConfigError for a scale that isn't positive, an empty record, a layout or a lead that is not there, or a
+    start outside the record; MissingExtra without matplotlib.
     """
-    if not speed_mm_s > 0 or not gain_mm_mv > 0:
+    if not speed_mm_s > 0 or not (gain_mm_mv is None or gain_mm_mv > 0):
         got = f"{speed_mm_s} mm/s and {gain_mm_mv} mm/mV"
         raise ConfigError("an ECG page needs a positive speed and gain", got=got)
+    if seconds is not None and not 0 < seconds <= MOST_S:
+        raise ConfigError("a page shows another time", expected=f"up to {MOST_S:g} s", got=f"{seconds:g} s")
+    if leads is not None:
+        record = _only(record, leads)
     if record.n_samples == 0 or not record.leads:
         raise ConfigError(f"record {record.record_id} has no leads or no samples to draw")
-    seen = _Seen(record, start_s, whole_s) if whole_s is not None else _Seen(record, 0.0, record.duration_s)
+    seen = Seen(record, start_s, whole_s) if whole_s is not None else Seen(record, 0.0, record.duration_s)
     _refuse_outside(start_s, seen.whole_s)
     need("matplotlib", "ingest")
     from matplotlib.figure import Figure
 
-    scale = _Scale(speed_mm_s, gain_mm_mv)
-    classic = start_s == 0 and set(record.leads) == set(LEADS_12) and CLASSIC_S[0] <= seen.whole_s <= CLASSIC_S[1]
-    layout = _classic(record, scale) if classic else _rows(seen, scale, start_s)
-    about = _wrapped(_about(record), layout)
-    foot = _wrapped(_foot(seen, layout, scale, caption), layout)
+    placed = layout_of(seen, layout, start_s=start_s, seconds=seconds, speed_mm_s=speed_mm_s, gain_mm_mv=gain_mm_mv)
+    about = _wrapped(_about(record, heart_rate_bpm), placed)
+    foot = _wrapped(_foot(seen, placed, caption), placed)
     head_mm = TITLE_MM + LINE_MM * (len(about) + len(foot) - 1)
-    height_mm = layout.height_mm + head_mm
+    height_mm = placed.height_mm + head_mm
 
-    drawn = Figure(figsize=(layout.width_mm / MM_PER_INCH, height_mm / MM_PER_INCH), facecolor=PAPER)
+    drawn = Figure(figsize=(placed.width_mm / MM_PER_INCH, height_mm / MM_PER_INCH), facecolor=PAPER)
     axes = drawn.add_axes((0.0, 0.0, 1.0, 1.0))
-    axes.set_xlim(0, layout.width_mm)
+    axes.set_xlim(0, placed.width_mm)
     # Rows are laid out downwards from 0, so that the text above them may be as tall as it needs.
-    axes.set_ylim(-layout.height_mm - LINE_MM * (len(foot) - 1), TITLE_MM + LINE_MM * len(about))
+    axes.set_ylim(-placed.height_mm - LINE_MM * (len(foot) - 1), TITLE_MM + LINE_MM * len(about))
     axes.set_axis_off()
-    _draw_paper(axes, layout)
-    _draw_text(axes, layout, title or f"Record {record.record_id}", about, foot)
-    for y_mm in sorted({strip.y_mm for strip in layout.strips}):
-        _draw_pulse(axes, y_mm, scale)
-    for strip in layout.strips:
-        _draw_strip(axes, seen, strip, layout, scale)
+    _draw_paper(axes, placed)
+    _draw_text(axes, placed, title or f"Record {record.record_id}", about, foot)
+    for y_mm in sorted({strip.y_mm for strip in placed.strips}):
+        _draw_pulse(axes, y_mm, placed.scale)
+    for strip in placed.strips:
+        _draw_strip(axes, seen, strip, placed)
     return drawn
 
 
-def read_shown(store: Store, record_id: str, start_s: float = 0.0) -> tuple[Record, float]:
+def _only(record: Record, leads: Sequence[str]) -> Record:
+    """The record with some of its leads, in the order in which they are asked for."""
+    for lead in leads:
+        if lead not in record.leads:
+            near = nearest(lead, record.leads)
+            fix = f"did you mean {near}?" if near else f"there are {', '.join(record.leads)}"
+            raise ConfigError(f"record {record.record_id} has no lead {lead!r}", fix=fix)
+    at = [record.leads.index(lead) for lead in leads]
+    states = tuple(record.lead_states[i] for i in at) if record.lead_states else ()
+    return replace(record, leads=tuple(leads), signal_mv_lt=record.signal_mv_lt[at], lead_states=states)
+
+
+def read_shown(
+    store: Store, record_id: str, start_s: float = 0.0, seconds: float | None = None
+) -> tuple[Record, float]:
     """What of a record a page shows that begins at ``start_s``, and how many seconds the whole record has.
 
     Of a long record no other part is read. Raises ConfigError for a record that is not there or a start outside it.
@@ -208,8 +172,18 @@ def read_shown(store: Store, record_id: str, start_s: float = 0.0) -> tuple[Reco
         return record, record.duration_s
     whole_s = lasts_s(store, int(found[0]))
     _refuse_outside(start_s, whole_s)
-    stop_s = start_s + CLASSIC_S[1]
+    stop_s = start_s + (CLASSIC_S[1] if seconds is None else min(seconds, MOST_S) + 0.5)
     return store.read(record_id, start_s=start_s, stop_s=stop_s if stop_s < whole_s else None), whole_s
+
+
+def about_page(store: Store, record_id: str, filters: str) -> dict[str, Any]:
+    """What :func:`plot_record` tells of a record besides itself: its rate, the filters, a warning of them."""
+    rate: dict[str, Any] = {}
+    if "heart_rate_bpm" in store.records.column_names:
+        (row,) = np.flatnonzero(store.column("record_id") == record_id)
+        rate = {"heart_rate_bpm": float(store.column("heart_rate_bpm")[row])}
+    parts = (st_warning(store.recipe["filters"]), filters)
+    return {**rate, "caption": "   ·   ".join(part for part in parts if part)}
 
 
 def _refuse_outside(start_s: float, whole_s: float) -> None:
@@ -218,63 +192,11 @@ def _refuse_outside(start_s: float, whole_s: float) -> None:
         raise ConfigError("the page starts outside the record", expected=expected, got=f"{start_s:g} s")
 
 
-def _classic(record: Record, scale: _Scale) -> _Layout:
-    row_mm = _multiple_of_5(3.5 * scale.gain_mm_mv)
-    left_mm = MARGIN_MM + GUTTER_MM
-    strips = [
-        Strip(
-            lead,
-            column * CELL_S,
-            (column + 1) * CELL_S,
-            left_mm + column * CELL_S * scale.speed_mm_s,
-            -(row + 0.5) * row_mm,
-        )
-        for row, leads in enumerate(CLASSIC)
-        for column, lead in enumerate(leads)
-    ]
-    strips.append(Strip(_rhythm_lead(record), 0.0, SHOWN_S, left_mm, -(len(CLASSIC) + 0.5) * row_mm))
-    return _Layout(
-        width_mm=left_mm + _multiple_of_5(SHOWN_S * scale.speed_mm_s) + END_MM + MARGIN_MM,
-        height_mm=(len(CLASSIC) + 1) * row_mm + FOOT_MM,
-        row_mm=row_mm,
-        strips=tuple(strips),
-        shown_s=(0.0, min(SHOWN_S, record.duration_s)),
-    )
-
-
-def _rhythm_lead(record: Record) -> str:
-    """Lead II, or the first lead with a signal where II has none."""
-    recorded = [
-        lead
-        for lead, signal_mv_t in zip(record.leads, record.signal_mv_lt, strict=True)
-        if not np.isnan(signal_mv_t).all()
-    ]
-    return RHYTHM_LEAD if RHYTHM_LEAD in recorded or not recorded else recorded[0]
-
-
-def _rows(seen: _Seen, scale: _Scale, start_s: float) -> _Layout:
-    record, row_mm = seen.record, _multiple_of_5(2.5 * scale.gain_mm_mv)
-    stop_s = min(start_s + SHOWN_S, seen.whole_s)
-    left_mm = MARGIN_MM + GUTTER_MM
-    traces_mm = _multiple_of_5((stop_s - start_s) * scale.speed_mm_s)
-    return _Layout(
-        width_mm=max(left_mm + traces_mm + END_MM + MARGIN_MM, MIN_WIDTH_MM),
-        height_mm=len(record.leads) * row_mm + FOOT_MM,
-        row_mm=row_mm,
-        strips=tuple(
-            Strip(lead, start_s, stop_s, left_mm, -(row + 0.5) * row_mm) for row, lead in enumerate(record.leads)
-        ),
-        shown_s=(start_s, stop_s),
-    )
-
-
-def _multiple_of_5(length_mm: float) -> float:
-    return max(5.0 * float(np.ceil(length_mm / 5.0 - 1e-9)), 5.0)
-
-
-def _about(record: Record) -> str:
+def _about(record: Record, heart_rate_bpm: float | None) -> str:
     """What is known of the person and stated of the record, in one line."""
     parts = []
+    if heart_rate_bpm is not None and np.isfinite(heart_rate_bpm):
+        parts.append(f"{heart_rate_bpm:.0f} beats/min")
     if record.age_years is not None and np.isfinite(record.age_years):
         parts.append(f"{record.age_years:.0f} years")
     if record.sex is not None:
@@ -282,16 +204,24 @@ def _about(record: Record) -> str:
     if record.fold is not None:
         parts.append(f"fold {record.fold}")
     if record.statements:
-        codes = [statement.code for statement in record.statements]
-        more = f" and {len(codes) - _MOST_CODES} more" if len(codes) > _MOST_CODES else ""
+        codes = [_in_words(statement) for statement in record.statements[: _MOST_CODES + 1]]
+        n_left = len(record.statements) - _MOST_CODES
+        more = f" and {n_left} more" if n_left > 0 else ""
         parts.append(", ".join(codes[:_MOST_CODES]) + more)
     return "   ·   ".join(parts)
 
 
-def _foot(seen: _Seen, layout: _Layout, scale: _Scale, caption: str | None) -> str:
+def _in_words(statement: Statement) -> str:
+    """A statement's title with its code behind it, or the code alone."""
+    title = title_of(statement.code, statement.system)
+    return f"{title} ({statement.code})" if title else statement.code
+
+
+def _foot(seen: Seen, layout: Layout, caption: str | None) -> str:
     """Scale, sampling rate, what the caller adds, and which part of the record is on the page."""
     start_s, stop_s = layout.shown_s
-    parts = [f"{scale.speed_mm_s:g} mm/s", f"{scale.gain_mm_mv:g} mm/mV", f"{seen.record.fs_hz:g} Hz"]
+    gain = f"{layout.scale.gain_mm_mv:g} mm/mV" + (" (half of the usual, for tall waves)" if layout.is_small else "")
+    parts = [f"{layout.scale.speed_mm_s:g} mm/s", gain, f"{seen.record.fs_hz:g} Hz"]
     if caption:
         parts.append(caption)
     if stop_s - start_s < seen.whole_s - 0.5 / seen.record.fs_hz:
@@ -299,14 +229,14 @@ def _foot(seen: _Seen, layout: _Layout, scale: _Scale, caption: str | None) -> s
     return "   ·   ".join(parts)
 
 
-def _wrapped(text: str, layout: _Layout) -> list[str]:
+def _wrapped(text: str, layout: Layout) -> list[str]:
     """Lines that fit on the page; a capital of the small type is about 2 mm wide."""
     text = visible(text[: _MOST_CHARACTERS + 1])
     shown = text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 1]}…"
     return textwrap.wrap(shown, width=int((layout.width_mm - 2 * MARGIN_MM) / 2.0))
 
 
-def _draw_paper(axes: Axes, layout: _Layout) -> None:
+def _draw_paper(axes: Axes, layout: Layout) -> None:
     """Draw lines every millimetre, and heavier ones every five, under the traces and their gutter."""
     from matplotlib.collections import LineCollection
 
@@ -322,7 +252,7 @@ def _draw_paper(axes: Axes, layout: _Layout) -> None:
         )
 
 
-def _draw_text(axes: Axes, layout: _Layout, title: str, about: list[str], foot: list[str]) -> None:
+def _draw_text(axes: Axes, layout: Layout, title: str, about: list[str], foot: list[str]) -> None:
     top_mm = LINE_MM * len(about)
     style: dict[str, Any] = {**_PLAIN, "color": TEXT, "va": "baseline"}
     axes.text(MARGIN_MM, top_mm + 2.6, visible(title), fontsize=12, fontweight="bold", **style)
@@ -334,7 +264,7 @@ def _draw_text(axes: Axes, layout: _Layout, title: str, about: list[str], foot: 
         axes.text(MARGIN_MM, y_mm, text, fontsize=8.5, **{**style, "color": FAINT})
 
 
-def _draw_pulse(axes: Axes, y_mm: float, scale: _Scale) -> None:
+def _draw_pulse(axes: Axes, y_mm: float, scale: Scale) -> None:
     """Draw 1 mV in front of a row: the height of the pulse is the gain."""
     left_mm = MARGIN_MM + 5.0
     x_mm = [left_mm - 2.0, left_mm, left_mm, left_mm + PULSE_MM, left_mm + PULSE_MM, left_mm + PULSE_MM + 2.0]
@@ -342,32 +272,25 @@ def _draw_pulse(axes: Axes, y_mm: float, scale: _Scale) -> None:
     axes.plot(x_mm, [y_mm + h for h in height_mm], color=INK, linewidth=0.8, gid="pulse", zorder=2)
 
 
-def _draw_strip(axes: Axes, seen: _Seen, strip: Strip, layout: _Layout, scale: _Scale) -> None:
-    record, row_mm = seen.record, layout.row_mm
+def _draw_strip(axes: Axes, seen: Seen, strip: Strip, layout: Layout) -> None:
+    record, scale = seen.record, layout.scale
     lead = record.leads.index(strip.lead)
     # One sample more than the cell holds, so that neighbouring cells touch.
     signal_mv_t = seen.signal_mv_t(lead, strip.start_s, strip.stop_s)
     x_mm = strip.x_mm + np.arange(signal_mv_t.size) / record.fs_hz * scale.speed_mm_s
-    rest_mv = _rest_mv(seen.signal_mv_t(lead, *layout.shown_s))
+    rest_mv = seen.rest_mv(lead, layout.shown_s)
     y_mm = strip.y_mm + (signal_mv_t - rest_mv) * scale.gain_mm_mv
+    if strip.cut:
+        y_mm = np.clip(y_mm, strip.y_mm - strip.below_mm, strip.y_mm + strip.above_mm)
     axes.plot(
         x_mm, y_mm, color=INK, linewidth=0.8, solid_joinstyle="round", gid=f"trace {visible(strip.lead)}", zorder=3
     )
     for begin_mm, end_mm in _gaps(signal_mv_t, x_mm):
-        _draw_gap(axes, begin_mm, end_mm, strip.y_mm, row_mm)
+        _draw_gap(axes, begin_mm, end_mm, strip)
     if strip.x_mm > MARGIN_MM + GUTTER_MM:
         tick_mm = [strip.y_mm - 2.5, strip.y_mm + 2.5]
         axes.plot([strip.x_mm] * 2, tick_mm, color=FAINT, linewidth=0.8, zorder=2)
-    _draw_label(axes, strip, row_mm, _label(record, lead, rest_mv))
-
-
-def _rest_mv(signal_mv_t: npt.NDArray[np.float32]) -> float:
-    """The level by which a lead is moved to stay in its row: 0 unless it rests far from 0 mV."""
-    recorded_mv = signal_mv_t[np.isfinite(signal_mv_t)]
-    if recorded_mv.size == 0:
-        return 0.0
-    median_mv = float(np.median(recorded_mv))
-    return median_mv if abs(median_mv) > MAX_REST_MV else 0.0
+    _draw_label(axes, strip, _label(record, lead, rest_mv, strip.cut))
 
 
 def _gaps(signal_mv_t: npt.NDArray[np.float32], x_mm: npt.NDArray[np.float64]) -> list[tuple[float, float]]:
@@ -380,13 +303,13 @@ def _gaps(signal_mv_t: npt.NDArray[np.float32], x_mm: npt.NDArray[np.float64]) -
     ]
 
 
-def _draw_gap(axes: Axes, begin_mm: float, end_mm: float, y_mm: float, row_mm: float) -> None:
+def _draw_gap(axes: Axes, begin_mm: float, end_mm: float, strip: Strip) -> None:
     from matplotlib.patches import Rectangle
 
-    height_mm = row_mm * 0.7
+    height_mm = 1.4 * min(strip.above_mm, strip.below_mm)
     axes.add_patch(
         Rectangle(
-            (begin_mm, y_mm - height_mm / 2),
+            (begin_mm, strip.y_mm - height_mm / 2),
             end_mm - begin_mm,
             height_mm,
             facecolor=GAP,
@@ -398,23 +321,25 @@ def _draw_gap(axes: Axes, begin_mm: float, end_mm: float, y_mm: float, row_mm: f
     )
 
 
-def _label(record: Record, lead: int, rest_mv: float) -> str:
+def _label(record: Record, lead: int, rest_mv: float, cut: bool = False) -> str:
     state = record.lead_states[lead] if record.lead_states else LeadState.MEASURED
     remarks = [STATE_WORDS[state]] if state in STATE_WORDS else []
     if record.leads[lead] in record.uncalibrated:
         remarks.append("not calibrated")
     if rest_mv:
         remarks.append(f"rests at {rest_mv:+.2f} mV".replace("-", "−"))
+    if cut:
+        remarks.append("cut: taller than its row")
     return record.leads[lead] + (f"  ({', '.join(remarks)})" if remarks else "")
 
 
-def _draw_label(axes: Axes, strip: Strip, row_mm: float, label: str) -> None:
+def _draw_label(axes: Axes, strip: Strip, label: str) -> None:
     from matplotlib.patheffects import withStroke
 
     # A halo lifts the name off the grid; the trace is drawn above both, so that no wave is hidden.
     axes.text(
         strip.x_mm + 1.5,
-        strip.y_mm + 0.5 * row_mm - 2.0,
+        strip.y_mm + strip.above_mm - 2.0,
         visible(label),
         **_PLAIN,
         color=TEXT,

@@ -387,10 +387,11 @@ def _typical(store: Store, n: int) -> list[int]:
 def _page(store: Store, row: int, why: str) -> dict[str, str]:
     from ecgstore.look import plot
 
-    record, whole_s = plot.read_shown(store, str(store.column("record_id")[row]))
+    record_id = str(store.column("record_id")[row])
+    record, whole_s = plot.read_shown(store, record_id)
     filters = ", ".join(str(one["name"]) for one in store.recipe.get("filters", [])) or "no filter"
     picture = io.BytesIO()
-    drawn = plot.figure(record, caption=f"as stored: {filters}", whole_s=whole_s)
+    drawn = plot.plot_record(record, whole_s=whole_s, **plot.about_page(store, record_id, f"as stored: {filters}"))
     drawn.savefig(picture, format="png", dpi=DPI, metadata=plot.UNDATED["png"])
     return {
         "why": why,

@@ -49,10 +49,10 @@ def drawn_mm(figure: Figure) -> np.ndarray:
 
 @pytest.mark.parametrize("start_s", [0.0, 70.0, 113.7])
 def test_a_page_reads_what_it_shows(store, start_s):
-    expected = plot.figure(store.read("long"), start_s=start_s)
+    expected = plot.plot_record(store.read("long"), start_s=start_s)
     damage(store, "long", but=(start_s, min(start_s + 10.6, LONG_S)))
     record, whole_s = plot.read_shown(store, "long", start_s)
-    drawn = plot.figure(record, start_s=start_s, whole_s=whole_s)
+    drawn = plot.plot_record(record, start_s=start_s, whole_s=whole_s)
     np.testing.assert_allclose(drawn_mm(drawn), drawn_mm(expected))
     foot = [text.get_text() for text in drawn.axes[0].texts if "shown" in text.get_text()]
     assert foot[0].endswith(f"of {LONG_S} s")
