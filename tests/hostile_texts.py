@@ -91,7 +91,7 @@ def hostile_csv(rng: random.Random) -> bytes:
             case 1:
                 row.append(rng.choice(CELLS))
             case 2:
-                row.pop()
+                del row[-1:]
             case 3:
                 rows.insert(rng.randrange(len(rows) + 1), [] if rng.random() < 0.5 else [""] * len(rows[0]))
             case 4:
@@ -99,7 +99,8 @@ def hostile_csv(rng: random.Random) -> bytes:
             case 5:
                 rows = [[*row, *["x"] * 12_000] for row in rows]
             case _:
-                row[rng.randrange(len(row))] = rng.choice(CELLS)
+                at = rng.randrange(len(row) + 1)
+                row[at : at + 1] = [rng.choice(CELLS)]
         if not all(rows[:1]):
             break
     text = rng.choice(["\n", "\n", "\r\n", "\r", "\x85"]).join(delimiter.join(row) for row in rows)
