@@ -31,6 +31,7 @@ HOST = "127.0.0.1"
 #: What the browser may ask this server for: each is a file of the package, and no other is.
 STATIC = {
     "style.css": "text/css; charset=utf-8",
+    "icon.svg": "image/svg+xml",
     **{
         f"{name}.js": "text/javascript; charset=utf-8"
         for name in ("address", "calipers", "draw", "list", "main", "notes", "page", "paper", "record")
