@@ -9,7 +9,7 @@ from __future__ import annotations
 import click
 
 from ecgstore import __version__
-from ecgstore.cli import beats, bring, cards, lineage, look, make, sharing, sidecars, simulating, splitting
+from ecgstore.cli import beats, bring, cards, lineage, look, make, sharing, sidecars, simulating, splitting, viewing
 from ecgstore.cli.examples import add_examples
 from ecgstore.cli.printing import PlainUsage
 
@@ -20,7 +20,7 @@ def main() -> None:
     """Raw WFDB folders to a sealed, verified, shareable Zarr store of ECGs."""
 
 
-for wing in (make, beats, lineage, simulating, splitting, look, cards, sidecars, bring, sharing):
+for wing in (make, beats, lineage, simulating, splitting, look, viewing, cards, sidecars, bring, sharing):
     for verb in wing.VERBS:
         main.add_command(verb)
 add_examples(main)

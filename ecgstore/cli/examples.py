@@ -58,6 +58,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "ecgstore plot mitdb.ecg 100 --out page.pdf --start 60 --seconds 20",
         "ecgstore plot ptbxl.ecg 145 --out page.pdf --layout 6x2 --speed 50 --gain 5",
     ),
+    "view": (
+        "ecgstore view ptbxl.ecg",
+        "ecgstore view ptbxl.ecg --raw ptbxl-raw.ecg --predictions predictions.parquet --no-browser --port 8765",
+    ),
     "overlap": (
         "ecgstore overlap ptbxl.ecg cinc2021.ecg --json",
         "ecgstore overlap ptbxl.ecg --folds 1,2,3,4,5,6,7,8 --with-folds 9,10",

@@ -409,7 +409,7 @@ class Store(Ways):
         Raises ConfigError for a record or a lead that is not there, or a part that isn't within the record;
         IntegrityError where the samples are not those that were written, or the store was replaced.
         """
-        row = self._row(record_id)
+        row = self.row_of(record_id)
         about = self._told.slice(row, 1).to_pylist()[0]
         which, fs_hz = self._which_leads(leads), self._fs_of(about)
         first, last = self._part_of(record_id, about["n_samples"], fs_hz, start_s, stop_s)
@@ -474,13 +474,14 @@ class Store(Ways):
 
     def read_beats(self, record_id: str) -> tuple[Beat, ...]:
         """The beats and other annotations of one record, in time; empty where its source states none."""
-        row = self._row(record_id)
+        row = self.row_of(record_id)
         if self.beats.num_rows == 0:
             return ()
         fs_hz = self._fs_of(self.records.slice(row, 1).to_pylist()[0])
         return tuple(tables.beat_of(one, fs_hz) for one in tables.rows_of(self.beats, row))
 
-    def _row(self, record_id: str) -> int:
+    def row_of(self, record_id: str) -> int:
+        """The number of a record by its id. Raises ConfigError, naming the nearest, where there is none."""
         if not isinstance(record_id, str):
             raise ConfigError(
                 "a record is read by its id, which is a text",

@@ -1,0 +1,1 @@
+"""A browser for ECGs: a small server on this machine, and one page that needs nothing from elsewhere."""
