@@ -57,7 +57,8 @@ class Notes:
 
     def __init__(self, store: Store, path: Path) -> None:
         self._store, self.path = store, path
-        self._lock, self._seen = RLock(), None
+        self._lock = RLock()
+        self._seen: tuple[int, int, int] | None = None
         self._of: dict[str, Note] = {}
         self._rows: dict[str, int] = {}
         #: Grows with every change.
@@ -168,7 +169,9 @@ def checked(tags: list[str], comment: str) -> Note:
     clean = tuple(dict.fromkeys(" ".join(tag.split()) for tag in tags))
     for tag in clean:
         if not tag or len(tag) > MOST_TAG or ";" in tag or not tag.isprintable() or tag == "any":
-            raise ConfigError("a tag can't be so", expected=f"1 to {MOST_TAG} letters without ; and not any", got=tag[:80])
+            raise ConfigError(
+                "a tag can't be so", expected=f"1 to {MOST_TAG} letters without ; and not any", got=tag[:80]
+            )
     if len(clean) > MOST_TAGS:
         raise ConfigError("a record can't have so many tags", expected=f"{MOST_TAGS} at most", got=len(clean))
     if len(comment) > MOST_COMMENT:

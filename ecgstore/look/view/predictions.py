@@ -122,7 +122,12 @@ def _stated(store: Store, classes: Sequence[str]) -> tuple[tuple[str, ...], npt.
     code_c = []
     stated_rc = np.zeros((store.n_records, len(classes)), dtype=np.bool_)
     for c, name in enumerate(classes):
-        found = [f"{system}:{code}" for system, codes in sorted(vocabulary.items()) for code in (name, name.removeprefix(f"{system}:")) if code in codes]
+        found = [
+            f"{system}:{code}"
+            for system, codes in sorted(vocabulary.items())
+            for code in (name, name.removeprefix(f"{system}:"))
+            if code in codes
+        ]
         code_c.append(found[0] if found else "")
         if found:
             system, _, code = found[0].partition(":")

@@ -5,7 +5,6 @@ Nothing of it ever becomes a part of SQL but names of columns that stand in this
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -119,10 +118,12 @@ def read_question(parameters: Iterable[tuple[str, str]], leads: Iterable[str]) -
 def _range(name: str, text: str) -> tuple[float, float]:
     found = _RANGE.fullmatch(text)
     try:
-        assert found is not None
-        low, high = (float(part) if part else other for part, other in zip(found.groups(), (-math.inf, math.inf)))
-    except (AssertionError, ValueError):
-        raise ConfigError(f"{name} is no range", expected="FROM..TO, such as 60..80 or ..0.05", got=text[:80]) from None
+        if found is None:
+            raise ValueError(text)
+        low, high = float(found[1] or "-inf"), float(found[2] or "inf")
+    except ValueError:
+        fix = "FROM..TO, such as 60..80 or ..0.05"
+        raise ConfigError(f"{name} is no range", expected=fix, got=text[:80]) from None
     return low, high
 
 

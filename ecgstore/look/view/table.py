@@ -187,8 +187,7 @@ class Table:
         first = np.searchsorted(self._statement_row, rows)
         last = np.searchsorted(self._statement_row, np.asarray(rows) + 1)
         return {
-            row: [self.codes[i] for i in self._statement_code[a:b]]
-            for row, a, b in zip(rows, first, last, strict=True)
+            row: [self.codes[i] for i in self._statement_code[a:b]] for row, a, b in zip(rows, first, last, strict=True)
         }
 
 

@@ -32,7 +32,7 @@ class Traces(NamedTuple):
 
     def to_bytes(self) -> bytes:
         """Length of the head in 4 bytes, the head in JSON padded to a multiple of 4, then float32; little endian."""
-        n_leads, n_columns, n_values = self.values_ltk.shape
+        _, n_columns, n_values = self.values_ltk.shape
         head = {
             "leads": self.leads,
             "fs_hz": self.fs_hz,
@@ -55,7 +55,7 @@ class Drawer:
 
     def fs_hz(self, row: int) -> float:
         """Samples per second of the record in ``row``."""
-        return float(self._fs_hz if np.isscalar(self._fs_hz) else self._fs_hz[row])
+        return float(self._fs_hz if isinstance(self._fs_hz, int | float) else self._fs_hz[row])
 
     def lasts_s(self, row: int) -> float:
         """Length of the record in ``row``."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ecgstore.errors import ConfigError, need
-from ecgstore.look.facts import filter_words
+from ecgstore.look.facts import filter_words, st_warning
 from ecgstore.look.report import MEASURES
 from ecgstore.look.view.notes import Notes, default_path
 from ecgstore.look.view.predictions import Predictions, read_predictions
@@ -17,14 +17,15 @@ from ecgstore.look.view.question import NUMBERS, Question
 from ecgstore.look.view.table import Table
 from ecgstore.look.view.traces import Drawer
 from ecgstore.storage.store import Store, open_store
-from ecgstore.storage.tables import rows_of
+from ecgstore.storage.tables import numbers, rows_of
 from ecgstore.vocabularies.titles import beat_titles, title_of
 
 PAGE_ROWS, MOST_PAGE_ROWS, MOST_BEATS, MOST_REJECTED = 100, 1000, 3000, 1000
 #: Of a page's columns, those that are plain texts or numbers of the table.
 _SHOWN = ("record_id", "source", "site", "fold", "age_years", "sex", "lead_states", "suspects", "warnings")
-#: A filter that takes away slower waves than these moves the ST segment; one that takes away faster ones rounds peaks.
-_ST_HZ, _PEAKS_HZ = 0.05, 150.0
+#: What takes away faster waves than these rounds peaks.
+_PEAKS_HZ = 150.0
+_UPPER_EDGES = (("bandpass", "high_hz"), ("lowpass", "freq_hz"))
 
 
 class View:
@@ -35,7 +36,7 @@ class View:
         self.table = Table(store, notes, predictions)
         self.drawer = Drawer(store)
         self.raw_drawer = Drawer(raw) if raw is not None else None
-        self._beat_rows = store.beats["row"].to_numpy() if store.beats.num_rows else np.zeros(0, np.int64)
+        self._beat_rows = numbers(store.beats["row"]) if store.beats.num_rows else np.zeros(0, np.int64)
 
     def about(self) -> dict[str, Any]:
         """What the page must know before anything else: names, filters there are, leads, words."""
@@ -112,7 +113,7 @@ class View:
         ]
         raw_row = None if self.raw is None else _row_or_none(self.raw, record_id)
         told = {name: one.get(name) for name in (*_SHOWN, "patient_key", "source_fs_hz")}
-        return _plain(
+        found: dict[str, Any] = _plain(
             {
                 **told,
                 "row": row,
@@ -136,6 +137,7 @@ class View:
                 "note": self.note(record_id),
             }
         )
+        return found
 
     def _of_leads(self, row: int) -> dict[str, list[float | None]]:
         if not self.store.lead_quality.num_rows:
@@ -152,7 +154,7 @@ class View:
         fs_hz = self.drawer.fs_hz(row)
         first, last = np.searchsorted(self._beat_rows, [row, row + 1])
         its = self.store.beats.slice(first, last - first)
-        samples = its["sample"].to_numpy() if last > first else np.zeros(0, np.int64)
+        samples = numbers(its["sample"]) if last > first else np.zeros(0, np.int64)
         here = np.flatnonzero((samples >= start_s * fs_hz) & (samples <= stop_s * fs_hz))
         told = its.take(here[:MOST_BEATS]).to_pylist() if len(here) else []
         return {
@@ -170,12 +172,10 @@ class View:
 
     def note(self, record_id: str) -> dict[str, Any]:
         """What the reader wrote of a record."""
-        return self.notes.of(record_id)._asdict()
+        return dict(self.notes.of(record_id)._asdict())
 
 
-def open_view(
-    path: str, *, raw: str | None = None, predictions: Path | None = None, notes: Path | None = None
-) -> View:
+def open_view(path: str, *, raw: str | None = None, predictions: Path | None = None, notes: Path | None = None) -> View:
     """Open what is to be looked at. Raises MissingExtra before anything is read, and what opening a store raises;
     ConfigError where a raw store has no record of the store, or a notes file is for another store.
     """
@@ -190,31 +190,16 @@ def open_view(
 
 
 def cautions(store: Store) -> list[str]:
-    """What whoever reads an ECG of this store must know: what its filters took away."""
-    found = []
-    low_hz, high_hz, names = passed_hz(store)
-    if low_hz > _ST_HZ:
-        above = f" to {high_hz:g}" if math.isfinite(high_hz) else ""
-        found.append(f"Filtered {low_hz:g}{above} Hz: not for reading ST")
-    elif {"median", "neurokit"} & names:
-        found.append("The baseline was taken away: not for reading ST")
+    """What whoever reads an ECG of this store must know: what its filters took away, and what was added."""
+    filters = store.recipe["filters"]
+    found = [st_warning(filters)] if st_warning(filters) else []
+    edges = [one[name] for one in filters for kind, name in _UPPER_EDGES if one["name"] == kind]
+    high_hz = min([*edges, (store.attributes["fs_hz"] or math.inf) / 2])
     if high_hz < _PEAKS_HZ:
-        found.append(f"Nothing above {high_hz:g} Hz: sharp peaks and pacing spikes are lower than they were")
+        found.append(f"nothing above {high_hz:g} Hz: sharp peaks and pacing spikes are lower than they were")
     if noise := store.attributes.get("noise") or store.recipe.get("noise"):
-        found.append(f"Noise was added: {noise.get('kind', '')}")
-    return found
-
-
-def passed_hz(store: Store) -> tuple[float, float, set[str]]:
-    """Which frequencies the filters and the rate of a store let through, and the names of its filters."""
-    low_hz, high_hz = 0.0, (store.attributes["fs_hz"] or math.inf) / 2
-    filters = store.recipe.get("filters", [])
-    for one in filters:
-        if one["name"] in ("bandpass", "highpass"):
-            low_hz = max(low_hz, float(one.get("low_hz", one.get("freq_hz", 0.5))))
-        if one["name"] in ("bandpass", "lowpass"):
-            high_hz = min(high_hz, float(one.get("high_hz", one.get("freq_hz", 40.0))))
-    return low_hz, high_hz, {str(one["name"]) for one in filters}
+        found.append(f"noise was added: {noise.get('kind', '')}")
+    return [f"{words[0].upper()}{words[1:]}" for words in found]
 
 
 def _row_or_none(store: Store, record_id: str) -> int | None:

@@ -157,7 +157,7 @@ export function draw(page, { traces, raw, reached, info, beats, atS, uncalibrate
       gap.append(svg("title", {}, "not recorded"));
       group.append(gap);
     }
-    const trace = svg("path", { class: `trace state-${state}`, d, "data-lead": strip.lead, "data-y": strip.y, "data-x": strip.x });
+    const trace = svg("path", { class: `trace state-${state}`, d, "data-lead": strip.lead, "data-x": strip.x, "data-y": strip.y, "data-from": atS + strip.fromS });
     group.append(trace);
     root.append(group);
     if (strip.x > GUTTER_MM) root.append(svg("path", { class: "divide", d: `M${strip.x} ${strip.y - 2.5}v5` }));
