@@ -17,6 +17,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    JsonValue,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -247,7 +248,7 @@ class Downstream(Settings):
     stride_samples: PositiveInt
     nulls: tuple[Null, ...] = ()
     compare_to: tuple[Name, ...] = ()
-    settings: dict[str, Any] = Field(default_factory=dict)
+    settings: dict[str, JsonValue] = Field(default_factory=dict)
     allow_overlap: bool = False
 
     @model_validator(mode="after")

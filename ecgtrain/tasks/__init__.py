@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, JsonValue
 
 from ecgstore import ConfigError, Settings, Store, occupants
 from ecgstore.inner import nearest, occupant, parse
@@ -258,7 +258,7 @@ def written_out(asked: Any) -> str | dict[str, Any]:
 
 
 #: A task in a recipe.
-TaskSettings = Annotated[str | dict[str, Any], BeforeValidator(written_out)]
+TaskSettings = Annotated[str | dict[str, JsonValue], BeforeValidator(written_out)]
 
 
 def own_file_of(asked: Asked) -> str | None:

@@ -176,7 +176,9 @@ def test_no_room_stands_empty():
         for folder in (ROOT / package).rglob("*"):
             if folder.is_dir() and folder.name != "__pycache__":
                 found = [
-                    path for path in folder.iterdir() if path.suffix in {".py", ".yaml", ".html"} and path.stem != "__init__"
+                    path
+                    for path in folder.iterdir()
+                    if path.suffix in {".py", ".yaml", ".html"} and path.stem != "__init__"
                 ]
                 assert found or any(path.is_dir() for path in folder.iterdir()), f"{folder} is an empty room"
 

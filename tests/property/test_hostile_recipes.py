@@ -62,3 +62,22 @@ def test_any_text_is_read_or_refused(text):
 
 def test_the_good_recipe_is_good():
     assert try_recipe(GOOD)
+
+
+@pytest.mark.parametrize("value", ["[{1.0: 2}]", "!!binary aGVsbG8=", "{a: {2: 3}}", "!!timestamp 2001-01-01"])
+@pytest.mark.parametrize("place", ["settings: {{penalties: {}}}", "task: {{kind: own.py, other: {}}}"])
+def test_settings_hold_only_what_a_recipe_gives_back_as_it_was(value, place):
+    content = yaml.safe_load(GOOD)
+    content["downstream"] = [{"name": "q", "task": "ptbxl/superdiagnostic"}]
+    text = yaml.safe_dump(content, sort_keys=False)
+    if place.startswith("task"):
+        text = text.replace("task: ptbxl/superdiagnostic", place.format(value))
+    else:
+        text += f"  {place.format(value)}\n"
+    assert not try_recipe(text)
+
+
+def test_the_same_place_holds_what_json_can():
+    content = yaml.safe_load(GOOD)
+    content["downstream"] = [{"name": "q", "task": "ptbxl/superdiagnostic", "settings": {"penalties": [1, 0.1]}}]
+    assert try_recipe(yaml.safe_dump(content, sort_keys=False))
