@@ -101,7 +101,9 @@ def main(source: Path, rounds: int, as_json: bool) -> None:
     }
     for stage, value in least.items():
         click.echo(f"{stage:<18} {value:8.1f} µs per record")
-    click.echo(f"{'all':<18} {figures['least_round_us']:8.1f} in the least round, {figures['first_s']} s more in the first")
+    click.echo(
+        f"{'all':<18} {figures['least_round_us']:8.1f} in the least round, {figures['first_s']} s more in the first"
+    )
     if as_json:
         click.echo(
             json.dumps(
