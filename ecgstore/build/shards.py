@@ -25,7 +25,7 @@ from ecgstore.build.plan import Planned, Task, Work, task_sha256
 from ecgstore.errors import IntegrityError, RecordError, StoreError
 from ecgstore.record import Rejection
 from ecgstore.signals import conditioning
-from ecgstore.storage import layout, publish
+from ecgstore.storage import chunks, layout, publish
 from ecgstore.storage.chunks import Chunks, is_packed_here, pack
 from ecgstore.storage.manifest import ObjectHash, hash_bytes, hash_object
 
@@ -41,6 +41,19 @@ class Done:
 
     objects: dict[str, ObjectHash]
     outcomes: list[Described | Rejection]
+
+
+def create_array(root: Path, codec: str, n_leads: int, total_samples: int, shard_samples: int) -> None:
+    """Write the metadata of the signal array; its samples come shard by shard.
+
+    ``codec`` is ``blosc`` (zstd, bitshuffle) or ``pcodec``; every chunk carries a CRC-32C.
+    """
+    if codec == "blosc":
+        chunks.create(root, n_leads, total_samples, shard_samples)
+    else:
+        from ecgstore.storage import array  # zarr takes a quarter of a second, and few stores need it
+
+        array.create_array(root, codec, n_leads, total_samples, shard_samples)
 
 
 def write(root: Path, task: Task, work: Work) -> None:
@@ -180,9 +193,9 @@ def _write_packed(
         return {}
     publish.write_bytes(root / name, packed, durable=False)
     content = (root / name).read_bytes()
-    chunks = Chunks(metadata, {name: len(content)}, lambda _, low, high: content[low:high])
+    reader = Chunks(metadata, {name: len(content)}, lambda _, low, high: content[low:high])
     try:
-        is_equal = np.array_equal(chunks.counts(begin, begin + counts_lt.shape[1]), counts_lt)
+        is_equal = np.array_equal(reader.counts(begin, begin + counts_lt.shape[1]), counts_lt)
     except (ValueError, RuntimeError) as error:  # of a checksum, of the codec
         raise IntegrityError(_DIFFERS, where=root / name) from error
     if not is_equal:

@@ -7,18 +7,20 @@ four milliseconds to set about it, and asks for the index each time.
 
 from __future__ import annotations
 
+import json
 import struct
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from ecgstore.storage import layout
+from ecgstore.storage import layout, publish
 
 #: Name of an object, first byte, end.
 ReadPart = Callable[[str, int, int], bytes]
@@ -33,6 +35,34 @@ _SHUFFLES = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
 _MOST_INDEX_BYTES = 2 << 20
 #: Unpacked chunks that are kept, a megabyte each: who reads record after record, or part after part, needs one of them.
 _MOST_CHUNKS = 2
+
+
+def create(root: Path, n_leads: int, total_samples: int, shard_samples: int) -> None:
+    """Write the metadata of an array whose shards :func:`pack` packs, byte by byte as zarr writes it."""
+    crc32c = {"name": "crc32c"}
+    little_endian = {"name": "bytes", "configuration": {"endian": "little"}}
+    # Level 2 packs ECGs as small as level 3 does, in three quarters of the time.
+    how = {"typesize": 2, "cname": "zstd", "clevel": 2, "shuffle": "bitshuffle", "blocksize": 0}
+    sharding = {
+        "chunk_shape": [n_leads, layout.CHUNK_SAMPLES],
+        "codecs": [little_endian, {"name": "blosc", "configuration": how}, crc32c],
+        "index_codecs": [little_endian, crc32c],
+        "index_location": "end",
+    }
+    metadata = {
+        "shape": [n_leads, total_samples],
+        "data_type": "int16",
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [n_leads, shard_samples]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": int(layout.NOT_RECORDED),
+        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+        "attributes": {},
+        "dimension_names": ["lead", "time"],
+        "zarr_format": 3,
+        "node_type": "array",
+        "storage_transformers": [],
+    }
+    publish.write_bytes(root / layout.SIGNAL_JSON, json.dumps(metadata, indent=2).encode(), durable=False)
 
 
 def is_packed_here(metadata: Mapping[str, Any]) -> bool:

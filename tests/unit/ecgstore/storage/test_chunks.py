@@ -13,7 +13,7 @@ import pytest
 from ecgstore import IntegrityError, open_store
 from ecgstore.storage import layout
 from ecgstore.storage.array import create_array, open_array
-from ecgstore.storage.chunks import Chunks, is_packed_here, pack
+from ecgstore.storage.chunks import Chunks, create, is_packed_here, pack
 
 CHUNK = layout.CHUNK_SAMPLES
 
@@ -164,8 +164,9 @@ def test_a_packed_shard_is_what_zarr_writes(tmp_path, n_leads, n_chunks, total, 
         walk_lt = draw.integers(-9, 10, (n_leads, end - begin)).cumsum(axis=1)
         counts_lt[:, begin:end] = walk_lt.clip(-32767, 32767)
     roots = tmp_path / "zarr", tmp_path / "direct"
-    for root in roots:
-        create_array(root, "blosc", n_leads, total, size)
+    create_array(roots[0], "blosc", n_leads, total, size)
+    create(roots[1], n_leads, total, size)
+    assert len({(root / layout.SIGNAL_JSON).read_bytes() for root in roots}) == 1
     metadata = json.loads((roots[0] / layout.SIGNAL_JSON).read_text())
     assert is_packed_here(metadata)
     for shard, begin in enumerate(range(0, total, size)):
