@@ -26,6 +26,7 @@ from ecgstore.build.commits import Commit
 from ecgstore.build.construct import Job, Outcome, Part, Progress, Wish, construct, seal_parts
 from ecgstore.build.schedule import Workers
 from ecgstore.build.seal import seal_commits, software, sums_of
+from ecgstore.build.shards import create_array
 from ecgstore.build.sums import Sums, by_fold, fold_name, statistics, tally
 from ecgstore.errors import ConfigError, IntegrityError, StoreExists
 from ecgstore.settings import parse
@@ -33,7 +34,6 @@ from ecgstore.signals import noise
 from ecgstore.signals.noise import NoiseSettings, Noisy
 from ecgstore.signals.recorded_noise import NSTDB_TERMS, RECORDED, Bank
 from ecgstore.storage import layout, manifest, tables
-from ecgstore.storage.array import create_array
 from ecgstore.storage.manifest import ObjectHash
 from ecgstore.storage.store import Store, open_store
 

@@ -27,13 +27,13 @@ from ecgstore.build.commits import Commit
 from ecgstore.build.construct import Job, Progress, Wish, construct
 from ecgstore.build.schedule import Workers
 from ecgstore.build.seal import rejected, seal_commits, software, sums_of
+from ecgstore.build.shards import create_array
 from ecgstore.build.sums import Sums, by_fold, fold_name, statistics, tally
 from ecgstore.errors import ConfigError, IntegrityError, SourceError
 from ecgstore.record import Rejection
 from ecgstore.settings import Settings
 from ecgstore.signals import ectopic
 from ecgstore.storage import layout, manifest, tables
-from ecgstore.storage.array import create_array
 from ecgstore.storage.manifest import ObjectHash
 from ecgstore.storage.store import Store, open_store
 from ecgstore.vocabularies.vocabulary import aami_class

@@ -19,11 +19,11 @@ from ecgstore.build.planning import count_reasons, plan
 from ecgstore.build.schedule import Workers
 from ecgstore.build.seal import seal_ingested
 from ecgstore.build.settings import IngestSettings, module_of, source_of
+from ecgstore.build.shards import create_array
 from ecgstore.errors import ConfigError, EcgError, SourceError, StoreExists, StoreIncomplete
 from ecgstore.rooms import name_own_file, occupants, own_file_sha256
 from ecgstore.settings import NOT_SAID, Difference, first_difference, parse
 from ecgstore.storage import layout, tables, withdrawn
-from ecgstore.storage.array import create_array
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,19 @@
 """One shard: the unit of work, of failure, of atomicity, of verification and of sharing.
 
-A shard has exactly one writer, which opens the array afresh and writes all of it in one assignment: two
-writers in one Zarr v3 shard lose data without a word (zarr-developers/zarr-python#3682). It is written,
-read back, compared and hashed; then its commit record is published, and only that makes it count.
+A shard has exactly one writer, which writes all of it at once: two writers in one Zarr v3 shard lose data
+without a word (zarr-developers/zarr-python#3682). It is written, read back, compared and hashed; then its
+commit record is published, and only that makes it count.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,13 +25,14 @@ from ecgstore.build.plan import Planned, Task, Work, task_sha256
 from ecgstore.errors import IntegrityError, RecordError, StoreError
 from ecgstore.record import Rejection
 from ecgstore.signals import conditioning
-from ecgstore.storage import layout
-from ecgstore.storage.array import open_array
-from ecgstore.storage.manifest import ObjectHash, hash_object
+from ecgstore.storage import chunks, layout, publish
+from ecgstore.storage.chunks import Chunks, is_packed_here, pack
+from ecgstore.storage.manifest import ObjectHash, hash_bytes, hash_object
 
 #: Records conditioned together, and the bound on their values with the padding of a filter (15 MB of float32).
 BATCH = 16
 BATCH_VALUES = 3_840_000
+_DIFFERS = "a shard read back differs from what was written: is the disk sound?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,19 @@ class Done:
 
     objects: dict[str, ObjectHash]
     outcomes: list[Described | Rejection]
+
+
+def create_array(root: Path, codec: str, n_leads: int, total_samples: int, shard_samples: int) -> None:
+    """Write the metadata of the signal array; its samples come shard by shard.
+
+    ``codec`` is ``blosc`` (zstd, bitshuffle) or ``pcodec``; every chunk carries a CRC-32C.
+    """
+    if codec == "blosc":
+        chunks.create(root, n_leads, total_samples, shard_samples)
+    else:
+        from ecgstore.storage import array  # zarr takes a quarter of a second, and few stores need it
+
+        array.create_array(root, codec, n_leads, total_samples, shard_samples)
 
 
 def write(root: Path, task: Task, work: Work) -> None:
@@ -147,17 +163,41 @@ def write_counts(root: Path, shard: int, counts_lt: npt.NDArray[np.int16], shard
     Raises StoreError where the disk refuses, IntegrityError where what was read back is not what was written.
     """
     name = layout.shard_object(shard)
+    begin = shard * shard_samples
     try:
         # What a killed task left here is not to be merged with: zarr would read it, torn as it may be.
         (root / name).unlink(missing_ok=True)
+        metadata = json.loads((root / layout.SIGNAL_JSON).read_bytes())
+        end = min(begin + shard_samples, metadata["shape"][1])
+        recorded_lt = counts_lt[:, : end - begin]
+        if is_packed_here(metadata):
+            return _write_packed(root, name, metadata, begin, recorded_lt)
+        from ecgstore.storage.array import open_array  # zarr takes a quarter of a second, and few stores need it
+
         array = open_array(root)
-        begin = shard * shard_samples
-        end = min(begin + shard_samples, array.shape[1])
-        array[:, begin:end] = counts_lt[:, : end - begin]
+        array[:, begin:end] = recorded_lt
         read_lt = np.asarray(array[:, begin:end])
         objects = {name: hash_object(root / name)} if (root / name).exists() else {}
     except OSError as error:
         raise StoreError("a shard could not be written", where=root / name, got=error.strerror or str(error)) from error
-    if not np.array_equal(read_lt, counts_lt[:, : end - begin]):
-        raise IntegrityError("a shard read back differs from what was written: is the disk sound?", where=root / name)
+    if not np.array_equal(read_lt, recorded_lt):
+        raise IntegrityError(_DIFFERS, where=root / name)
     return objects
+
+
+def _write_packed(
+    root: Path, name: str, metadata: Mapping[str, Any], begin: int, counts_lt: npt.NDArray[np.int16]
+) -> dict[str, ObjectHash]:
+    packed = pack(metadata, counts_lt)
+    if not packed:
+        return {}
+    publish.write_bytes(root / name, packed, durable=False)
+    content = (root / name).read_bytes()
+    reader = Chunks(metadata, {name: len(content)}, lambda _, low, high: content[low:high])
+    try:
+        is_equal = np.array_equal(reader.counts(begin, begin + counts_lt.shape[1]), counts_lt)
+    except (ValueError, RuntimeError) as error:  # of a checksum, of the codec
+        raise IntegrityError(_DIFFERS, where=root / name) from error
+    if not is_equal:
+        raise IntegrityError(_DIFFERS, where=root / name)
+    return {name: hash_bytes(content)}

@@ -26,9 +26,9 @@ from ecgstore.build.plan import Plan, Planned, Scanned, make_plan, task_sha256
 from ecgstore.build.planning import plan
 from ecgstore.build.schedule import Workers
 from ecgstore.build.settings import IngestSettings
+from ecgstore.build.shards import create_array
 from ecgstore.errors import ConfigError
 from ecgstore.record import Listing, RecordRef
-from ecgstore.storage.array import create_array
 from ecgstore.wfdb_io.header import Header
 
 #: Records of the trial, and how many samples of the store (of all leads together) they may have; one record at least.

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ecgstore.build import building
+from ecgstore.build.shards import create_array
 from ecgstore.errors import StoreExists
 from ecgstore.storage import layout, manifest
-from ecgstore.storage.array import create_array
 from ecgstore.storage.store import Store
 
 

@@ -20,12 +20,12 @@ from ecgstore.build.construct import Job, Progress, Wish, construct
 from ecgstore.build.schedule import Workers
 from ecgstore.build.seal import leads as leads_table
 from ecgstore.build.seal import rejected, seal_commits, software, sums_of
+from ecgstore.build.shards import create_array
 from ecgstore.build.sums import statistics
 from ecgstore.errors import ConfigError, nearest
 from ecgstore.lineage.parents import LINEAGE, apart, with_step
 from ecgstore.lineage.placing import Piece, Rows, Work, pieces, records_of, write_piece, written_of
 from ecgstore.storage import layout, manifest, tables
-from ecgstore.storage.array import create_array
 from ecgstore.storage.stated_codes import stating
 from ecgstore.storage.store import Store, open_store
 

@@ -1,24 +1,26 @@
-"""Samples out of the shards of a sealed store, chunk by chunk: what docs/format.md says of a shard, read directly.
+"""Shards of packed chunks, written whole and read chunk by chunk: what docs/format.md says of a shard, done directly.
 
 A shard is chunks, one behind the other, and at its end their index: of each offset and length as little-endian uint64,
-and the CRC-32C of that. A chunk is one Blosc frame and its CRC-32C. zarr reads the same; it takes four milliseconds to
-set about it, and asks for the index each time.
+and the CRC-32C of that. A chunk is one Blosc frame and its CRC-32C. zarr writes and reads the same; it takes
+four milliseconds to set about it, and asks for the index each time.
 """
 
 from __future__ import annotations
 
+import json
 import struct
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from ecgstore.storage import layout
+from ecgstore.storage import layout, publish
 
 #: Name of an object, first byte, end.
 ReadPart = Callable[[str, int, int], bytes]
@@ -27,10 +29,76 @@ ReadPart = Callable[[str, int, int], bytes]
 _ABSENT = 2**64 - 1
 #: Bytes of a CRC-32C, of an entry of the index, and of the head of a Blosc frame.
 _CRC, _ENTRY, _HEAD = 4, 16, 16
+#: Blosc's numbers for what Zarr names.
+_SHUFFLES = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
 #: Bytes of all indices that are kept: those of twenty thousand shards of six chunks.
 _MOST_INDEX_BYTES = 2 << 20
 #: Unpacked chunks that are kept, a megabyte each: who reads record after record, or part after part, needs one of them.
 _MOST_CHUNKS = 2
+
+
+def create(root: Path, n_leads: int, total_samples: int, shard_samples: int) -> None:
+    """Write the metadata of an array whose shards :func:`pack` packs, byte by byte as zarr writes it."""
+    crc32c = {"name": "crc32c"}
+    little_endian = {"name": "bytes", "configuration": {"endian": "little"}}
+    # Level 2 packs ECGs as small as level 3 does, in three quarters of the time.
+    how = {"typesize": 2, "cname": "zstd", "clevel": 2, "shuffle": "bitshuffle", "blocksize": 0}
+    sharding = {
+        "chunk_shape": [n_leads, layout.CHUNK_SAMPLES],
+        "codecs": [little_endian, {"name": "blosc", "configuration": how}, crc32c],
+        "index_codecs": [little_endian, crc32c],
+        "index_location": "end",
+    }
+    metadata = {
+        "shape": [n_leads, total_samples],
+        "data_type": "int16",
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [n_leads, shard_samples]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": int(layout.NOT_RECORDED),
+        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+        "attributes": {},
+        "dimension_names": ["lead", "time"],
+        "zarr_format": 3,
+        "node_type": "array",
+        "storage_transformers": [],
+    }
+    publish.write_bytes(root / layout.SIGNAL_JSON, json.dumps(metadata, indent=2).encode(), durable=False)
+
+
+def is_packed_here(metadata: Mapping[str, Any]) -> bool:
+    """Whether :func:`pack` writes shards of this array; zarr itself packs others."""
+    return [codec["name"] for codec in metadata["codecs"][0]["configuration"]["codecs"]] == ["bytes", "blosc", "crc32c"]
+
+
+def pack(metadata: Mapping[str, Any], counts_lt: npt.NDArray[np.int16]) -> bytes:
+    """One shard of counts (leads, up to its samples), as zarr would write it; empty where no sample is recorded.
+
+    Samples that are missing at its end are not recorded, and a chunk without a recorded sample is left out.
+    """
+    from numcodecs import blosc
+
+    # As zarr does: threads of its own put the blocks of a frame in an order that is left to chance.
+    blosc.use_threads = False
+    sharding = metadata["codecs"][0]["configuration"]
+    n_leads, size = sharding["chunk_shape"]
+    settings = sharding["codecs"][1]["configuration"]
+    how = (settings["cname"].encode(), settings["clevel"], _SHUFFLES[settings["shuffle"]], settings["blocksize"])
+    n_chunks = metadata["chunk_grid"]["configuration"]["chunk_shape"][1] // size
+    index = np.full((n_chunks, 2), _ABSENT, dtype="<u8")
+    parts: list[bytes] = []
+    offset = 0
+    for chunk, begin in enumerate(range(0, counts_lt.shape[1], size)):
+        its_lt = counts_lt[:, begin : begin + size]
+        if (its_lt == layout.NOT_RECORDED).all():
+            continue
+        chunk_lt = np.full((n_leads, size), layout.NOT_RECORDED, dtype="<i2")
+        chunk_lt[:, : its_lt.shape[1]] = its_lt
+        frame = blosc.compress(chunk_lt, *how, typesize=settings["typesize"])
+        parts += [frame, _crc32c(frame)]
+        index[chunk] = offset, len(frame) + _CRC
+        offset += len(frame) + _CRC
+    said = index.tobytes()
+    return b"".join((*parts, said, _crc32c(said))) if parts else b""
 
 
 class Chunks:
@@ -140,6 +208,10 @@ def _spans(index: npt.NDArray[np.uint64], wanted: Sequence[int]) -> list[tuple[i
     """Number, first byte and end of each wanted chunk that has samples."""
     its = ((chunk, *index[chunk].tolist()) for chunk in wanted)
     return [(chunk, offset, offset + length) for chunk, offset, length in its if (offset, length) != (_ABSENT, _ABSENT)]
+
+
+def _crc32c(content: bytes) -> bytes:
+    return struct.pack("<I", google_crc32c.value(content))
 
 
 def _check_crc32c(content: memoryview, what: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 from ecgstore import IntegrityError, open_store
 from ecgstore.storage import layout
 from ecgstore.storage.array import create_array, open_array
-from ecgstore.storage.chunks import Chunks
+from ecgstore.storage.chunks import Chunks, create, is_packed_here, pack
 
 CHUNK = layout.CHUNK_SAMPLES
 
@@ -144,3 +144,44 @@ def test_a_store_says_so_in_one_line(mini_store, tmp_path):
     path.write_bytes(content)
     with pytest.raises(IntegrityError, match="a shard can't be decoded; .*the checksum of a chunk is wrong"):
         open_store(root).read_shard(0)
+
+
+@pytest.mark.parametrize(
+    ("n_leads", "n_chunks", "total", "recorded"),
+    [
+        (1, 1, 7, [(0, 7)]),
+        (2, 1, CHUNK, [(0, CHUNK)]),
+        (12, 2, 2 * CHUNK, [(5, 2 * CHUNK)]),
+        (3, 2, 3 * CHUNK + 1, [(0, 3 * CHUNK + 1)]),
+        (2, 6, 6 * CHUNK, [(0, CHUNK), (3 * CHUNK - 1, 3 * CHUNK), (5 * CHUNK, 5 * CHUNK + 1)]),
+        (2, 3, 7 * CHUNK - 9, [(0, 10), (6 * CHUNK, 7 * CHUNK - 9)]),
+    ],
+)
+def test_a_packed_shard_is_what_zarr_writes(tmp_path, n_leads, n_chunks, total, recorded):
+    draw, size = np.random.default_rng(total), n_chunks * CHUNK
+    counts_lt = np.full((n_leads, total), layout.NOT_RECORDED, dtype=np.int16)
+    for begin, end in recorded:
+        walk_lt = draw.integers(-9, 10, (n_leads, end - begin)).cumsum(axis=1)
+        counts_lt[:, begin:end] = walk_lt.clip(-32767, 32767)
+    roots = tmp_path / "zarr", tmp_path / "direct"
+    create_array(roots[0], "blosc", n_leads, total, size)
+    create(roots[1], n_leads, total, size)
+    assert len({(root / layout.SIGNAL_JSON).read_bytes() for root in roots}) == 1
+    metadata = json.loads((roots[0] / layout.SIGNAL_JSON).read_text())
+    assert is_packed_here(metadata)
+    for shard, begin in enumerate(range(0, total, size)):
+        open_array(roots[0])[:, begin : begin + size] = counts_lt[:, begin : begin + size]
+        by_zarr = roots[0] / layout.shard_object(shard)
+        packed = pack(metadata, counts_lt[:, begin : begin + size])
+        assert packed == (by_zarr.read_bytes() if by_zarr.exists() else b"")
+        if packed:
+            place = roots[1] / layout.shard_object(shard)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(packed)
+    assert np.array_equal(open_array(roots[1])[:], counts_lt)
+
+
+def test_only_what_blosc_packs_is_packed_here(tmp_path):
+    pytest.importorskip("pcodec")
+    create_array(tmp_path, "pcodec", 2, CHUNK, CHUNK)
+    assert not is_packed_here(json.loads((tmp_path / layout.SIGNAL_JSON).read_text()))
