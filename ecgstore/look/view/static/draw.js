@@ -30,14 +30,14 @@ export function extremes(traces) {
 function path(traces, lead, strip, page, atS, rest) {
   const { columns, values, columnS } = traces;
   const per = columns * values;
-  const first = Math.max(0, Math.floor((atS + strip.fromS - traces.start_s) / columnS + 1e-6));
+  const first = Math.max(0, Math.floor((atS + strip.beginS - traces.start_s) / columnS + 1e-6));
   const last = Math.min(columns - 1, Math.ceil((atS + strip.toS - traces.start_s) / columnS - 1e-6));
   const parts = [];
   const gaps = [];
   let isOn = false;
   let gapX = null;
   for (let column = first; column <= last; column += 1) {
-    const x = strip.x + (traces.start_s + column * columnS - atS - strip.fromS) * page.speed;
+    const x = strip.x + (traces.start_s + column * columnS - atS - strip.beginS) * page.speed;
     const at = lead * per + column * values;
     if (Number.isNaN(traces.values_mv[at])) {
       isOn = false;
@@ -96,9 +96,9 @@ function annotations(beats, page, atS) {
   const columns = page.strips.filter((strip) => strip.isRhythm || page.strips.every((one) => !one.isRhythm));
   const tops = columns.filter((strip) => strip.isRhythm || strip.y === page.rows[0]);
   for (const beat of beats) {
-    const strip = tops.find((one) => beat.time_s - atS >= one.fromS && beat.time_s - atS < one.toS);
+    const strip = tops.find((one) => beat.time_s - atS >= one.beginS && beat.time_s - atS < one.toS);
     if (!strip) continue;
-    const x = strip.x + (beat.time_s - atS - strip.fromS) * page.speed;
+    const x = strip.x + (beat.time_s - atS - strip.beginS) * page.speed;
     const y = strip.y - page.rowMm / 2 + (strip.isRhythm ? 9 : 0);
     const isOdd = beat.symbol !== "N" && beat.symbol !== "+";
     const mark = svg("g", { class: isOdd ? "beat odd" : "beat" },
@@ -157,7 +157,7 @@ export function draw(page, { traces, raw, reached, info, beats, atS, uncalibrate
       gap.append(svg("title", {}, "not recorded"));
       group.append(gap);
     }
-    const trace = svg("path", { class: `trace state-${state}`, d, "data-lead": strip.lead, "data-x": strip.x, "data-y": strip.y, "data-from": atS + strip.fromS });
+    const trace = svg("path", { class: `trace state-${state}`, d, "data-lead": strip.lead, "data-x": strip.x, "data-y": strip.y, "data-from": atS + strip.beginS });
     group.append(trace);
     root.append(group);
     if (strip.x > GUTTER_MM) root.append(svg("path", { class: "divide", d: `M${strip.x} ${strip.y - 2.5}v5` }));

@@ -33,7 +33,7 @@ export function tracesMm(roomMm, speed, lastsS, layout) {
 }
 
 /**
- * The strips of a page. Strip: `lead`, seconds `fromS` to `toS` behind the page's beginning, `x`, `y` of 0 mV, `width`.
+ * The strips of a page. Strip: `lead`, seconds `beginS` to `toS` behind the page's beginning, `x`, `y` of 0 mV, `width`.
  * Nothing of a strip is drawn further than `reach` from its 0 mV.
  */
 export function geometry(layout, leads, { speed, gain, traces, rhythm }) {
@@ -45,11 +45,11 @@ export function geometry(layout, leads, { speed, gain, traces, rhythm }) {
   const at = (row) => TOP_MM + (row + 0.5) * rowMm;
   const strips = columns.flatMap((column, i) =>
     column.map((lead, row) => ({
-      lead, fromS: (i * cell) / speed, toS: ((i + 1) * cell) / speed, x: GUTTER_MM + i * cell, y: at(row), width: cell,
+      lead, beginS: (i * cell) / speed, toS: ((i + 1) * cell) / speed, x: GUTTER_MM + i * cell, y: at(row), width: cell,
     })),
   );
   if (withRhythm) {
-    strips.push({ lead: rhythm, fromS: 0, toS: traces / speed, x: GUTTER_MM, y: at(rows - 1), width: traces, isRhythm: true });
+    strips.push({ lead: rhythm, beginS: 0, toS: traces / speed, x: GUTTER_MM, y: at(rows - 1), width: traces, isRhythm: true });
   }
   return {
     width: GUTTER_MM + traces + END_MM,

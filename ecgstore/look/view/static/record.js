@@ -181,7 +181,7 @@ function render(room = roomMm()) {
   if (!layers) return;
   page = planned(room);
   const from = Math.min(atS(), Math.max(0, info.duration_s - page.spanS));
-  page.fromS = from;
+  page.beginS = from;
   const uncalibrated = notCalibrated();
   const root = draw(page, {
     traces: layers.traces, raw: showsRaw ? layers.raw : null, reached: layers.reached, info, atS: from, uncalibrated,
@@ -219,7 +219,7 @@ async function drawOverview() {
   if (!isLong) return;
   const [width, height] = OVERVIEW_MM;
   const x = (at) => (at / info.duration_s) * width;
-  const windowed = () => svg("rect", { class: "window", x: x(page.fromS), y: 0, width: Math.max(0.6, x(page.spanS)), height });
+  const windowed = () => svg("rect", { class: "window", x: x(page.beginS), y: 0, width: Math.max(0.6, x(page.spanS)), height });
   const before = holder.querySelector("svg");
   if (before && holder.dataset.id === info.record_id) {
     before.querySelector(".window").replaceWith(windowed());
@@ -256,7 +256,7 @@ export function moveTo(at) {
   change({ at: wanted ? String(Number(wanted.toFixed(3))) : null }, { keep: true });
 }
 
-export const pan = (spans) => moveTo(page.fromS + spans * page.spanS);
+export const pan = (spans) => moveTo(page.beginS + spans * page.spanS);
 export const toEnd = (isEnd) => moveTo(isEnd ? info.duration_s : 0);
 
 export function zoom(isIn, around = null) {
@@ -264,8 +264,8 @@ export function zoom(isIn, around = null) {
 }
 
 function zoomTo(next, around = null) {
-  const at = around ?? page.fromS;
-  const from = Math.max(0, at - ((at - page.fromS) * speed()) / next);
+  const at = around ?? page.beginS;
+  const from = Math.max(0, at - ((at - page.beginS) * speed()) / next);
   calipers.clear();
   change({ speed: next === SPEEDS[0] ? null : String(Number(next.toPrecision(6))), at: from ? String(Number(from.toFixed(3))) : null }, { keep: true });
 }
@@ -305,13 +305,13 @@ function listenToPaper() {
     if (!at || !page) return;
     paper.setPointerCapture(event.pointerId);
     if (calipers.isOn) calipers.down(at.x, at.y);
-    else dragged = { x: at.x, fromS: page.fromS };
+    else dragged = { x: at.x, beginS: page.beginS };
   });
   paper.addEventListener("pointermove", (event) => {
     const at = point(event);
     if (!at || !page) return;
     if (calipers.isOn) calipers.move(at.x, at.y);
-    else if (dragged && Math.abs(at.x - dragged.x) > 1 && info.duration_s > page.spanS) moveTo(dragged.fromS - (at.x - dragged.x) / page.speed);
+    else if (dragged && Math.abs(at.x - dragged.x) > 1 && info.duration_s > page.spanS) moveTo(dragged.beginS - (at.x - dragged.x) / page.speed);
     byId("under").textContent = valueAt(at);
   });
   const end = () => { calipers.up(); dragged = null; };
@@ -321,8 +321,8 @@ function listenToPaper() {
   paper.addEventListener("wheel", (event) => {
     if (!page || !(event.ctrlKey || event.shiftKey || Math.abs(event.deltaX) > Math.abs(event.deltaY))) return;
     event.preventDefault();
-    if (event.ctrlKey) zoom(event.deltaY < 0, page.fromS + Math.max(0, point(event).x - GUTTER_MM) / page.speed);
-    else moveTo(page.fromS + (event.deltaX || event.deltaY) / pixelsPerMm() / page.speed);
+    if (event.ctrlKey) zoom(event.deltaY < 0, page.beginS + Math.max(0, point(event).x - GUTTER_MM) / page.speed);
+    else moveTo(page.beginS + (event.deltaX || event.deltaY) / pixelsPerMm() / page.speed);
   }, { passive: false });
 }
 
@@ -330,7 +330,7 @@ function listenToPaper() {
 function valueAt({ x, y }) {
   const strip = page.strips.find((one) => x >= one.x && x < one.x + one.width && Math.abs(y - one.y) <= page.rowMm / 2);
   if (!strip || !layers || layers.traces.values !== 1) return "";
-  const at = page.fromS + strip.fromS + (x - strip.x) / page.speed;
+  const at = page.beginS + strip.beginS + (x - strip.x) / page.speed;
   const column = Math.round((at - layers.traces.start_s) / layers.traces.columnS);
   const lead = layers.traces.leads.indexOf(strip.lead);
   const value = column >= 0 && column < layers.traces.columns ? layers.traces.values_mv[lead * layers.traces.columns + column] : NaN;
