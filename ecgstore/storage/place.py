@@ -82,9 +82,18 @@ def can_list(root: Place) -> bool:
 
 
 def refuse_whole_files_only(root: Place, name: str) -> None:
-    """Raise StoreError where the server answers a request for a part of a file with the whole file."""
-    if not can_list(root):
+    """Raise StoreError where the server answers a request for a part of a file, that it has, with the whole file."""
+    if can_list(root):
+        return
+    try:
         read_part(root, name, 0, 2)
+    except FileNotFoundError:
+        raise StoreUnreachable(
+            "the server gives a file, but no part of it, or the store has just gone",
+            where=root,
+            got=f"not found: {name}",
+            fix="open it again; if that doesn't help, copy the store first",
+        ) from None
 
 
 def read_part(root: Place, name: str, begin: int, end: int) -> bytes:

@@ -72,7 +72,7 @@ class Handler(SimpleHTTPRequestHandler):
         if self.server.dead or (spoilt == "busy" and path.is_file()):
             self.server.failing["busy"] -= 1
             return self.send_error(503)
-        if not path.is_file():
+        if not path.is_file() or (spoilt == "no parts" and asked == "bytes=0-1"):
             return self.send_error(404)
         content = path.read_bytes()
         begin, end = 0, len(content)
@@ -237,6 +237,10 @@ def test_addresses_that_lead_nowhere(served):
         open_store("gopher://x/y")
     with pytest.raises(MissingExtra, match=r"what reads such addresses is not installed; in gs://b/x.ecg; .*gcsfs"):
         open_store("gs://b/x.ecg")
+    served.failing["no parts"] = 10**6
+    with pytest.raises(StoreUnreachable, match="no part of it.*not found: manifest.json"):
+        open_store(f"{served.address}/mini.ecg")
+    served.failing.clear()
     served.parts = False
     with pytest.raises(StoreError, match="the server gives whole files only.*copy the store first"):
         open_store(f"{served.address}/mini.ecg")
