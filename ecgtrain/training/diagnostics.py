@@ -22,12 +22,15 @@ from ecgtrain.scoring import metrics
 MOST_WINDOWS = 512
 
 #: Features have collapsed where they differ by less than half precision can tell (bfloat16 rounds to 2^-9), or by a
-#: tenth of what they did at first. Not at a fixed spread: what all features have in common, such as the embedding of
-#: positions in an untrained transformer (0.012), is no collapse, and a head takes it away.
+#: tenth of what the untrained network's did. Not at a fixed spread: what all features have in common, such as the
+#: embedding of positions in an untrained transformer (0.012), is no collapse, and a head takes it away.
 COLLAPSED_STD, COLLAPSED_SHARE = 2.0**-9, 0.1
-#: Below this many directions, too; where the batch could show several times as many. Of b windows b - 1 directions are
-#: the most that can be seen: of four windows, 2 of 3 are usual.
-COLLAPSED_RANK, _RANK_TO_JUDGE = 2.0, 8
+#: Or where they differ in fewer directions than this, and in fewer than half of the untrained network's: some have few
+#: to begin with. Only where the batch could show several times as many. Of b windows b - 1 directions are the most that
+#: can be seen: of four windows, 2 of 3 are usual.
+COLLAPSED_RANK, _SHARE_OF_RANK, _RANK_TO_JUDGE = 2.0, 0.5, 8
+#: Of the steps of a run, so many are a beginning in which features may come together and part again.
+_BEGINNING = 0.1
 
 #: Strengths of the ridge that the online probe tries.
 _RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -80,17 +83,25 @@ def most_directions(features_vbd: Tensor) -> int:
     return min(min(features_vbd.shape[1], MOST_WINDOWS) - 1, features_vbd.shape[2])
 
 
-def verdict(values: Mapping[str, float], at_first: Mapping[str, float], most: int) -> str | None:
+def settled(step: int, n_steps: int, warmup_steps: int) -> bool:
+    """Whether features may be judged: behind the rise of the learning rate, and a tenth of a run of ``n_steps``."""
+    return step > max(warmup_steps, _BEGINNING * n_steps)
+
+
+def verdict(values: Mapping[str, float], untrained: Mapping[str, float], most: int) -> str | None:
     """One line where :func:`watch` found what looks like collapse, else None.
 
-    ``at_first``: what was found when training began. ``most``: the :func:`most_directions` of such a batch.
+    ``untrained``: what it found before the first step; where that is not known, empty. ``most``: the
+    :func:`most_directions` of such a batch.
     """
-    std, rank = values.get("feature_std", 1.0), values.get("effective_rank", float("inf"))
-    fallen = std < COLLAPSED_SHARE * at_first.get("feature_std", 0.0)
-    if most >= 1 and (std < COLLAPSED_STD or fallen):
-        return f"features are almost the same for all windows (feature_std {std:.2g}): collapse"
-    if most >= _RANK_TO_JUDGE and rank < COLLAPSED_RANK:
-        return f"features differ in {rank:.1f} of {most} directions only (effective_rank): dimensional collapse"
+    std, rank = values.get("feature_std", 1.0), values.get("effective_rank", math.inf)
+    std_before, rank_before = untrained.get("feature_std", 0.0), untrained.get("effective_rank", math.inf)
+    if most >= 1 and std < max(COLLAPSED_STD, COLLAPSED_SHARE * std_before):
+        known = f", {std_before:.2g} untrained" if untrained else ""
+        return f"features are almost the same for all windows (feature_std {std:.2g}{known}): collapse"
+    if most >= _RANK_TO_JUDGE and rank < min(COLLAPSED_RANK, _SHARE_OF_RANK * rank_before):
+        known = f", {rank_before:.1f} untrained" if untrained else ""
+        return f"features differ in {rank:.1f} of {most} directions only (effective_rank{known}): dimensional collapse"
     return None
 
 

@@ -101,14 +101,19 @@ class Metrics:
 
     Lines after ``first_step`` are dropped: a resumed run writes them again. A tracker's failure is logged and
     never stops a run. Unless it ``writes``, as only one rank does, nothing happens.
+
+    ``before``: of each split, the values of the first line that was there already.
     """
 
     def __init__(self, run_dir: Path, first_step: int, *, writes: bool = True) -> None:
         self._board: Any = None
         self._file: Any = None
+        self.before: dict[str, Mapping[str, float]] = {}
         if not writes:
             return
         kept = [line for line in read_metrics(run_dir) if first_step and line.step <= first_step]
+        for line in kept:
+            self.before.setdefault(line.split, line.values)
         write_text(run_dir / METRICS, "".join(line.text() for line in kept))
         self._file = (run_dir / METRICS).open("a", encoding="utf-8")
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -25,10 +25,11 @@ from ecgtrain.data.feed import Batch, Feed
 from ecgtrain.data.plan import batch_plan, evaluation_plans, steps_per_epoch
 from ecgtrain.errors import CheckpointError, DivergedError, StoppedError
 from ecgtrain.methods import LossTerms, Moment, Objective
-from ecgtrain.training import checkpoint, diagnostics, optim
+from ecgtrain.training import checkpoint, optim
 from ecgtrain.training.layout import BEST, CHECKPOINTS
 from ecgtrain.training.log import STOP, Clock, Metrics, Reading, Readings
 from ecgtrain.training.step import autocast, compiled, layers, own_torch_generator, refuse_division, step_seed
+from ecgtrain.training.watcher import UNTRAINED, Watcher
 from ecgtrain.views.passport import Passport
 
 #: Turns a batch into what the objective looks at; ``validating`` keeps those draws apart from training's.
@@ -124,14 +125,18 @@ def train(
         plans = (plan(step=step, rank=part) for step in range(first_step, n_steps) for part in mine)
         with (
             Metrics(run_dir, state.step, writes=distributed.rank() == 0) as metrics,
+            Watcher(
+                metrics.write,
+                n_steps,
+                training.optimiser.warmup_steps,
+                metrics.before.get(UNTRAINED, {}),
+                aside=device.type == "cuda",
+            ) as watcher,
             closing(feed.batches(plans)) as batches,
         ):
             if first_step == 0 and objective.chance:
                 metrics.write(0, "chance", objective.chance)
             clock = Clock(training.batch_size)
-            watched: dict[str, float] = {}
-            at_first: dict[str, float] = {}
-            warned = False
             readings = Readings(optimiser, lag=1 if device.type == "cuda" else 0)
             for step in range(first_step, n_steps):
                 moment = Moment(step, n_steps, per_epoch)
@@ -154,6 +159,8 @@ def train(
                         scaler.scale(terms.total * (share * world)).backward()  # type: ignore[no-untyped-call]
                     shares.append((terms, share))
                     rows += batch.rows_b.tolist()
+                if step == 0:
+                    watcher.look(0, UNTRAINED, {}, shares[-1][0].features_vbd)
 
                 objective.before_step(moment)
                 scaler.unscale_(optimiser)
@@ -176,16 +183,13 @@ def train(
                     _refuse_broken(reading, feed, loss_only=scaler.is_enabled())
                     clock.tick(reading.values)
                     if progress is not None:
-                        progress(reading.step + 1, n_steps, reading.values | watched | clock.rates())
+                        progress(reading.step + 1, n_steps, {**reading.values, **watcher.newest, **clock.rates()})
                 if logs:
                     where = {"epoch": done * training.batch_size / feed.n_records, "learning_rate": lr}
-                    watched = _watched(shares)
-                    at_first = at_first or watched
-                    if not warned and (warning := _verdict(shares, watched, at_first)) is not None:
-                        log.warning("step %d: %s", done, warning)
-                        warned = True
-                    metrics.write(done, "train", clock.means() | watched | where | clock.rates())
+                    # Of this rank's slice of the last batch.
+                    watcher.look(done, "train", clock.means() | where | clock.rates(), shares[-1][0].features_vbd)
                     clock.reset()
+                watcher.due(everything=validates or saves or stops)
 
                 if validation is not None and validates:
                     held_out = validate(objective, validation, make_views, training)
@@ -278,21 +282,6 @@ def _refuse_broken(reading: Reading, feed: Feed, *, loss_only: bool) -> None:
     told = distributed.told_by_all((math.isfinite(reading.own_loss), feed.record_ids(reading.rows)))
     unfit = [name for finite, names in told if not finite for name in names]
     raise DivergedError(reading.step, reading.values, unfit or [name for _, names in told for name in names])
-
-
-def _watched(shares: Sequence[tuple[LossTerms, float]]) -> dict[str, float]:
-    """How the features of the last batch lie: of this rank's slice."""
-    features_vbd = shares[-1][0].features_vbd
-    return {} if features_vbd is None else _values(diagnostics.watch(features_vbd))
-
-
-def _verdict(
-    shares: Sequence[tuple[LossTerms, float]], watched: Mapping[str, float], at_first: Mapping[str, float]
-) -> str | None:
-    features_vbd = shares[-1][0].features_vbd
-    if features_vbd is None:
-        return None
-    return diagnostics.verdict(watched, at_first, diagnostics.most_directions(features_vbd))
 
 
 def _values(scalars: Mapping[str, Tensor]) -> dict[str, float]:

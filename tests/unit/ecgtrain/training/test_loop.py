@@ -172,7 +172,8 @@ def test_it_learns(straight):
     assert len(train) == 10
     assert [line["step"] for line in held_out] == [6, 12, 18, 20]
     assert held_out[-1]["per_term_nats"] < held_out[0]["per_term_nats"] < math.log(9)
-    assert {"loss", "accuracy", "gradient_norm", "epoch", "learning_rate"} < made[1].keys()
+    assert made[1]["split"] == "untrained"
+    assert {"loss", "accuracy", "gradient_norm", "epoch", "learning_rate"} < made[2].keys()
 
 
 def test_progress_is_told_after_every_step(store, tmp_path):
