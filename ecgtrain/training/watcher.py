@@ -93,7 +93,7 @@ class Watcher:
                 self._write(line.done, UNTRAINED, figures)
             return
         self.newest = figures
-        self._write(line.done, line.split, line.values | figures)
+        self._write(line.done, line.split, {**line.values, **figures})
         if self._has_warned or not diagnostics.settled(line.done, self._n_steps, self._warmup_steps):
             return
         if (warning := diagnostics.verdict(figures, self._untrained, line.most)) is not None:
