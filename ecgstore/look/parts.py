@@ -23,7 +23,7 @@ class Part(NamedTuple):
 
 def lasts_s(store: Store, row: int) -> float:
     """How long the record in ``row`` is, in seconds."""
-    return float(store.column("n_samples")[row] / _fs_hz(store, row))
+    return float(store.records["n_samples"][row].as_py() / _fs_hz(store, row))
 
 
 class Reader:
@@ -48,4 +48,4 @@ class Reader:
 
 
 def _fs_hz(store: Store, row: int) -> float:
-    return float(store.attributes["fs_hz"] or store.column("source_fs_hz")[row])
+    return float(store.attributes["fs_hz"] or store.records["source_fs_hz"][row].as_py())

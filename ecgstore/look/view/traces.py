@@ -66,7 +66,7 @@ class Drawer:
 
         Raises ConfigError for times or a number of columns that make no sense.
         """
-        fs_hz, n_samples = self.fs_hz(row), int(self.store.column("n_samples")[row])
+        fs_hz, n_samples = self.fs_hz(row), int(self.store.records["n_samples"][row].as_py())
         if not (0 <= start_s < stop_s < 1e9 and 1 <= columns <= MOST_COLUMNS):
             raise ConfigError(
                 "there is no such window",
