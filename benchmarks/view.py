@@ -3,7 +3,8 @@
     python benchmarks/view.py --store S [--records 1000000] [--json]
 
 The tables of a small store are repeated, under new ids, until there are so many rows; no samples are made. Each
-question is asked for the first time (its order is found) and again (it was kept), through the server as a browser asks it.
+question is asked for the first time (its order is found) and again (it was kept), through the server as a browser
+asks it.
 """
 
 from __future__ import annotations
