@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from viewing import Page, served
 
 import ecgstore.cli
-from ecgstore import ConfigError, Store, StoreFormatError, open_store
+from ecgstore import ConfigError, Store, StoreFormatError, StoreNotFound, open_store
 from ecgstore.look.view.server import STATIC, Serving
 from ecgstore.look.view.view import View, open_view
 
@@ -263,3 +263,56 @@ def test_what_can_not_be_shown_is_said_in_one_line(
     done = CliRunner().invoke(ecgstore.cli.main, ["view", "--no-browser", *asked])
     assert done.exit_code == 1
     assert done.stderr.count("\n") == 1
+
+
+# --- beside a store --------------------------------------------------------------------------------------------------
+
+
+def predicted(store: Store, path: Path, **more: object) -> Path:
+    """A model that is sure of NORM where it is stated, but for record 145."""
+    norm = store.statement_matrix(["NORM"], "scp_ecg")[:, 0]
+    p = np.where(norm, 0.9, 0.2).astype(np.float32)
+    p[store.row_of("145")] = 0.01
+    columns = {"record_id": store.records["record_id"].combine_chunks(), "probability:NORM": p, "probability:other": p}
+    pq.write_table(pa.table({**columns, **more}), path)
+    return path
+
+
+def test_predictions_stand_beside_statements_and_sort_by_disagreement(
+    mini_store: Path, store: Store, tmp_path: Path
+) -> None:
+    said = predicted(store, tmp_path / "p.parquet")
+    with served(open_view(str(mini_store), predictions=said, notes=tmp_path / "n.parquet")) as page:
+        assert ids(page, sort="-disagreement")[0] == "145"
+        told = {one["class"]: one for one in page.json("/api/record", id="145")["predictions"]}
+        assert (told["NORM"]["stated"], told["other"]["stated"]) == (True, None)
+        assert told["NORM"]["probability"] == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"probability:NORM": np.full(53, 1.5, np.float32)}, "probability is none"),
+        ({"probability:NORM": np.full(53, 1)}, "wrong type"),
+        ({"record_id": [f"x{i}" for i in range(53)]}, "none of these predictions"),
+        ({"record_id": ["145"] * 53}, "stands twice"),
+        ({f"probability:{i}": np.zeros(53, np.float32) for i in range(600)}, "number of classes"),
+    ],
+)
+def test_what_are_no_predictions_is_refused(
+    mini_store: Path, store: Store, tmp_path: Path, more: dict[str, object], words: str
+) -> None:
+    said = predicted(store, tmp_path / "p.parquet", **more)
+    with pytest.raises((ConfigError, StoreFormatError), match=words) as refused:
+        open_view(str(mini_store), predictions=said, notes=tmp_path / "n.parquet")
+    assert "\n" not in str(refused.value)
+
+
+def test_the_raw_record_is_drawn_beneath(mini_store: Path, tmp_path: Path) -> None:
+    with served(open_view(str(mini_store), raw=str(mini_store), notes=tmp_path / "n.parquet")) as page:
+        assert page.json("/api/about")["raw"] == mini_store.name
+        assert page.json("/api/record", id="145")["raw"] is True
+        asked = {"id": "145", "start": "0", "stop": "1", "columns": "4000"}
+        assert page.ask("/api/signal", which="raw", **asked)[1] == page.ask("/api/signal", **asked)[1]
+    with pytest.raises(StoreNotFound):
+        open_view(str(mini_store), raw=str(tmp_path / "none.ecg"), notes=tmp_path / "n.parquet")
