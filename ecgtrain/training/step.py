@@ -78,7 +78,7 @@ class _CompiledOrNot(nn.Module):
 
     def forward(self, views: Any) -> LossTerms:
         if self._forwards:
-            before = torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+            before = torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
             try:
                 with _exchanged(self._forwards):
                     terms: LossTerms = self.objective(views)
@@ -87,7 +87,7 @@ class _CompiledOrNot(nn.Module):
                 self._forwards.clear()
                 # What was drawn on the way to the failure is drawn again.
                 torch.set_rng_state(before[0])
-                torch.cuda.set_rng_state_all(before[1])  # type: ignore[no-untyped-call]
+                torch.cuda.set_rng_state_all(before[1])
                 log.warning("torch.compile failed, training goes on without: %s", " ".join(str(error).split())[:200])
         return self.objective(views)  # type: ignore[no-any-return]
 
