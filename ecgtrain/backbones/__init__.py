@@ -33,6 +33,13 @@ class Backbone(nn.Module):
     def forward(self, x_blt: Tensor) -> Features:
         """Turn normalised windows (batch, leads, samples) into features."""
 
+    def networks(self) -> list[nn.Module]:
+        """What ``torch.compile`` makes one graph of each, where asked to; the whole by default.
+
+        Parts where a method calls more of a backbone than its ``forward``, or where a part can't be compiled.
+        """
+        return [self]
+
     def layer_groups(self) -> list[list[nn.Parameter]]:
         """All parameters, from the layers next to the output down to those next to the input.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
@@ -68,6 +69,14 @@ class CpcLstm(Backbone):
 
     def context(self, latents_bsd: Tensor) -> Tensor:
         """Contexts (batch, tokens, ``width``), each of its own and all earlier latents."""
+        # Autocast would run it in float16 on a GPU, whatever was asked for, and nobody scales the loss of bfloat16.
+        device = latents_bsd.device.type
+        if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16:
+            with torch.autocast(device, enabled=False):
+                return self._recur(latents_bsd.float())
+        return self._recur(latents_bsd)
+
+    def _recur(self, latents_bsd: Tensor) -> Tensor:
         contexts: Tensor = self.lstm(latents_bsd)[0]
         return contexts
 
@@ -75,6 +84,10 @@ class CpcLstm(Backbone):
         """Contexts as tokens, pooled by mean, max and last as the paper's classifiers do."""
         tokens_bsd = self.context(self.encode(x_blt))
         return Features(tokens_bsd, pool(tokens_bsd, "mean_max_last"))
+
+    def networks(self) -> list[nn.Module]:
+        """The encoder: a recurrent layer is one call into the GPU's own library, of which no graph is made."""
+        return [self.encoder]
 
     def layer_groups(self) -> list[list[nn.Parameter]]:
         """The LSTM, then the encoder, as the paper's second stage of fine-tuning has them."""

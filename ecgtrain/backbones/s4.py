@@ -161,6 +161,10 @@ class S4(Backbone):
         tokens_bsd = self.layers(self.entry(self.encode(x_blt)))
         return Features(tokens_bsd, pool(tokens_bsd, "mean"))
 
+    def networks(self) -> list[nn.Module]:
+        """Encoder and state-space layers, which methods call one after the other."""
+        return [self.encoder, self.layers]
+
     def layer_groups(self) -> list[list[nn.Parameter]]:
         """The state-space layers, then the encoder."""
         return [[*self.layers.parameters(), *self.entry.parameters()], list(self.encoder.parameters())]

@@ -73,6 +73,10 @@ class Vgg1d(Backbone):
             tokens_bld = each.view(x_blt.shape[0], self.n_leads, self.width)
         return Features(tokens_bld, tokens_bld.flatten(1))
 
+    def networks(self) -> list[nn.Module]:
+        """The encoders: methods call them lead by lead."""
+        return list(self.encoders)
+
 
 def build(settings: Settings, n_leads: int) -> Vgg1d:
     """Make the network with fresh weights from torch's generator."""

@@ -167,6 +167,10 @@ class Vit1d(Backbone):
         tokens_bsd = self.encode_tokens(self.embed_patches(x_blt))
         return Features(tokens_bsd, pool(tokens_bsd, "mean"))
 
+    def networks(self) -> list[nn.Module]:
+        """The embedding of patches and the transformer: between the two, methods take tokens away."""
+        return [self.embedding, self.transformer]
+
     def layer_groups(self) -> list[list[nn.Parameter]]:
         """Each block by itself from the last on (with the normalisation after it), then all that comes before."""
         blocks = [list(block.parameters()) for block in reversed(self.transformer.blocks)]

@@ -108,6 +108,17 @@ class Objective(nn.Module):
         """Raise ConfigError for windows or batches that the method can't learn from; before any data is read."""
         return
 
+    def networks(self) -> list[nn.Module]:
+        """What is compiled where a recipe asks for it: the backbone and its copies, each as it says itself."""
+        return [part for module in self.modules() if isinstance(module, Backbone) for part in module.networks()]
+
+    def drawn(self, views: Any) -> Any:
+        """``views`` with all that ``forward`` needs of random numbers: drawn before it, not in its midst.
+
+        Called once on the views of a batch, by whoever made them; ``forward`` does so where nobody did.
+        """
+        return views
+
     @abstractmethod
     def forward(self, views: Any) -> LossTerms:
         """The loss of a batch of views; ``forward``, so that hooks of distributed training run."""

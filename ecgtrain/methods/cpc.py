@@ -15,7 +15,7 @@ A network that has learned nothing scores ln(n_negatives + 1) nats per term.
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple, Protocol, cast
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import torch
 from pydantic import PositiveInt
@@ -56,11 +56,12 @@ class Settings(ecgstore.Settings):
 
 
 class Views(NamedTuple):
-    """Normalised windows, and what their negatives are drawn by."""
+    """Normalised windows, what their negatives are drawn by, and those of each horizon once they are drawn."""
 
     x_blt: Tensor
     sample_numbers_b: Tensor
     draw: Draw
+    negatives: tuple[Tensor, ...] = ()
 
 
 class Predictable(Protocol):
@@ -93,19 +94,49 @@ def draw_negatives(draw: Draw, sample_numbers_b: Tensor, n_latents: int, ahead: 
 
 
 def info_nce(predicted_bsd: Tensor, latents_bsd: Tensor, negatives_bsn: Tensor, ahead: int) -> tuple[Tensor, Tensor]:
-    """Loss in nats and whether the positive scored highest, both (batch, terms).
+    """Loss in nats and whether the positive scored highest, both float32 (batch, terms).
 
     ``predicted_bsd`` holds one prediction per term, ``latents_bsd`` all latents of the window. All
     negatives of a window are its own latents, so one product of predictions and latents holds every logit;
-    picking from it takes milliseconds where gathering the latents themselves takes gigabytes.
+    picking from it takes milliseconds where gathering the latents themselves takes gigabytes. In half precision
+    the factors are rounded, and neither the sums nor the scores: those are large and unscaled, and bfloat16 would
+    round them by tenths of a nat.
     """
-    scores_bss = torch.bmm(predicted_bsd, latents_bsd.transpose(1, 2))
+    if predicted_bsd.dtype in (torch.bfloat16, torch.float16):
+        scores_bss = _HalfProduct.apply(predicted_bsd, latents_bsd.to(predicted_bsd.dtype).transpose(1, 2))  # type: ignore[no-untyped-call]
+    else:
+        scores_bss = torch.bmm(predicted_bsd, latents_bsd.to(predicted_bsd.dtype).transpose(1, 2))
     n_windows, n_terms, _ = negatives_bsn.shape
     positive_s = torch.arange(ahead, ahead + n_terms, device=negatives_bsn.device)
     candidates = torch.cat([positive_s[:, None].expand(n_windows, -1, 1), negatives_bsn], dim=2)
     logits = scores_bss.gather(2, candidates)
     loss_bs = torch.logsumexp(logits, dim=2) - logits[..., 0]
     return loss_bs, (logits[..., 0] > logits[..., 1:].amax(dim=2)).detach()
+
+
+class _HalfProduct(torch.autograd.Function):
+    """The product of two batches of matrices in half precision, summed and returned in float32, with gradient.
+
+    A GPU does so in one call, of which torch knows no gradient; elsewhere rounded factors are multiplied in float32.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a_bij: Tensor, b_bjk: Tensor) -> Tensor:
+        ctx.save_for_backward(a_bij, b_bjk)
+        return _product(a_bij, b_bjk)
+
+    @staticmethod
+    def backward(ctx: Any, gradient_bik: Tensor) -> tuple[Tensor, Tensor]:
+        a_bij, b_bjk = ctx.saved_tensors
+        rounded_bik = gradient_bik.to(a_bij.dtype)
+        of_a, of_b = _product(rounded_bik, b_bjk.transpose(1, 2)), _product(a_bij.transpose(1, 2), rounded_bik)
+        return of_a.to(a_bij.dtype), of_b.to(b_bjk.dtype)
+
+
+def _product(a_bij: Tensor, b_bjk: Tensor) -> Tensor:
+    if a_bij.is_cuda:
+        return torch.bmm(a_bij, b_bjk, out_dtype=torch.float32)
+    return torch.bmm(a_bij.float(), b_bjk.float())
 
 
 class Cpc(Objective):
@@ -139,20 +170,27 @@ class Cpc(Objective):
                 fix="raise window_samples or lower steps_ahead",
             )
 
+    def drawn(self, views: Views) -> Views:
+        """With the negatives of each horizon."""
+        n_latents = self._network.n_tokens(views.x_blt.shape[2])
+        n = self._settings.n_negatives
+        return views._replace(
+            negatives=tuple(
+                draw_negatives(views.draw.fork(ahead), views.sample_numbers_b, n_latents, ahead, n)
+                for ahead in self._horizons
+            )
+        )
+
     def forward(self, views: Views) -> LossTerms:
         """Sum (or mean) of the terms; parts: nats per term, and how often the positive scored highest."""
+        views = views if views.negatives else self.drawn(views)
         latents_bsd = self._network.encode(views.x_blt)
         contexts_bsd = self._network.context(latents_bsd)
-        n_latents = latents_bsd.shape[1]
         totals, losses, hits = [], [], []
-        for ahead, project in zip(self._horizons, self.projections, strict=True):
-            negatives_bsn = draw_negatives(
-                views.draw.fork(ahead), views.sample_numbers_b, n_latents, ahead, self._settings.n_negatives
-            )
+        for ahead, project, negatives_bsn in zip(self._horizons, self.projections, views.negatives, strict=True):
             predicted_bsd = project(contexts_bsd[:, :-ahead])
-            # Scores are large and unscaled: bfloat16 would round them by tenths of a nat.
             with torch.autocast(predicted_bsd.device.type, enabled=False):
-                loss_bs, hit_bs = info_nce(predicted_bsd.float(), latents_bsd.float(), negatives_bsn, ahead)
+                loss_bs, hit_bs = info_nce(predicted_bsd, latents_bsd, negatives_bsn, ahead)
             totals.append(loss_bs.mean(dim=0).sum() if self._settings.reduction == "sum" else loss_bs.mean())
             losses.append(loss_bs.detach().mean())
             hits.append(hit_bs.float().mean())

@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple, Self
 import torch
 import torch.nn.functional as F
 from pydantic import PositiveInt, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 import ecgstore
 from ecgstore import ConfigError
@@ -93,13 +93,14 @@ class Settings(ecgstore.Settings):
 
 
 class Views(NamedTuple):
-    """Normalised windows and where they were recorded, and what their masks are drawn by."""
+    """Normalised windows and where they were recorded, what their masks are drawn by, and the masks once drawn."""
 
     x_blt: Tensor
     recorded_blt: Tensor
     sample_numbers_b: Tensor
     draw: Draw
     step: int
+    split: Split | None = None
 
 
 def views(settings: Settings, batch: WindowBatch) -> Views:
@@ -219,16 +220,25 @@ class Jepa(Objective):
                 tokens_bsd = F.layer_norm(tokens_bsd, (self.teacher.width,))
         return tokens_bsd.unflatten(1, (self.backbone.n_rows, -1)), pooled_bd
 
+    def networks(self) -> list[nn.Module]:
+        """Of the predictor, too."""
+        return [*super().networks(), self.predictor]
+
+    def drawn(self, views: Views) -> Views:
+        """With what is hidden of all leads."""
+        n_patches = self.backbone.n_patches(views.x_blt.shape[2])
+        hidden_bs, n_hidden = draw_hidden(self._settings, views.draw, views.sample_numbers_b, views.step, n_patches)
+        return views._replace(split=Split.of(hidden_bs[:, None].expand(-1, self.backbone.n_rows, -1), n_hidden))
+
     def forward(self, views: Views) -> LossTerms:
         """Mean of the windows' losses; features are the teacher's, of whole windows.
 
         What the student makes of the few patches that it sees hangs on which they are; in the teacher's features
         windows that are told apart no more can be seen.
         """
+        split = (views if views.split else self.drawn(views)).split
+        assert split is not None
         targets_brsd, pooled_bd = self.targets(views.x_blt)
-        n_rows, n_patches = targets_brsd.shape[1:3]
-        hidden_bs, n_hidden = draw_hidden(self._settings, views.draw, views.sample_numbers_b, views.step, n_patches)
-        split = Split.of(hidden_bs[:, None].expand(-1, n_rows, -1), n_hidden)
         seen_bkd = self.backbone.encode_tokens(self.backbone.embed_patches(views.x_blt), split.keep_bk())
         said_brsd = self.predictor(seen_bkd, split)
         counts_brs = (self.backbone.patches(views.recorded_blt.float()) > 0).any(dim=3)

@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple, Self
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 import ecgstore
 from ecgstore import ConfigError
@@ -69,11 +69,12 @@ class Settings(ecgstore.Settings):
 
 
 class Views(NamedTuple):
-    """Normalised windows, and what their masks are drawn by."""
+    """Normalised windows, what their masks are drawn by, and the masks once they are drawn."""
 
     x_blt: Tensor
     sample_numbers_b: Tensor
     draw: Draw
+    split: Split | None = None
 
 
 def views(settings: Settings, batch: WindowBatch) -> Views:
@@ -137,11 +138,22 @@ class Mae(Objective):
                 fix="raise window_samples, or change mask_ratio",
             )
 
+    def networks(self) -> list[nn.Module]:
+        """Of the decoder, too."""
+        return [*super().networks(), self.decoder]
+
+    def drawn(self, views: Views) -> Views:
+        """With what is hidden of each lead."""
+        n_patches = self.backbone.n_patches(views.x_blt.shape[2])
+        n_hidden = self._settings.n_hidden(n_patches)
+        split = draw_split(views.draw, views.sample_numbers_b, self.backbone.n_rows, n_patches, n_hidden)
+        return views._replace(split=split)
+
     def forward(self, views: Views) -> LossTerms:
         """Mean of the windows' losses; features are the mean of the tokens that were seen."""
+        split = (views if views.split else self.drawn(views)).split
+        assert split is not None
         patches_brsp = self.backbone.patches(views.x_blt)
-        n_rows, n_patches = patches_brsp.shape[1:3]
-        split = draw_split(views.draw, views.sample_numbers_b, n_rows, n_patches, self._settings.n_hidden(n_patches))
         seen_bkd = self.backbone.encode_tokens(self.backbone.embed_patches(views.x_blt), split.keep_bk())
         said_brsp = self.decoder(seen_bkd, split)
         with torch.autocast(said_brsp.device.type, enabled=False):

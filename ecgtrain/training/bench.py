@@ -11,7 +11,7 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -318,12 +318,18 @@ def count_flop(run: Callable[[], Any], network: nn.Module, device: torch.device)
     # A processor's fused attention isn't seen by the counter either; taken apart, it is two products.
     with sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext():
         try:
-            with FlopCounterMode(display=False) as counter:
+            with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.bmm: _product_flop}) as counter:
                 run()
         finally:
             for handle in handles:
                 handle.remove()
     return Flop(int(counter.get_total_flops()) + sum(unseen), sum(unseen))
+
+
+def _product_flop(a_shape: Sequence[int], b_shape: Sequence[int], *_: Any, **__: Any) -> int:
+    """Of two batches of matrices. torch's own formula fails where the type of the result is told (torch 2.13)."""
+    n, rows, inner = a_shape
+    return 2 * n * rows * inner * b_shape[-1]
 
 
 def _recurrent_flop(rnn: Any, x: Tensor) -> int:

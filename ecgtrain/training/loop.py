@@ -28,7 +28,15 @@ from ecgtrain.methods import LossTerms, Moment, Objective
 from ecgtrain.training import checkpoint, optim
 from ecgtrain.training.layout import BEST, CHECKPOINTS
 from ecgtrain.training.log import STOP, Clock, Metrics, Reading, Readings
-from ecgtrain.training.step import autocast, compiled, layers, own_torch_generator, refuse_division, step_seed
+from ecgtrain.training.step import (
+    autocast,
+    compiled,
+    layers,
+    own_torch_generator,
+    refuse_division,
+    step_seed,
+    tensor_float,
+)
 from ecgtrain.training.watcher import UNTRAINED, Watcher
 from ecgtrain.views.passport import Passport
 
@@ -102,7 +110,7 @@ def train(
     scaler = torch.amp.GradScaler(device.type, enabled=training.precision == "float16")
     cast = autocast(training, device)
 
-    with own_torch_generator(device):
+    with own_torch_generator(device), tensor_float(device):
         state = _State()
         if resume and (path := _newest(run_dir)) is not None:
             state = _restore(path, objective, optimiser, scaler, config, training)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -100,7 +100,7 @@ def prepare(config: RunConfig, device: torch.device | str, initial: Initial | No
         labelled_parts(parts, targets),
         labelled_parts(held_out, targets) if settings.validation_folds else [],
         objective,
-        _make_views(settings, passport, config.seed, device, _learned(targets, parts[0].rows), banks),
+        _make_views(settings, passport, config.seed, device, objective.drawn, _learned(targets, parts[0].rows), banks),
         {} if bank is None else {kind: its.sha256 for kind, its in bank.recordings.items()},
         "selection" if settings.chooses_by_validation else "validation",
         parts[0].rows,
@@ -288,6 +288,7 @@ def _make_views(
     passport: Passport,
     seed: int,
     device: torch.device | str,
+    drawn: Callable[[Any], Any],
     learned_nc: npt.NDArray[np.float32] | None = None,
     banks: Banks | None = None,
 ) -> loop.MakeViews:
@@ -303,9 +304,9 @@ def _make_views(
             counts_blt = shuffle_time(counts_blt, draw.fork(_SHUFFLE), batch.sample_numbers_b)
         mv = to_mv(counts_blt)
         targets_bc = None if y_nc is None else y_nc[torch.from_numpy(batch.rows_b).to(y_nc.device)]
-        return cut(
-            method,
-            WindowBatch(mv, batch.sample_numbers_b, passport.fs_hz, normalise, draw, batch.step, targets_bc, banks),
+        windows = WindowBatch(
+            mv, batch.sample_numbers_b, passport.fs_hz, normalise, draw, batch.step, targets_bc, banks
         )
+        return drawn(cut(method, windows))
 
     return make_views

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -59,32 +59,64 @@ def refuse_division(objective: Objective, training: Training) -> None:
 
 
 def compiled(objective: Objective) -> nn.Module:
-    """``objective`` with its forward compiled; where the first call fails, it goes on without, and says so."""
+    """``objective`` with its networks compiled; where the first call fails, it goes on without, and says so."""
     try:
-        compiled = torch.compile(objective)
+        forwards = {part: torch.compile(part.forward) for part in objective.networks()}
     except Exception as error:
         log.warning("torch.compile isn't to be had here: %s", " ".join(str(error).split())[:200])
         return objective
-    return _CompiledOrNot(objective, compiled)
+    return _CompiledOrNot(objective, forwards)
 
 
 class _CompiledOrNot(nn.Module):
-    """Compiled, until that is found not to work."""
+    """Compiled, until that is found not to work. Views and losses aren't: they draw, gather and look at shapes."""
 
-    def __init__(self, objective: Objective, compiled: Any) -> None:
+    def __init__(self, objective: Objective, forwards: Mapping[nn.Module, Callable[..., Any]]) -> None:
         super().__init__()
         self.objective = objective
-        self._compiled = [compiled]  # in a list: the weights are the objective's, and are named once
+        self._forwards = dict(forwards)  # no modules of this one: the weights are the objective's, and are named once
 
     def forward(self, views: Any) -> LossTerms:
-        if self._compiled:
+        if self._forwards:
+            before = torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
             try:
-                terms: LossTerms = self._compiled[0](views)
+                with _exchanged(self._forwards):
+                    terms: LossTerms = self.objective(views)
                 return terms
             except Exception as error:  # the compiler's errors have no common ancestor
-                self._compiled.clear()
+                self._forwards.clear()
+                # What was drawn on the way to the failure is drawn again.
+                torch.set_rng_state(before[0])
+                torch.cuda.set_rng_state_all(before[1])
                 log.warning("torch.compile failed, training goes on without: %s", " ".join(str(error).split())[:200])
         return self.objective(views)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _exchanged(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+    """Within, modules do these in the place of their own forward; validation and export see them as they are."""
+    for part, forward in forwards.items():
+        part.forward = forward
+    try:
+        yield
+    finally:
+        for part in forwards:
+            del part.forward
+
+
+@contextmanager
+def tensor_float(device: torch.device) -> Iterator[None]:
+    """Let a GPU multiply float32 with TF32's 10 bits of mantissa, several times as fast; as it was, afterwards.
+
+    Its convolutions and recurrent layers do so by torch's own default. ``NVIDIA_TF32_OVERRIDE=0`` forbids both.
+    """
+    before = torch.get_float32_matmul_precision()
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def autocast(training: Training, device: torch.device) -> Callable[[], torch.autocast]:
