@@ -24,11 +24,11 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt install chromium)")
 
 
-def pulses(record_id: str) -> Record:
-    """Square pulses of 1 mV at each second, half a second long, in twelve leads of 10 s."""
+def pulses(record_id: str, leads: tuple[str, ...] = LEADS_12) -> Record:
+    """Square pulses of 1 mV at each second, half a second long, in leads of 10 s."""
     time_s = np.arange(5000) / 500
-    signal_mv_lt = np.tile((time_s % 1 >= 0.5).astype(np.float32), (12, 1))
-    return Record(record_id, LEADS_12, 500.0, signal_mv_lt, patient_id="p7", statements=(Statement("NORM", "scp_ecg"),))
+    signal_mv_lt = np.tile((time_s % 1 >= 0.5).astype(np.float32), (len(leads), 1))
+    return Record(record_id, leads, 500.0, signal_mv_lt, patient_id="p7", statements=(Statement("NORM", "scp_ecg"),))
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,9 @@ def pages(mini_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     folder = tmp_path_factory.mktemp("view")
     made = folder / "made.ecg"
     write_records(
-        made, [pulses("pulses"), pulses(HOSTILE)], IngestSettings(filters=(), fs_hz=500.0, patient_key="public")
+        made,
+        [pulses("pulses"), pulses(HOSTILE), pulses("few", ("II", "V1", "V5"))],
+        IngestSettings(filters=(), fs_hz=500.0, patient_key="public"),
     )
     with (
         served(open_view(str(mini_store), notes=folder / "a.parquet")) as mini,
@@ -143,6 +145,34 @@ def test_calipers_measure_a_millivolt_and_a_second(pages: dict[str, Page], tab: 
     px_per_mm = tab.evaluate("document.querySelector('#paper svg.ecg').getScreenCTM().a")
     assert abs(int(found[1]) - 1000) <= 40 / px_per_mm + 1
     assert abs(float(found[3]) - 1) <= 0.1 / px_per_mm + 0.01
+
+
+def test_a_printed_page_is_one_a4_sheet_true_to_scale(pages: dict[str, Page], tab: Any) -> None:
+    tab.goto(pages["made"].address)
+    for layout, gain in (("3x4%2B1", 10), ("12x1", 20)):
+        tab.goto(at(pages["made"], f"?record=pulses&layout={layout}&gain={gain}"))
+        tab.wait_for_selector("#paper svg.ecg path.trace")
+        tab.evaluate(
+            """() => addEventListener("beforeprint", () => {
+                const drawn = document.querySelector("svg.ecg");
+                window.printed = [drawn.viewBox.baseVal.width, drawn.style.getPropertyValue("--width")];
+            })"""
+        )
+        sheet = tab.pdf(prefer_css_page_size=True)
+        assert len(re.findall(rb"/Type */Page\b", sheet)) == 1
+        (size,) = re.findall(rb"/MediaBox *\[0 0 (\S+) (\S+)\]", sheet)
+        assert [round(float(side) / 72 * 25.4) for side in size] == [297, 210]
+        # 10 s at 25 mm/s, and the gutters; the unit of the drawing is the printed millimetre.
+        assert tab.evaluate("window.printed") == [270, "270mm"]
+
+
+def test_leads_that_are_absent_take_no_room(pages: dict[str, Page], tab: Any) -> None:
+    tab.goto(pages["made"].address)
+    tab.goto(at(pages["made"], "?record=few"))
+    tab.wait_for_selector("#paper svg.ecg path.trace")
+    drawn = tab.eval_on_selector_all("#paper path.trace", "all => all.map(p => p.dataset.lead)")
+    assert drawn == ["II", "V1", "V5"]
+    assert tab.inner_text("#side").count("9 leads absent") == 1
 
 
 def test_a_hostile_id_is_text(pages: dict[str, Page], tab: Any) -> None:

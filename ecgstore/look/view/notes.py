@@ -87,7 +87,7 @@ class Notes:
     def rows_with(self, word: str) -> list[int]:
         """Rows of the records in whose tags or comment ``word`` stands, in small letters."""
         with self._lock:
-            texts = {one: f"{_SEPARATOR.join(note.tags)} {note.comment}".casefold() for one, note in self._of.items()}
+            texts = {one: f"{_SEPARATOR.join(note.tags)} {note.comment}".lower() for one, note in self._of.items()}
             return [self._rows[one] for one, text in texts.items() if word in text]
 
     def write(self, record_id: str, tags: list[str], comment: str) -> Note:
@@ -149,7 +149,16 @@ class Notes:
         found = _signature(self.path)
         if found is None or found == self._seen:
             return
-        kind, table = sidecar_tables.read_beside(self._store, self.path)
+        try:
+            kind, table = sidecar_tables.read_beside(self._store, self.path)
+        except ConfigError as error:
+            raise ConfigError(
+                error.what.replace("the sidecar is", "the notes are"),
+                where=error.where,
+                expected=error.expected,
+                got=error.got,
+                fix="name another file with --notes, or see Notes in docs/view.md",
+            ) from None
         missing = set(_COLUMNS) - set(table.column_names)
         if kind != "columns" or missing or any(table[name].type != pa.string() for name in _COLUMNS):
             raise ConfigError("this file holds no notes", where=self.path, expected=", ".join(_COLUMNS))

@@ -101,7 +101,7 @@ def read_question(parameters: Iterable[tuple[str, str]], leads: Iterable[str]) -
             raise ConfigError(f"too much is asked of {name}", expected=f"{_MOST_VALUES} values of {_MOST_TEXT} letters")
         values.append(value)
     return Question(
-        words=tuple(" ".join(asked.several("words")).casefold().split()),
+        words=tuple(" ".join(asked.several("words")).lower().split()),
         codes=asked.several("code"),
         without=asked.several("without"),
         choices=tuple((name, asked.several(name)) for name in CHOICES if asked.several(name)),

@@ -59,7 +59,10 @@ class View:
             if self.predictions is None
             else {"classes": self.predictions.classes, "elsewhere": self.predictions.n_elsewhere},
             "notes": self.notes.path.name,
-            "terms": [f"{terms.name} {terms.version}, {terms.licence}".strip(", ") for terms in store.terms],
+            "terms": [
+                ", ".join(filter(None, (f"{terms.name} {terms.version}".strip(), terms.licence)))
+                for terms in store.terms
+            ],
         }
 
     def page(self, question: Question, offset: int, limit: int) -> dict[str, Any]:

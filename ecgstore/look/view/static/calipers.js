@@ -115,7 +115,7 @@ export class Calipers {
     }
     for (const x of [x1, x2]) group.append(svg("path", { class: "line", d: `M${x.toFixed(3)} ${low}V${high}` }));
     for (const y of [y1, y2]) group.append(svg("path", { class: "line", d: `M${Math.min(x1, x2) - 3} ${y.toFixed(3)}H${Math.max(x1, x2) + 3}` }));
-    const boxWidth = 3.2 + text.length * 1.9;
+    const boxWidth = 3.6 + text.length * 2;
     const left = Math.max(1, Math.min(width - boxWidth - 1, Math.max(x1, x2) + 2));
     const top = Math.max(1, Math.min(y1, y2) - 7);
     group.append(svg("rect", { class: "said", x: left, y: top, width: boxWidth, height: 5.6, rx: 1 }), svg("text", { x: left + 1.6, y: top + 4 }, text));

@@ -28,10 +28,17 @@ export function start(facts) {
     // What is sorted by is looked at from its bad end, but for age and name.
     change({ sort: name && /_mv|fraction|disagreement/.test(name) ? `-${name}` : name, offset: null });
   });
+  byId("to-filters").addEventListener("click", showFilters);
   byId("turn").addEventListener("click", () => {
     const sort = get("sort");
     change({ sort: sort.startsWith("-") ? sort.slice(1) : `-${sort || "record_id"}`, offset: null });
   });
+}
+
+/** On a narrow screen filters stand behind a button. */
+function showFilters() {
+  const button = byId("to-filters");
+  button.setAttribute("aria-expanded", String(button.getAttribute("aria-expanded") !== "true"));
 }
 
 /** Ask anew, and show: the page of the table first, what it counts after it. */
@@ -50,7 +57,7 @@ export async function show({ isQuiet = false } = {}) {
   byId("sort").value = get("sort").replace(/^-/, "");
   byId("turn").textContent = get("sort").startsWith("-") ? "↓" : "↑";
   byId("turn").setAttribute("aria-label", get("sort").startsWith("-") ? "Falling; turn the order" : "Rising; turn the order");
-  byId("total").textContent = page.total === page.of ? `${count(page.of)} records` : `${count(page.total)} of ${count(page.of)} records`;
+  byId("total").textContent = page.total === page.of ? `${count(page.of)} ${page.of === 1 ? "record" : "records"}` : `${count(page.total)} of ${count(page.of)} records`;
   const found = await carefully(() => json("counts", asked));
   if (!found || turn !== newest) return;
   counts = found;
@@ -91,7 +98,7 @@ function statements(one) {
 function worst(said) {
   if (!said) return "";
   const isFar = Math.abs((said.stated ? 1 : 0) - said.probability) >= 0.5;
-  return el("span", { class: isFar ? "far" : "" }, `${said.class} ${Math.round(said.probability * 100)} %, ${said.stated ? "stated" : "not stated"}`);
+  return el("span", { class: isFar ? "model far" : "model" }, `${said.class} ${Math.round(said.probability * 100)} %, ${said.stated ? "stated" : "not stated"}`);
 }
 
 function remarks(one) {
@@ -109,9 +116,10 @@ function drawTable() {
   const head = its.map((column) => {
     const isSorted = column.name && sort.replace(/^-/, "") === column.name;
     const order = isSorted ? (sort.startsWith("-") ? "descending" : "ascending") : null;
-    const sortable = column.name && column.name !== "disagreement";
-    const button = sortable
-      ? el("button", { type: "button", onclick: () => change({ sort: order === "ascending" ? `-${column.name}` : column.name, offset: null }) },
+    // Disagreement is looked at from its far end first.
+    const next = order === "ascending" || (column.name === "disagreement" && !order) ? `-${column.name}` : column.name;
+    const button = column.name
+      ? el("button", { type: "button", onclick: () => change({ sort: next, offset: null }) },
           column.title, isSorted ? el("span", { "aria-hidden": "true" }, order === "ascending" ? " ↑" : " ↓") : "")
       : column.title;
     return el("th", { scope: "col", class: column.number ? "n" : null, "aria-sort": order }, button);

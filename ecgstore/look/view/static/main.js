@@ -99,7 +99,7 @@ async function begin() {
   const about = await carefully(() => json("about"));
   if (!about) return;
   byId("home").textContent = about.name;
-  byId("store-facts").textContent = `${count(about.records)} records · ${about.fs_hz ? `${about.fs_hz} Hz` : "several rates"} · ${about.terms.join("; ")} · ${about.fingerprint.slice(0, 12)}`;
+  byId("store-facts").textContent = `${count(about.records)} ${about.records === 1 ? "record" : "records"} · ${about.fs_hz ? `${about.fs_hz} Hz` : "several rates"} · ${about.terms.join("; ")} · ${about.fingerprint.slice(0, 12)}`;
   byId("store-facts").title = `Fingerprint ${about.fingerprint}`;
   byId("to-notes").title = `As CSV; they are kept in ${about.notes}`;
   list.start(about);

@@ -20,27 +20,40 @@ const TWO = [LEADS_12.slice(0, 6), LEADS_12.slice(6)];
 
 const five = (mm) => Math.max(5, 5 * Math.ceil(mm / 5 - 1e-9));
 
-/** The layouts that a record of these leads can have; other leads than the twelve stand one below the other. */
-export function layoutsOf(leads) {
-  return LEADS_12.every((lead) => leads.includes(lead)) ? Object.keys(LAYOUTS) : ["12x1"];
+/** The layouts that a record of these leads can have, the usual one first; what has few of the twelve stands in rows. */
+export function layoutsOf(leads, states) {
+  if (!LEADS_12.every((lead) => leads.includes(lead))) return ["12x1"];
+  const names = Object.keys(LAYOUTS);
+  return recorded(leads, states).length < 6 ? ["12x1", ...names.filter((name) => name !== "12x1")] : names;
 }
 
-/** Millimetres of trace that fit: 10 s of a short record, all there is room for of a long one. */
+/** The leads that are not absent; all, where every one is. */
+export function recorded(leads, states) {
+  const found = leads.filter((_, i) => states[i] !== "a");
+  return found.length ? found : leads;
+}
+
+/** What a page of several columns has at least, also where the screen is narrower: four times 2.5 s at 25 mm/s. */
+const LEAST_MM = 250;
+
+/** Millimetres of trace that fit: 10 s of a short record, all there is room for of a long one in rows. */
 export function tracesMm(roomMm, speed, lastsS, layout) {
-  const fits = Math.max(50, 5 * Math.floor((roomMm - GUTTER_MM - END_MM) / 5));
+  const fits = Math.max(layout === "12x1" ? 50 : LEAST_MM, 5 * Math.floor((roomMm - GUTTER_MM - END_MM) / 5));
   const wanted = five(Math.min(lastsS, layout === "12x1" && lastsS > USUAL_S + 0.5 ? Infinity : USUAL_S) * speed);
   return Math.min(fits, Number.isFinite(wanted) ? wanted : fits);
 }
 
 /**
  * The strips of a page. Strip: `lead`, seconds `beginS` to `toS` behind the page's beginning, `x`, `y` of 0 mV, `width`.
- * Nothing of a strip is drawn further than `reach` from its 0 mV.
+ * Nothing of a strip is drawn further than `reach` from its 0 mV. `mostMm`: how high the page may be.
  */
-export function geometry(layout, leads, { speed, gain, traces, rhythm }) {
+export function geometry(layout, leads, { speed, gain, traces, rhythm, mostMm = Infinity }) {
   const columns = layout === "12x1" ? [leads] : layout === "6x2" ? TWO : CLASSIC;
   const withRhythm = layout === "3x4+1";
   const rows = columns[0].length + (withRhythm ? 1 : 0);
-  const rowMm = five(Math.min(70, Math.max(15, (layout.startsWith("3x4") ? 3.5 : 2.5) * gain)));
+  const usualMm = five(Math.min(70, Math.max(15, (layout.startsWith("3x4") ? 3.5 : 2.5) * gain)));
+  // On a sheet of paper rows move together; the gain stays what it is.
+  const rowMm = Math.min(usualMm, Math.floor((mostMm - TOP_MM - FOOT_MM) / rows));
   const cell = traces / columns.length;
   const at = (row) => TOP_MM + (row + 0.5) * rowMm;
   const strips = columns.flatMap((column, i) =>
@@ -55,7 +68,7 @@ export function geometry(layout, leads, { speed, gain, traces, rhythm }) {
     width: GUTTER_MM + traces + END_MM,
     height: TOP_MM + rows * rowMm + FOOT_MM,
     rowMm,
-    reach: rowMm,
+    reach: usualMm,
     gridBottom: TOP_MM + rows * rowMm + TOP_MM / 2,
     rows: Array.from({ length: rows }, (_, row) => at(row)),
     strips,

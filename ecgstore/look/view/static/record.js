@@ -5,11 +5,12 @@ import { Calipers } from "./calipers.js";
 import { band, decode, draw, extremes } from "./draw.js";
 import { noteForm } from "./notes.js";
 import { byId, bytes, carefully, clock, count, el, figure, fill, json, remember, remembered, stateWords, STATES, svg, tell } from "./page.js";
-import { GAINS, geometry, GUTTER_MM, LAYOUTS, layoutsOf, otherSpeed, SPEEDS, tracesMm } from "./paper.js";
+import { GAINS, geometry, GUTTER_MM, LAYOUTS, layoutsOf, otherSpeed, recorded, SPEEDS, tracesMm } from "./paper.js";
 
 const CSS_PX_PER_MM = 96 / 25.4;
-/** Millimetres of trace on a printed A4 page in landscape. */
+/** Millimetres of trace on a printed A4 page in landscape, and how high the paper on it may be. */
 const PRINTED_MM = 250;
+const PRINTED_HEIGHT_MM = 165;
 /** More samples than this per lead come as the envelope of their extremes. */
 const MOST_SAMPLES = 12000;
 const OVERVIEW_MM = [250, 12];
@@ -25,6 +26,7 @@ let showsRaw = true;
 let showsBeats = true;
 let loading = null;
 let turn = 0;
+let isPrinting = false;
 let onNoted = () => {};
 const calipers = new Calipers((text) => { byId("measured").textContent = text; });
 
@@ -33,18 +35,20 @@ export const pixelsPerMm = () => Number(remembered("pixels")) || CSS_PX_PER_MM;
 // --- what is chosen --------------------------------------------------------------------------------------------------
 
 const atS = () => Math.max(0, Number(get("at", "0")) || 0);
-const layout = () => (layoutsOf(info.leads).includes(get("layout")) ? get("layout") : layoutsOf(info.leads)[0]);
+const layouts = () => layoutsOf(info.leads, info.lead_states);
+const layout = () => (layouts().includes(get("layout")) ? get("layout") : layouts()[0]);
 const speed = () => Math.min(400, Number(get("speed")) || SPEEDS[0]);
 const gain = () => (GAINS.includes(Number(get("gain"))) ? Number(get("gain")) : 10);
 
 function rhythmLead() {
-  const recorded = info.leads.filter((_, i) => info.lead_states[i] !== "a");
-  return recorded.includes("II") || !recorded.length ? "II" : recorded[0];
+  const leads = recorded(info.leads, info.lead_states);
+  return leads.includes("II") ? "II" : leads[0];
 }
 
-function planned(roomMm) {
+function planned(roomMm, mostMm = Infinity) {
   const traces = tracesMm(roomMm, speed(), info.duration_s, layout());
-  return geometry(layout(), info.leads, { speed: speed(), gain: gain(), traces, rhythm: rhythmLead() });
+  const leads = layout() === "12x1" ? recorded(info.leads, info.lead_states) : info.leads;
+  return geometry(layout(), leads, { speed: speed(), gain: gain(), traces, rhythm: rhythmLead(), mostMm });
 }
 
 const roomMm = () => byId("desk").clientWidth / pixelsPerMm();
@@ -70,9 +74,15 @@ export function start(facts, noted) {
   on("before", () => stepRecord(-1));
   on("behind", () => stepRecord(1));
   listenToPaper();
-  new ResizeObserver(() => info && !byId("record").hidden && page && planned(roomMm()).width !== page.width && load()).observe(byId("desk"));
-  addEventListener("beforeprint", () => info && render(PRINTED_MM + 20));
-  addEventListener("afterprint", () => info && render());
+  new ResizeObserver(() => info && !isPrinting && !byId("record").hidden && page && planned(roomMm()).width !== page.width && load()).observe(byId("desk"));
+  addEventListener("beforeprint", () => printing(true));
+  addEventListener("afterprint", () => printing(false));
+}
+
+function printing(isNow) {
+  isPrinting = isNow;
+  if (info && isNow) render(PRINTED_MM + 20, PRINTED_HEIGHT_MM);
+  else if (info) render();
 }
 
 function turned(id) {
@@ -128,7 +138,8 @@ export function stepRecord(by) {
 
 function drawTools() {
   const options = (id, values, now) => fill(byId(id), values.map(([value, words]) => el("option", { value, selected: String(value) === String(now) }, words)));
-  options("layout", layoutsOf(info.leads).map((name) => [name, name === "12x1" ? `${info.leads.length} × 1` : LAYOUTS[name]]), layout());
+  const rows = recorded(info.leads, info.lead_states).length;
+  options("layout", layouts().map((name) => [name, name === "12x1" ? `${rows} × 1` : LAYOUTS[name]]), layout());
   const speeds = SPEEDS.includes(speed()) ? SPEEDS : [...SPEEDS, speed()];
   options("speed", speeds.map((one) => [one, `${Number(one.toPrecision(3))} mm/s`]), speed());
   options("gain", GAINS.map((one) => [one, `${one} mm/mV`]), gain());
@@ -177,9 +188,9 @@ function holds(from, to) {
 
 // --- drawing ---------------------------------------------------------------------------------------------------------
 
-function render(room = roomMm()) {
+function render(room = roomMm(), mostMm = Infinity) {
   if (!layers) return;
-  page = planned(room);
+  page = planned(room, mostMm);
   const from = Math.min(atS(), Math.max(0, info.duration_s - page.spanS));
   page.beginS = from;
   const uncalibrated = notCalibrated();
@@ -199,6 +210,7 @@ function render(room = roomMm()) {
     beats && beats.total > beats.beats.length ? `the first ${count(beats.beats.length)} of ${count(beats.total)} annotations` : "",
   ];
   byId("shown").textContent = parts.filter(Boolean).join(" · ");
+  byId("paper").classList.toggle("fits", info.duration_s <= page.spanS + 1e-6);
   byId("left").disabled = from <= 0;
   byId("right").disabled = from + page.spanS >= info.duration_s - 1e-6;
 }
@@ -276,7 +288,7 @@ export function cycle(name) {
 }
 
 export function setLayout(i) {
-  const name = layoutsOf(info.leads)[i];
+  const name = layouts()[i];
   if (name) change({ layout: name }, { keep: true });
 }
 
@@ -319,7 +331,7 @@ function listenToPaper() {
   paper.addEventListener("pointercancel", end);
   paper.addEventListener("pointerleave", () => { byId("under").textContent = ""; });
   paper.addEventListener("wheel", (event) => {
-    if (!page || !(event.ctrlKey || event.shiftKey || Math.abs(event.deltaX) > Math.abs(event.deltaY))) return;
+    if (!page || (!event.ctrlKey && info.duration_s <= page.spanS) || !(event.ctrlKey || event.shiftKey || Math.abs(event.deltaX) > Math.abs(event.deltaY))) return;
     event.preventDefault();
     if (event.ctrlKey) zoom(event.deltaY < 0, page.beginS + Math.max(0, point(event).x - GUTTER_MM) / page.speed);
     else moveTo(page.beginS + (event.deltaX || event.deltaY) / pixelsPerMm() / page.speed);
@@ -388,10 +400,13 @@ function predictionTable() {
   return el("table", {}, el("tbody", {}, rows));
 }
 
+const SHARES = ["Flat", "Clipped", "Missing"];
+
 function facts() {
   const rate = info.source_fs_hz && info.source_fs_hz !== info.fs_hz ? `${info.fs_hz} Hz, recorded at ${info.source_fs_hz}` : `${info.fs_hz} Hz`;
   const found = [["Length", clock(info.duration_s)], ["Rate", rate], ["Source", info.source], ["Site", info.site], ["Fold", info.fold], ["Patient", info.patient_key], ["Annotations", info.beats ? count(info.beats) : null]];
-  const measures = info.measures.map(([title, value, unit]) => [title, value === null ? null : `${figure(value)}${unit ? ` ${unit}` : ""}`]);
+  const share = (value) => `${figure(100 * value)} %`;
+  const measures = info.measures.map(([title, value, unit]) => [title, value === null ? null : SHARES.includes(title) ? share(value) : `${figure(value)}${unit ? ` ${unit}` : ""}`]);
   return [...found, ...measures].filter(([, value]) => value !== null && value !== undefined && value !== "").map(([name, value]) => [name, String(value)]);
 }
 

@@ -242,6 +242,29 @@ def test_a_file_that_holds_no_notes_is_left_alone(mini_store: Path, tmp_path: Pa
     assert file.read_bytes() == before
 
 
+def test_notes_on_another_version_of_the_store_are_refused_and_not_overwritten(
+    mini_store: Path, store: Store, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.parquet"
+    open_view(str(mini_store), notes=file).notes.write("145", ["check"], "")
+    table = pq.read_table(file)
+    about = {key: said.replace(store.fingerprint.encode(), b"0" * 64) for key, said in table.schema.metadata.items()}
+    pq.write_table(table.replace_schema_metadata(about), file)
+    before = file.read_bytes()
+    with pytest.raises(ConfigError, match=r"the notes are for another store.*--notes"):
+        open_view(str(mini_store), notes=file)
+    assert file.read_bytes() == before
+
+
+def test_two_programs_write_notes_into_one_file(mini_store: Path, tmp_path: Path) -> None:
+    one, other = (open_view(str(mini_store), notes=tmp_path / "mine.parquet").notes for _ in range(2))
+    one.write("145", ["check"], "")
+    other.write("50", ["noisy"], "")
+    one.write("145", [], "")
+    assert [notes.tags() for notes in (one, other)] == [[("noisy", 1)], [("check", 1), ("noisy", 1)]]
+    assert open_view(str(mini_store), notes=tmp_path / "mine.parquet").notes.tags() == [("noisy", 1)]
+
+
 # --- beginning -------------------------------------------------------------------------------------------------------
 
 
