@@ -247,7 +247,7 @@ def test_notes_on_another_version_of_the_store_are_refused_and_not_overwritten(
 ) -> None:
     file = tmp_path / "mine.parquet"
     open_view(str(mini_store), notes=file).notes.write("145", ["check"], "")
-    table = pq.read_table(file)
+    table = pq.ParquetFile(file).read()
     about = {key: said.replace(store.fingerprint.encode(), b"0" * 64) for key, said in table.schema.metadata.items()}
     pq.write_table(table.replace_schema_metadata(about), file)
     before = file.read_bytes()
