@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ecgstore.errors import ConfigError, need
+from ecgstore.errors import REASONS, ConfigError, need
 from ecgstore.look.facts import filter_words, st_warning
 from ecgstore.look.report import MEASURES
 from ecgstore.look.view.notes import Notes, default_path
@@ -19,6 +19,7 @@ from ecgstore.look.view.traces import Drawer
 from ecgstore.storage.store import Store, open_store
 from ecgstore.storage.tables import numbers, rows_of
 from ecgstore.vocabularies.titles import beat_titles, title_of
+from ecgstore.vocabularies.vocabulary import aami_class
 
 PAGE_ROWS, MOST_PAGE_ROWS, MOST_BEATS, MOST_REJECTED = 100, 1000, 3000, 1000
 #: Of a page's columns, those that are plain texts or numbers of the table.
@@ -103,7 +104,8 @@ class View:
     def rejected(self, offset: int, limit: int) -> dict[str, Any]:
         """Records that were left out, and why."""
         table = self.store.rejected
-        return {"total": table.num_rows, "offset": offset, "rejected": table.slice(offset, limit).to_pylist()}
+        found = [{**one, "meaning": REASONS.get(one["reason"], "")} for one in table.slice(offset, limit).to_pylist()]
+        return {"total": table.num_rows, "offset": offset, "rejected": found}
 
     def record(self, record_id: str) -> dict[str, Any]:
         """All that is known of a record but its samples."""
@@ -167,6 +169,7 @@ class View:
                     "time_s": one["sample"] / fs_hz,
                     "symbol": one["symbol"],
                     "title": beat_titles().get(one["symbol"], ""),
+                    "is_ectopic": aami_class(one["symbol"]) in ("S", "V", "F"),
                     "note": one.get("note") or "",
                 }
                 for one in told

@@ -100,8 +100,7 @@ function annotations(beats, page, atS) {
     if (!strip) continue;
     const x = strip.x + (beat.time_s - atS - strip.beginS) * page.speed;
     const y = strip.y - page.rowMm / 2 + (strip.isRhythm ? 9 : 0);
-    const isOdd = beat.symbol !== "N" && beat.symbol !== "+";
-    const mark = svg("g", { class: isOdd ? "beat odd" : "beat" },
+    const mark = svg("g", { class: beat.is_ectopic ? "beat odd" : "beat" },
       svg("title", {}, [beat.title || beat.symbol, beat.note].filter(Boolean).join(" ")),
       svg("path", { d: `M${x.toFixed(2)} ${y + 0.8}V${y + 3}` }),
       svg("text", { x: x.toFixed(2), y }, beat.note ? `${beat.symbol} ${beat.note}` : beat.symbol));

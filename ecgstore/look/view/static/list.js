@@ -319,7 +319,7 @@ export async function showRejects() {
   const offset = Number(get("offset", "0"));
   const found = await carefully(() => json("rejected", { offset, limit: PAGE }));
   if (!found) return;
-  const rows = found.rejected.map((one) => el("tr", {}, el("th", { scope: "row" }, one.record_id), el("td", {}, one.reason), el("td", {}, one.detail)));
+  const rows = found.rejected.map((one) => el("tr", {}, el("th", { scope: "row" }, one.record_id), el("td", {}, one.meaning || one.reason), el("td", {}, one.detail)));
   const button = (words, to, isOff) => el("button", { type: "button", disabled: isOff, onclick: () => change({ offset: to ? String(to) : null }) }, words);
   fill(byId("rejects"),
     el("h2", {}, `${count(found.total)} records were left out`), el("p", {}, el("a", { href: "/" }, "Back to the records")),

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import wfdb
 from click.testing import CliRunner
 from viewing import Page, served
 
 import ecgstore.cli
-from ecgstore import ConfigError, Store, StoreFormatError, StoreNotFound, open_store
+from ecgstore import ConfigError, IngestSettings, Store, StoreFormatError, StoreNotFound, ingest_folder, open_store
+from ecgstore.errors import REASONS
 from ecgstore.look.view.server import STATIC, Serving
 from ecgstore.look.view.view import View, open_view
 
@@ -209,6 +211,25 @@ def test_a_record_is_told_in_words(page: Page) -> None:
     order = ids(page, sort="age_years", limit=1000)
     at = order.index("145")
     assert (beside["at"], beside["before"], beside["behind"]) == (at, order[at - 1], order[at + 1])
+
+
+def test_beats_and_what_was_left_out_are_told_in_words(write_record: Callable[..., Path], tmp_path: Path) -> None:
+    folder = tmp_path / "wfdb"
+    write_record(folder, "r1")
+    write_record(folder, "r2", n_samples=9000)
+    wfdb.wrann("r1", "atr", np.array([100, 600, 4900]), symbol=["N", "V", "R"], write_dir=str(folder))
+    settings = IngestSettings(profile="raw", source={"name": "wfdb_folder", "annotators": ["atr"]})
+    ingest_folder(folder, tmp_path / "s.ecg", settings)
+    with served(open_view(str(tmp_path / "s.ecg"), notes=tmp_path / "n.parquet")) as page:
+        told = page.json("/api/beats", id="r1", start="0.5", stop="12")["beats"]
+        assert [(one["time_s"], one["symbol"], one["is_ectopic"]) for one in told] == [
+            (1.2, "V", True),
+            (9.8, "R", False),
+        ]
+        assert told[1]["title"] == "right bundle branch block beat"
+        (left_out,) = page.json("/api/rejected")["rejected"]
+        assert (left_out["record_id"], left_out["meaning"]) == ("r2", REASONS["truncated"])
+        assert "no such window" in page.refused("/api/beats", id="r1", start="5", stop="5")
 
 
 # --- notes -----------------------------------------------------------------------------------------------------------
