@@ -10,6 +10,13 @@ import nox
 
 #: Tests that make up what comes from elsewhere.
 FORGED = [f"tests/property/test_hostile_{name}.py" for name in ("answers", "labels", "recipes", "runs", "stores")]
+#: Tests of what the compiled loops take part in.
+STORES = [
+    "tests/unit/ecgstore",
+    "tests/golden",
+    "tests/faults/test_ingest_faults.py",
+    "tests/property/test_hostile_input.py",
+]
 
 nox.options.sessions = ["lint", "types", "tests"]
 nox.options.default_venv_backend = "venv"
@@ -52,6 +59,31 @@ def slow(session: nox.Session) -> None:
     """What takes minutes: kill loops, the science on real records, the documentation site, the wheel."""
     install(session, "dev,docs")
     session.run("python", "-m", "pytest", "-m", "slow", *session.posargs)
+
+
+@nox.session(python="3.11")
+def interpreted(session: nox.Session) -> None:
+    """The tests of stores where no C compiler was found at the installation."""
+    session.install("--constraint", "constraints.txt", "--editable", ".[dev]", env={"CC": "false"})
+    session.run("python", "-c", "from ecgstore import kernel; assert kernel.NAME == 'numpy', kernel.NAME")
+    session.run("python", "-m", "pytest", *STORES, *session.posargs)
+
+
+@nox.session(python="3.11")
+def sanitized(session: nox.Session) -> None:
+    """The tests of stores with loops that are stopped by a wrong access to memory or an undefined operation."""
+    watched = "-O1 -g -DNO_CLONES -fsanitize=address,undefined -fno-sanitize-recover=all"
+    session.install(
+        "--constraint", "constraints.txt", "--editable", ".[dev]", env={"CFLAGS": watched, "LDFLAGS": watched}
+    )
+    preloaded = session.run("gcc", "-print-file-name=libasan.so", external=True, silent=True) or ""
+    environment = {
+        "LD_PRELOAD": preloaded.strip(),
+        # Python keeps memory until it ends, and the real library's allocator is what the tests of memory measure.
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "ECGSTORE_KERNEL": "compiled",
+    }
+    session.run("python", "-m", "pytest", *STORES, *session.posargs, env=environment)
 
 
 @nox.session(python="3.11")

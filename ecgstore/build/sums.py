@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ecgstore.storage import layout
+from ecgstore import kernel
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +64,8 @@ class Tally:
 
 def tally(counts_lt: npt.NDArray[np.int16]) -> Tally:
     """Count once through int16 (leads, samples)."""
-    lowest_l, highest_l = counts_lt.min(axis=1), counts_lt.max(axis=1)
-    wide_lt = counts_lt.astype(np.int64)
-    n_l = np.full(len(counts_lt), counts_lt.shape[1])
-    if (lowest_l == layout.NOT_RECORDED).any():
-        recorded_lt = counts_lt != layout.NOT_RECORDED
-        n_l = np.count_nonzero(recorded_lt, axis=1)
-        # What is not recorded is the lowest number there is, so it is in no one's way at the top.
-        lowest_l = np.where(recorded_lt, counts_lt, layout.MAX_COUNT).min(axis=1)
-        wide_lt *= recorded_lt
-    squares_l = np.einsum("lt,lt->l", wide_lt, wide_lt)
-    sums = Sums(n_l.tolist(), wide_lt.sum(axis=1).tolist(), squares_l.tolist())
-    return Tally(sums, lowest_l.tolist(), highest_l.tolist())
+    n_l, total_l, squares_l, lowest_l, highest_l = (of_leads.tolist() for of_leads in kernel.tally(counts_lt))
+    return Tally(Sums(n_l, total_l, squares_l), lowest_l, highest_l)
 
 
 def by_fold(parts: Iterable[tuple[str, Sums]]) -> dict[str, Sums]:

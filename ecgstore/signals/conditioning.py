@@ -12,16 +12,18 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BeforeValidator, SerializeAsAny
 
+from ecgstore import kernel
 from ecgstore.errors import ConfigError, need
 from ecgstore.rooms import occupant
 from ecgstore.settings import Settings, parse
+from ecgstore.signals.decimation import Decimation, decimation, undo
 
 #: Odd reflection at both ends, in seconds: scipy's default for ``sosfiltfilt`` is wrong by tens of µV at 0.5 Hz.
 PADDING_S = 4.0
@@ -30,6 +32,8 @@ MOST_PADDING_S = 50.0
 #: Resampling cuts the spectrum at half the lower rate. A sharp cut rings as 1/t on what lies there, mains at 50 Hz
 #: say; over these last Hz it falls as a squared sine instead, and the ringing as 1/t³.
 CUT_HZ = 0.5
+#: The spectrum is told up to here at least, whatever the new rate: mains of 60 Hz is looked for.
+LEAST_HZ = 61.0
 #: Least halo of a piece, in seconds: by then the cut has rung out, whatever the filters.
 LEAST_HALO_S = 10.0
 #: By how much the ratio of two odd rates may be off at the end of a record, in output samples, where a fraction of a
@@ -151,7 +155,12 @@ def condition_alike(
         return Conditioned(np.concatenate(signals_mv_lt), None)
     n_in = signals_mv_lt[0].shape[1]
     n_out = n_resampled(n_in, fs_hz, target_hz)
-    frame = _frame(n_in, fs_hz, _ratio(n_in, fs_hz, target_hz), _padding_s(filters, n_in / fs_hz))
+    ratio = _ratio(n_in, fs_hz, target_hz)
+    framed = partial(_frame, n_in, fs_hz, ratio, _padding_s(filters, n_in / fs_hz))
+    told_hz, passed_hz = _highest_told(bands_hz, envelope_hz), _highest_passed(passes, 0, fs_hz, ratio)
+    # What is told must not change what comes out: one transform serves both where it has enough for the first pass.
+    serves_both = told_hz <= passed_hz
+    frame = framed(passed_hz if serves_both else told_hz)
     missing_lt = None
     spectrum = _transform(signals_mv_lt, frame)
     if not spectrum.is_whole:
@@ -161,7 +170,7 @@ def condition_alike(
         spectrum = _transform(signals_mv_lt, frame)
     power_lb = None if bands_hz is None else _band_power(spectrum, frame, bands_hz)
     envelope = None if envelope_hz is None else _envelope(spectrum, frame, envelope_hz, missing_lt)
-    out_mv_lt = _pass_through(signals_mv_lt, frame, passes, n_out, spectrum)
+    out_mv_lt = _pass_through(signals_mv_lt, framed, passes, n_out, spectrum if serves_both else None)
     if missing_lt is not None:
         _mark_missing(out_mv_lt, missing_lt, frame.ratio)
     return Conditioned(out_mv_lt, power_lb, envelope)
@@ -214,7 +223,8 @@ def condition_pieces(
         signal_mv_lt = np.asarray(read_piece(begin, end), dtype=np.float32)
         missing_lt = ~np.isfinite(signal_mv_lt)
         bridged_mv_lt = gaps.bridge(signal_mv_lt, missing_lt, begin, next_begin=max(0, stop - margin))
-        out_mv_lt = _pass_through([bridged_mv_lt], _frame(end - begin, fs_hz, ratio, halo), passes, wanted)
+        framed = partial(_frame, end - begin, fs_hz, ratio, halo)
+        out_mv_lt = _pass_through([bridged_mv_lt], framed, passes, wanted)
         _mark_missing(out_mv_lt, missing_lt, ratio)
         yield int(start * ratio), out_mv_lt[:, skipped:].copy()
 
@@ -229,14 +239,32 @@ class _Frame(NamedTuple):
     fs_hz: float
     #: Output samples per input sample.
     ratio: Fraction
+    #: The samples that are transformed are so many fewer.
+    decimated: Decimation
+    #: Bins of the spectrum that are told.
+    n_bins: int
 
 
-def _frame(n_in: int, fs_hz: float, ratio: Fraction, padding_s: float) -> _Frame:
+def _frame(n_in: int, fs_hz: float, ratio: Fraction, padding_s: float, highest_hz: float = math.inf) -> _Frame:
     # The transform's length must be a whole number of output samples, and so must the padding in front.
-    step = ratio.denominator
+    step, decimated = ratio.denominator, decimation(fs_hz, highest_hz)
     left = step * max(1, round(padding_s * fs_hz / step))
-    fast = int(need("scipy.fft", "ingest").next_fast_len(-(-(n_in + 2 * left) // step), real=True))
-    return _Frame(n_in, left, step * fast, fs_hz, ratio)
+    unit = math.lcm(step, decimated.factor)
+    n_fft = unit * int(need("scipy.fft", "ingest").next_fast_len(-(-(n_in + 2 * left) // unit), real=True))
+    n_bins = n_fft // 2 + 1 if decimated.factor == 1 else math.ceil(highest_hz * n_fft / fs_hz - 1e-9) + 1
+    return _Frame(n_in, left, n_fft, fs_hz, ratio, decimated, n_bins)
+
+
+def _highest_told(bands_hz: Bands | None, envelope_hz: tuple[float, float] | None) -> float:
+    return max((high_hz for _, high_hz in (*(bands_hz or ()), *filter(None, [envelope_hz]))), default=0.0)
+
+
+def _highest_passed(passes: tuple[_Pass, ...], number: int, fs_hz: float, ratio: Fraction) -> float:
+    """Up to where a pass wants the spectrum: a stage not at all, curves all of it but for the last to a lower rate."""
+    if number >= len(passes) or isinstance(passes[number], Settings):
+        return 0.0
+    is_last = number == len(passes) - 1
+    return max(LEAST_HZ, fs_hz * float(ratio) / 2) if is_last and ratio < 1 else math.inf
 
 
 @lru_cache(maxsize=256)
@@ -289,22 +317,26 @@ def _file_of(filter_settings: Settings) -> Any:
 
 def _pass_through(
     signals_mv_lt: Sequence[Signal],
-    frame: _Frame,
+    framed: Callable[[float], _Frame],
     passes: tuple[_Pass, ...],
     n_out: int,
     spectrum: _Spectrum | None = None,
 ) -> Signal:
-    """Let signals without gaps go through all passes; ``spectrum`` is theirs where it is already known."""
+    """Let signals without gaps go through all passes; ``spectrum`` is theirs where it is already known.
+
+    ``framed`` gives the frame for a spectrum up to a frequency.
+    """
     signal_mv_lt = None
-    for number, one in enumerate(passes, start=1):
+    whole = framed(math.inf)
+    for number, one in enumerate(passes):
         if isinstance(one, Settings):
-            signal_mv_lt = _staged(np.concatenate(signals_mv_lt), frame.fs_hz, one)
+            signal_mv_lt = _staged(np.concatenate(signals_mv_lt), whole.fs_hz, one)
         else:
+            frame = framed(_highest_passed(passes, number, whole.fs_hz, whole.ratio))
             x_lf = (spectrum or _transform(signals_mv_lt, frame)).x_lf
-            if number < len(passes):
-                signal_mv_lt = _shaped(x_lf, frame._replace(ratio=Fraction(1)), one, frame.n_in)
-            else:
-                signal_mv_lt = _shaped(x_lf, frame, one, n_out)
+            is_last = number == len(passes) - 1
+            its_frame, n = (frame, n_out) if is_last else (frame._replace(ratio=Fraction(1)), frame.n_in)
+            signal_mv_lt = _shaped(x_lf, its_frame, one, n)
         signals_mv_lt, spectrum = [signal_mv_lt], None
     out_mv_lt = np.concatenate(signals_mv_lt) if signal_mv_lt is None else signal_mv_lt
     return out_mv_lt[:, :n_out]
@@ -323,6 +355,8 @@ def _staged(signal_mv_lt: Signal, fs_hz: float, filter_settings: Settings) -> Si
 
 
 class _Spectrum(NamedTuple):
+    """The lower bins of the transform of all samples, as many as the frame tells."""
+
     x_lf: npt.NDArray[np.complex64]
     #: From each extended signal's end to its beginning.
     jump_l: npt.NDArray[np.float32]
@@ -332,14 +366,21 @@ class _Spectrum(NamedTuple):
 
 def _transform(signals_mv_lt: Sequence[Signal], frame: _Frame) -> _Spectrum:
     """The spectrum of the extended signals; empty where a sample is seen to be missing."""
-    padded_lt = _odd_extension(signals_mv_lt, frame.left, frame.n_fft - frame.n_in - frame.left)
-    jump_l = padded_lt[:, 0] - padded_lt[:, -1]
+    factor, half = frame.decimated.factor, frame.decimated.half
+    extended_lm, jump_l = kernel.decimate(signals_mv_lt, frame.left, frame.n_fft, factor, half)
     # A few samples tell of leads that are absent altogether ...
-    if not np.isfinite(padded_lt[:, :: frame.left]).all():
-        return _Spectrum(np.empty((len(padded_lt), 0), np.complex64), jump_l, is_whole=False)
-    x_lf = need("scipy.fft", "ingest").rfft(padded_lt, axis=1, overwrite_x=True)
+    if not np.isfinite(extended_lm[:, :: max(1, frame.left // factor)]).all():
+        return _Spectrum(np.empty((len(extended_lm), 0), np.complex64), jump_l, is_whole=False)
+    x_lf = need("scipy.fft", "ingest").rfft(extended_lm, axis=1, overwrite_x=True)
+    if frame.decimated.factor > 1:
+        x_lf = x_lf[:, : frame.n_bins] * _undone(frame)
     # ... and the bin at 0 Hz, which is the sum of all samples, is finite only where all of them are.
     return _Spectrum(x_lf, jump_l, is_whole=bool(np.isfinite(x_lf[:, 0]).all()))
+
+
+@lru_cache(maxsize=64)
+def _undone(frame: _Frame) -> npt.NDArray[np.float32]:
+    return undo(frame.decimated, np.arange(frame.n_bins) / frame.n_fft)
 
 
 def _shaped(x_lf: npt.NDArray[np.complex64], frame: _Frame, filters: tuple[Settings, ...], n_out: int) -> Signal:
@@ -374,34 +415,9 @@ def _curve(n_fft: int, fs_hz: float, ratio: Fraction, filters: tuple[Settings, .
     return curve
 
 
-def _odd_extension(signals_lt: Sequence[Signal], left: int, right: int) -> Signal:
-    """Reflect each lead about its end points, again and again where a record is shorter than the padding."""
-    n = signals_lt[0].shape[1]
-    padded_lt = np.empty((sum(map(len, signals_lt)), left + n + right), dtype=np.float32)
-    inner_lt = padded_lt[:, left : left + n]
-    np.concatenate(signals_lt, axis=0, out=inner_lt)
-    if n == 1:
-        padded_lt[:] = inner_lt
-        return padded_lt
-    # Infinite samples are gaps, which show themselves in the spectrum.
-    with np.errstate(invalid="ignore"):
-        begin, end = left, left + n
-        while begin > 0:
-            k = min(begin, n - 1)
-            mirrored_lt = padded_lt[:, begin + k : begin : -1]
-            np.subtract(2 * padded_lt[:, begin : begin + 1], mirrored_lt, out=padded_lt[:, begin - k : begin])
-            begin -= k
-        while end < padded_lt.shape[1]:
-            k = min(padded_lt.shape[1] - end, n - 1)
-            mirrored_lt = padded_lt[:, end - 2 : end - 2 - k : -1]
-            np.subtract(2 * padded_lt[:, end - 1 : end], mirrored_lt, out=padded_lt[:, end : end + k])
-            end += k
-    return padded_lt
-
-
 def _band_power(spectrum: _Spectrum, frame: _Frame, bands_hz: Bands) -> npt.NDArray[np.float32]:
     """Mean power (leads, bands) in the square of the signal's unit; bands (low, high) in Hz."""
-    n_bins = frame.n_fft // 2 + 1
+    n_bins = frame.n_bins
     power_lb = np.zeros((len(spectrum.x_lf), len(bands_hz)))
     for power_l, (low_hz, high_hz) in zip(power_lb.T, bands_hz, strict=True):
         low = max(1, _bin_at(low_hz, frame))
@@ -436,11 +452,13 @@ def _sum_of_powers(spectrum: _Spectrum, frame: _Frame, low: int, high: int) -> n
     # Real and imaginary parts side by side: sums of their products are what is wanted.
     parts_lf = spectrum.x_lf.view(np.float32)
     fade_f = _fade(frame.n_fft, min(frame.left, math.ceil(frame.fs_hz)))
+    jump_l = spectrum.jump_l.astype(np.float64)
 
     def squares(low: int, high: int) -> npt.NDArray[np.float64]:
-        x_lf, u_f = parts_lf[:, 2 * low : 2 * high], fade_f[2 * low : 2 * high]
-        mixed_l = 2.0 * (x_lf @ u_f) + spectrum.jump_l * (u_f @ u_f)
-        return np.asarray(np.vecdot(x_lf, x_lf) + spectrum.jump_l.astype(np.float64) * mixed_l)
+        # In float64 no processor's order of summing shows in three digits.
+        x_lf, u_f = parts_lf[:, 2 * low : 2 * high].astype(np.float64), fade_f[2 * low : 2 * high].astype(np.float64)
+        mixed_l = 2.0 * (x_lf @ u_f) + jump_l * (u_f @ u_f)
+        return np.asarray(np.vecdot(x_lf, x_lf) + jump_l * mixed_l)
 
     total_l = squares(low, high)
     n_bins = frame.n_fft // 2 + 1
@@ -487,7 +505,7 @@ class _Band(NamedTuple):
 
 @lru_cache(maxsize=64)
 def _band(frame: _Frame, band_hz: tuple[float, float]) -> _Band:
-    low, high = _bin_at(band_hz[0], frame), min(_bin_at(band_hz[1], frame), frame.n_fft // 2 + 1)
+    low, high = _bin_at(band_hz[0], frame), min(_bin_at(band_hz[1], frame), frame.n_bins)
     bin_hz = frame.fs_hz / frame.n_fft
     share_f = (np.arange(low, high) * bin_hz - band_hz[0]) / (band_hz[1] - band_hz[0])
     gain_f = np.sin(np.pi * share_f) ** 2

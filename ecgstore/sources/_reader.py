@@ -246,7 +246,7 @@ class OwnPieces:
             signal_mv_lt: npt.NDArray[np.float32] = values_lt
             return signal_mv_lt
         layout = self._header.layout
-        signal_mv_lt = plain_mv(values_lt[None], [layout])[0]
+        signal_mv_lt = plain_mv(values_lt, layout)
         if max(map(abs, layout.baselines)) > 2**15:
             # The difference of two large numbers: float32 would lose counts.
             mv_per_count_l1 = np.array(scale_of(layout).mv_per_count)[:, None]

@@ -20,7 +20,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from ecgstore.errors import need
 from ecgstore.storage import layout
-from ecgstore.storage.chunks import ReadPart
+from ecgstore.storage.chunks import BLOCK_BYTES, LEVEL, ReadPart
 
 #: In the index of a shard, offset and length of a chunk without a sample.
 _ABSENT = 2**64 - 1
@@ -37,8 +37,7 @@ def create_array(root: Path, codec: str, n_leads: int, total_samples: int, shard
         packing: dict[str, Any] = {"serializer": need("zarr.codecs.numcodecs", "pcodec").PCodec(level=8)}
         packing["compressors"] = (Crc32cCodec(),)
     else:
-        # Level 2 packs ECGs as small as level 3 does, in three quarters of the time.
-        blosc = BloscCodec(cname="zstd", clevel=2, shuffle="bitshuffle", typesize=2)
+        blosc = BloscCodec(cname="zstd", clevel=LEVEL, shuffle="bitshuffle", typesize=2, blocksize=BLOCK_BYTES)
         packing = {"compressors": (blosc, Crc32cCodec())}
     zarr.create_array(
         store=str(root / layout.SIGNAL),

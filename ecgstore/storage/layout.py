@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ecgstore import kernel
+
 FORMAT = "ecgstore"
 #: Raised whenever anything in this file changes what is written. Readers accept the versions they know.
 FORMAT_VERSION = 2
@@ -61,17 +63,7 @@ def mv_to_counts(signal_mv_lt: npt.NDArray[np.float32]) -> Counts:
 
     Shapes are kept. Rounding is to nearest, ties to even.
     """
-    scaled_lt = signal_mv_lt * np.float32(COUNTS_PER_MV)
-    np.rint(scaled_lt, out=scaled_lt)
-    # fmax passes over NaN; most records are whole and small, and need none of the slow steps.
-    n_clipped_l = np.zeros(len(scaled_lt), dtype=np.int64)
-    if scaled_lt.size and max(np.fmax.reduce(scaled_lt, axis=None), -np.fmin.reduce(scaled_lt, axis=None)) > MAX_COUNT:
-        n_clipped_l = np.count_nonzero(np.abs(scaled_lt) > MAX_COUNT, axis=1)
-        np.clip(scaled_lt, -MAX_COUNT, MAX_COUNT, out=scaled_lt)
-    missing_lt = np.isnan(scaled_lt)
-    if missing_lt.any():
-        scaled_lt[missing_lt] = NOT_RECORDED
-    return Counts(scaled_lt.astype(np.int16), n_clipped_l)
+    return Counts(*kernel.quantise(signal_mv_lt))
 
 
 def counts_to_mv(counts_lt: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:

@@ -26,6 +26,8 @@ _NEEDED = (layout.ROOT, layout.SIGNAL_JSON, layout.RECORDS, layout.STATEMENTS, l
 _SINGLE = frozenset({*_NEEDED, layout.LEADS, layout.BEATS})
 _FOLD = re.compile(r"|0|[1-9][0-9]{0,4}")
 _MAX_HZ = 1e7
+#: Of the frames that are written next; what is read says its own, and is held to the size of a chunk.
+_MOST_BLOCK_BYTES = 1 << 24
 #: More than the index of a shard has.
 _INDEX_BYTES = 1 << 16
 #: Sums of squares of counts need 30 bits more than the number of samples.
@@ -383,7 +385,7 @@ def check_array(
 def _array_metadata(codec: str, n_leads: int, total_samples: int, shard_samples: int) -> dict[str, Any]:
     little: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
     crc32c: dict[str, Any] = {"name": "crc32c"}
-    blosc = {"cname": "zstd", "shuffle": "bitshuffle", "typesize": 2, "blocksize": 0}
+    blosc = {"cname": "zstd", "shuffle": "bitshuffle", "typesize": 2}
     packing: list[dict[str, Any]] = [little, {"name": "blosc", "configuration": blosc}]
     if codec == "pcodec":
         packing = [{"name": "numcodecs.pcodec", "configuration": {}}]
@@ -407,7 +409,7 @@ def _array_metadata(codec: str, n_leads: int, total_samples: int, shard_samples:
 
 
 def _without_defaults(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy without what may be left out, and without the level of packing, which reading doesn't need."""
+    """A copy without what may be left out, and without level and blocks of packing, which reading doesn't need."""
     found: dict[str, Any] = json.loads(json.dumps(metadata))
     for name, default in (("attributes", {}), ("storage_transformers", [])):
         if name in found and found[name] == default:
@@ -421,6 +423,8 @@ def _without_defaults(metadata: Mapping[str, Any]) -> dict[str, Any]:
             level = {"blosc": "clevel", "numcodecs.pcodec": "level"}.get(one["name"])
             if level is not None and _is_whole(its.get(level), 0, 12):
                 del its[level]
+            if one["name"] == "blosc" and _is_whole(its.get("blocksize"), 0, _MOST_BLOCK_BYTES):
+                del its["blocksize"]
     except (KeyError, TypeError, IndexError, AttributeError):
         pass  # of another make altogether: the comparison says so
     return found

@@ -117,7 +117,7 @@ class _Files:
         counts_lt = self.counts(start, stop, per_frame)
         if self._header.plain:
             # To the last bit what reading the whole record gives, which works in float32.
-            signal_mv_lt: npt.NDArray[np.float32] = plain_mv(counts_lt[None], [layout])[0]
+            signal_mv_lt: npt.NDArray[np.float32] = plain_mv(counts_lt, layout)
         else:
             signal_mv_lt = np.full(counts_lt.shape, np.nan, dtype=np.float32)
             usable = np.isfinite(scale_of(layout).mv_per_count)

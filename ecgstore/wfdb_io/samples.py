@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ecgstore import kernel
 from ecgstore.errors import RecordError
 from ecgstore.wfdb_io.files import beside, crc32_of, fill, open_file, said_file, why
 from ecgstore.wfdb_io.header import NOT_RECORDED, Header
@@ -20,7 +21,7 @@ from ecgstore.wfdb_io.scale import (
     INVALID_16,
     agree,
     compare_checksums,
-    plain_mv,
+    plain_scale,
     scale_of,
     stated_checksums,
     uncalibrated,
@@ -161,38 +162,35 @@ def _native_scale(header: Header, record_id: str) -> tuple[list[float], list[int
 
 
 def _read_plain(records: Sequence[tuple[Path, Header, str]]) -> list[RawSignal | RecordError]:
-    """Plain records of one shape: files → counts (records, leads, samples) → verified → millivolts."""
+    """Plain records of one shape: files → counts (samples, leads) → millivolts (leads, samples) → verified."""
     _, first, _ = records[0]
     n_signals = len(first.lead_names)
-    counts_btl = np.empty((len(records), first.n_samples, n_signals), dtype="<i2")
-    outcomes: list[RawSignal | RecordError | None] = [None] * len(records)
+    # One record's counts at a time, so that they are still in the processor's cache when they are looked at.
+    counts_tl = np.empty((first.n_samples, n_signals), dtype="<i2")
+    signal_mv_blt = np.empty((len(records), n_signals, first.n_samples), dtype=np.float32)
+    sums_bl = np.zeros((len(records), n_signals), dtype=np.uint16)
+    errors: list[RecordError | None] = [None] * len(records)
     source_crc32s = [0] * len(records)
     for i, (path, header, record_id) in enumerate(records):
         try:
-            source_crc32s[i] = _read_plain_file(os.fspath(path), header, record_id, counts_btl[i])
+            source_crc32s[i] = _read_plain_file(os.fspath(path), header, record_id, counts_tl)
         except RecordError as error:
-            outcomes[i] = error
-            counts_btl[i] = 0
-    # One transpose here, so that every later step runs along contiguous samples.
-    counts_blt = np.ascontiguousarray(counts_btl.transpose(0, 2, 1))
-    # Unsigned 16-bit arithmetic wraps around just as the checksum does.
-    sums_bl = counts_blt.view(np.uint16).sum(axis=2, dtype=np.uint16)
-    is_right_b = agree(np.stack([stated_checksums(header) for _, header, _ in records]), sums_bl)
-    signal_mv_blt = plain_mv(counts_blt, [header.layout for _, header, _ in records])
-    if counts_blt.min() == INVALID_16:
-        invalid_blt = counts_blt == INVALID_16
-        signal_mv_blt[invalid_blt] = np.nan
-        for i in np.flatnonzero(invalid_blt.all(axis=(1, 2))).tolist():
-            outcomes[i] = RecordError(records[i][2], "no_samples", "every sample is marked as not recorded")
-    for i, (_, header, record_id) in enumerate(records):
-        if outcomes[i] is not None:
+            errors[i] = error
             continue
-        try:
-            warnings = () if is_right_b[i] else compare_checksums(header, sums_bl[i].tolist(), record_id)
-            outcomes[i] = RawSignal(signal_mv_blt[i], source_crc32s[i], (*header.warnings, *warnings))
-        except RecordError as error:
-            outcomes[i] = error
-    return [outcome for outcome in outcomes if outcome is not None]
+        if not kernel.decode(counts_tl, *plain_scale(header.layout), signal_mv_blt[i], sums_bl[i]):
+            errors[i] = RecordError(record_id, "no_samples", "every sample is marked as not recorded")
+    is_right_b = agree(np.stack([stated_checksums(header) for _, header, _ in records]), sums_bl)
+    outcomes: list[RawSignal | RecordError] = []
+    for i, (_, header, record_id) in enumerate(records):
+        outcome: RawSignal | RecordError | None = errors[i]
+        if outcome is None:
+            try:
+                warnings = () if is_right_b[i] else compare_checksums(header, sums_bl[i].tolist(), record_id)
+                outcome = RawSignal(signal_mv_blt[i], source_crc32s[i], (*header.warnings, *warnings))
+            except RecordError as error:
+                outcome = error
+        outcomes.append(outcome)
+    return outcomes
 
 
 def _read_plain_file(base: str, header: Header, record_id: str, counts_tl: npt.NDArray[np.int16]) -> int:

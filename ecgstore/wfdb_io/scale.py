@@ -113,14 +113,23 @@ def gains(header: Header) -> tuple[float, ...]:
     return scale_of(header.layout).gain_per_mv
 
 
-def plain_mv(counts_blt: npt.NDArray[Any], layouts: Sequence[SignalLayout]) -> npt.NDArray[np.float32]:
-    scales = [scale_of(layout) for layout in layouts]
-    mv_per_count_bl1 = np.array([scale.mv_per_count for scale in scales], dtype=np.float32)[:, :, None]
-    baseline_bl1 = np.array([scale.baselines for scale in scales], dtype=np.float32)[:, :, None]
-    signal_mv_blt: npt.NDArray[np.float32] = np.multiply(counts_blt, mv_per_count_bl1, dtype=np.float32)
-    if baseline_bl1.any():
-        signal_mv_blt -= baseline_bl1 * mv_per_count_bl1
-    return signal_mv_blt
+@lru_cache(maxsize=4096)
+def plain_scale(layout: SignalLayout) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Per signal mV per count and what is taken away then, in mV: float32, as whole records are scaled."""
+    scale = scale_of(layout)
+    mv_per_count_l = np.array(scale.mv_per_count, dtype=np.float32)
+    offset_mv_l = np.array(scale.baselines, dtype=np.float32) * mv_per_count_l
+    # A signal without millivolts has none, whatever its offset.
+    return mv_per_count_l, np.nan_to_num(offset_mv_l)
+
+
+def plain_mv(counts_lt: npt.NDArray[Any], layout: SignalLayout) -> npt.NDArray[np.float32]:
+    """Counts of whatever type, (signals, samples), to millivolts, to the last bit as :func:`kernel.decode` has it."""
+    mv_per_count_l, offset_mv_l = plain_scale(layout)
+    signal_mv_lt: npt.NDArray[np.float32] = np.multiply(counts_lt, mv_per_count_l[:, None], dtype=np.float32)
+    if offset_mv_l.any():
+        signal_mv_lt -= offset_mv_l[:, None]
+    return signal_mv_lt
 
 
 class _Scale(NamedTuple):

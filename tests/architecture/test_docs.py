@@ -328,7 +328,8 @@ def test_the_format_names_what_a_commit_holds(mini_store: Path, noisy_store: Pat
 def test_the_format_says_how_a_chunk_is_packed(mini_store: Path) -> None:
     codecs = json.loads((mini_store / "signal" / "zarr.json").read_text())["codecs"][0]["configuration"]["codecs"]
     blosc = codecs[1]["configuration"]
-    packed = f"`blosc` ({blosc['cname']}, level {blosc['clevel']}, {blosc['shuffle']}, typesize {blosc['typesize']})"
+    packed = f"`blosc` ({blosc['cname']}, level {blosc['clevel']}, {blosc['shuffle']}, typesize {blosc['typesize']}; "
+    packed += f"blocks of {blosc['blocksize']:,} bytes)"
     assert packed in section(DOCS / "format.md", "## `signal/`")
 
 

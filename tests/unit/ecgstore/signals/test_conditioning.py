@@ -5,6 +5,7 @@ import pytest
 from scipy import ndimage
 from scipy import signal as ss
 
+from ecgstore import kernel
 from ecgstore.errors import ConfigError
 from ecgstore.signals import filters
 from ecgstore.signals.conditioning import condition, condition_alike, n_resampled
@@ -97,11 +98,9 @@ def test_leads_stay_einthoven_after_conditioning(real_mv_lt):
 
 @pytest.mark.parametrize(("left", "right"), [(3, 4), (50, 41), (0, 9)])
 def test_records_are_reflected_about_their_ends_again_and_again(left, right):
-    from ecgstore.signals.conditioning import _odd_extension
-
     x = np.random.default_rng(0).normal(size=(3, 11)).astype(np.float32)
     expected = np.pad(x, ((0, 0), (left, right)), mode="reflect", reflect_type="odd")
-    np.testing.assert_allclose(_odd_extension([x[:1], x[1:]], left, right), expected, atol=1e-5)
+    np.testing.assert_allclose(kernel.decimate([x[:1], x[1:]], left, left + 11 + right)[0], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("n_samples", [1, 2, 7, 100, 1999, 2001])
@@ -263,11 +262,11 @@ def test_power_adds_up_over_bands_to_the_variance():
 def test_power_over_all_frequencies_is_the_variance_of_the_extended_and_closed_signal(n_samples):
     from fractions import Fraction
 
-    from ecgstore.signals.conditioning import _frame, _odd_extension
+    from ecgstore.signals.conditioning import _frame
 
     x = np.random.default_rng(0).normal(size=(1, n_samples)).astype(np.float32)
     frame = _frame(n_samples, 10, Fraction(1), 4)
-    closed = _odd_extension([x], frame.left, frame.n_fft - frame.n_in - frame.left)[0].astype(float)
+    closed = kernel.decimate([x], frame.left, frame.n_fft)[0][0].astype(float)
     half = (closed[0] - closed[-1]) / 4 * (1 + np.cos(np.pi * (np.arange(10) + 0.5) / 10))
     closed[:10] -= half
     closed[-10:] += half[::-1]

@@ -1,0 +1,87 @@
+"""The loops of an ingest that cost most, compiled where a compiler was there at the installation, else in NumPy.
+
+Both ways give the same bits, so a store doesn't say which it was. ``ECGSTORE_KERNEL=numpy`` takes NumPy all the same,
+``ECGSTORE_KERNEL=compiled`` raises where there is nothing compiled.
+
+Letters: l lead, t sample as recorded, m sample of a lower rate.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ecgstore.kernel import plain
+
+__all__ = ["NAME", "decimate", "decode", "quantise", "tally"]
+
+Signal = npt.NDArray[np.float32]
+Counts = npt.NDArray[np.int16]
+
+
+def _chosen() -> ModuleType:
+    wanted = os.environ.get("ECGSTORE_KERNEL", "")
+    if wanted == "numpy":
+        return plain
+    try:
+        from ecgstore.kernel import compiled
+    except OSError:
+        if wanted == "compiled":
+            raise
+        return plain
+    return compiled
+
+
+_loops = _chosen()
+
+#: ``compiled`` or ``numpy``.
+NAME = "numpy" if _loops is plain else "compiled"
+
+
+def decode(
+    counts_tl: Counts, mv_per_count_l: Signal, offset_mv_l: Signal, signal_mv_lt: Signal, sum_l: npt.NDArray[np.uint16]
+) -> int:
+    """Interleaved counts of one record, int16 (samples, leads), to millivolts: count · ``mv_per_count_l`` − offset.
+
+    Fills ``signal_mv_lt`` float32 (leads, samples), NaN where the count is −32768, and ``sum_l`` uint16 (leads,) with
+    the sum of the counts modulo 2¹⁶. Returns how many samples were recorded.
+    """
+    n_recorded: int = _loops.decode(counts_tl, mv_per_count_l, offset_mv_l, signal_mv_lt, sum_l)
+    return n_recorded
+
+
+def decimate(
+    signals_lt: Sequence[Signal], left: int, n_padded: int, factor: int = 1, half: Sequence[float] = (1.0,)
+) -> tuple[Signal, Signal]:
+    """Signals of one length, extended at both ends, and of that every ``factor``-th sample behind a filter.
+
+    Each lead is reflected about its end points to ``n_padded`` samples, of which ``left`` are in front, and taken for a
+    circle. ``half`` are the first taps of a symmetric filter and its middle one; 2 · len(half) − 1 taps in all.
+    Returns float32 (leads of all signals, n_padded / factor), and per lead the step from the end of the extended
+    signal to its beginning.
+    """
+    found: tuple[Signal, Signal] = _loops.decimate(signals_lt, left, n_padded, factor, half)
+    return found
+
+
+def quantise(signal_mv_lt: Signal) -> tuple[Counts, npt.NDArray[np.int64]]:
+    """Millivolts (leads, samples) to counts of 1 µV, int16: to nearest, ties to even; NaN becomes −32768.
+
+    What is beyond ±32.767 mV is clipped: per lead, so many samples.
+    """
+    found: tuple[Counts, npt.NDArray[np.int64]] = _loops.quantise(signal_mv_lt)
+    return found
+
+
+def tally(counts_lt: Counts) -> tuple[npt.NDArray[Any], ...]:
+    """Per lead of int16 (leads, samples): how many are recorded, their sum and sum of squares, the lowest and highest.
+
+    Where nothing is recorded (−32768 throughout), the lowest is 32767 and the highest −32768.
+    """
+    found: tuple[npt.NDArray[Any], ...] = _loops.tally(counts_lt)
+    return found

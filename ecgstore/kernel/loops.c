@@ -1,0 +1,231 @@
+/* The loops of an ingest that cost most, each the twin of a NumPy function in __init__.py, and the same to the bit.
+ *
+ * That it is the same hangs on three things: every sum has a fixed order, no product is fused with a sum
+ * (-ffp-contract=off), and the compiler may not reorder (no -ffast-math). Plain C99 without intrinsics, so that the
+ * compiler makes of it what each machine has. Nothing here knows of Python: callers have checked every shape.
+ *
+ * Letters as everywhere: l lead, t sample as recorded, m sample of the lower rate.
+ */
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <math.h>
+
+/* One build for machines with wide registers and one for all others; without fused products both give the same bits. */
+#if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__) && !defined(NO_CLONES)
+#define FOR_EVERY_MACHINE __attribute__((target_clones("avx2", "default")))
+#else
+#define FOR_EVERY_MACHINE
+#endif
+
+#define NOT_RECORDED (-32768)
+#define MAX_COUNT 32767
+
+/* Raised with every change of what a function takes. */
+int loops_version(void)
+{
+    return 1;
+}
+
+/* Interleaved counts (samples, leads) of one record to millivolts (leads, samples), NaN where nothing was recorded;
+ * and per lead the sum of its counts modulo 2^16. Returns how many samples were recorded. */
+FOR_EVERY_MACHINE
+int64_t decode(const int16_t *counts_tl, int64_t n_samples, int64_t n_leads, const float *mv_per_count_l,
+               const float *offset_mv_l, float *signal_mv_lt, uint16_t *sum_l)
+{
+    int64_t n_missing = 0;
+    for (int64_t lead = 0; lead < n_leads; lead++) {
+        const int16_t *counts_t = counts_tl + lead;
+        float *signal_mv_t = signal_mv_lt + lead * n_samples;
+        const float scale = mv_per_count_l[lead], offset_mv = offset_mv_l[lead];
+        uint16_t sum = 0;
+        int16_t lowest = MAX_COUNT;
+        for (int64_t t = 0; t < n_samples; t++) {
+            const int16_t count = counts_t[t * n_leads];
+            sum = (uint16_t)(sum + (uint16_t)count);
+            lowest = count < lowest ? count : lowest;
+            signal_mv_t[t] = (float)count * scale - offset_mv;
+        }
+        sum_l[lead] = sum;
+        if (lowest == NOT_RECORDED)
+            for (int64_t t = 0; t < n_samples; t++)
+                if (counts_t[t * n_leads] == NOT_RECORDED) {
+                    signal_mv_t[t] = NAN;
+                    n_missing++;
+                }
+    }
+    return n_samples * n_leads - n_missing;
+}
+
+/* Odd reflection about both ends, again and again where the record is shorter than the padding. */
+static void extend(const float *signal_t, int64_t n, int64_t left, int64_t n_padded, float *padded_t)
+{
+    int64_t begin = left, end = left + n;
+    memcpy(padded_t + left, signal_t, (size_t)n * sizeof(float));
+    if (n == 1) {
+        for (int64_t t = 0; t < n_padded; t++)
+            padded_t[t] = signal_t[0];
+        return;
+    }
+    while (begin > 0) {
+        const int64_t k = begin < n - 1 ? begin : n - 1;
+        const float twice = 2.0f * padded_t[begin];
+        for (int64_t i = 1; i <= k; i++)
+            padded_t[begin - i] = twice - padded_t[begin + i];
+        begin -= k;
+    }
+    while (end < n_padded) {
+        const int64_t k = n_padded - end < n - 1 ? n_padded - end : n - 1;
+        const float twice = 2.0f * padded_t[end - 1];
+        for (int64_t i = 0; i < k; i++)
+            padded_t[end + i] = twice - padded_t[end - 2 - i];
+        end += k;
+    }
+}
+
+/* One row for each place within a step. Steps of two and three, by far the most frequent, are written out. */
+static inline void split(const float *restrict round_t, int64_t n_row, int64_t factor, float *restrict rows)
+{
+    if (factor == 2) {
+        float *restrict second = rows + n_row;
+        for (int64_t m = 0; m < n_row; m++) {
+            rows[m] = round_t[2 * m];
+            second[m] = round_t[2 * m + 1];
+        }
+    } else if (factor == 3) {
+        float *restrict second = rows + n_row, *restrict third = rows + 2 * n_row;
+        for (int64_t m = 0; m < n_row; m++) {
+            rows[m] = round_t[3 * m];
+            second[m] = round_t[3 * m + 1];
+            third[m] = round_t[3 * m + 2];
+        }
+    } else {
+        for (int64_t m = 0; m < n_row; m++)
+            for (int64_t place = 0; place < factor; place++)
+                rows[place * n_row + m] = round_t[factor * m + place];
+    }
+}
+
+/* Signals (leads, n), extended to n_padded samples of which `left` are in front, taken for circles, filtered, and every
+ * factor-th sample: (leads, n_padded / factor). `half` are the filter's first taps and the middle one, `reach` + 1 of
+ * them. Per lead the step from the extended signal's end to its beginning. Returns 0 where there is no memory. */
+FOR_EVERY_MACHINE
+int decimate(const float *signal_lt, int64_t n_leads, int64_t n, int64_t left, int64_t n_padded, int64_t factor,
+             const float *half, int64_t reach, float *out_lm, float *jump_l)
+{
+    if (factor == 1) {
+        for (int64_t lead = 0; lead < n_leads; lead++) {
+            float *out_t = out_lm + lead * n_padded;
+            extend(signal_lt + lead * n, n, left, n_padded, out_t);
+            jump_l[lead] = out_t[0] - out_t[n_padded - 1];
+        }
+        return 1;
+    }
+    const int64_t n_out = n_padded / factor, n_round = n_padded + 2 * reach;
+    /* One row for each place within a step, so that what a tap is multiplied with lies side by side. */
+    const int64_t n_row = n_round / factor + 1;
+    float *round_t = calloc((size_t)(n_row * factor), sizeof(float));
+    float *rows = malloc((size_t)(n_row * factor) * sizeof(float));
+    int64_t *at = malloc((size_t)(2 * reach + 1) * sizeof(int64_t));
+    const int is_done = round_t && rows && at;
+    for (int64_t k = 0; is_done && k <= 2 * reach; k++)
+        at[k] = (k % factor) * n_row + k / factor;
+    for (int64_t lead = 0; is_done && lead < n_leads; lead++) {
+        extend(signal_lt + lead * n, n, left, n_padded, round_t + reach);
+        jump_l[lead] = round_t[reach] - round_t[reach + n_padded - 1];
+        memcpy(round_t, round_t + n_padded, (size_t)reach * sizeof(float));
+        memcpy(round_t + reach + n_padded, round_t + reach, (size_t)reach * sizeof(float));
+        split(round_t, n_row, factor, rows);
+        float *restrict out_m = out_lm + lead * n_out;
+        memset(out_m, 0, (size_t)n_out * sizeof(float));
+        int64_t k = 0;
+        for (; k + 3 <= reach; k += 3) {
+            const float *a_m = rows + at[k], *b_m = rows + at[2 * reach - k], *c_m = rows + at[k + 1];
+            const float *d_m = rows + at[2 * reach - k - 1], *e_m = rows + at[k + 2], *f_m = rows + at[2 * reach - k - 2];
+            const float first = half[k], second = half[k + 1], third = half[k + 2];
+            for (int64_t m = 0; m < n_out; m++) {
+                float sum = out_m[m] + first * (a_m[m] + b_m[m]);
+                sum += second * (c_m[m] + d_m[m]);
+                out_m[m] = sum + third * (e_m[m] + f_m[m]);
+            }
+        }
+        for (; k < reach; k++) {
+            const float tap = half[k], *a_m = rows + at[k], *b_m = rows + at[2 * reach - k];
+            for (int64_t m = 0; m < n_out; m++)
+                out_m[m] += tap * (a_m[m] + b_m[m]);
+        }
+        const float *middle_m = rows + at[reach], tap = half[reach];
+        for (int64_t m = 0; m < n_out; m++)
+            out_m[m] += tap * middle_m[m];
+    }
+    free(round_t);
+    free(rows);
+    free(at);
+    return is_done;
+}
+
+/* Millivolts (leads, n) to counts of 1 µV, NaN to NOT_RECORDED, the rest within ±32767; per lead how many were beyond. */
+FOR_EVERY_MACHINE
+void quantise(const float *signal_mv_lt, int64_t n_leads, int64_t n, int16_t *counts_lt, int64_t *n_clipped_l)
+{
+    /* Adding and taking away 1.5 · 2^23 rounds to the nearest whole number, ties to even. */
+    const float magic = 12582912.0f;
+    for (int64_t lead = 0; lead < n_leads; lead++) {
+        const float *signal_mv_t = signal_mv_lt + lead * n;
+        int16_t *counts_t = counts_lt + lead * n;
+        int32_t n_clipped = 0;
+        for (int64_t t = 0; t < n; t++) {
+            float scaled = signal_mv_t[t] * 1000.0f;
+            const int is_missing = scaled != scaled;
+            /* Half a count beyond the last one is rounded away from it. */
+            n_clipped += (scaled >= MAX_COUNT + 0.5f) | (scaled <= -MAX_COUNT - 0.5f);
+            scaled = scaled > (float)MAX_COUNT ? (float)MAX_COUNT : scaled;
+            scaled = scaled < -(float)MAX_COUNT ? -(float)MAX_COUNT : scaled;
+            scaled = is_missing ? (float)NOT_RECORDED : (scaled + magic) - magic;
+            counts_t[t] = (int16_t)scaled;
+        }
+        n_clipped_l[lead] = n_clipped;
+    }
+}
+
+/* Counts (leads, n): per lead how many were recorded, their sum and sum of squares, the lowest and the highest. */
+FOR_EVERY_MACHINE
+void tally(const int16_t *counts_lt, int64_t n_leads, int64_t n, int64_t *n_l, int64_t *total_l, int64_t *squares_l,
+           int16_t *lowest_l, int16_t *highest_l)
+{
+    for (int64_t lead = 0; lead < n_leads; lead++) {
+        const int16_t *counts_t = counts_lt + lead * n;
+        int64_t total = 0, squares = 0, n_recorded = 0;
+        int16_t lowest = MAX_COUNT, highest = NOT_RECORDED;
+        for (int64_t t = 0; t < n; t++) {
+            const int16_t count = counts_t[t];
+            lowest = count < lowest ? count : lowest;
+            highest = count > highest ? count : highest;
+        }
+        for (int64_t t = 0; t < n; t++) {
+            const int32_t value = counts_t[t];
+            total += value;
+            squares += value * value;
+        }
+        n_recorded = n;
+        if (lowest == NOT_RECORDED) {
+            lowest = MAX_COUNT;
+            for (int64_t t = 0; t < n; t++) {
+                const int16_t count = counts_t[t];
+                if (count != NOT_RECORDED) {
+                    lowest = count < lowest ? count : lowest;
+                    continue;
+                }
+                n_recorded--;
+                total -= count;
+                squares -= (int64_t)count * count;
+            }
+        }
+        n_l[lead] = n_recorded;
+        total_l[lead] = total;
+        squares_l[lead] = squares;
+        lowest_l[lead] = lowest;
+        highest_l[lead] = highest;
+    }
+}

@@ -1,0 +1,101 @@
+"""The loops of ``loops.c`` in NumPy, for machines without a compiler; the same to the bit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+NOT_RECORDED, MAX_COUNT, COUNTS_PER_MV = -32768, 32767, 1000
+
+Signal = npt.NDArray[np.float32]
+Counts = npt.NDArray[np.int16]
+
+
+def decode(
+    counts_tl: Counts, mv_per_count_l: Signal, offset_mv_l: Signal, signal_mv_lt: Signal, sum_l: npt.NDArray[np.uint16]
+) -> int:
+    counts_lt = np.ascontiguousarray(counts_tl.T)
+    # Unsigned 16-bit arithmetic wraps around just as the checksum does.
+    counts_lt.view(np.uint16).sum(axis=1, dtype=np.uint16, out=sum_l)
+    np.multiply(counts_lt, mv_per_count_l[:, None], dtype=np.float32, out=signal_mv_lt)
+    if offset_mv_l.any():
+        signal_mv_lt -= offset_mv_l[:, None]
+    if counts_lt.min() > NOT_RECORDED:
+        return counts_lt.size
+    missing_lt = counts_lt == NOT_RECORDED
+    signal_mv_lt[missing_lt] = np.nan
+    return counts_lt.size - int(np.count_nonzero(missing_lt))
+
+
+def decimate(
+    signals_lt: Sequence[Signal], left: int, n_padded: int, factor: int, half: Sequence[float]
+) -> tuple[Signal, Signal]:
+    extended_lt = _extended(signals_lt, left, n_padded)
+    jump_l = extended_lt[:, 0] - extended_lt[:, -1]
+    if factor == 1:
+        return extended_lt, jump_l
+    reach = len(half) - 1
+    round_lt = np.concatenate([extended_lt[:, n_padded - reach :], extended_lt, extended_lt[:, :reach]], axis=1)
+    out_lm = np.zeros((len(extended_lt), n_padded // factor), dtype=np.float32)
+    for k, tap in enumerate(half):
+        both_lm = round_lt[:, k : k + n_padded : factor]
+        if k < reach:
+            other = 2 * reach - k
+            both_lm = both_lm + round_lt[:, other : other + n_padded : factor]
+        out_lm += np.float32(tap) * both_lm
+    return out_lm, jump_l
+
+
+def _extended(signals_lt: Sequence[Signal], left: int, n_padded: int) -> Signal:
+    """Reflect each lead about its end points, again and again where a record is shorter than the padding."""
+    n = signals_lt[0].shape[1]
+    padded_lt = np.empty((sum(map(len, signals_lt)), n_padded), dtype=np.float32)
+    inner_lt = padded_lt[:, left : left + n]
+    np.concatenate(signals_lt, axis=0, out=inner_lt)
+    if n == 1:
+        padded_lt[:] = inner_lt
+        return padded_lt
+    # Infinite samples are gaps, which show themselves in the spectrum.
+    with np.errstate(invalid="ignore"):
+        begin, end = left, left + n
+        while begin > 0:
+            k = min(begin, n - 1)
+            mirrored_lt = padded_lt[:, begin + k : begin : -1]
+            np.subtract(2 * padded_lt[:, begin : begin + 1], mirrored_lt, out=padded_lt[:, begin - k : begin])
+            begin -= k
+        while end < n_padded:
+            k = min(n_padded - end, n - 1)
+            mirrored_lt = padded_lt[:, end - 2 : end - 2 - k : -1]
+            np.subtract(2 * padded_lt[:, end - 1 : end], mirrored_lt, out=padded_lt[:, end : end + k])
+            end += k
+    return padded_lt
+
+
+def quantise(signal_mv_lt: Signal) -> tuple[Counts, npt.NDArray[np.int64]]:
+    scaled_lt = signal_mv_lt * np.float32(COUNTS_PER_MV)
+    np.rint(scaled_lt, out=scaled_lt)
+    # fmax passes over NaN; most records are whole and small, and need none of the slow steps.
+    n_clipped_l = np.zeros(len(scaled_lt), dtype=np.int64)
+    if scaled_lt.size and max(np.fmax.reduce(scaled_lt, axis=None), -np.fmin.reduce(scaled_lt, axis=None)) > MAX_COUNT:
+        n_clipped_l = np.count_nonzero(np.abs(scaled_lt) > MAX_COUNT, axis=1)
+        np.clip(scaled_lt, -MAX_COUNT, MAX_COUNT, out=scaled_lt)
+    missing_lt = np.isnan(scaled_lt)
+    if missing_lt.any():
+        scaled_lt[missing_lt] = NOT_RECORDED
+    return scaled_lt.astype(np.int16), n_clipped_l
+
+
+def tally(counts_lt: Counts) -> tuple[npt.NDArray[Any], ...]:
+    lowest_l, highest_l = counts_lt.min(axis=1), counts_lt.max(axis=1)
+    wide_lt = counts_lt.astype(np.int64)
+    n_l = np.full(len(counts_lt), counts_lt.shape[1])
+    if (lowest_l == NOT_RECORDED).any():
+        recorded_lt = counts_lt != NOT_RECORDED
+        n_l = np.count_nonzero(recorded_lt, axis=1)
+        # What is not recorded is the lowest number there is, so it is in no one's way at the top.
+        lowest_l = np.where(recorded_lt, counts_lt, MAX_COUNT).min(axis=1)
+        wide_lt *= recorded_lt
+    return n_l, wide_lt.sum(axis=1), np.einsum("lt,lt->l", wide_lt, wide_lt), lowest_l, highest_l

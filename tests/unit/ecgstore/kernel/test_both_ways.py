@@ -1,0 +1,143 @@
+"""The compiled loops and those in NumPy give the same bits, on whatever is handed to them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from ecgstore.kernel import plain
+from ecgstore.signals.decimation import decimation
+
+try:
+    from ecgstore.kernel import compiled
+except OSError as error:
+    compiled = None
+    WHY = str(error)
+
+if compiled is None:
+    pytest.skip(f"nothing is compiled here: {WHY}", allow_module_level=True)
+
+SHAPES = st.tuples(st.integers(1, 5), st.integers(1, 70))
+COUNTS = hnp.arrays(np.int16, SHAPES, elements=st.one_of(st.integers(-32768, 32767), st.just(-32768)))
+MILLIVOLTS = hnp.arrays(
+    np.float32,
+    SHAPES,
+    elements=st.one_of(
+        st.floats(width=32),
+        st.floats(-40, 40, width=32),
+        # Halves between two counts, and the edge of the range.
+        st.integers(-40_000, 40_000).map(lambda n: float(np.float32((n + 0.5) / 1000))),
+    ),
+)
+
+
+@given(COUNTS, st.integers(0, 2**32 - 1))
+def test_counts_become_the_same_millivolts(counts_lt, seed):
+    random = np.random.default_rng(seed)
+    n_leads, n_samples = counts_lt.shape
+    scale_l = random.choice([0.001, 1 / 409.6, 0.3, 1e-30, np.nan], n_leads).astype(np.float32)
+    offset_l = random.choice([0.0, 0.5, -12.8], n_leads).astype(np.float32)
+    found = []
+    for loops in (plain, compiled):
+        signal_lt, sum_l = np.empty((n_leads, n_samples), dtype=np.float32), np.zeros(n_leads, dtype=np.uint16)
+        counts_tl = np.ascontiguousarray(counts_lt.T)
+        found.append((loops.decode(counts_tl, scale_l, offset_l, signal_lt, sum_l), signal_lt, sum_l))
+    assert found[0][0] == found[1][0] == np.count_nonzero(counts_lt != -32768)
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+    np.testing.assert_array_equal(found[0][2], found[1][2])
+    np.testing.assert_array_equal(found[0][2], counts_lt.astype(np.int64).sum(axis=1) % 65536)
+
+
+@given(
+    hnp.arrays(np.float32, SHAPES, elements=st.one_of(st.floats(-50, 50, width=32), st.sampled_from([np.nan, np.inf]))),
+    st.sampled_from([(500.0, 61.0), (400.0, 61.0), (1000.0, 61.0), (1000.0, 50.0), (2000.0, 61.0), (250.0, 125.0)]),
+    st.integers(1, 90),
+)
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_signals_are_decimated_alike(signal_lt, rates_hz, left):
+    chosen = decimation(*rates_hz)
+    n_padded = chosen.factor * -(-(signal_lt.shape[1] + left + 50) // chosen.factor)
+    arguments = [signal_lt, signal_lt[:1]], left, n_padded, chosen.factor, chosen.half
+    (plain_lm, plain_jump_l), (compiled_lm, compiled_jump_l) = plain.decimate(*arguments), compiled.decimate(*arguments)
+    np.testing.assert_array_equal(plain_lm, compiled_lm)
+    np.testing.assert_array_equal(plain_jump_l, compiled_jump_l)
+
+
+@given(MILLIVOLTS)
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_millivolts_become_the_same_counts(signal_lt):
+    for mine, theirs in zip(plain.quantise(signal_lt), compiled.quantise(signal_lt), strict=True):
+        assert mine.dtype == theirs.dtype
+        np.testing.assert_array_equal(mine, theirs)
+
+
+@given(COUNTS)
+def test_counts_are_counted_alike(counts_lt):
+    for mine, theirs in zip(plain.tally(counts_lt), compiled.tally(counts_lt), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_sums_of_the_largest_counts_do_not_overflow():
+    counts_lt = np.full((2, 3_000_000), 32767, dtype=np.int16)
+    counts_lt[1] = -32767
+    n_l, total_l, squares_l, lowest_l, highest_l = compiled.tally(counts_lt)
+    assert n_l.tolist() == [3_000_000] * 2
+    assert total_l.tolist() == [3_000_000 * 32767, -3_000_000 * 32767]
+    assert squares_l.tolist() == [3_000_000 * 32767**2] * 2
+    assert (lowest_l.tolist(), highest_l.tolist()) == ([32767, -32767],) * 2
+
+
+def test_no_loop_is_given_arrays_that_do_not_fit():
+    counts_tl, one_l = np.zeros((10, 2), dtype=np.int16), np.ones(2, dtype=np.float32)
+    sum_l = np.zeros(2, dtype=np.uint16)
+    with pytest.raises(ValueError, match="shapes that don't belong together"):
+        compiled.decode(counts_tl, one_l, one_l, np.empty((2, 9), dtype=np.float32), sum_l)
+    with pytest.raises(ValueError, match="contiguous"):
+        compiled.decode(counts_tl, one_l, one_l, np.empty((2, 20), dtype=np.float32)[:, ::2], sum_l)
+    signal_lt = np.zeros((2, 10), dtype=np.float32)
+    for left, n_padded, factor, half in (
+        (0, 9, 1, (1.0,)),
+        (4, 20, 3, (1.0,)),
+        (-1, 20, 2, (1.0,)),
+        (0, 10, 2, (1.0,) * 11),
+    ):
+        with pytest.raises(ValueError, match="shapes"):
+            compiled.decimate([signal_lt], left, n_padded, factor, half)
+    with pytest.raises(ValueError, match="different lengths"):
+        compiled.decimate([signal_lt, signal_lt[:, :9]], 0, 12, 2, (1.0,))
+
+
+def name(folder=Path(__file__).parents[4], **environment):
+    inherited = {key: value for key, value in os.environ.items() if key != "ECGSTORE_KERNEL"}
+    command = "from ecgstore import kernel; print(kernel.NAME)"
+    environment = {**inherited, "PYTHONDONTWRITEBYTECODE": "1", **environment}
+    done = subprocess.run([sys.executable, "-c", command], cwd=folder, env=environment, capture_output=True, text=True)
+    return done.stdout.strip() or done.stderr.strip().splitlines()[-1]
+
+
+def test_the_environment_chooses():
+    assert name() == "compiled"
+    assert name(ECGSTORE_KERNEL="compiled") == "compiled"
+    assert name(ECGSTORE_KERNEL="numpy") == "numpy"
+
+
+def test_a_library_of_another_version_is_not_used(tmp_path):
+    copy = tmp_path / "ecgstore"
+    shutil.copytree(Path(compiled.__file__).parents[1], copy, ignore=shutil.ignore_patterns("*.pyc"))
+    assert name(tmp_path) == "compiled"
+    source = copy / "kernel" / "compiled.py"
+    source.write_text(source.read_text().replace("VERSION = 1\n", "VERSION = 2\n"))
+    assert name(tmp_path) == "numpy"
+    assert "OSError: loops of version 1 instead of 2" in name(tmp_path, ECGSTORE_KERNEL="compiled")
+    (library,) = (copy / "kernel").glob("_loops*")
+    library.unlink()
+    assert name(tmp_path) == "numpy"
