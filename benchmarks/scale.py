@@ -167,15 +167,33 @@ def plan(root: Path, n_records: int) -> Found:
 
 
 def schedule(root: Path, n_records: int) -> Found:
-    """Tasks through a scheduler with two worker processes that do nothing with them, less its start."""
-    from ecgstore.build import schedule
+    """The plan into its files, and tasks through a scheduler with two worker processes, less its start.
+
+    Once they do nothing, and once they read their records.
+    """
+    from ecgstore.build import planned, schedule
+    from ecgstore.build.patients import patient_hash
     from ecgstore.build.schedule import Workers
 
+    clock = Clock()
     made = made_plan(min(n_records, MOST_TASKS * PER_SHARD))
-    times: list[float] = []
-    crew = Workers(n=2, processes=True)
-    schedule.run(root, made.tasks, operator.is_, dict, crew, lambda: times.append(time.perf_counter()))
-    return {"tasks_per_s": (len(times) - 1) / (times[-1] - times[0])}
+    hash_patient = functools.partial(patient_hash, "a secret of the benchmark")
+    there = root.with_name("planned")
+    stretches = clock("write_plan", lambda: planned.write(there, made, SOURCE, "", hash_patient))
+    clock.found["write_plan_us_a_record"] = 1e6 * clock.found["write_plan_cpu_s"] / made.n_records
+    clock.found["plan_files_mb"] = sum(path.stat().st_size for path in there.rglob("*.*")) / 1e6
+    read = functools.partial(planned.read_task, source_root=SOURCE, work=made.work)
+    for name, do in (("tasks", operator.is_), ("tasks_read", read)):
+        times: list[float] = []
+        crew = Workers(n=2, processes=True)
+        schedule.run(there, stretches, do, dict, crew, functools.partial(_note_time, times))
+        clock.found[f"{name}_per_s"] = (len(times) - 1) / (times[-1] - times[0])
+    shutil.rmtree(there)
+    return clock.found
+
+
+def _note_time(times: list[float]) -> None:
+    times.append(time.perf_counter())
 
 
 def seal(root: Path, n_records: int) -> Found:
