@@ -119,6 +119,11 @@ def _held(
     return locks.held(path, busy=busy, lockless=lockless, shared=shared, wait=wait, instead=inside)
 
 
+def planning(out: Path) -> contextlib.AbstractContextManager[None]:
+    """Let one process at a time plan the store ``out``: parts that begin together wait for the first one's plan."""
+    return _held(lock_file(out, "plan"), out, wait=True)
+
+
 def remove_leftovers(root: Path) -> None:
     """Remove what killed processes were writing; only for whoever has the whole store to himself."""
     for leftover in root.rglob(f"*{publish.ASIDE}*"):
@@ -155,6 +160,7 @@ def seal(
     sealed = manifest.seal(root, whole, plan_sha256)
     for name in (layout.BUILDING, layout.SCAN):
         (root / name).unlink(missing_ok=True)
+    shutil.rmtree(root / layout.PLAN, ignore_errors=True)
     return sealed
 
 
@@ -193,7 +199,7 @@ def _remove_strangers(root: Path, objects: Mapping[str, manifest.ObjectHash]) ->
     keep = objects.keys() | {layout.BUILDING, layout.SCAN}
     for path in root.rglob("*"):
         name = path.relative_to(root).as_posix()
-        if path.is_file() and name not in keep:
+        if path.is_file() and name not in keep and not name.startswith(f"{layout.PLAN}/"):
             path.unlink()
 
 

@@ -71,6 +71,11 @@ class Job:
     #: How a store of another plan differs from this one, in words; and what to do about one that stands there.
     otherwise: str
     instead: str
+    #: Gives for tasks what travels to other processes in their stead, and what they need there; called once the store
+    #: is begun.
+    carried: Callable[[Path, Sequence[Unit]], Sequence[Unit]] = lambda root, tasks: tasks
+    #: Called once the store is begun, before the first task.
+    begun: Callable[[Path], None] = lambda root: None
 
 
 class Outcome(NamedTuple):
@@ -170,6 +175,7 @@ def _build(
 ) -> Outcome:
     """Do what is left of a plan, or of one part of it."""
     building.begin(root, job.plan_sha256, job.about, lambda: job.create_array(root))
+    job.begun(root)
     tasks = job.tasks if part is None else job.tasks[part[0] - 1 :: part[1]]
     if part is None:
         building.remove_leftovers(root)
@@ -178,7 +184,8 @@ def _build(
     found = commits.load_all(root, tasks, job.task_sha256, workers.n)
     left = [task for task in tasks if task.first_shard not in found]
     n_found = len(tasks) - len(left)
-    schedule.run(root, left, job.do, job.ready, workers, counter("shards", n_found, len(tasks), progress))
+    sent = job.carried(root, left) if left and workers.are_elsewhere else left
+    schedule.run(root, sent, job.do, job.ready, workers, counter("shards", n_found, len(tasks), progress))
     if part is not None:
         return Outcome(n_found, "")
     found |= commits.load_all(root, left, job.task_sha256, workers.n, hashed=False)

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
+import json
+import os
 import time
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ecgstore.build import building, schedule, shards
+from ecgstore.build import building, planned, schedule, shards
 from ecgstore.build.construct import Job, Outcome, Progress, Wish, construct, seal_parts
 from ecgstore.build.notes import notes
-from ecgstore.build.patients import key_check, refuse_identifying
-from ecgstore.build.plan import Occupied, Plan, task_sha256
-from ecgstore.build.planning import count_reasons, plan
+from ecgstore.build.patients import key_check, patient_hash, refuse_identifying
+from ecgstore.build.plan import Occupied, Plan, Stretch, Task, Work, task_sha256
+from ecgstore.build.planning import count_reasons, is_ours, plan
 from ecgstore.build.schedule import Workers
-from ecgstore.build.seal import seal_ingested
-from ecgstore.build.settings import IngestSettings, module_of, source_of
+from ecgstore.build.seal import seal_ingested, software
+from ecgstore.build.settings import IngestSettings, detect_source, module_of, source_of
 from ecgstore.build.shards import create_array
 from ecgstore.errors import ConfigError, EcgError, SourceError, StoreExists, StoreIncomplete
 from ecgstore.rooms import name_own_file, occupants, own_file_sha256
-from ecgstore.settings import NOT_SAID, Difference, first_difference, parse
+from ecgstore.settings import NOT_SAID, Difference, Settings, first_difference, parse
+from ecgstore.sources._reader import reader_of
 from ecgstore.storage import layout, tables, withdrawn
+
+#: Endings of files that sources list their records by.
+_TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".json", ".gz", "RECORDS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,20 +106,27 @@ def ingest_folder(
     if scan_table is None and (part is not None or (out / layout.SCAN).exists()) and not is_sealed:
         # Parts share what the first of them read.
         scan_table = out / layout.SCAN
-    made = plan(
-        source_root,
-        settings,
-        verify_source=verify_source,
-        scan_table=scan_table,
-        occupied=before,
-        look=functools.partial(refuse_identifying, settings.patient_key, settings.record_ids),
-        inherited=inherited,
-        progress=progress,
-    )
-    vanished = _vanished(made, before, source_root)
-    job = _job(made, settings, source_root, verify_source)
     crew = workers if isinstance(workers, Workers) else Workers(n=workers)
-    outcome = construct(job, out, Wish(resume, overwrite, append, grown_from), crew, part, progress)
+    with building.plain_disk_errors(out), contextlib.ExitStack() as turn:
+        made = None
+        if part is not None and not is_sealed:
+            turn.enter_context(building.planning(out))
+            made = _planned_before(out, source_root, settings, verify_source)
+        made = made or plan(
+            source_root,
+            settings,
+            verify_source=verify_source,
+            scan_table=scan_table,
+            occupied=before,
+            look=functools.partial(refuse_identifying, settings.patient_key, settings.record_ids),
+            inherited=inherited,
+            progress=progress,
+        )
+        vanished = _vanished(made, before, source_root)
+        job = _job(made, settings, source_root, verify_source)
+        if part is not None:
+            job = replace(job, begun=lambda root: _leave_plan(root, made, settings, source_root, verify_source, turn))
+        outcome = construct(job, out, Wish(resume, overwrite, append, grown_from), crew, part, progress)
     return _report(out, made, outcome, began, settings, vanished)
 
 
@@ -130,7 +145,9 @@ def seal_ingest(
     began = time.perf_counter()
     settings = _begun_with(out, about, patient_key, own_source)
     source_root, verify_source = Path(str(about.get("source_root"))), bool(about.get("verify_source"))
-    made = plan(source_root, settings, verify_source=verify_source, scan_table=out / layout.SCAN, progress=progress)
+    made = _planned_before(out, source_root, settings, verify_source) or plan(
+        source_root, settings, verify_source=verify_source, scan_table=out / layout.SCAN, progress=progress
+    )
     if made.sha256 != about.get("plan_sha256"):
         raise StoreExists(
             "the source is not what it was when this store was begun, or ECGSTORE_PATIENT_KEY is another",
@@ -183,27 +200,109 @@ def _job(made: Plan, settings: IngestSettings, source_root: Path, verify_source:
     name = name if name in occupants("ecgstore.sources") else module_of(made.source).__file__
     content["source"] = {**made.source.model_dump(mode="json"), "name": name}
     own_sha256 = own_file_sha256(str(name))
-    needs_wfdb = work.reader is None and any(not record.header.plain for task in made.tasks for record in task.records)
+    root_of_source = source_root.resolve()
+    hash_patient = functools.partial(patient_hash, settings.secret_key or made.listing.terms.name)
+
+    def carried(root: Path, tasks: Sequence[Any]) -> Sequence[Any]:
+        wanted = {task.first_shard for task in tasks}
+        there = made.stretches or planned.write(root, made, root_of_source, "", hash_patient)
+        return [stretch for stretch in there if stretch.first_shard in wanted]
+
     return Job(
         plan_sha256=made.sha256,
-        tasks=made.tasks,
-        task_sha256=functools.partial(task_sha256, work=work),
+        tasks=made.units,
+        task_sha256=functools.partial(_task_sha256, work=work),
         # Bound before Dask sees it: it would search every argument for its own objects, record by record.
-        do=functools.partial(shards.write, work=work),
-        ready=functools.partial(schedule.prepare, needs_wfdb),
+        do=functools.partial(_do, work=work, source_root=root_of_source, is_received=bool(made.stretches)),
+        ready=functools.partial(schedule.prepare, made.needs_wfdb),
         create_array=lambda root: create_array(
             root, work.storage.codec, len(work.leads), made.total_samples, work.shard_samples
         ),
         about={
-            "source_root": str(source_root.resolve()),
+            "source_root": str(root_of_source),
             "settings": content,
             "verify_source": verify_source,
             **({} if own_sha256 is None else {"own_source_sha256": own_sha256}),
         },
         seal=lambda root, commits: seal_ingested(root, made, settings, commits),
+        carried=carried,
         otherwise="from another source or with other settings",
         instead="choose another output, replace it with --overwrite, or add to it with --append",
     )
+
+
+def _do(root: Path, unit: Task | Stretch, work: Work, source_root: Path, is_received: bool) -> None:
+    """One task, by its records or by its place in the plan's files; ``is_received``: another process wrote these."""
+    task = planned.read_task(root, unit, source_root, work) if isinstance(unit, Stretch) else unit
+    if is_received:
+        planned.refuse_other_source(task, source_root)
+    shards.write(root, task, work)
+
+
+def _task_sha256(unit: Task | Stretch, work: Work) -> str:
+    return unit.sha256 if isinstance(unit, Stretch) else task_sha256(unit, work)
+
+
+def _planned_before(out: Path, source_root: Path, settings: IngestSettings, verify_source: bool) -> Plan | None:
+    """The plan that the first part left beside the store, if it was made of these settings."""
+    if not source_root.is_dir():
+        return None  # planning says so
+    source = settings.source or detect_source(source_root.resolve())
+    key = _plan_key(settings, source, source_root, verify_source)
+    recipe, storage = settings.recipe, settings.storage
+
+    def work(leads: Sequence[str], shard_samples: int) -> Work:
+        hides_names = settings.record_ids == "hashed"
+        return Work(recipe, storage, tuple(leads), shard_samples, settings.noise_bank, hides_names)
+
+    return planned.load(out, key, source, work) if key else None
+
+
+def _leave_plan(
+    root: Path,
+    made: Plan,
+    settings: IngestSettings,
+    source_root: Path,
+    verify_source: bool,
+    turn: contextlib.ExitStack,
+) -> None:
+    """Write the plan for the other parts and the seal, unless it was read; then whoever waits for it may go on."""
+    key = _plan_key(settings, made.source, source_root, verify_source)
+    if key and not made.stretches:
+        hash_patient = functools.partial(patient_hash, settings.secret_key or made.listing.terms.name)
+        planned.write(root, made, source_root.resolve(), key, hash_patient)
+    turn.close()
+
+
+def _plan_key(settings: IngestSettings, source: Settings, source_root: Path, verify_source: bool) -> str:
+    """Equal for two ingests that would make the same plan of the same folder; empty where only planning can tell.
+
+    A source of a user's own lists and reads what it likes. Headers are compared by each task; here tables are.
+    """
+    if reader_of(source) is not None or not is_ours(module_of(source)):
+        return ""
+    about = {
+        "settings": {**settings.model_dump(mode="json"), "source": source.model_dump(mode="json")},
+        "source": module_of(source).__name__,
+        "recipe": settings.recipe.sha256,
+        "patients": key_check(settings.secret_key),
+        "verify_source": verify_source,
+        "tables": _tables_of(source, source_root.resolve()),
+        "software": software(),
+    }
+    return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _tables_of(source: Settings, root: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of change of the tables in a source's folder, and of those that its settings name."""
+    named = [path for _, value in source if isinstance(value, Path) for path in (value, root / value)]
+    beside = [Path(entry.path) for entry in os.scandir(root) if entry.name.endswith(_TABLES)]
+    found = []
+    for path in (*named, *beside):
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            found.append((path.name, status.st_size, status.st_mtime_ns))
+    return sorted(set(found))
 
 
 def _occupied(out: Path, settings: IngestSettings) -> tuple[Occupied, str, dict[str, Any]]:
@@ -294,7 +393,7 @@ def _vanished(made: Plan, before: Occupied | None, source_root: Path) -> tuple[s
             got=", ".join(unreadable[:5]),
             fix="make them readable, or leave the store as it is",
         )
-    there = {record.ref.record_id for task in made.tasks for record in task.records}
+    there = {record.ref.record_id for task in made.tasks for record in task.records}  # it was planned just now
     gone = sorted(before.places.keys() - there - {one.record_id for one in made.rejected})
     if not gone:
         return ()
@@ -321,7 +420,7 @@ def _report(
         reasons=found["reasons"],
         seconds=time.perf_counter() - began,
         fingerprint=outcome.fingerprint,
-        n_shards=len(made.tasks),
+        n_shards=len(made.units),
         n_shards_resumed=outcome.n_found,
         warnings=found.get("warnings", 0),
         max_rejected=settings.max_rejected,

@@ -148,6 +148,20 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class Stretch:
+    """A task by its place in the files of a plan (:mod:`ecgstore.build.planned`): what travels in its stead."""
+
+    first_shard: int
+    n_shards: int
+    n_records: int
+    #: A file of the plan, and which of its row groups.
+    file: str
+    group: int
+    #: :func:`task_sha256` of the task.
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Work:
     """All that a task must know besides its records; the same for every task of a plan."""
 
@@ -180,11 +194,20 @@ class Plan:
     vocabulary_by_site: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     #: Attributes of the root that the version before had: who has withdrawn, and by which steps it was made.
     inherited: Mapping[str, Any] = field(default_factory=dict)
+    #: The tasks of a plan that was read back, which has no ``tasks``: their records stand in its files.
+    stretches: tuple[Stretch, ...] = ()
+    #: Whether any record is one that wfdb reads.
+    needs_wfdb: bool = False
+
+    @property
+    def units(self) -> tuple[Task, ...] | tuple[Stretch, ...]:
+        """The tasks, or their places in the plan's files."""
+        return self.stretches or self.tasks
 
     @property
     def n_records(self) -> int:
         """Records that have a place in the plan."""
-        return sum(len(task.records) for task in self.tasks)
+        return sum(unit.n_records for unit in self.units)
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,8 +349,9 @@ def make_plan(
         digest.update(f"{rejection.record_id}\t{rejection.reason}\n".encode())
     if inherited:
         digest.update(_sha256(inherited).encode())
+    reader = reader_of(source)
     return Plan(
-        work=Work(recipe, storage, leads, shard_samples, noise_bank, hides_names, reader_of(source)),
+        work=Work(recipe, storage, leads, shard_samples, noise_bank, hides_names, reader),
         source=source,
         listing=listing,
         tasks=tuple(_tasks(planned, shard_samples)),
@@ -337,6 +361,7 @@ def make_plan(
         sha256=digest.hexdigest(),
         vocabulary_by_site=_vocabulary_by_site(listing, planned),
         inherited=inherited or {},
+        needs_wfdb=reader is None and any(not record.header.plain for record in planned),
     )
 
 

@@ -39,6 +39,11 @@ class Workers(Settings):
     #: Address of a Dask scheduler that runs already, such as ``tcp://host:8786``; its workers see the same files.
     scheduler: str = ""
 
+    @property
+    def are_elsewhere(self) -> bool:
+        """Whether tasks go to other processes."""
+        return self.processes or bool(self.scheduler)
+
 
 #: Does one task in a store's folder; and what a process does once before its first task.
 Do = Callable[[Path, Any], None]
@@ -52,7 +57,7 @@ def run(root: Path, tasks: Sequence[Any], do: Do, ready: Ready, workers: Workers
     """
     if not tasks:
         return
-    if workers.scheduler or workers.processes:
+    if workers.are_elsewhere:
         _run_distributed(root, tasks, do, ready, workers, done)
     else:
         _run_threads(root, tasks, do, ready, workers.n, done)

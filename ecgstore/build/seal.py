@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from ecgstore.build import building
+from ecgstore.build import building, planned
 from ecgstore.build.commits import Commit, Unit
 from ecgstore.build.patients import key_check, patient_hash
-from ecgstore.build.plan import Plan, Planned, public
+from ecgstore.build.plan import Plan, public
 from ecgstore.build.settings import IngestSettings
 from ecgstore.build.sums import Sums, by_fold, statistics
 from ecgstore.errors import SourceError
@@ -27,6 +30,7 @@ from ecgstore.storage.tables import (
     STATEMENTS_SCHEMA,
     WRITTEN,
     leads_schema,
+    numbers,
     to_parquet,
 )
 
@@ -43,31 +47,36 @@ class Sealable(Protocol):
         """The plan's hash."""
 
 
+class _Sealed(NamedTuple):
+    tasks: Sequence[Unit]
+    sha256: str
+
+
 def seal_ingested(root: Path, made: Plan, settings: IngestSettings, commits: Sequence[Commit]) -> manifest.Manifest:
     """Seal an ingest: the plan's records that the commits hold, with what was found out of them."""
     # Tasks without annotations lack the columns that say more of them.
     written = pa.concat_tables([commit.written for commit in commits], promote_options="default")
-    there = set(written["record_id"].to_pylist())
-    planned = [record for task in made.tasks for record in task.records if record.ref.record_id in there]
+    key = settings.secret_key or made.listing.terms.name
+    facts = planned.facts(root, made, functools.lru_cache(1 << 16)(functools.partial(patient_hash, key)))
+    rates = pc.unique(facts["source_fs_hz"]).to_pylist()
+    facts = facts.filter(pc.is_in(facts["record_id"], value_set=written["record_id"].combine_chunks()))
     left_out = [*made.rejected, *(one for commit in commits for one in commit.rejected)]
-    if not planned:
+    if not facts.num_rows:
         first = left_out[0]
         got = f"{first.record_id}: {first.reason} {first.detail}".strip()
         raise SourceError(f"none of {len(left_out)} records could be read", where=root, got=got)
-    key = settings.secret_key or made.listing.terms.name
-    patients = {pid: patient_hash(key, pid) for pid in {r.ref.patient_id for r in planned} if pid}
     tables = {
-        layout.RECORDS: records(planned, written, made, patients),
+        layout.RECORDS: records(facts, written, made),
         layout.LEADS: leads(written, len(made.work.leads)),
-        layout.STATEMENTS: statements(planned),
+        layout.STATEMENTS: statements(facts),
         layout.BEATS: beats(written),
         layout.REJECTED: rejected(left_out),
     }
     sums = sums_of(commits)
-    attributes = _attributes(made, sums, settings)
+    attributes = _attributes(made, sums, settings, rates)
     if settings.folds is not None:
         attributes["folds_drawn"] = settings.folds
-    return seal_commits(root, tables, attributes, commits, made)
+    return seal_commits(root, tables, attributes, commits, _Sealed(made.units, made.sha256))
 
 
 def seal_commits(
@@ -97,10 +106,11 @@ def root_metadata(attributes: Mapping[str, Any]) -> bytes:
     return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}, indent=1).encode() + b"\n"
 
 
-def _attributes(made: Plan, sums: Mapping[str, Sums], settings: IngestSettings) -> dict[str, Any]:
+def _attributes(
+    made: Plan, sums: Mapping[str, Sums], settings: IngestSettings, rates: Sequence[float]
+) -> dict[str, Any]:
     work = made.work
     is_raw = work.recipe.encoding == "adc"
-    rates = {record.header.fs_hz for task in made.tasks for record in task.records}
     return {
         "format": layout.FORMAT,
         "format_version": layout.FORMAT_VERSION,
@@ -109,7 +119,7 @@ def _attributes(made: Plan, sums: Mapping[str, Sums], settings: IngestSettings) 
         "storage": work.storage.model_dump(mode="json"),
         "plan_sha256": made.sha256,
         "leads": list(work.leads),
-        "fs_hz": work.recipe.fs_hz or (rates.pop() if len(rates) == 1 else None),
+        "fs_hz": work.recipe.fs_hz or (rates[0] if len(rates) == 1 else None),
         "counts_per_mv": None if is_raw else layout.COUNTS_PER_MV,
         "not_recorded": int(layout.NOT_RECORDED),
         "shard_samples": work.shard_samples,
@@ -155,25 +165,16 @@ def software() -> dict[str, str]:
     return found
 
 
-def records(planned: Sequence[Planned], written: pa.Table, made: Plan, patient_keys: Mapping[str, str]) -> pa.Table:
+def records(facts: pa.Table, written: pa.Table, made: Plan) -> pa.Table:
     """One row per record, in the plan's order; the row number is the record's number in the store.
 
-    ``written`` has one row per record, in the same order.
+    ``facts`` and ``written`` have one row per record, in the same order.
     """
-    columns = {
-        "record_id": [record.ref.record_id for record in planned],
-        "patient_key": [patient_keys.get(record.ref.patient_id or "") for record in planned],
-        "source": [made.listing.terms.name] * len(planned),
-        "site": [record.ref.site for record in planned],
-        "start": [record.start for record in planned],
-        "n_samples": [record.n_samples for record in planned],
-        "shard": [record.start // made.work.shard_samples for record in planned],
-        "fold": [record.ref.fold for record in planned],
-        "age_years": [record.ref.age_years for record in planned],
-        "sex": [record.ref.sex for record in planned],
-        "source_fs_hz": [record.header.fs_hz for record in planned],
-    }
-    return pa.table({**columns, **{name: written[name] for name, _ in WRITTEN}}, schema=RECORDS_SCHEMA)
+    columns = {name: facts[name] for name in facts.column_names if name in RECORDS_SCHEMA.names}
+    columns["source"] = pa.repeat(made.listing.terms.name, len(facts))
+    columns["shard"] = pa.array((numbers(facts["start"]) // made.work.shard_samples).astype(np.int32))
+    columns |= {name: written[name] for name, _ in WRITTEN}
+    return pa.table({name: columns[name] for name in RECORDS_SCHEMA.names}, schema=RECORDS_SCHEMA)
 
 
 def leads(written: pa.Table, n_leads: int) -> pa.Table:
@@ -182,16 +183,16 @@ def leads(written: pa.Table, n_leads: int) -> pa.Table:
     return pa.table({name: written[f"leads.{name}"] for name in schema.names}, schema=schema)
 
 
-def statements(planned: Sequence[Planned]) -> pa.Table:
+def statements(facts: pa.Table) -> pa.Table:
     """One row per statement; ``likelihood`` in percent, null where the source states none."""
-    stated = [(row, statement) for row, record in enumerate(planned) for statement in record.ref.statements]
+    codes, systems, likelihoods = (facts[name].combine_chunks() for name in ("codes", "systems", "likelihoods"))
     columns = {
-        "row": [row for row, _ in stated],
-        "code": [statement.code for _, statement in stated],
-        "system": [statement.system for _, statement in stated],
-        "likelihood": [statement.likelihood for _, statement in stated],
+        "row": codes.value_parent_indices(),
+        "code": codes.flatten(),
+        "system": systems.flatten(),
+        "likelihood": likelihoods.flatten(),
     }
-    return pa.table(columns, schema=STATEMENTS_SCHEMA)
+    return pa.table(columns).cast(STATEMENTS_SCHEMA)
 
 
 def beats(written: pa.Table) -> pa.Table:

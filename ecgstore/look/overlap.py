@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,8 @@ MIN_CORRELATION = 0.98
 _N_BANDS = 8
 #: Of more records with one signature than this, each is compared with the first only.
 _ALL_PAIRS = 64
+#: Signatures that are compared at once: half a megabyte of them.
+_PIECE = 1 << 16
 #: What a correlation sees of a record, and a little more.
 _SEEN_S = quality.SIGNED_S + 1
 
@@ -63,13 +65,9 @@ def exact_duplicates(store: Store) -> list[tuple[int, ...]]:
 
     Reads only records whose checksum occurs twice.
     """
-    groups: dict[tuple[int, int], list[int]] = {}
-    keys = zip(store.column("crc32").tolist(), store.column("n_samples").tolist(), strict=True)
-    for row, key in enumerate(keys):
-        groups.setdefault(key, []).append(row)
     its = Reader(store)
     found = []
-    for rows in groups.values():
+    for rows in _alike_in_both(store.column("crc32"), store.column("n_samples")):
         while len(rows) > 1:
             # A checksum of 32 bits is the same by chance in one of four thousand million pairs.
             same = [row for row in rows if row == rows[0] or _is_same(its, row, its, rows[0])]
@@ -77,6 +75,15 @@ def exact_duplicates(store: Store) -> list[tuple[int, ...]]:
                 found.append(tuple(same))
             rows = [row for row in rows if row not in same]
     return sorted(found)
+
+
+def _alike_in_both(one: npt.NDArray[np.int64], other: npt.NDArray[np.int64]) -> Iterator[list[int]]:
+    """Places, ascending, of which both columns hold the same twice or more."""
+    order = np.lexsort((other, one))  # stable
+    is_as_next = ((np.diff(one[order]) == 0) & (np.diff(other[order]) == 0)).astype(np.int8)
+    firsts = np.flatnonzero(np.diff(is_as_next, prepend=np.int8(0)) == 1)
+    lasts = np.flatnonzero(np.diff(is_as_next, append=np.int8(0)) == -1) + 1
+    return (order[first : last + 1].tolist() for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True))
 
 
 def near_duplicates(
@@ -179,13 +186,17 @@ def candidates(
     """
     signatures = np.asarray(signatures, dtype=np.uint64)
     places = np.flatnonzero(signatures)
-    unique, inverse = np.unique(signatures[places], return_inverse=True)
-    order = np.argsort(inverse, kind="stable")
-    members = np.split(places[order], np.flatnonzero(np.diff(inverse[order])) + 1) if places.size else []
-    found = [pair for of_one in members if len(of_one) > 1 for pair in _within(of_one, side)]
+    places = places[np.argsort(signatures[places], kind="stable")]
+    # Records of one signature stand side by side now, from one first place up to the next.
+    is_first = np.diff(signatures[places], prepend=np.uint64(0)) != 0  # none is 0
+    firsts = np.append(np.flatnonzero(is_first), len(places))
+    unique = signatures[places[firsts[:-1]]]
+    found = []
+    for i in np.flatnonzero(np.diff(firsts) > 1).tolist():
+        found += _within(places[firsts[i] : firsts[i + 1]], side)
     for i, j in _near_values(unique, max_bits).tolist():
-        found += _between(members[i], members[j], side)
-    pairs = np.unique(np.array(sorted(found), dtype=np.int64).reshape(-1, 2), axis=0)
+        found += _between(places[firsts[i] : firsts[i + 1]], places[firsts[j] : firsts[j + 1]], side)
+    pairs = np.unique(np.array(found, dtype=np.int64).reshape(-1, 2), axis=0)
     return pairs if side is None else pairs[side[pairs[:, 0]] != side[pairs[:, 1]]]
 
 
@@ -195,18 +206,38 @@ def _near_values(values: npt.NDArray[np.uint64], max_bits: int) -> Pairs:
     whole = np.uint64(0xFF)
     for first, second in itertools.combinations(range(_N_BANDS), 2):
         key = ((values >> np.uint64(8 * first)) & whole) << np.uint64(8) | ((values >> np.uint64(8 * second)) & whole)
-        order = np.argsort(key.astype(np.uint16), kind="stable")
-        key, sorted_values = key[order], values[order]
-        at = np.arange(len(order))
-        for shift in range(1, len(order)):
-            at = at[at + shift < len(order)]
-            at = at[key[at] == key[at + shift]]
-            if not at.size:
-                break
-            is_near = np.bitwise_count(sorted_values[at] ^ sorted_values[at + shift]) <= max_bits
-            found.append(np.stack([order[at[is_near]], order[at[is_near] + shift]], axis=1))
+        key = key.astype(np.uint16)
+        order = np.argsort(key, kind="stable")
+        found.append(order[_near_neighbours(key[order], values[order], max_bits)])
     pairs = np.concatenate(found) if found else np.empty((0, 2), dtype=np.int64)
     return np.unique(np.sort(pairs, axis=1), axis=0)
+
+
+def _near_neighbours(key: npt.NDArray[np.uint16], values: npt.NDArray[np.uint64], max_bits: int) -> Pairs:
+    """Pairs of places with equal ``key``, which ascends, whose ``values`` are near; others that are near may be there.
+
+    Neighbour by neighbour, then the next but one, as far as keys are equal. While that holds for many, all are compared
+    in pieces that stay in the processor's cache: to pick those with equal keys would take longer.
+    """
+    found, n = [np.empty((0, 2), dtype=np.int64)], len(key)
+    shift, many = 1, n
+    while many > n // 16:
+        many = int(np.count_nonzero(key[:-shift] == key[shift:]))
+        for begin in range(0, n - shift if many else 0, _PIECE):
+            end = min(begin + _PIECE, n - shift)
+            differing = values[begin:end] ^ values[begin + shift : end + shift]
+            near = np.flatnonzero(np.bitwise_count(differing) <= max_bits) + begin
+            if near.size:
+                found.append(np.stack([near, near + shift], axis=1))
+        shift += 1
+    at = np.flatnonzero(key[:-shift] == key[shift:]) if shift < n else np.empty(0, dtype=np.int64)
+    while at.size:
+        near = at[np.bitwise_count(values[at] ^ values[at + shift]) <= max_bits]
+        found.append(np.stack([near, near + shift], axis=1))
+        shift += 1
+        at = at[at + shift < n]
+        at = at[key[at] == key[at + shift]]
+    return np.concatenate(found)
 
 
 def _within(members: Rows, side: npt.NDArray[np.bool_] | None) -> list[tuple[int, int]]:
@@ -299,6 +330,10 @@ def _exact_pairs(store_a: Store, of_a: Rows, store_b: Store, of_b: Rows) -> set[
         np.stack([store.column("crc32")[rows], store.column("n_samples")[rows]], axis=1)
         for store, rows in ((store_a, of_a), (store_b, of_b))
     ]
+    # Most records are in one of them only: those are passed over as whole columns.
+    there = [np.isin(sums[0][:, 0], sums[1][:, 0]), np.isin(sums[1][:, 0], sums[0][:, 0])]
+    of_a, of_b = of_a[there[0]], of_b[there[1]]
+    sums = [its[is_there] for its, is_there in zip(sums, there, strict=True)]
     in_b: dict[tuple[int, int], list[int]] = {}
     for row, (crc32, n) in zip(of_b.tolist(), sums[1].tolist(), strict=True):
         in_b.setdefault((crc32, n), []).append(row)

@@ -36,6 +36,7 @@ SPLIT_KEY = b"ecgstore_split"
 SCAFFOLD = "building."
 BUILDING = f"{SCAFFOLD}json"
 SCAN = f"{SCAFFOLD}scan.parquet"
+PLAN = f"{SCAFFOLD}plan"
 
 #: One count is one microvolt, in every store but a raw one: the hot path needs no scale per record.
 COUNTS_PER_MV = 1000

@@ -117,7 +117,7 @@ def header_from_row(row: Mapping[str, Any]) -> Header:
     layout, stated = _layout_from_text(row["layout"]), row["stated"]
     segments = (
         Segment(name, n_frames, None if part is None else header_from_row(part), tuple(rows))
-        for name, n_frames, part, rows in json.loads(row["segments"] or "[]")
+        for name, n_frames, part, rows in (json.loads(row["segments"]) if row["segments"] else ())
     )
     return Header(
         fs_hz=row["fs_hz"],

@@ -184,3 +184,31 @@ def test_a_noisy_copy_is_near_and_a_different_record_of_one_rhythm_is_not(store:
     noisy_lt = counts_lt + 15 * rng.standard_normal(counts_lt.shape)
     bits = [quality.signature(one.astype(np.int16), 100.0) for one in (counts_lt, noisy_lt)]
     assert (bits[0] ^ bits[1]).bit_count() <= overlap.MAX_BITS
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 300])
+def test_places_with_the_same_of_both_columns_are_grouped(n: int) -> None:
+    from ecgstore.look.overlap import _alike_in_both
+
+    rng = np.random.default_rng(n)
+    one, other = rng.integers(0, 12, n), rng.integers(0, 12, n)
+    groups: dict[tuple[int, int], list[int]] = {}
+    for place, key in enumerate(zip(one.tolist(), other.tolist(), strict=True)):
+        groups.setdefault(key, []).append(place)
+    assert sorted(_alike_in_both(one, other)) == sorted(its for its in groups.values() if len(its) > 1)
+
+
+def test_candidates_are_found_in_crowds_and_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ecgstore.look import overlap
+
+    rng = np.random.default_rng(0)
+    # A third of them are a crowd that differs in few bits, so that most share two bytes with hundreds of others.
+    crowd = np.uint64(0x0123456789ABCDEF) ^ (np.uint64(1) << rng.integers(0, 64, 300, dtype=np.uint64))
+    crowd ^= np.uint64(1) << rng.integers(0, 64, 300, dtype=np.uint64)
+    signatures = rng.permutation(np.concatenate([crowd, rng.integers(1, 2**63, 600, dtype=np.uint64)]))
+    one, other = np.triu_indices(len(signatures), 1)
+    near = np.bitwise_count(signatures[one] ^ signatures[other]) <= 3
+    expected = np.stack([one[near], other[near]], axis=1)
+    for piece in (7, 1 << 16):
+        monkeypatch.setattr(overlap, "_PIECE", piece)
+        np.testing.assert_array_equal(overlap.candidates(signatures, max_bits=3), expected)
