@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -137,11 +137,13 @@ def _colours(lines: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
     return {line: next(of_nulls if line[1] in NULLS else of_others) for line in lines}
 
 
-def part(curve: CurveResult, number: int) -> dict[str, Any]:
-    """What the page's template shows of a curve."""
+def part(curve: CurveResult, number: int, stores: Mapping[str, str]) -> dict[str, Any]:
+    """What the page's template shows of a curve; ``stores``: the name of the store of each run."""
     lines = curve.lines
     first = next(iter(lines.values()), [])
-    of = f", of {curve.run}" if curve.run else ""
+    run = curve.run or (next(iter(stores)) if len(stores) == 1 else "")
+    on = f" on {stores[run]}" if stores.get(run) and curve.kind != "transfer" else ""
+    of = f"{on}, of {run}" if run else on
     return {
         "heading": f"{_HEADINGS.get(curve.kind, curve.kind)}: {curve.task}{of}",
         "sentences": sentences(curve),

@@ -12,7 +12,8 @@ from ecgtrain.evaluation.heads import Head
 from ecgtrain.evaluation.results import Result, SiteScore
 from ecgtrain.reporting.caveats import pretraining
 from ecgtrain.reporting.contents import About, Report
-from ecgtrain.reporting.page import FEW_OF_GROUP, METRIC_TITLES
+from ecgtrain.reporting.page import FEW_OF_GROUP
+from ecgtrain.reporting.words import METRIC_TITLES
 from ecgtrain.scoring.bootstrap import Interval
 from ecgtrain.scoring.kinds import LESS_IS_BETTER
 from ecgtrain.views.passport import Passport

@@ -113,7 +113,7 @@ def test_every_kind_has_its_scores_its_pictures_and_its_null(finished):
         assert math.isfinite(result.score.value)
     page = (finished / "report.html").read_text()
     for words in (
-        "Confusion of the classes",
+        "Confusion of CPC, on own.ecg",
         "Agreement of predicted",
         "By site",
         "MAE, years",
