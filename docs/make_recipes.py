@@ -14,7 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from ecgstore import Settings, occupants
+from ecgstore import Settings
+from ecgstore.inner import occupants
 from ecgtrain import config
 from ecgtrain.data.settings import Data, MixedStore
 from ecgtrain.recipes import about, shipped

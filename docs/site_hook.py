@@ -27,6 +27,7 @@ OUTSIDE = {
     "README.md": "README.md",
 }
 _CODE = re.compile(r"(^```.*?^```|`[^`\n]*`)", re.M | re.S)
+_ROLE = re.compile(r":(?:func|class|meth|attr|data|mod):<code>([^<]*)</code>")
 _LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 
 
@@ -63,6 +64,35 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
     linked = _LINK.sub(led, _CODE.sub(aside, markdown))
     return re.sub(r"\x00(\d+)\x00", lambda found: kept[int(found[1])], linked)
+
+
+def on_page_content(html: str, page: Page, **_: Any) -> str:
+    """Docstrings say ``:func:`name``` and ``docs/page.md``: on the site both are links."""
+    here = page.file.src_uri
+    if not here.startswith("api/"):
+        return html
+
+    def named(found: re.Match[str]) -> str:
+        name = found[1].removeprefix("~")
+        identifier = _public(name)
+        code = f"<code>{name if identifier is None else identifier.rpartition('.')[2]}</code>"
+        return code if identifier is None else f'<autoref identifier="{identifier}" optional>{code}</autoref>'
+
+    def led(found: re.Match[str]) -> str:
+        place = site_link(f"docs/{here}", here, posixpath.relpath(found[0], f"docs/{posixpath.dirname(here)}"))
+        return found[0] if place is None else f'<a href="{place.removesuffix(".md")}.html">{found[0]}</a>'
+
+    return re.sub(r"\bdocs/[\w/-]+\.md\b", led, _ROLE.sub(named, html))
+
+
+def _public(name: str) -> str | None:
+    """What the page of Python names calls ``name`` (``Store.read``, ``ecgstore.sharing.pull``), if it is there."""
+    first, *rest = name.removeprefix("ecgstore.").removeprefix("sharing.").removeprefix("ecgtrain.").split(".")
+    for page in sorted((ROOT / "docs" / "api").glob("*.md")):
+        for whole in re.findall(r"(?m)^::: (\S+)$", page.read_text(encoding="utf-8")):
+            if whole.rpartition(".")[2] == first:
+                return ".".join([whole, *rest])
+    return None
 
 
 def site_link(origin: str, here: str, target: str) -> str | None:

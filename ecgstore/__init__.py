@@ -35,6 +35,8 @@ if TYPE_CHECKING:
         StoreNotFound,
         StoreReplaced,
         StoreUnreachable,
+        StoreWithdrawn,
+        TagMoved,
     )
     from ecgstore.lineage.merge import MergeReport, merge_stores
     from ecgstore.lineage.subset import SubsetReport, subset_store
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
     from ecgstore.look.overlap import Overlap, find_overlap, near_duplicates
     from ecgstore.look.plot import plot_record
     from ecgstore.record import LEADS_12, Beat, LeadState, Listing, Record, RecordRef, Rejection, Statement, Terms
-    from ecgstore.rooms import occupants
     from ecgstore.settings import Settings, override
     from ecgstore.sharing.caching import is_shared, open_shared, pinned_address
     from ecgstore.signals.noise import NoiseSettings
@@ -54,13 +55,14 @@ if TYPE_CHECKING:
     from ecgstore.storage.statistics import LeadStatistics
     from ecgstore.storage.store import ShardSignal, Store, open_store
 
+#: The release, and what a store writes down as its software.
 __version__ = "0.1.0"
 
 _HOME = {
     "errors": (
         "ConfigError EcgError IntegrityError MissingExtra RecordError RejectedError SourceError StoreError "
         "StoreExists StoreFormatError StoreIncomplete StoreNotFound StoreReplaced "
-        "StoreUnreachable"
+        "StoreUnreachable StoreWithdrawn TagMoved"
     ),
     "build.augment": "augment_store",
     "build.from_arrays": "write_records",
@@ -76,7 +78,6 @@ _HOME = {
     "look.overlap": "Overlap find_overlap near_duplicates",
     "look.plot": "plot_record",
     "record": "LEADS_12 Beat LeadState Listing Record RecordRef Rejection Statement Terms",
-    "rooms": "occupants",
     "sources._reader": "RecordHeader",
     "build.schedule": "Workers",
     "settings": "Settings override",
@@ -125,7 +126,9 @@ __all__ = [
     "StoreNotFound",
     "StoreReplaced",
     "StoreUnreachable",
+    "StoreWithdrawn",
     "SubsetReport",
+    "TagMoved",
     "Terms",
     "WithdrawReport",
     "Workers",
@@ -137,7 +140,6 @@ __all__ = [
     "load_bank",
     "merge_stores",
     "near_duplicates",
-    "occupants",
     "open_shared",
     "open_store",
     "override",

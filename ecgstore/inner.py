@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from ecgstore.build.plan import Recipe
     from ecgstore.build.single import prepare_record
     from ecgstore.errors import nearest, need, visible, without_links
-    from ecgstore.rooms import descriptions, name_own_file, named_by_name, named_by_sha256, occupant, own_file_sha256
+    from ecgstore.rooms import (
+        descriptions,
+        name_own_file,
+        named_by_name,
+        named_by_sha256,
+        occupant,
+        occupants,
+        own_file_sha256,
+    )
     from ecgstore.settings import NOT_SAID, first_difference, parse, read_yaml
     from ecgstore.signals.ectopic import steepest_complex
     from ecgstore.signals.noise import add_noise, check_noise, with_bank
@@ -55,6 +63,7 @@ __all__ = [
     "need",
     "number",
     "occupant",
+    "occupants",
     "open_plain",
     "open_table",
     "origin_sites",
@@ -99,6 +108,7 @@ _HOME = {
     "need": "errors",
     "number": "sources._tables",
     "occupant": "rooms",
+    "occupants": "rooms",
     "open_plain": "storage.plain",
     "open_table": "sources._tables",
     "origin_sites": "vocabularies.origin_sites",

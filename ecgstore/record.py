@@ -25,7 +25,11 @@ UNCALIBRATED = "not calibrated, so that only counts are known"
 
 
 class LeadState(StrEnum):
-    """How a lead of a record came to be. The letter is what ``records.parquet`` holds, one per lead."""
+    """How a lead of a record came to be. The letter is what ``records.parquet`` holds, one per lead.
+
+    ``MEASURED``: recorded. ``DERIVED``: computed from two other limb leads. ``ABSENT``: not there, all NaN. ``BAD``:
+    it never changes, or most of it is cut off, or it was derived from such a lead.
+    """
 
     MEASURED = "m"
     DERIVED = "d"
@@ -35,7 +39,7 @@ class LeadState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A coded assertion about a record, as its source states it.
+    """A coded assertion about a record, as its source states it: ``code`` of the coding ``system``, as ``scp_ecg``.
 
     ``likelihood`` is in percent; None where the source states the code without one.
     """
@@ -49,12 +53,14 @@ class Statement:
 class RecordRef:
     """One record of a source before any of its files is read.
 
-    ``path`` is the header's path without ``.hea``. ``patient_id`` is the source's own identifier: it is
-    hashed before anything is stored. ``site`` is where it was recorded, or which of a source's databases it is
-    from. ``annotators`` are the suffixes of WFDB annotation files that are stored with the record, such as ``atr``;
-    ``keeps_text`` says that their notes are kept even where they are free text. ``mv_factor`` corrects millivolts
-    whose header is known to be wrong; 1 leaves them alone. A source with a reader of its own has ``path`` as it likes,
-    with its suffix, and in ``inside`` what else finds the record, such as the name of a data set of an HDF5 file.
+    ``record_id`` names it in the store. ``fold`` is what the source states, None for none, and so are
+    ``age_years``, ``sex`` (``female``, ``male``) and ``statements``. ``path`` is the header's path without
+    ``.hea``. ``patient_id`` is the source's own identifier: it is hashed before anything is stored. ``site`` is
+    where it was recorded, or which of a source's databases it is from. ``annotators`` are the suffixes of WFDB
+    annotation files that are stored with the record, such as ``atr``; ``keeps_text`` says that their notes are kept
+    even where they are free text. ``mv_factor`` corrects millivolts whose header is known to be wrong; 1 leaves
+    them alone. A source with a reader of its own has ``path`` as it likes, with its suffix, and in ``inside`` what
+    else finds the record, such as the name of a data set of an HDF5 file.
     """
 
     record_id: str
@@ -91,7 +97,10 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A record that was left out. ``reason`` is a key of :data:`ecgstore.errors.REASONS`."""
+    """A record that was left out. ``reason`` is a key of :data:`ecgstore.errors.REASONS`, ``detail`` says more.
+
+    ``record_id`` is what the source calls it.
+    """
 
     record_id: str
     reason: str
@@ -100,7 +109,11 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a source is and under which terms it may be used."""
+    """What a source is and under which terms it may be used.
+
+    ``name`` and ``version`` of the data set, ``licence`` as its SPDX name or in words, ``doi`` and ``citation`` where
+    it has any. Unless ``redistributable``, a store that holds its records is not pushed into a share.
+    """
 
     name: str
     version: str
@@ -112,7 +125,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """All a source knows: its records in a fixed order, what it left out, its terms.
+    """All a source knows: its ``records`` in a fixed order, what it left out (``rejected``), its ``terms``.
 
     ``vocabulary`` maps a coding system to every code that the source ever states, so that "absent" can be
     told from "never looked for". ``is_published`` is False where that is no list of the source's own, but what its
@@ -132,8 +145,12 @@ class Listing:
 class Record:
     """One recording in physical units: ``signal_mv_lt`` is float32 (leads, samples), NaN = not recorded.
 
-    A store gives ``patient_key``, the hash that it has in the place of ``patient_id``. Who makes a record, for
-    :func:`ecgstore.write_records`, says ``patient_id``: it is hashed before anything is stored.
+    ``record_id`` names it. A store gives ``patient_key``, the hash that it has in the place of ``patient_id``. Who
+    makes a record, for :func:`ecgstore.write_records`, says ``patient_id``: it is hashed before anything is stored.
+
+    ``leads`` name the rows of the signal, ``lead_states`` say how each came to be; ``fs_hz`` is samples per second.
+    What the source doesn't state is None: ``fold``, ``age_years``, ``sex``, ``site``. ``statements`` are its codes,
+    and ``warnings`` what a reader must know of its samples, a sentence each.
     """
 
     record_id: str

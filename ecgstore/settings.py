@@ -122,9 +122,10 @@ def _in_a_line(error: Exception) -> str:
 
 
 def override(content: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
-    """Return ``content`` with ``key.path=value`` assignments applied; values are read as YAML.
+    """Return ``content`` with ``assignments`` (``key.path=value``) applied; values are read as YAML.
 
-    A number in the path is an index into a list: ``downstream.0.task=ptbxl/all``.
+    A number in the path is an index into a list: ``downstream.0.task=ptbxl/all``. Raises ConfigError for an assignment
+    that can't be understood, or leads nowhere.
     """
     merged: dict[str, Any] = _copy(content)
     for assignment in assignments:

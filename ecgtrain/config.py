@@ -108,7 +108,7 @@ class Training(Settings):
     ranks; by default where the method needs them. ``patience``: stop after so many validations without a lower loss.
     ``optimiser``: how weights are changed, and how fast. ``log_every_steps``, ``validate_every_steps`` and
     ``checkpoint_every_steps``: after how many steps the loss is written down, the validation records are judged, and
-    all is saved that a resumed run needs.
+    all is saved that a resumed run needs. ``trackers``: where the log goes besides ``metrics.jsonl``.
     """
 
     batch_size: PositiveInt
@@ -123,6 +123,7 @@ class Training(Settings):
     log_every_steps: PositiveInt = 20
     validate_every_steps: PositiveInt = 200
     checkpoint_every_steps: PositiveInt = 200
+    trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ("tensorboard",)
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:

@@ -118,12 +118,12 @@ def augment_store(
     part: Part | None = None,
     progress: Progress | None = None,
 ) -> AugmentReport:
-    """Make the store ``out``: the records of ``store`` with noise. ``bank`` is needed for recorded noise alone.
+    """Make the store ``out``: the records of ``store`` with noise as ``settings`` say.
 
-    An unfinished store of the same parent and settings is finished; ``resume`` also accepts one that is already
-    sealed. ``overwrite`` replaces a sealed store once the new one is sealed. ``part`` (i, n) does the i-th of n equal
-    shares of the tasks, counted from 1, and leaves the seal to :func:`ecgstore.seal_store`. A record without a signal
-    keeps its samples, and says so in its warnings.
+    ``bank`` is needed for recorded noise alone. An unfinished store of the same parent and settings is finished;
+    ``resume`` also accepts one that is already sealed. ``overwrite`` replaces a sealed store once the new one is
+    sealed. ``part`` (i, n) does the i-th of n equal shares of the tasks, counted from 1, and leaves the seal to
+    :func:`ecgstore.seal_store`. A record without a signal keeps its samples, and says so in its warnings.
 
     Raises ConfigError (noise that such records can't have, a recording that is absent, a raw or a noisy parent),
     StoreExists, StoreError (the disk refuses), IntegrityError (the parent is damaged, or the disk forgets).

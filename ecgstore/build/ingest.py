@@ -36,7 +36,11 @@ _TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".json", ".gz", "RECORDS")
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What an ingest did. ``fingerprint`` is empty for a part, whose store is sealed later."""
+    """What an ingest did, at ``path`` in ``seconds``. ``fingerprint`` is empty for a part, which is sealed later.
+
+    ``records`` were stored, ``rejected`` left out: ``reasons`` says how many for each reason. ``warnings``: records
+    that were stored with something to be known of them. ``n_shards``: all that the store has.
+    """
 
     path: str
     records: int
@@ -78,13 +82,13 @@ def ingest_folder(
     scan_table: Path | None = None,
     progress: Progress | None = None,
 ) -> IngestReport:
-    """Make the store ``out`` from the WFDB folder ``source_root``.
+    """Make the store ``out`` from the WFDB folder ``source_root``, by ``settings``.
 
-    An unfinished store of the same plan is finished; ``resume`` also accepts one that is already sealed.
-    ``overwrite`` replaces a sealed store once the new one is sealed; ``append`` does so too, but uses again the
-    shards of records that did not change. ``part`` (i, n) does the i-th of n equal shares of the tasks, counted
-    from 1, and leaves the seal to :func:`ecgstore.seal_store`. Headers are read from ``scan_table`` where they did not
-    change since it was written.
+    An unfinished store of the same plan is finished; ``resume`` also accepts one that is already sealed. ``overwrite``
+    replaces a sealed store once the new one is sealed; ``append`` does so too, but uses again the shards of records
+    that did not change. ``part`` (i, n) does the i-th of n equal shares of the tasks, counted from 1, and leaves the
+    seal to :func:`ecgstore.seal_store`. Headers are read from ``scan_table`` where they did not change since it was
+    written. ``verify_source`` compares every file with the source's SHA256SUMS.txt first.
 
     Records that can't be used are left out and written down in ``rejected.parquet``; whether there are too many
     of them is for the caller to judge by ``IngestReport.rejected_fraction``.

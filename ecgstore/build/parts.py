@@ -18,11 +18,11 @@ def seal_store(
     progress: Progress | None = None,
     own_source: str | Path | None = None,
 ) -> IngestReport | AugmentReport:
-    """Seal a store whose parts were made by several ingests, or by several augmentations.
+    """Seal the store ``out``, whose parts were made by several ingests, or by several augmentations.
 
-    ``own_source``: the Python file that lists the records, where the store was begun with one. What an unfinished
-    store itself names is never run. Raises StoreIncomplete where tasks are left, and whatever
-    :func:`ecgstore.ingest_folder` and :func:`ecgstore.augment_store` raise.
+    ``patient_key``: as the parts were given it. ``own_source``: the Python file that lists the records, where the
+    store was begun with one. What an unfinished store itself names is never run. Raises StoreIncomplete where tasks
+    are left, and whatever :func:`ecgstore.ingest_folder` and :func:`ecgstore.augment_store` raise.
     """
     out = Path(out)
     about = building.read_about(out)

@@ -62,6 +62,7 @@ class Recipe(Settings):
     #: ``assume=200``, say, which is written down with the record. A gain that is stated always counts. A raw store
     #: refuses none of them: it keeps the counts, and no gain.
     uncalibrated: str = "refuse"
+    #: Zero-phase filters, in their order; see docs/conditioning.md.
     filters: tuple[Filter, ...] = ()
     #: Noise that is added after filtering, for experiments on robustness.
     noise: NoiseSettings | None = None

@@ -33,6 +33,7 @@ DEATHS = 5
 class Workers(Settings):
     """Who does the tasks. Nothing of a store depends on it."""
 
+    #: How many threads or processes; without a scheduler.
     n: int = 1
     #: Processes instead of threads: more start-up and memory, no interpreter shared.
     processes: bool = False

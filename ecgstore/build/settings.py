@@ -111,6 +111,7 @@ class IngestSettings(Recipe, Storage):
     profile: Literal["train", "diagnostic", "raw"] = "train"
     #: Frequency of the mains where the records were made: the notch that ``train`` has in stores of more than twice it.
     mains_hz: Literal[50, 60] = 50
+    #: The kind of folder, by its name or with its own settings; None looks for itself.
     source: Source | None = None
     #: Folder of the recorded noise (NSTDB), for ``noise`` of the kinds nstdb-….
     noise_bank: Path | None = None

@@ -37,7 +37,11 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class MergeReport:
-    """What was done. ``shards_kept`` are files of the parents, ``shards_written`` were made anew."""
+    """What was done: ``records`` of both ``parents`` (their fingerprints) are at ``path``.
+
+    ``shards_kept`` are files of the parents, ``shards_written`` were made anew. ``fingerprint``: of the new store.
+    ``notes``: what a user must hear of, a sentence each.
+    """
 
     path: str
     parents: tuple[str, str]

@@ -35,7 +35,11 @@ _MOST_TOLD = 4000
 
 @dataclass(frozen=True, slots=True)
 class SubsetReport:
-    """What was done. ``rejected``: records that have no sample in the leads that were kept."""
+    """What was done: ``records`` of the ``of_records`` of ``parent`` are at ``path``, with these ``leads``.
+
+    ``rejected``: records that have no sample in the leads that were kept. ``parent``: its fingerprint. ``seconds``: how
+    long it took. ``fingerprint``: of the new store.
+    """
 
     path: str
     parent: str

@@ -53,7 +53,12 @@ BEYOND_REACH = (
 
 @dataclass(frozen=True, slots=True)
 class WithdrawReport:
-    """What was done. ``unknown``: how many of the patients and records asked for were not there."""
+    """What was done: ``records`` of ``parent`` (its fingerprint) are at ``path``, a store of this ``fingerprint``.
+
+    Gone are ``withdrawn_records`` of ``withdrawn_patients``, and ``withdrawn_rejected`` from the list of what was left
+    out. ``unknown``: how many of the patients and records asked for were not there. ``shards_written`` were made anew,
+    ``shards_kept`` are files of the parent.
+    """
 
     path: str
     parent: str

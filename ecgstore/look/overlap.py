@@ -89,11 +89,11 @@ def _alike_in_both(one: npt.NDArray[np.int64], other: npt.NDArray[np.int64]) -> 
 def near_duplicates(
     store: Store, max_bits: int = MAX_BITS, min_correlation: float = MIN_CORRELATION
 ) -> list[tuple[int, int, float]]:
-    """Pairs of rows, lower first, that hold nearly the same signal, with their correlation; exact copies included.
+    """Pairs of rows of ``store``, lower first, of nearly the same signal, with their correlation; also exact copies.
 
     Candidates are pairs whose signatures differ in at most ``max_bits`` of 64 bits (0 to 6). Of each the stored
-    signals are read and compared by :func:`correlation`, which sees the first 10 s. Raises ConfigError for settings
-    out of range.
+    signals are read and compared over their first 10 s; kept are pairs of ``min_correlation`` (0 to 1) or more. Raises
+    ConfigError for settings out of range.
     """
     _check(max_bits, min_correlation)
     its = Reader(store)
@@ -133,11 +133,12 @@ def find_overlap(
     shifted: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Overlap:
-    """Find what ``rows_a`` of the one store and ``rows_b`` of the other share; None means all rows.
+    """Find what ``rows_a`` of ``store_a`` and ``rows_b`` of ``store_b`` share; None means all rows.
 
-    The stores may differ in rate, filters and leads, and may be one and the same; a row selected on both sides is
-    then shared with itself. Samples that are the same only before conditioning are near, not exact. With ``shifted``
-    also records that share a stretch of signal; every sample is then read, and ``progress`` is told of each shard.
+    The stores may differ in rate, filters and leads, and may be one and the same; a row selected on both sides is then
+    shared with itself. ``max_bits`` and ``min_correlation`` are those of :func:`near_duplicates`. Samples that are the
+    same only before conditioning are near, not exact. With ``shifted`` also records that share a stretch of signal;
+    every sample is then read, and ``progress`` is told of each shard.
     Raises ConfigError for settings out of range, or a row that is not there.
     """
     _check(max_bits, min_correlation)

@@ -101,13 +101,13 @@ def plot_record(
 
     Twelve leads of about 10 s come as the classic page (``3x4+1``: 3 × 4 cells of 2.5 s above lead II as rhythm
     strip), any other record as one lead per row, up to 10 s from ``start_s``. ``layout`` (``3x4+1``, ``3x4``, ``6x2``,
-    ``12x1``, ``rows``), ``leads`` and ``seconds`` (60 at most) choose otherwise. Without ``gain_mm_mv`` it is 10 mm/mV;
-    a row grows for a tall trace, and where that is not enough the page is drawn at 5 mm/mV, and its foot says so.
-    What leaves its row still is cut at its edge, and the label says that.
+    ``12x1``, ``rows``), ``leads`` and ``seconds`` (60 at most) choose otherwise, ``speed_mm_s`` the paper's speed.
+    Without ``gain_mm_mv`` it is 10 mm/mV; a row grows for a tall trace, and where that is not enough the page is drawn
+    at 5 mm/mV, and its foot says so. What leaves its row still is cut at its edge, and the label says that.
 
-    What was not recorded is a gap, shaded grey. ``title`` replaces "Record <id>"; ``caption`` (the filters, say) joins
-    the line at the page's foot. With ``whole_s`` ``record`` holds only what begins at ``start_s`` in a record of so
-    many seconds, as :func:`read_shown` reads it.
+    What was not recorded is a gap, shaded grey. ``title`` replaces "Record <id>"; ``heart_rate_bpm`` and ``caption``
+    (the filters, say) join the line at the page's foot. With ``whole_s`` ``record`` holds only what begins at
+    ``start_s`` in a record of so many seconds, as :func:`read_shown` reads it.
 
     Raises ConfigError for a scale that isn't positive, an empty record, a layout or a lead that is not there, or a
     start outside the record; MissingExtra without matplotlib.

@@ -17,6 +17,19 @@ from ecgstore.sharing.pulling import pull
 from ecgstore.sharing.pushing import push
 from ecgstore.sharing.repairing import repair
 from ecgstore.sharing.tagging import tag
+from ecgstore.sharing.terms import TermsRefused
 from ecgstore.sharing.withdrawing import withdraw
 
-__all__ = ["copy", "diff", "log", "pull", "push", "remote", "repair", "tag", "withdraw", "withdraw_and_push"]
+__all__ = [
+    "TermsRefused",
+    "copy",
+    "diff",
+    "log",
+    "pull",
+    "push",
+    "remote",
+    "repair",
+    "tag",
+    "withdraw",
+    "withdraw_and_push",
+]

@@ -34,7 +34,7 @@ def is_shared(path: str | Path) -> bool:
 
 
 def pinned_address(path: str) -> str:
-    """The same address with the fingerprint that it means today instead of a tag; other paths as they are.
+    """The address ``path`` with the fingerprint that it means today instead of a tag; other paths as they are.
 
     Raises what :func:`ecgstore.sharing.pull` raises for an address; StoreWithdrawn where it can be known.
     """
@@ -53,10 +53,11 @@ def pinned_address(path: str) -> str:
 
 
 def open_shared(path: str | Path, *, progress: Progress | None = None) -> Store:
-    """Open a version of a share out of this machine's cache, where it is fetched to first if it isn't there.
+    """Open the version of a share at ``path`` (``URL@TAG``) out of this machine's cache.
 
-    Several processes may ask for it at once: one fetches, the others wait. Anything that is no address of a version is
-    opened as :func:`ecgstore.open_store` does. Raises what that and :func:`ecgstore.sharing.pull` raise.
+    If it isn't there it is fetched first. Several processes may ask for it at once: one fetches, the others wait.
+    Anything that is no address of a version is opened as :func:`ecgstore.open_store` does. Raises what that and
+    :func:`ecgstore.sharing.pull` raise.
     """
     if not is_shared(path):
         return open_store(path)

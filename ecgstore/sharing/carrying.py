@@ -63,6 +63,10 @@ def withdraw_and_push(
     that holds somebody who has withdrawn, is made by the same recipe, and has no record that ``store`` lacks; tags that
     meant one of them mean the successor. Other versions that hold them stay, and are told of.
 
+    Who goes and how is said as in :func:`ecgstore.withdraw_records` (``patients``, ``records``, ``secret_key``,
+    ``skip_unknown``, ``overwrite``, ``progress``), the share as in :func:`push` (``private_target``,
+    ``findings_are_harmless``; ``bytes_progress`` is called with bytes done and in all).
+
     Raises what :func:`withdraw_records`, :func:`push` and :func:`withdraw` raise.
     """
     out, address = Path(out), parse_address(url)

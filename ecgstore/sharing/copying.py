@@ -43,8 +43,9 @@ def copy(
 ) -> Copied:
     """Bring what the tags of the share ``url`` mean (or one tag, ``only``) into the share ``to_url``.
 
-    The same is refused as in :func:`push`. A tag that means in ``to_url`` what it never meant in ``url`` is left alone
-    (TagMoved). Tombstones come along; nothing is removed. Raises what :func:`push` and :func:`pull` raise.
+    The same is refused as in :func:`push`, unless ``private_target`` or ``findings_are_harmless`` say that it may be.
+    A tag that means in ``to_url`` what it never meant in ``url`` is left alone (TagMoved). Tombstones come along;
+    nothing is removed. Raises what :func:`push` and :func:`pull` raise.
     """
     from_address, to_address = parse_address(url), parse_address(to_url)
     if from_address.fingerprint or to_address.tag or to_address.fingerprint:

@@ -56,7 +56,7 @@ class Difference:
 
 
 def diff(a: str | Path, b: str | Path) -> Difference:
-    """Compare two stores: folders, addresses, or versions of shares (``URL@TAG``, ``URL@FINGERPRINT``).
+    """Compare the stores ``a`` and ``b``: folders, addresses, or versions of shares (``URL@TAG``, ``URL@FINGERPRINT``).
 
     A record has changed where its samples have (its CRC-32), and is counted by column where something else has. Raises
     what :func:`ecgstore.open_store` and :func:`pull` raise.

@@ -51,7 +51,7 @@ class Remote:
 
 
 def log(url: str) -> list[Entry]:
-    """What a tag means and meant, newest first, the last 1,000 steps; raises StoreNotFound, StoreError."""
+    """What the tag in ``url`` means and meant, newest first, the last 1,000 steps; raises StoreNotFound, StoreError."""
     address = parse_address(url)
     target = open_target(address)
     found = list(itertools.islice(tags.history(target, address.tag_or_default), MOST_SHOWN))
@@ -68,7 +68,7 @@ def log(url: str) -> list[Entry]:
 
 
 def remote(url: str) -> Remote:
-    """What is in a share; over HTTP only the tag that is named, for nothing can be listed there.
+    """What is in the share ``url``; over HTTP only the tag that is named, for nothing can be listed there.
 
     Raises StoreNotFound (no share), StoreFormatError (a note in it is wrong), StoreError.
     """

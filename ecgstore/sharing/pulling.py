@@ -65,7 +65,7 @@ def pull(
     expect: str | None = None,
     progress: Progress | None = None,
 ) -> Pulled:
-    """Fetch a version (``@TAG``, ``@FINGERPRINT``, or the tag ``main``) into ``dest``, which isn't there yet.
+    """Fetch the version ``url`` (``…@TAG``, ``…@FINGERPRINT``; else the tag ``main``) into ``dest``, a new place.
 
     Interrupted at any moment, the same call goes on. ``base`` is an older store: what is equal is taken from it, by
     hard links where the file system knows them. ``expect`` is the fingerprint (32 digits of it or more) that was told

@@ -24,10 +24,11 @@ class Tagged:
 
 
 def tag(url: str, name: str, fingerprint: str, *, expected: str | None = None) -> Tagged:
-    """Let the tag ``name`` mean the version ``fingerprint``, be it newer or older than the one that it means now.
+    """Let the tag ``name`` of the share ``url`` mean the version ``fingerprint``.
 
-    With ``expected`` only if the tag still means that version; raises TagMoved otherwise. Raises ConfigError,
-    StoreNotFound (no such version), StoreWithdrawn, StoreError, StoreUnreachable.
+    It may be newer or older than the one that it means now. With ``expected`` only if the tag still means that
+    version; raises TagMoved otherwise. Raises ConfigError, StoreNotFound (no such version), StoreWithdrawn,
+    StoreError, StoreUnreachable.
     """
     address = parse_address(url)
     if address.tag or address.fingerprint:

@@ -12,7 +12,7 @@ _MOST_SHOWN = 3
 
 
 class TermsRefused(StoreError):
-    """The store may not be handed on, or not like this."""
+    """The store may not be handed on, or not like this: its terms, its patients' key, or what it seems to hold."""
 
 
 def refuse_unshareable(store: Store, *, private_target: bool, harmless: bool = False) -> None:

@@ -29,11 +29,12 @@ class Withdrawn:
 
 
 def withdraw(target: Writable, fingerprints: Sequence[str], successor: str | None = None) -> Withdrawn:
-    """Take versions back; tags that mean one of them are moved to ``successor``, a version that is there.
+    """Take the versions ``fingerprints`` of ``target`` back.
 
-    Without a successor the tags stay, and whoever asks for them is told that the version was withdrawn. What was pulled
-    before, older versions that a bucket itself keeps, and models that have seen the records are out of reach.
-    Raises ConfigError, StoreNotFound (no share, no such successor), StoreWithdrawn (of the successor), StoreError.
+    Tags that mean one of them are moved to ``successor``, a version that is there. Without a successor the tags stay,
+    and whoever asks for them is told that the version was withdrawn. What was pulled before, older versions that a
+    bucket itself keeps, and models that have seen the records are out of reach. Raises ConfigError, StoreNotFound (no
+    share, no such successor), StoreWithdrawn (of the successor), StoreError.
     """
     gone = [fingerprint_of(one) for one in dict.fromkeys(fingerprints)]
     if successor is not None and fingerprint_of(successor) in gone:

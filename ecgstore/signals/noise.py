@@ -61,11 +61,13 @@ SNR_TOLERANCE_DB, SNR_WARNING_DB = 0.02, 0.1
 class NoiseSettings(Settings):
     """Which noise, how strong, and where it arises. Exactly one of ``snr_db`` and ``level``."""
 
+    #: What it looks like, see docs/noise.md; ``nstdb-…`` is recorded noise.
     kind: Kind
     #: 10 log10(signal power / noise power); what power is of is said at ``power``.
     snr_db: float | None = Field(None, ge=-60, le=100)
     #: One of the paper's six levels: amplitudes in mV, whatever the signal. Only for the paper's generators.
     level: int | None = Field(None, ge=1, le=6)
+    #: What is drawn, for each record anew: the same seed gives the same noise.
     seed: int = Field(0, ge=0)
     #: What the SNR is a ratio of. ``record``: mean squares over all recorded samples of all leads, of the signal
     #: about each lead's mean, and of what was added: one gain for all leads. ``lead``: the same lead by lead.
@@ -76,6 +78,7 @@ class NoiseSettings(Settings):
     origin: Literal["electrodes", "leads", "published"] = "electrodes"
     #: Baseline wander: a gain for each origin, ± N(1, 1), or the same trace on every lead.
     lead_gain: Literal["random", "common"] = "random"
+    #: Frequency of ``powerline``.
     mains_hz: float = Field(50.0, gt=0, le=1000)
     #: Recorded muscle noise and electrode motion are taken from this frequency on. Below 0.5 Hz lie two thirds of
     #: the power of NSTDB's ma: the baseline's drift, which is bw's part. 0 takes them as they were recorded.

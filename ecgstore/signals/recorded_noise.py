@@ -48,7 +48,7 @@ class Recording:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bank:
-    """Recorded noises by kind: ``nstdb-bw``, ``nstdb-ma``, ``nstdb-em``; those that were found."""
+    """The ``recordings`` of noise that are in ``folder``, by kind: ``nstdb-bw``, ``nstdb-ma``, ``nstdb-em``."""
 
     folder: Path
     recordings: Mapping[str, Recording]

@@ -60,11 +60,12 @@ def _listed(value: Any) -> Any:
 class RecordHeader(Settings):
     """What ``read_header`` of a source says of a record before its samples are read.
 
-    ``leads`` are the signals' names as the file has them; they are recognised as those of WFDB records are. Without
-    ``gains``, ``read_samples`` gives values in ``units``; with them (counts per unit, 0 or NaN where it is not known),
-    it gives a converter's counts, and value = (count - baseline) / gain. ``units``, ``gains`` and ``baselines`` have
-    one entry per signal, or one for all. ``checksum`` is any text that is another one when the samples are others; it
-    stands for them in the plan, for a source whose records don't have a file each.
+    ``fs_hz``: samples per second; ``n_samples``: of each lead. ``leads`` are the signals' names as the file has them;
+    they are recognised as those of WFDB records are. Without ``gains``, ``read_samples`` gives values in ``units``;
+    with them (counts per unit, 0 or NaN where it is not known), it gives a converter's counts, and value = (count -
+    baseline) / gain. ``units``, ``gains`` and ``baselines`` have one entry per signal, or one for all. ``checksum`` is
+    any text that is another one when the samples are others; it stands for them in the plan, for a source whose
+    records don't have a file each.
     """
 
     fs_hz: Annotated[float, BeforeValidator(_plain)] = Field(ge=MIN_HZ, le=MAX_HZ, allow_inf_nan=False)

@@ -58,8 +58,9 @@ def split_records(
     column of the table of records (``sex``; a number such as ``age_years`` by fifths): iterative stratification, after
     Sechidis et al. (2011). ``site`` makes a fold for each site instead, and leaves the number of folds to the sites.
 
-    Patients with recordings that are nearly the same stay together, too. The same store and settings give the same
-    folds; what else must be known of them stands in :attr:`Split.notes`. Nothing is written: :meth:`Split.write` is.
+    Patients with recordings that are nearly the same stay together, too. The same store, settings and ``seed`` give
+    the same folds; what else must be known of them stands in :attr:`Split.notes`. Nothing is written:
+    :meth:`Split.write` is.
 
     Raises ConfigError: fewer patients than folds, fewer than two sites, a code, system or column that is not there.
     """

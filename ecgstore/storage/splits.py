@@ -73,7 +73,8 @@ class _About(Settings):
 class Split:
     """Folds of the records of one store. ``fold_n``: int16 (records,) in the order of ``record_ids``, -1 for none.
 
-    ``names``: what folds are called, where each is of a site. ``notes``: what the folds must be read with.
+    ``store_fingerprint``: of that store. ``settings``: how they were drawn (``by``, ``folds``, ``stratify``, ``site``,
+    ``seed``). ``names``: what folds are called, where each is of a site. ``notes``: what the folds must be read with.
     """
 
     store_fingerprint: str
@@ -111,7 +112,7 @@ class Split:
         return tables.to_parquet(table.replace_schema_metadata({ABOUT: json.dumps(about, sort_keys=True).encode()}))
 
     def write(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write the table, wholly or not at all.
+        """Write the table to ``path``, wholly or not at all.
 
         Raises StoreExists where something stands there and ``overwrite`` is not set, ConfigError within a store.
         """
@@ -200,7 +201,7 @@ def read_split(path: str | Path, store: Store) -> Split:
 
 
 def with_split(store: Store, path: str | Path) -> Store:
-    """The same store, whose records have the folds of the table at ``path``; raises what :func:`read_split` raises."""
+    """The same ``store``, whose records have the folds of the table at ``path``; raises as :func:`read_split`."""
     split = read_split(path, store)
     return _Refolded(store, split.fold_n, split.sha256)
 

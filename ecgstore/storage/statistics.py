@@ -13,7 +13,10 @@ from ecgstore.storage import layout
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LeadStatistics:
-    """Mean and standard deviation in mV over the recorded samples, and their number, each of shape (leads,)."""
+    """Of each lead over its recorded samples, shape (leads,): ``mean_mv_l`` and ``std_mv_l`` in mV, ``n_l`` samples.
+
+    A lead without a sample has NaN, and 0 samples.
+    """
 
     mean_mv_l: npt.NDArray[np.float64]
     std_mv_l: npt.NDArray[np.float64]

@@ -46,10 +46,11 @@ Spans = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ShardSignal:
-    """One decoded shard. Piece i is ``counts_lt[:, starts[i] : starts[i] + lengths[i]]`` of record ``rows[i]``.
+    """The decoded shard number ``shard``: piece i of it is of the record at row ``rows[i]``.
 
-    ``offsets[i]`` is where the piece begins inside its record: 0, except for a record longer than a shard.
-    Counts are int16 of 1 µV; -32768 means not recorded.
+    It is ``counts_lt[:, starts[i] : starts[i] + lengths[i]]``; ``offsets[i]`` is where the piece begins inside its
+    record: 0, except for a record longer than a shard. ``rows``, ``starts``, ``lengths`` and ``offsets`` are int64
+    (pieces,), ``counts_lt`` int16 (leads, samples) of 1 µV; -32768 means not recorded.
     """
 
     shard: int
@@ -61,7 +62,7 @@ class ShardSignal:
 
 
 def open_store(path: str | Path) -> Store:
-    """Open a sealed store for reading: a folder, or an address such as ``https://…`` or ``s3://bucket/name``.
+    """Open the sealed store at ``path`` for reading: a folder, or an address as ``https://…`` or ``s3://bucket/name``.
 
     Raises StoreNotFound, StoreIncomplete (never sealed), StoreFormatError (not a store, or of a version that
     this release can't read, or not as docs/format.md says), IntegrityError (tables missing or not those that were
@@ -100,9 +101,12 @@ class Store(Ways):
 
     What is read belongs together: where another store takes the place of this one, reading goes on with the old one as
     long as that is there, and then raises StoreReplaced. Stores may be used by several threads, and pickled.
+
+    ``total_samples``: of the array, per lead. ``split_sha256``: of the table that its folds are of, where they are not
+    its own (:func:`ecgstore.with_split`).
     """
 
-    split_sha256: str | None = None  # of the table that its folds are of, where they are not its own
+    split_sha256: str | None = None
 
     def __init__(self, root: Place, objects: Objects, sealed: manifest.Manifest) -> None:
         self._root, self._objects, self._manifest = root, objects, sealed
@@ -306,7 +310,10 @@ class Store(Ways):
         return starts, starts + self.column("n_samples")
 
     def column(self, name: str) -> npt.NDArray[Any]:
-        """One column as NumPy: null is NaN in a float, -1 in an integer, 0 in an unsigned and "" in a text column."""
+        """The column ``name`` of :attr:`records` as NumPy, shape (records,); raises ConfigError where there is none.
+
+        Null is NaN in a float, -1 in an integer, 0 in an unsigned and "" in a text column.
+        """
         if name not in self.records.column_names:
             near = nearest(name, self.records.column_names)
             known = f"did you mean {near}?" if near else f"there are {', '.join(self.records.column_names)}"
@@ -323,7 +330,7 @@ class Store(Ways):
         return frozenset(self._attributes["vocabulary"].get(system, ()))
 
     def statement_matrix(self, codes: Sequence[str], system: str) -> npt.NDArray[np.bool_]:
-        """Which record states which code, bool (records, codes); a likelihood of any size counts.
+        """Which record states which of ``codes``, bool (records, codes); a likelihood of any size counts.
 
         Raises ConfigError for a code that the sources never state in ``system``: it could only be misspelt.
         """
@@ -331,7 +338,7 @@ class Store(Ways):
         return stated_codes.matrix(codes, system, self.statements, self.n_records)
 
     def statement_mask(self, codes: Sequence[str], system: str) -> npt.NDArray[np.bool_]:
-        """Of which records the absence of a code is a "no", bool (records, codes): where their site states it at all.
+        """Where the absence of one of ``codes`` in ``system`` is a "no", bool (records, codes): its site states it.
 
         Sources that publish their codes mean them for all records; for others each site has a list of its own. A
         store without such lists has one for all its records. Raises ConfigError as :meth:`statement_matrix` does.
@@ -373,9 +380,10 @@ class Store(Ways):
         return statistics_of(self._attributes["statistics"], len(self.leads), folds)
 
     def read_shard(self, shard: int) -> ShardSignal:
-        """Read and decode one whole shard; every chunk's checksum is verified.
+        """Read and decode the whole shard number ``shard``, from 0 on; every chunk's checksum is verified.
 
-        Raises IntegrityError naming the records in it where the bytes are not those that were written.
+        Raises ConfigError where there is no such shard, IntegrityError naming the records in it where the bytes are not
+        those that were written.
         """
         if not 0 <= shard < self.n_shards:
             raise ConfigError(f"no shard {shard}", where=self.path, expected=f"0 to {self.n_shards - 1}")
@@ -398,13 +406,13 @@ class Store(Ways):
         stop_s: float | None = None,
         leads: Sequence[str] | None = None,
     ) -> Record:
-        """Read one record, or a part of it: float32 mV of shape (leads, samples), NaN where nothing was recorded, or
-        where a raw store knows no gain: ``warnings`` says of which leads, and :meth:`read_shard` has their counts.
+        """Read the record ``record_id``, or a part of it: float32 mV (leads, samples).
 
-        ``start_s`` and ``stop_s`` are seconds from its first sample, each rounded to the nearest sample; None is its
-        end. ``leads`` are read in the order in which they are named; None means all. Of a part, only the chunks that
-        it lies in are decoded. Each chunk has a checksum of its own, which is always compared; the record's CRC-32 can
-        only be compared where all of it is read.
+        NaN is what was not recorded, or has no known gain in a raw store: then ``warnings`` says so of which leads,
+        and :meth:`read_shard` has their counts. ``start_s`` and ``stop_s`` are seconds from its first sample, each
+        rounded to the nearest sample; None is its end. ``leads`` are read in the order in which they are named; None
+        means all. Of a part, only the chunks that it lies in are decoded. Each chunk has a checksum of its own, which
+        is always compared; the record's CRC-32 can only be compared where all of it is read.
 
         Raises ConfigError for a record or a lead that is not there, or a part that isn't within the record;
         IntegrityError where the samples are not those that were written, or the store was replaced.
@@ -473,7 +481,7 @@ class Store(Ways):
         return first, last
 
     def read_beats(self, record_id: str) -> tuple[Beat, ...]:
-        """The beats and other annotations of one record, in time; empty where its source states none."""
+        """Beats and other annotations of the record ``record_id``, in time; empty where its source states none."""
         row = self.row_of(record_id)
         if self.beats.num_rows == 0:
             return ()
@@ -481,7 +489,7 @@ class Store(Ways):
         return tuple(tables.beat_of(one, fs_hz) for one in tables.rows_of(self.beats, row))
 
     def row_of(self, record_id: str) -> int:
-        """The number of a record by its id. Raises ConfigError, naming the nearest, where there is none."""
+        """The number, from 0 on, of ``record_id``. Raises ConfigError, naming the nearest, where there is none."""
         if not isinstance(record_id, str):
             raise ConfigError(
                 "a record is read by its id, which is a text",
@@ -509,7 +517,7 @@ class Store(Ways):
         return layout.adc_to_mv(counts_lt, gain_per_mv_l, baseline_l)
 
     def crc32_of(self, counts_lt: npt.NDArray[np.int16]) -> int:
-        """As format 2 defines it: lead after lead within each shard, shard after shard."""
+        """CRC-32 of a whole record's ``counts_lt``, int16 (leads, samples): lead after lead, shard after shard."""
         # A record of several shards begins at the beginning of one. Format 1 took it as one piece.
         size = self.shard_samples if self.format_version > 1 else counts_lt.shape[1]
         return layout.crc32_of_counts(counts_lt, size)
@@ -517,8 +525,9 @@ class Store(Ways):
     def verify(self, *, deep: bool = False, progress: Callable[[int, int], None] | None = None) -> list[str]:
         """Check the store; returns one line per problem, none if all is well.
 
-        Quick: every object present and of its size, nothing added, every table as docs/format.md says. Deep: every
+        Quick: every object present and of its size, nothing added, every table as docs/format.md says. ``deep``: every
         byte by SHA-256, every shard decoded, every record by the CRC-32 of its counts, and nothing between records.
+        ``progress`` is called with how many are done, and of how many.
         """
         return problems_of(self, self._objects, self._manifest, deep=deep, progress=progress)
 
@@ -533,7 +542,7 @@ class Store(Ways):
                 raise IntegrityError(f"record {self.id_of(int(row))} is not what was written", where=self.path)
 
     def id_of(self, row: int) -> str:
-        """The id of a record by its number."""
+        """The id of the record at ``row``."""
         return str(self.records["record_id"][row].as_py())
 
     def decode(self, begin: int, end: int, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int16]:

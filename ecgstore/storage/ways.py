@@ -27,7 +27,7 @@ class Ways:
         return next(self.read_rows([range(len(self))[operator.index(row)]]))
 
     def read_rows(self, rows: Iterable[int]) -> Iterator[Record]:
-        """Records by their numbers, one after the other in the order asked for; as :meth:`Store.read` reads them.
+        """The records at ``rows`` (numbers from 0 on), one after the other, as :meth:`Store.read` reads them.
 
         Neighbours in the store are best read one after the other: a chunk that holds both is unpacked once. Raises
         ConfigError before the first where a number is that of no record.
@@ -59,7 +59,7 @@ class Ways:
         return to_dask(cast(Any, self), counts)
 
     def to_xarray(self, *, counts: bool = False) -> Any:
-        """The same as a lazy ``xarray.Dataset``: ``signal`` (lead, time) with coordinates.
+        """The same as a lazy ``xarray.Dataset``: ``signal`` (lead, time) with coordinates; ``counts`` as there.
 
         ``lead`` is the name; ``record`` the row of the record that a sample is of, -1 between records; ``time_s`` the
         seconds from its first sample. Along ``row`` stand ``record_id``, ``patient_key``, ``source``, ``fold``,

@@ -194,7 +194,18 @@ def open_feed(
     memory_bytes: int | None = None,
     feeding: Feeding = PLAIN,
 ) -> Feed:
-    """Feed windows of ``window_samples`` from the records at ``rows`` of ``store``; see :func:`open_feed_of`."""
+    """Feed windows of ``window_samples`` from the records at ``rows`` of ``store``, as int16 of 1 µV on ``device``.
+
+    ``leads`` (default: the store's) are taken by name, in this order. ``short_records``: those shorter than a window
+    are padded with "not recorded" (``pad``), or refused. ``memory_bytes`` bounds what is held in memory; by default a
+    share of this machine's. ``feeding`` says which way to take, which windows to draw, and what to do about records
+    that can't be read. ``Feed.batches(plans)`` gives ``counts_blt``, int16 (batch, leads, samples), -32768 where not
+    recorded.
+
+    Raises ProtocolError if no record is selected or the store is raw; ConfigError if a lead is unknown, if windows
+    are longer than the longest record, if some record is too short, or if the selection doesn't fit the way that was
+    asked for; IntegrityError if nothing can be read, or, with ``feeding.strict``, anything can't.
+    """
     return open_feed_of(
         [Part(store, rows)],
         window_samples=window_samples,

@@ -14,8 +14,8 @@ from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from ecgstore import ConfigError, EcgError, occupants
-from ecgstore.inner import named_by_name, named_by_sha256, occupant, own_file_sha256
+from ecgstore import ConfigError, EcgError
+from ecgstore.inner import named_by_name, named_by_sha256, occupant, occupants, own_file_sha256
 from ecgtrain.config import Name
 from ecgtrain.errors import CheckpointError
 from ecgtrain.evaluation import protocols

@@ -24,14 +24,17 @@ _LAYERS = ("layers", "depth", "blocks", "stages", "heads")
 
 
 class Trained(NamedTuple):
-    """A backbone in evaluation mode, and how the signals for it must be prepared."""
+    """A ``backbone`` in evaluation mode, and the ``passport`` that says how the signals for it must be prepared.
+
+    The backbone is a ``torch.nn.Module``: normalised float32 windows (batch, leads, samples) in, :class:`Features` out.
+    """
 
     backbone: Backbone
     passport: Passport
 
 
 def load_backbone(run_dir: str | Path, *, device: torch.device | str = "cpu") -> Trained:
-    """The exported backbone of a finished run, in evaluation mode, and its passport.
+    """The exported backbone of the finished run ``run_dir``, in evaluation mode, and its passport.
 
     Raises CheckpointError if there is none, or if it isn't whole.
     """

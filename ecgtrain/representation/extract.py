@@ -126,7 +126,17 @@ def window_features(
     device: torch.device | str = "cpu",
     change: Change | None = None,
 ) -> WindowFeatures:
-    """Pooled features of every window of the records at ``rows``, cut as :func:`signals` cuts them; raises the same."""
+    """Pooled features of every window of the records at ``rows`` of ``store``, in their order, then in that of time.
+
+    ``backbone`` and ``passport`` are those of a :class:`Trained`. Windows of ``window_samples`` are cut every
+    ``stride_samples``: a record of 1,000 samples gives 7 of 250 every 125; one shorter than a window gives one,
+    padded. The answer has ``features_nd``, float32 (windows, features), and ``record_row_n``, int64 (windows,): the
+    store's row of each window's record. ``batch_size`` windows are computed at once. ``change``: what is done to every
+    record before it is cut.
+
+    Raises PassportError if ``store`` was prepared otherwise than the backbone's signals, IntegrityError if a record
+    can't be read, ProtocolError and ConfigError as :func:`open_feed` does.
+    """
     cut = signals(
         store,
         rows,

@@ -29,12 +29,12 @@ def random_backbone(
     device: torch.device | str = "cpu",
     passport: Passport | None = None,
 ) -> Trained:
-    """The null of a pretrained backbone: the same network, untrained, under the same passport.
+    """The null of a pretrained backbone: the network of the recipe ``config``, untrained, under the same passport.
 
     Its BatchNorm statistics are those of the pretraining records; without that, a random network is mostly judged
-    worse than it is. Unless ``calibrated``, they are those that it was made with: mean 0, variance 1. With the seed
-    of the run it is the network that pretraining started from. ``passport``: of a run that began with the export of
-    another one.
+    worse than it is. Unless ``calibrated``, they are those that it was made with: mean 0, variance 1. With the
+    ``seed`` of the run it is the network that pretraining started from. ``passport``: of a run that began with the
+    export of another one. Raises ConfigError, and the store's errors where its records are needed.
     """
     settings = pretrain_of(config)
     store = open_under(config.data.store, config.data.split)

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BeforeValidator, JsonValue
 
-from ecgstore import ConfigError, Settings, Store, occupants
-from ecgstore.inner import nearest, occupant, parse
+from ecgstore import ConfigError, Settings, Store
+from ecgstore.inner import nearest, occupant, occupants, parse
 from ecgtrain.errors import ProtocolError
 
 #: What a task's columns are: classes of which a record may be of several, classes of which it is of one, or numbers.

@@ -370,7 +370,7 @@ def _loop(config: RunConfig, made: Prepared, feed: Feed, *, each: int, measured:
     """The loop's own figures, told every ``each`` steps, over ``measured`` times as many; the first are left out."""
     n_steps = each * (1 + measured)
     settings = pretrain_of(config).model_copy(
-        update={"steps": n_steps, "epochs": None, "log_every_steps": each, "patience": None}
+        update={"steps": n_steps, "epochs": None, "log_every_steps": each, "patience": None, "trackers": ()}
         | dict.fromkeys(("validate_every_steps", "checkpoint_every_steps"), n_steps)
     )
     with tempfile.TemporaryDirectory(prefix="ecgtrain-bench-") as folder:

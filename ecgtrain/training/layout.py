@@ -3,6 +3,7 @@
     config.yaml          the resolved recipe                 environment.json    versions, machine
     preprocessing.json   the passport                        seen.parquet        patients and records seen
     metrics.jsonl        loss, speed, validation             tensorboard/        the same, where installed
+    mlflow/, wandb/      the same, where asked for           trackers.json       what these call the run
     checkpoints/         the last two, and best/ if kept     export/             the backbone alone, to load
     report.json          results for programs                report.html         and for people
     splits/              the split tables whose folds were taken, by the beginnings of their SHA-256
@@ -27,6 +28,8 @@ from ecgtrain.config import RESOLVED
 
 CONFIG, ENVIRONMENT, PASSPORT = RESOLVED, "environment.json", "preprocessing.json"
 SEEN, METRICS, TENSORBOARD = "seen.parquet", "metrics.jsonl", "tensorboard"
+#: W&B itself calls its folder so.
+MLFLOW, WANDB, TRACKED = "mlflow", "wandb", "trackers.json"
 CHECKPOINTS, BEST, EXPORT = "checkpoints", "checkpoints/best", "export"
 REPORT, PAGE = "report.json", "report.html"
 HEAD, HEAD_ABOUT, RESULT, PREDICTIONS = "head.safetensors", "head.json", "result.json", "predictions.parquet"

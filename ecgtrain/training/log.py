@@ -7,9 +7,8 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -21,7 +20,8 @@ from ecgtrain import distributed
 from ecgtrain.errors import CheckpointError
 from ecgtrain.methods import LossTerms
 from ecgtrain.training.files import read_plain, write_text
-from ecgtrain.training.layout import METRICS, TENSORBOARD
+from ecgtrain.training.layout import METRICS
+from ecgtrain.training.trackers import Tracked, Trackers
 
 log = logging.getLogger(__name__)
 
@@ -97,33 +97,26 @@ def train_seconds(lines: Sequence[Line], batch_size: int) -> float:
 
 
 class Metrics:
-    """``metrics.jsonl``, one line per event, and TensorBoard beside it where that is installed.
+    """``metrics.jsonl``, one line per event, and the ``trackers`` beside it (:mod:`ecgtrain.training.trackers`).
 
-    Lines after ``first_step`` are dropped: a resumed run writes them again. A tracker's failure is logged and
-    never stops a run. Unless it ``writes``, as only one rank does, nothing happens.
+    Lines after the run's ``first_step`` are dropped: a resumed run writes them again. Unless it ``writes``, as only one
+    rank does, nothing happens.
 
     ``before``: of each split, the values of the first line that was there already.
     """
 
-    def __init__(self, run_dir: Path, first_step: int, *, writes: bool = True) -> None:
-        self._board: Any = None
+    def __init__(self, run: Tracked, trackers: Sequence[str] = (), *, writes: bool = True) -> None:
         self._file: Any = None
         self.before: dict[str, Mapping[str, float]] = {}
         if not writes:
             return
+        run_dir, first_step = run.run_dir, run.first_step
         kept = [line for line in read_metrics(run_dir) if first_step and line.step <= first_step]
         for line in kept:
             self.before.setdefault(line.split, line.values)
         write_text(run_dir / METRICS, "".join(line.text() for line in kept))
         self._file = (run_dir / METRICS).open("a", encoding="utf-8")
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(str(run_dir / TENSORBOARD), purge_step=first_step + 1)
-        except ImportError:
-            log.info("TensorBoard is not installed")
-        except Exception as error:
-            log.warning("TensorBoard can't write and is left out: %s", error)
+        self._trackers = Trackers(trackers, run)
 
     def __enter__(self) -> Self:
         return self
@@ -133,7 +126,7 @@ class Metrics:
     ) -> None:
         if self._file is not None:
             self._file.close()
-        self._tell_board(lambda board: board.close())
+            self._trackers.close(kind is None)
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Write one line: what was measured after ``step`` steps on ``split``."""
@@ -142,17 +135,7 @@ class Metrics:
         rounded = {name: float(f"{value:.7g}") for name, value in values.items()}
         self._file.write(Line(step, split, rounded).text())
         self._file.flush()
-        for name, value in values.items():
-            self._tell_board(partial(_add_scalar, name=f"{split}/{name}", value=value, step=step))
-
-    def _tell_board(self, tell: Callable[[Any], None]) -> None:
-        if self._board is None:
-            return
-        try:
-            tell(self._board)
-        except Exception as error:
-            log.warning("TensorBoard failed and is left out from here on: %s", error)
-            self._board = None
+        self._trackers.write(step, split, values)
 
 
 class Clock:
@@ -255,7 +238,3 @@ class Readings:
                 arrived.synchronize()
             *values, own_loss = measured.tolist()
             yield Reading(step, dict(zip(names, values, strict=True)), own_loss, rows)
-
-
-def _add_scalar(board: Any, name: str, value: float, step: int) -> None:
-    board.add_scalar(name, value, step)

@@ -37,6 +37,7 @@ from ecgtrain.training.step import (
     step_seed,
     tensor_float,
 )
+from ecgtrain.training.trackers import Tracked
 from ecgtrain.training.watcher import UNTRAINED, Watcher
 from ecgtrain.views.passport import Passport
 
@@ -74,15 +75,16 @@ def train(
     progress: Progress | None = None,
     should_stop: ShouldStop = lambda: None,
     probe: Probe | None = None,
+    name: str = "",
 ) -> None:
     """Train ``objective`` on ``feed``, as long and as often checked as ``training`` says.
 
     Metrics and checkpoints go to ``run_dir``; every checkpoint holds ``config`` and ``passport``. The loss on
-    ``validation`` is computed without gradient, in evaluation mode, on windows side by side over whole
-    records; ``keep_best`` keeps the weights with the lowest such loss in ``checkpoints/best``. With
-    ``resume``, training goes on from the newest whole checkpoint, if there is one. ``begin`` is called once that one
-    is known to fit: until then nothing is written. What ``probe`` finds is written down with each validation, or as
-    often as there would be one. On several ranks (:mod:`ecgtrain.distributed`) each takes its slice of every batch,
+    ``validation`` is computed without gradient, in evaluation mode, on windows side by side over whole records;
+    ``keep_best`` keeps the weights with the lowest such loss in ``checkpoints/best``. With ``resume``, training goes
+    on from the newest whole checkpoint, if there is one. ``begin`` is called once that one is known to fit: until then
+    nothing is written. What ``probe`` finds is written down with each validation, or as often as there would be one.
+    Trackers call the run ``name``. On several ranks (:mod:`ecgtrain.distributed`) each takes its slice of every batch,
     and the first writes.
 
     Raises DivergedError naming step, loss and records as soon as loss or gradient is not finite; no step is taken
@@ -132,7 +134,11 @@ def train(
         mine = range(distributed.rank() * n_parts, (distributed.rank() + 1) * n_parts)
         plans = (plan(step=step, rank=part) for step in range(first_step, n_steps) for part in mine)
         with (
-            Metrics(run_dir, state.step, writes=distributed.rank() == 0) as metrics,
+            Metrics(
+                Tracked(run_dir, name or run_dir.name, config, state.step),
+                training.trackers,
+                writes=distributed.rank() == 0,
+            ) as metrics,
             Watcher(
                 metrics.write,
                 n_steps,

@@ -146,6 +146,7 @@ def identity_of(config: RunConfig, made: Prepared, feed: Feed) -> dict[str, Any]
         "log_every_steps",
         "validate_every_steps",
         "checkpoint_every_steps",
+        "trackers",
         "accumulate",
         "compile",
     }

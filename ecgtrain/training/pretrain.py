@@ -87,6 +87,7 @@ def pretrain(
         progress=attempt.progress if first else None,
         should_stop=attempt.should_stop,
         probe=probe,
+        name=config.name,
     )
     if first:
         write_environment(run_dir, device, feed)

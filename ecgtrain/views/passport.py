@@ -20,7 +20,10 @@ _NOT_OF_SIGNALS = frozenset({"fs_hz", "leads", "extra_leads", "uncalibrated"})
 class Passport(Settings):
     """How signals were prepared for a model: it travels with the weights, from store to exported model.
 
-    ``recipe`` is the store's (rate, filters, quantisation), ``leads`` their order at the model's input.
+    ``recipe`` is the store's (rate, filters, quantisation), and ``recipe_sha256`` its hash; ``leads`` their order at
+    the model's input. ``fs_hz``: samples per second. ``counts_per_mv``: of the store's int16. ``window_samples``: of a
+    window of the pretraining. ``normalisation``: what is done to millivolts at the input. ``store_fingerprint``: of
+    the store that it was pretrained on.
     """
 
     leads: tuple[str, ...]

@@ -222,9 +222,10 @@ def test_a_page_for_users_has_no_words_of_the_house(page: Path) -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """What a heading is called in a link: lower case, no punctuation, hyphens for spaces."""
+    """What a heading is called in a link: lower case, no punctuation, hyphens for spaces. A Python name is its own."""
+    names = re.findall(r"(?m)^::: (\S+)$", page.read_text())
     headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S), re.M)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings} | {*names}
 
 
 def test_an_index_names_every_page() -> None:

@@ -55,5 +55,12 @@ def test_the_site_is_built_without_a_warning_and_asks_nobody(tmp_path: Path) -> 
         loaded += re.findall(r"<link\b(?![^>]*rel=[\"']?canonical)[^>]*\bhref=[\"']?(?:https?:)?//[^>]*>", text)
         assert loaded == [], page.name
         assert "```" not in text, f"{page.name}: a block was not understood"
+    api = (tmp_path / "site" / "api" / "ecgstore.html").read_text(encoding="utf-8")
+    for name in ("open_store", "Store.read", "Store.to_xarray", "IngestSettings.mains_hz", "sharing.pull"):
+        assert f'id="ecgstore.{name}"' in api
+    # What stands above a field, and names in docstrings, which lead to where they are explained.
+    assert "Frequency of the mains where the records were made" in api
+    assert 'href="#ecgstore.write_records"' in api
+    assert not re.search(r":(?:func|class|meth|attr|data|mod):", api)
     for sheet in (tmp_path / "site").rglob("*.css"):
         assert not re.search(r"url\([\"']?(?:https?:)?//|@import", sheet.read_text(encoding="utf-8")), sheet.name

@@ -12,8 +12,8 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from ecgstore import occupants, open_store
-from ecgstore.inner import occupant, parse
+from ecgstore import open_store
+from ecgstore.inner import occupant, occupants, parse
 from ecgtrain import tasks
 from ecgtrain.config import RunConfig
 from ecgtrain.data.plan import batch_plan

@@ -10,8 +10,8 @@ import torch
 from click.testing import CliRunner
 from processes import said_by_ranks
 
-from ecgstore import ConfigError, occupants, open_store
-from ecgstore.inner import occupant
+from ecgstore import ConfigError, open_store
+from ecgstore.inner import occupant, occupants
 from ecgtrain import cli, config, distributed, tasks
 from ecgtrain.data.feed import open_feed
 from ecgtrain.methods import Moment, WindowBatch, build_objective

@@ -14,8 +14,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from ecgstore import EcgError, occupants, open_store
-from ecgstore.inner import occupant, parse
+from ecgstore import EcgError, open_store
+from ecgstore.inner import occupant, occupants, parse
 from ecgtrain import cli, config
 from ecgtrain.backbones import build_backbone
 from ecgtrain.config import RunConfig

@@ -16,7 +16,7 @@ from ecgtrain.config import Training
 from ecgtrain.data.feed import open_feed
 from ecgtrain.errors import CheckpointError, DivergedError
 from ecgtrain.methods import LossTerms, Objective, WindowBatch, build_objective, cpc
-from ecgtrain.training import checkpoint, loop
+from ecgtrain.training import checkpoint, loop, trackers
 from ecgtrain.training.log import Clock, Readings
 from ecgtrain.views import normalise as its_normalise
 from ecgtrain.views.draw import Draw
@@ -324,6 +324,30 @@ def test_a_failing_tracker_never_stops_a_run(store, straight, tmp_path, caplog):
     assert equal(run(store, tmp_path), straight[0])
     assert lines(tmp_path) == lines(straight[1])
     assert "TensorBoard" in caplog.text
+
+
+@pytest.mark.parametrize("when", ["opened", "written to", "closed"])
+def test_a_run_whose_tracker_raises_is_the_same_run(store, straight, tmp_path, caplog, monkeypatch, when):
+    class Failing:
+        def __init__(self, run):
+            torch.rand(3)  # a tracker may draw, too
+            self.happens("opened")
+
+        def write(self, step, split, values):
+            self.happens("written to")
+
+        def close(self, is_whole):
+            self.happens("closed")
+
+        def happens(self, now):
+            if now == when:
+                raise RuntimeError("the disk is full")
+
+    monkeypatch.setitem(trackers._KINDS, "mlflow", Failing)
+    assert equal(run(store, tmp_path, training={"trackers": ["mlflow"]}), straight[0])
+    assert lines(tmp_path) == lines(straight[1])
+    assert not (tmp_path / "tensorboard").exists()
+    assert caplog.text.count("the disk is full") == 1
 
 
 def test_the_best_weights_are_kept(store, tmp_path):
