@@ -280,7 +280,7 @@ def export_run(run_dir: str | Path, out: str | Path, *, name: str | None = None,
             write_text(folder / CARD, card(report, model.head, model.passport))
             write_report(folder, report.model_copy(update={"runs": ()}))
             if network is not None:
-                write_onnx(network, model, folder)
+                write_onnx(network, folder)
 
         write_export(model, report.results[0], out, more)
         return model
