@@ -12,7 +12,8 @@ import yaml
 
 from ecgstore.inner import need
 from ecgtrain.evaluation.leaks import are_other_patients
-from ecgtrain.evaluation.results import Result
+from ecgtrain.evaluation.results import ClassDecision, Result
+from ecgtrain.evaluation.scored import FEW_OF_GROUP
 from ecgtrain.reporting import asked_over
 from ecgtrain.reporting.caveats import groups, n_scored, pretraining
 from ecgtrain.reporting.contents import About, Report, RunFacts, StoreFacts
@@ -35,6 +36,7 @@ METRIC_TITLES = {
     "f_max": "Fmax",
     "accuracy": "Accuracy",
     "macro_f1": "Macro F1",
+    "brier": "Brier score",
     "mae": "MAE",
     "r2": "R²",
     "challenge_score": "Challenge score",
@@ -55,7 +57,9 @@ _EXPLAINED = {
     "macro_f1": "F1 balances, class by class, how much of what is said is right and how much of what is there is said.",
     "mae": "MAE: by how much a prediction is off, on average; less is better.",
     "r2": "R²: 1 is perfect, 0 is what the mean of these records gets.",
-    "balanced_accuracy": "Balanced accuracy: the mean over regions, so that rare ones count as much as common ones.",
+    "brier": "Brier score: the squared distance of probabilities and facts, summed over classes; 0 is perfect, less is "
+    "better.",
+    "balanced_accuracy": "Balanced accuracy: the mean over classes, so that rare ones count as much as common ones.",
     "adjacent_accuracy": "Right or adjacent: how often the region that is said is the right one or touches it.",
     "centroid_distance_mm": "Distance of regions: from the middle of the right one to the middle of what is said, on "
     "average; less is better.",
@@ -68,8 +72,6 @@ _EXPLAINED = {
 }
 #: Answers whose pictures of confusion or agreement are drawn, in a table.
 _MOST_DRAWN = 3
-#: A group of fewer test records gets no score.
-FEW_OF_GROUP = 20
 #: Protocols whose names are no words.
 _PROTOCOLS = {"fine_tune": "fine-tuning", "scratch": "training from scratch", "knn": "nearest neighbours"}
 #: Those that train no network: what their lines are called, which have no pretraining.
@@ -216,7 +218,7 @@ def _group(results: Sequence[Result], number: int, names: Sequence[str]) -> dict
         "sites": [(site, next(one.by_site[site] for one in results if site in one.by_site)) for site in sites],
         "by_group": _by_group(results),
         "decisions": [
-            {"label": label, "colour": colour, "result": result}
+            {"label": label, "colour": colour, "result": result, "by_group": _decided_by_group(result, drawn)}
             for result, label, colour in zip(results, labels, colours, strict=True)
             if result.decisions and result.pretraining not in _NULLS
         ][:_MOST_DRAWN],
@@ -249,6 +251,17 @@ def _by_group(results: Sequence[Result]) -> list[tuple[str, list[tuple[str, int]
         members = {name: one.n_test for result in results for name, one in result.by_group.get(group, {}).items()}
         found.append((group, sorted(members.items(), key=lambda item: _in_order(item[0]))))
     return found
+
+
+def _decided_by_group(result: Result, shown: Sequence[str]) -> list[tuple[str, list[tuple[str, str, ClassDecision]]]]:
+    """Rows of a table for each kind of group: its member, a class that is ``shown``, how decisions turned out."""
+    tables = []
+    for group, parts in result.decisions_by_group.items():
+        members = sorted(parts, key=_in_order)
+        rows = [(member, name, parts[member][name]) for name in shown for member in members if name in parts[member]]
+        if rows:
+            tables.append((group, rows))
+    return tables
 
 
 def _in_order(name: str) -> tuple[bool, bool, str]:
