@@ -14,7 +14,6 @@ from ecgstore import ConfigError, EcgError, Store, open_shared
 from ecgstore.inner import name_own_file, patients_in_words
 from ecgtrain import distributed
 from ecgtrain.config import RESOLVED, RunConfig, dump
-from ecgtrain.data.feed import Part
 from ecgtrain.data.seen import read_seen, withdrawn_since
 from ecgtrain.deployment.export import CARD, refuse_unfinished, write_export
 from ecgtrain.deployment.model import Model, load_model
@@ -155,7 +154,7 @@ def _run_one(
         answered = judge_all(config, trained, run_dir, device=device, say=say, tell=tell, resume=resume)
         drawn = draw_curves(config, trained, run_dir, device=device, say=say, tell=tell, resume=resume)
         curves = tell_curves(config, run_dir, [drawn])
-        report = report_of_run(config, run_dir, made.parts, trained, answered.results, curves, device)
+        report = report_of_run(config, run_dir, made, trained, answered.results, curves, device)
         return Ran(write_report(run_dir, report), answered, drawn, report.caveats)
 
 
@@ -280,7 +279,7 @@ def export_run(run_dir: str | Path, out: str | Path, *, name: str | None = None,
             write_text(folder / CARD, card(report, model.head, model.passport))
             write_report(folder, report.model_copy(update={"runs": ()}))
             if network is not None:
-                write_onnx(network, model, folder)
+                write_onnx(network, folder)
 
         write_export(model, report.results[0], out, more)
         return model
@@ -411,13 +410,13 @@ def _seen_and_withdrawn(run_dir: Path, name: str, report: Report, successors: Se
 def report_of_run(
     config: RunConfig,
     run_dir: Path,
-    parts: Sequence[Part],
+    made: Prepared | TakenOver,
     trained: Trained,
     results: Sequence[Result],
     curves: Sequence[CurveResult],
     device: torch.device | str,
 ) -> Report:
-    """The results together with what is told of the run that they are of; ``parts`` were trained on."""
+    """The results together with what is told of the run that they are of."""
     settings, store = pretrain_of(config), open_shared(config.data.store)
     lines, environment = read_metrics(run_dir), read_json(run_dir / ENVIRONMENT)
     about = About(
@@ -426,7 +425,7 @@ def report_of_run(
             method=settings.method.model_dump()["name"],
             backbone=settings.backbone.model_dump()["name"],
             n_parameters=sum(parameter.numel() for parameter in trained.backbone.parameters()),
-            n_records=sum(len(part.rows) for part in parts) - len(environment.get("records_left_out", [])),
+            n_records=sum(len(part.rows) for part in made.parts) - len(environment.get("records_left_out", [])),
             folds=settings.folds or (),
             steps=max((line.step for line in lines if line.split == "train"), default=0),
             batch_size=settings.batch_size,
@@ -443,19 +442,23 @@ def report_of_run(
         title=config.name,
         results=tuple(results),
         asked_over=tuple(curves),
-        caveats=(*_begun(config), *_left_out(environment)),
+        caveats=(*_begun(config, made), *_left_out(environment)),
         runs=(about,),
     )
 
 
-def _begun(config: RunConfig) -> tuple[str, ...]:
+def _begun(config: RunConfig, made: Prepared | TakenOver) -> tuple[str, ...]:
     """A sentence on the network that a run began with, if there was one."""
     settings = pretrain_of(config)
     if settings.init_from is None:
         return ()
     if settings.steps == 0:
         return (f"The network is that of {settings.init_from}, as it was: this run pretrained nothing.",)
-    return (f"Pretraining began with the network of {settings.init_from}.",)
+    said: tuple[str, ...] = (f"Pretraining began with the network of {settings.init_from}.",)
+    n_taught, n = made.taught_before() if isinstance(made, Prepared) else (0, 0)
+    if n_taught:
+        said += (f"{n_taught} of {n} records that only watch pretraining taught that network: their loss is too low.",)
+    return said
 
 
 def _facts_of(store: Store) -> StoreFacts:

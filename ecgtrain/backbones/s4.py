@@ -76,12 +76,28 @@ class StateSpace(nn.Module):
 
     def kernel(self, n_tokens: int) -> Tensor:
         """K of the formula: (ways, features, tokens)."""
+        if torch.compiler.is_exporting():
+            return self._kernel_in_real_numbers(n_tokens)
         a = torch.complex(-self.log_decay.exp(), self.frequency)
         dt_a = a * self.log_dt.exp()[:, None]
         held = torch.view_as_complex(self.c) * (dt_a.exp() - 1) / a
         lags = torch.arange(n_tokens, device=a.device, dtype=self.log_dt.dtype)
         powers = (dt_a[..., None] * lags).exp()
         return 2 * torch.einsum("wdn,dns->wds", held, powers).real
+
+    def _kernel_in_real_numbers(self, n_tokens: int) -> Tensor:
+        """The same, up to rounding, for ONNX, which has no functions of complex numbers."""
+        dt = self.log_dt.exp()[:, None]
+        decay, turn = -self.log_decay.exp() * dt, self.frequency * dt  # dt A
+        above_re, above_im = decay.exp() * turn.cos() - 1, decay.exp() * turn.sin()  # exp(dt A) - 1
+        size = (decay.square() + turn.square()) / dt
+        held_re, held_im = (above_re * decay + above_im * turn) / size, (above_im * decay - above_re * turn) / size
+        c_re, c_im = self.c.unbind(-1)
+        re, im = c_re * held_re - c_im * held_im, c_re * held_im + c_im * held_re
+        lags = torch.arange(n_tokens, device=dt.device, dtype=dt.dtype)
+        size_s, turn_s = (decay[..., None] * lags).exp(), turn[..., None] * lags
+        cosines = torch.einsum("wdn,dns->wds", re, size_s * turn_s.cos())
+        return 2 * (cosines - torch.einsum("wdn,dns->wds", im, size_s * turn_s.sin()))
 
     def forward(self, u_bds: Tensor) -> Tensor:
         """y of the formula; both ways, the second kernel adds what comes after a token."""

@@ -140,11 +140,21 @@ def withdrawn_since(tables: Sequence[pa.Table], store: Store) -> str:
     return f"{len(found)} records of {len(patients)} named patients ({shown})"
 
 
-def learned_from(tables: Sequence[pa.Table]) -> pa.Table:
+def learned_from(tables: Sequence[pa.Table], roles: Sequence[str] = LEARNED_FROM) -> pa.Table:
     """The records of ``tables`` that something was learned from or chosen by."""
     together = pa.concat_tables(tables)
-    roles = np.isin(together["role"].to_numpy(zero_copy_only=False).astype(str), LEARNED_FROM)
-    return together.filter(pa.array(roles))
+    kept = np.isin(together["role"].to_numpy(zero_copy_only=False).astype(str), roles)
+    return together.filter(pa.array(kept))
+
+
+def trained_on_before(tables: Sequence[pa.Table], held_out: pa.Table) -> int:
+    """How many records of ``held_out``, which choose or only watch, are among those of ``tables`` that taught.
+
+    Another choice by them before does no harm.
+    """
+    if not tables or not held_out.num_rows:
+        return 0
+    return int(shared(learned_from(tables, ("train",)), held_out).any.sum())
 
 
 class Shared(NamedTuple):

@@ -17,7 +17,7 @@ from ecgstore import ConfigError, Settings, Store
 from ecgtrain import tasks
 from ecgtrain.config import NO_PRETRAINING, NULLS, Downstream, RunConfig
 from ecgtrain.data.changed import Change
-from ecgtrain.data.seen import more_than_is_known, read_seen, seen_of
+from ecgtrain.data.seen import more_than_is_known, read_seen, seen_of, trained_on_before
 from ecgtrain.data.selection import open_under
 from ecgtrain.errors import ProtocolError
 from ecgtrain.evaluation import protocols
@@ -272,6 +272,7 @@ def pose(
         seen = [read_seen(run_dir / SEEN)]
         warnings += refuse_leaks(seen, tested, between=_PRETRAINING, allow=question.allow_overlap)
         warnings += (*_site_was_seen(question, seen), *more_than_is_known(seen[0]))
+        warnings += _chosen_by_the_seen(seen, seen_of(store, targets.labelled(rows["validation"]), "selection"))
 
     def split(name: str) -> Split:
         labelled = refuse_none(targets.labelled(rows[name]), name, question, f"{targets.task} on {store.path}")
@@ -360,6 +361,17 @@ def fit(posed: Posed, **changed: Any) -> Fitted:
     settings = posed.settings.model_copy(update=changed)
     test = None if posed.question.allow_overlap else posed.test
     return protocols.fit(posed.train, posed.validation, settings, context, test=test)
+
+
+def _chosen_by_the_seen(seen: Sequence[pa.Table], validation: pa.Table) -> tuple[str, ...]:
+    """Whether pretraining has learned from what a head is chosen by, in words; the test is as it should be."""
+    n = trained_on_before(seen, validation)
+    if not n:
+        return ()
+    return (
+        f"{n} of {validation.num_rows} validation records taught in pretraining: what is chosen by them may suit "
+        "records that were never seen less well",
+    )
 
 
 def _site_was_seen(question: Downstream, seen: Sequence[pa.Table]) -> tuple[str, ...]:

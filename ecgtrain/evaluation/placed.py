@@ -28,7 +28,7 @@ def scorers(places: Places | None, classes: tuple[str, ...]) -> Mapping[str, Sco
         if places.in_reference_heart:
             found["geodesic_mm"] = Scorer(scores.weighted_geodesic_mm, checked_numbers)
         return found
-    found = {"balanced_accuracy": Scorer(scores.weighted_balanced_accuracy)}
+    found = {}
     touch_cc = np.array([[b == a or b in places.neighbours.get(a, ()) for b in classes] for a in classes])
     if places.neighbours and not touch_cc.all():
         found["adjacent_accuracy"] = Scorer(partial(scores.weighted_adjacent_accuracy, touch_cc=touch_cc))

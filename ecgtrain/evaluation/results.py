@@ -7,8 +7,9 @@
      confusion: {classes, counts: [[of class i, said to be j]]},
      agreement: {bias, low, high, slope, pairs: [[known, predicted]]},
      thresholds: {class: score}, by_site: {site: {n_test, metrics}},
-     by_group: {sex: {female: {n_test, metrics}}, age: …},
+     by_group: {sex: {female: {n_test, metrics}}, age: …, source: …},
      decisions: {class: {threshold, n_hits, …, figures: {sensitivity: {value, low, high}, …}}},
+     decisions_by_group: {sex: {female: {class: as decisions}}, …},      # also site, age, source; of 20 records or more
      reliability: {class: {brier, mean_said: […], share_stated: […], n_records: […]}},
      per_class: {class: {auroc, auprc, n_positive, title}},
      roc: {class: {fpr: […], tpr: […]}},
@@ -109,7 +110,10 @@ class Agreement(Value):
 
 
 class ClassDecision(Value):
-    """How saying a class from its ``threshold`` on turns out; ``figures``: sensitivity and its like."""
+    """How saying a class from its ``threshold`` on turns out; ``figures``: sensitivity and its like.
+
+    Where classes exclude each other there is no threshold: the likeliest is said.
+    """
 
     threshold: Number
     n_hits: NonNegativeInt
@@ -184,6 +188,7 @@ class Result(Value):
     by_site: Mapping[str, SiteScore] = Field(default_factory=dict)
     by_group: Mapping[str, Mapping[str, SiteScore]] = Field(default_factory=dict)
     decisions: Mapping[str, ClassDecision] = Field(default_factory=dict)
+    decisions_by_group: Mapping[str, Mapping[str, Mapping[str, ClassDecision]]] = Field(default_factory=dict)
     reliability: Mapping[str, ClassReliability] = Field(default_factory=dict)
     seeds: tuple[NonNegativeInt, ...] = ()
     p_of_difference: Mapping[str, Number] = Field(default_factory=dict)
@@ -252,9 +257,10 @@ class Result(Value):
             "thresholds": dict(self.thresholds) or None,
             "by_site": _by_part(self.by_site) or None,
             "by_group": {group: _by_part(parts) for group, parts in self.by_group.items()} or None,
-            "decisions": {
-                name: {**one.model_dump(), "figures": {key: span._asdict() for key, span in one.figures.items()}}
-                for name, one in self.decisions.items()
+            "decisions": _by_class(self.decisions) or None,
+            "decisions_by_group": {
+                group: {label: _by_class(one) for label, one in parts.items()}
+                for group, parts in self.decisions_by_group.items()
             }
             or None,
             "reliability": {name: one.model_dump() for name, one in self.reliability.items()} or None,
@@ -294,6 +300,13 @@ def _by_part(parts: Mapping[str, SiteScore]) -> dict[str, Any]:
     return {
         name: {"n_test": one.n_test, "metrics": {metric: span._asdict() for metric, span in one.metrics.items()}}
         for name, one in parts.items()
+    }
+
+
+def _by_class(decided: Mapping[str, ClassDecision]) -> dict[str, Any]:
+    return {
+        name: {**one.model_dump(), "figures": {key: span._asdict() for key, span in one.figures.items()}}
+        for name, one in decided.items()
     }
 
 

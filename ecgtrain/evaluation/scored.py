@@ -27,7 +27,7 @@ from ecgtrain.evaluation.results import (
 from ecgtrain.evaluation.splits import Split
 from ecgtrain.scoring import challenge, kinds, metrics, regression
 from ecgtrain.scoring.bootstrap import Interval, Scorer
-from ecgtrain.scoring.decisions import brier, choose_thresholds, decide, reliability
+from ecgtrain.scoring.decisions import brier, choose_thresholds, decide, decide_for_one, reliability
 from ecgtrain.scoring.exclusive import confusion
 from ecgtrain.scoring.seeds import OverSeeds, of_seeds
 from ecgtrain.tasks import Places, TargetKind, Targets
@@ -37,6 +37,8 @@ CHALLENGE = "challenge_score"
 
 #: Records of the picture of agreement.
 _MOST_PAIRS = 1000
+#: Of a group of fewer test records no rates are told; of how many of one kind, such as sites, at most: the largest.
+FEW_OF_GROUP, _MOST_OF_GROUP = 20, 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,9 +101,13 @@ _BANDS = (18, 40, 65, 80)
 
 
 def groups_of(store: Store, row_r: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.object_]]:
-    """By what records are told apart where scores are given by group: ``site``, ``sex``, ``age``; "" if not stated."""
-    site_r, sex_r = (_words(store.column(name)[row_r]) for name in ("site", "sex"))
-    return {"site": site_r, "sex": sex_r, "age": _bands(np.asarray(store.column("age_years")[row_r], np.float64))}
+    """By what records are told apart where scores are given by group: ``site``, ``sex``, ``age``, ``source``.
+
+    "" if it is not stated.
+    """
+    site_r, sex_r, source_r = (_words(store.column(name)[row_r]) for name in ("site", "sex", "source"))
+    age_r = _bands(np.asarray(store.column("age_years")[row_r], np.float64))
+    return {"site": site_r, "sex": sex_r, "age": age_r, "source": source_r}
 
 
 def _words(value_r: npt.NDArray[Any]) -> npt.NDArray[np.object_]:
@@ -125,7 +131,8 @@ def scores(
     """The parts of a result that follow from scores, with intervals over patients and, of several seeds, over those.
 
     ``judged_s``: of each seed the scores of the same records. Pictures are of the first. ``thresholds``: what a class's
-    score must reach to be said; without, nothing is told of decisions.
+    score must reach to be said; without, nothing is told of decisions, but where the likeliest of classes that exclude
+    each other is said.
     """
     judged = judged_s[0]
     y_rc, score_rc = judged.y_rc, judged.score_rc
@@ -141,9 +148,9 @@ def scores(
     parts["per_class"] = _per_class(judged_s, titles)
     roc = metrics.roc_curves(y_rc, score_rc, judged.classes)
     parts["roc"] = {name: RocCurve(fpr=tuple(one["fpr"]), tpr=tuple(one["tpr"])) for name, one in roc.items()}
-    if judged.kind == "multilabel":
-        parts["decisions"] = decisions_of(judged, thresholds or {}, seed)
-        parts["reliability"] = reliability_of(judged)
+    parts["decisions"] = decisions_of(judged, thresholds or {}, seed)
+    parts["decisions_by_group"] = _decisions_by_group(judged, thresholds or {}, seed)
+    parts["reliability"] = reliability_of(judged)
     if judged.kind == "exclusive":
         counts = tuple(map(tuple, confusion(y_rc, score_rc).tolist()))
         parts["confusion"] = Confusion(classes=judged.classes, counts=counts)
@@ -280,7 +287,13 @@ def _by_group(judged_s: Sequence[Judged], seed: int) -> dict[str, Any]:
 
 
 def decisions_of(judged: Judged, thresholds: Mapping[str, float], seed: int) -> dict[str, ClassDecision]:
-    """How decisions by ``thresholds`` turn out on the test records, class by class."""
+    """How decisions by ``thresholds`` turn out on the test records, class by class.
+
+    Where classes exclude each other there are no thresholds: the likeliest is said.
+    """
+    if judged.kind == "exclusive":
+        each = decide_for_one(judged.y_rc, judged.score_rc, judged.patient_r, seed=seed)
+        return {name: ClassDecision(**one._asdict()) for name, one in zip(judged.classes, each, strict=True)}
     cut_c = np.array([thresholds.get(name, np.nan) for name in judged.classes])
     if not np.isfinite(cut_c).any():
         return {}
@@ -288,6 +301,31 @@ def decisions_of(judged: Judged, thresholds: Mapping[str, float], seed: int) -> 
     return {
         name: ClassDecision(**one._asdict()) for name, one in zip(judged.classes, found, strict=True) if one is not None
     }
+
+
+def _decisions_by_group(
+    judged: Judged, thresholds: Mapping[str, float], seed: int
+) -> dict[str, dict[str, dict[str, ClassDecision]]]:
+    """The same by site, sex, age and source, of groups that are large enough for a rate to be one.
+
+    Without classes of which a group has no positive or no negative record.
+    """
+    found: dict[str, dict[str, dict[str, ClassDecision]]] = {}
+    for group, label_r in judged.groups.items():
+        labels, n_labels = np.unique(label_r.astype(str), return_counts=True)
+        if len(labels) < 2:
+            continue
+        large = sorted(labels[n_labels >= FEW_OF_GROUP].tolist(), key=lambda label: -int((label_r == label).sum()))
+        parts = {label: judged.at(np.asarray(label_r == label)) for label in sorted(large[:_MOST_OF_GROUP])}
+        decided = {label: decisions_of(part, thresholds, seed) for label, part in parts.items()}
+        told = {label: {name: one for name, one in by.items() if _has_both(one)} for label, by in decided.items()}
+        found[group] = {label: by for label, by in told.items() if by}
+    return {group: by for group, by in found.items() if by}
+
+
+def _has_both(one: ClassDecision) -> bool:
+    """Whether there are records with the class and records without it."""
+    return bool(one.n_hits + one.n_misses and one.n_false_alarms + one.n_rightly_silent)
 
 
 def reliability_of(judged: Judged) -> dict[str, ClassReliability]:

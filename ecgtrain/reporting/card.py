@@ -10,9 +10,9 @@ from typing import Any
 from ecgstore.inner import visible
 from ecgtrain.evaluation.heads import Head
 from ecgtrain.evaluation.results import Result, SiteScore
+from ecgtrain.evaluation.scored import FEW_OF_GROUP
 from ecgtrain.reporting.caveats import pretraining
 from ecgtrain.reporting.contents import About, Report
-from ecgtrain.reporting.page import FEW_OF_GROUP
 from ecgtrain.reporting.words import METRIC_TITLES
 from ecgtrain.scoring.bootstrap import Interval
 from ecgtrain.scoring.kinds import LESS_IS_BETTER
@@ -166,7 +166,10 @@ def _scores(result: Result, nulls: Sequence[Result]) -> list[str]:
             its = [(name or "not stated", one.n_test, _of_group(one, result)) for name, one in sorted(parts.items())]
             lines += _table((group, "test records", title), its)
     if result.decisions:
-        lines += ["", "Said from the thresholds below on, on the same test records:", ""]
+        how = (
+            "The likeliest class is said of each" if result.kind == "exclusive" else "Said from the thresholds below on"
+        )
+        lines += ["", f"{how}, on the same test records:", ""]
         figures = ("sensitivity", "specificity", "ppv", "npv", "f1")
         decided = [
             (name, *(_interval(one.figures.get(figure)) for figure in figures))

@@ -12,13 +12,14 @@ import yaml
 
 from ecgstore.inner import need
 from ecgtrain.evaluation.leaks import are_other_patients
-from ecgtrain.evaluation.results import Result
+from ecgtrain.evaluation.results import ClassDecision, Result
+from ecgtrain.evaluation.scored import FEW_OF_GROUP
 from ecgtrain.reporting import asked_over, summary, words
 from ecgtrain.reporting.caveats import groups, n_scored, pretraining
 from ecgtrain.reporting.contents import About, Report, RunFacts, StoreFacts
 from ecgtrain.reporting.downloads import downloads
 from ecgtrain.reporting.drawings import draw_agreement, draw_curves
-from ecgtrain.reporting.squares import all_squares
+from ecgtrain.reporting.squares import MOST_SQUARES, all_squares
 
 #: What each says, below a table.
 _EXPLAINED = {
@@ -30,7 +31,9 @@ _EXPLAINED = {
     "macro_f1": "F1 balances, class by class, how much of what is said is right and how much of what is there is said.",
     "mae": "MAE: by how much a prediction is off, on average; less is better.",
     "r2": "R²: 1 is perfect, 0 is what the mean of these records gets.",
-    "balanced_accuracy": "Balanced accuracy: the mean over regions, so that rare ones count as much as common ones.",
+    "brier": "Brier score: the squared distance of probabilities and facts, summed over classes; 0 is perfect, less is "
+    "better.",
+    "balanced_accuracy": "Balanced accuracy: the mean over classes, so that rare ones count as much as common ones.",
     "adjacent_accuracy": "Right or adjacent: how often the region that is said is the right one or touches it.",
     "centroid_distance_mm": "Distance of regions: from the middle of the right one to the middle of what is said, on "
     "average; less is better.",
@@ -43,8 +46,6 @@ _EXPLAINED = {
 }
 #: Answers whose pictures of confusion or agreement are drawn, in a table.
 _MOST_DRAWN = 3
-#: A group of fewer test records gets no score.
-FEW_OF_GROUP = 20
 #: Classes of a table of confusion; more can't be read.
 _MOST_CONFUSED = 30
 
@@ -170,7 +171,7 @@ def _group(results: Sequence[Result], number: int, names: Sequence[str]) -> dict
         "sites": [(site, next(one.by_site[site] for one in results if site in one.by_site)) for site in sites],
         "by_group": _by_group(results),
         "decisions": [
-            {"label": label, "colour": colour, "result": result}
+            {"label": label, "colour": colour, "result": result, "by_group": _decided_by_group(result)}
             for result, label, colour in zip(results, labels, colours, strict=True)
             if result.decisions and result.pretraining not in words.NULLS
         ][:_MOST_DRAWN],
@@ -204,6 +205,19 @@ def _by_group(results: Sequence[Result]) -> list[tuple[str, list[tuple[str, int]
         members = {name: one.n_test for result in results for name, one in result.by_group.get(group, {}).items()}
         found.append((group, sorted(members.items(), key=lambda item: _in_order(item[0]))))
     return found
+
+
+def _decided_by_group(result: Result) -> list[tuple[str, list[tuple[str, str, ClassDecision]]]]:
+    """Rows of a table for each kind of group: its member, one of the commonest classes, how decisions turned out."""
+    commonest = sorted(result.per_class, key=lambda name: -result.per_class[name].n_positive)[:MOST_SQUARES]
+    shown = [name for name in result.per_class if name in commonest]
+    tables = []
+    for group, parts in result.decisions_by_group.items():
+        members = sorted(parts, key=_in_order)
+        rows = [(one, name, parts[one][name]) for name in shown for one in members if name in parts[one]]
+        if rows:
+            tables.append((group, rows))
+    return tables
 
 
 def _in_order(name: str) -> tuple[bool, bool, str]:

@@ -17,6 +17,7 @@ METRIC_TITLES = {
     "f_max": "Fmax",
     "accuracy": "Accuracy",
     "macro_f1": "Macro F1",
+    "brier": "Brier score",
     "mae": "MAE",
     "r2": "R²",
     "challenge_score": "Challenge score",

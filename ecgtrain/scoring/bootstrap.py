@@ -10,7 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgtrain.errors import ProtocolError
-from ecgtrain.scoring.exclusive import weighted_accuracy, weighted_macro_f1
+from ecgtrain.scoring.exclusive import (
+    weighted_accuracy,
+    weighted_balanced_accuracy,
+    weighted_brier,
+    weighted_macro_f1,
+)
 from ecgtrain.scoring.metrics import (
     BLOCK,
     Bools,
@@ -74,7 +79,9 @@ SCORERS: Mapping[str, Scorer] = {
     **{metric: _macro(metric) for metric in _MACRO},
     "f_max": Scorer(weighted_f_max),
     "accuracy": Scorer(weighted_accuracy),
+    "balanced_accuracy": Scorer(weighted_balanced_accuracy),
     "macro_f1": Scorer(weighted_macro_f1),
+    "brier": Scorer(weighted_brier),
     "mae": Scorer(weighted_mae, checked_numbers),
     "r2": Scorer(weighted_r2, checked_numbers),
 }

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ecgtrain.errors import ProtocolError
 from ecgtrain.scoring.bootstrap import Interval, interval_of, resampled_weights
+from ecgtrain.scoring.exclusive import said
 from ecgtrain.scoring.metrics import Bools, Floats, checked, ratio
 
 #: How a threshold is chosen: the best F1; the best sensitivity + specificity (Youden, Cancer 3:32, 1950).
@@ -24,7 +25,10 @@ FIGURES = ("sensitivity", "specificity", "ppv", "npv", "f1")
 
 
 class Decided(NamedTuple):
-    """How decisions by one threshold turned out, for one class; rates with intervals over resampled patients."""
+    """How decisions turned out for one class; rates with intervals over resampled patients.
+
+    ``threshold``: from which on it was said; not a number where the likeliest of several classes was.
+    """
 
     threshold: float
     n_hits: int
@@ -87,11 +91,35 @@ def decide(
     if thresholds_c.shape != (y_nc.shape[1],):
         raise ProtocolError("one threshold per class is needed", expected=y_nc.shape[1], got=thresholds_c.shape)
     said_nc = probability_nc >= np.where(np.isfinite(thresholds_c), thresholds_c, np.inf)
+    found = _turned_out(y_nc, said_nc, thresholds_c, patient_keys, n_resamples, seed)
+    return tuple(one if known else None for one, known in zip(found, np.isfinite(thresholds_c).tolist(), strict=True))
+
+
+def decide_for_one(
+    y_nc: Bools,
+    probability_nc: npt.NDArray[Any],
+    patient_keys: Sequence[str | None],
+    *,
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[Decided, ...]:
+    """The same where classes exclude each other: the likeliest is said of each record, and there is no threshold."""
+    y_nc, probability_nc = checked(y_nc, probability_nc)
+    no_thresholds_c = np.full(y_nc.shape[1], np.nan)
+    return _turned_out(y_nc, said(probability_nc), no_thresholds_c, patient_keys, n_resamples, seed)
+
+
+def _turned_out(
+    y_nc: Bools,
+    said_nc: Bools,
+    thresholds_c: Floats,
+    patient_keys: Sequence[str | None],
+    n_resamples: int,
+    seed: int,
+) -> tuple[Decided, ...]:
     counts_knc = np.stack([y_nc & said_nc, y_nc & ~said_nc, ~y_nc & said_nc, ~y_nc & ~said_nc]).astype(np.float64)
-    resampled_kbc = [
-        np.einsum("bn,knc->kbc", weight_bn, counts_knc)
-        for weight_bn in resampled_weights(patient_keys, n_resamples, seed)
-    ]
+    # Sums of whole numbers: whatever multiplies them, they are exact.
+    resampled_kbc = [weight_bn @ counts_knc for weight_bn in resampled_weights(patient_keys, n_resamples, seed)]
     drawn = _rates(np.concatenate(resampled_kbc, axis=1))
     found = _rates(counts_knc.sum(axis=1))
     sums_kc = counts_knc.sum(axis=1).astype(np.int64)
@@ -101,7 +129,7 @@ def decide(
         figures = {name: interval_of(float(found[name][c]), drawn[name][:, c]) for name in FIGURES}
         return Decided(float(thresholds_c[c]), hits, misses, false_alarms, silent, figures)
 
-    return tuple(of_class(c) if known else None for c, known in enumerate(np.isfinite(thresholds_c).tolist()))
+    return tuple(of_class(c) for c in range(len(thresholds_c)))
 
 
 def _rates(counts_k: Floats) -> dict[str, Floats]:

@@ -42,6 +42,21 @@ def weighted_accuracy(y_nc: Bools, score_nc: Floats, weight_rn: Floats) -> Float
     return ratio(weight_rn @ right_n.astype(np.float64), weight_rn.sum(axis=1))
 
 
+def weighted_balanced_accuracy(y_nc: Bools, score_nc: Floats, weight_rn: Floats) -> Floats:
+    """Mean over classes of the share of their records that are right, (resamples,); of those that have records."""
+    hits_rc = weight_rn @ (y_nc & said(score_nc)).astype(np.float64)
+    return mean_of_scored(ratio(hits_rc, weight_rn @ y_nc.astype(np.float64)))
+
+
+def weighted_brier(y_nc: Bools, score_nc: Floats, weight_rn: Floats) -> Floats:
+    """Mean squared distance of probabilities and facts, summed over classes, (resamples,): 0 at best, 2 at worst.
+
+    As Brier has it of forecasts that exclude each other (Mon Weather Rev 78:1, 1950).
+    """
+    apart_n = ((score_nc - y_nc) ** 2).sum(axis=1)
+    return ratio(weight_rn @ apart_n, weight_rn.sum(axis=1))
+
+
 def weighted_macro_f1(y_nc: Bools, score_nc: Floats, weight_rn: Floats) -> Floats:
     """Mean over classes of 2 TP / (2 TP + FP + FN), (resamples,); without classes that are neither there nor said."""
     said_nc = said(score_nc)

@@ -33,14 +33,14 @@ Kind = TargetKind
 #: What is reported, by kind; the first is what results are compared by.
 METRICS: Mapping[TargetKind, tuple[str, ...]] = {
     "multilabel": ("macro_auroc", "macro_auprc", "f_max"),
-    "exclusive": ("accuracy", "macro_f1", "macro_auroc", "macro_auprc"),
+    "exclusive": ("accuracy", "balanced_accuracy", "macro_f1", "macro_auroc", "macro_auprc", "brier"),
     "regression": ("mae", "r2"),
 }
 #: What is reported besides, where it is known which regions touch, where they lie, or that numbers are a place.
-OF_REGIONS = ("balanced_accuracy", "adjacent_accuracy", "centroid_distance_mm")
+OF_REGIONS = ("adjacent_accuracy", "centroid_distance_mm")
 OF_POINTS = ("distance_mm", "median_distance_mm", "geodesic_mm")
 #: Metrics of which less is better.
-LESS_IS_BETTER = frozenset({"mae", "centroid_distance_mm", *OF_POINTS})
+LESS_IS_BETTER = frozenset({"mae", "brier", "centroid_distance_mm", *OF_POINTS})
 #: Metrics of which no difference is taken.
 _ALONE = frozenset({"f_max"})
 

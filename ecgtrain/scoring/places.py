@@ -13,13 +13,7 @@ import numpy.typing as npt
 
 from ecgstore.inner import distances_mm, need, reference_heart
 from ecgtrain.scoring.exclusive import said
-from ecgtrain.scoring.metrics import Bools, Floats, mean_of_scored, ratio
-
-
-def weighted_balanced_accuracy(y_nc: Bools, score_nc: Floats, weight_rn: Floats) -> Floats:
-    """Mean over regions of the share of their records that are right, (resamples,); of those that have records."""
-    hits_rc = weight_rn @ (y_nc & said(score_nc)).astype(np.float64)
-    return mean_of_scored(ratio(hits_rc, weight_rn @ y_nc.astype(np.float64)))
+from ecgtrain.scoring.metrics import Bools, Floats, ratio
 
 
 def weighted_adjacent_accuracy(y_nc: Bools, score_nc: Floats, weight_rn: Floats, touch_cc: Bools) -> Floats:

@@ -16,11 +16,11 @@ from ecgtrain import tasks
 from ecgtrain.backbones import Backbone
 from ecgtrain.config import Pretrain, RunConfig
 from ecgtrain.data.feed import Batch, Feed, Part, open_feed_of
-from ecgtrain.data.seen import seen_of
+from ecgtrain.data.seen import seen_of, trained_on_before
 from ecgtrain.data.selection import labelled_parts, open_under, refuse_shared_patients, select_parts, what_folds
 from ecgtrain.data.settings import Data
 from ecgtrain.data.statistics import statistics_of
-from ecgtrain.errors import ProtocolError
+from ecgtrain.errors import LeakageError, ProtocolError
 from ecgtrain.methods import Objective, WindowBatch, build_objective
 from ecgtrain.scoring import kinds
 from ecgtrain.tasks import Targets
@@ -57,6 +57,14 @@ class Prepared(NamedTuple):
     held_out_as: str = "validation"
     selected_rows: npt.NDArray[np.int64] = _NO_ROWS
     initial: Initial | None = None
+
+    def taught_before(self) -> tuple[int, int]:
+        """Of the validation records, how many taught the network that this run begins with; and how many there are."""
+        held_out = [seen_of(part.store, part.rows, self.held_out_as) for part in self.validation_parts]
+        if self.initial is None or self.initial.seen is None or not held_out:
+            return 0, sum(table.num_rows for table in held_out)
+        together = pa.concat_tables(held_out)
+        return trained_on_before([self.initial.seen], together), together.num_rows
 
     def seen(self) -> list[pa.Table]:
         """All records that are trained on, those that it is validated on, and whom the network had seen before."""
@@ -95,7 +103,7 @@ def prepare(config: RunConfig, device: torch.device | str, initial: Initial | No
     chain = getattr(settings.method, "augmentations", ())
     n_samples = augmentations.check(chain, settings.window_samples, passport.fs_hz, banks)
     _try_on_nothing(objective.backbone, n_samples)
-    return Prepared(
+    made = Prepared(
         passport,
         labelled_parts(parts, targets),
         labelled_parts(held_out, targets) if settings.validation_folds else [],
@@ -106,6 +114,22 @@ def prepare(config: RunConfig, device: torch.device | str, initial: Initial | No
         parts[0].rows,
         initial,
     )
+    _refuse_chosen_by_what_taught(made)
+    return made
+
+
+def _refuse_chosen_by_what_taught(made: Prepared) -> None:
+    """What the first network has learned counts as learned here: nothing may be chosen by it."""
+    if made.held_out_as != "selection" or made.initial is None:
+        return
+    n_taught, n = made.taught_before()
+    if n_taught:
+        raise LeakageError(
+            f"{n_taught} of {n} validation records, by which something is chosen, taught the network that training "
+            "begins with",
+            where=made.initial.place,
+            fix="take other validation_folds; or keep: last, without patience and online_probe",
+        )
 
 
 def _try_on_nothing(backbone: Backbone, n_samples: int) -> None:

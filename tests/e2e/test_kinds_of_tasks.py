@@ -96,7 +96,10 @@ def finished(store, tmp_path_factory):
 def test_every_kind_has_its_scores_its_pictures_and_its_null(finished):
     several, one_of, number, challenge = read_report(finished).results[::2]
     assert set(several.metrics) == {"macro_auroc", "macro_auprc", "f_max"}
-    assert (one_of.kind, set(one_of.metrics)) == ("exclusive", {"accuracy", "macro_f1", "macro_auroc", "macro_auprc"})
+    of_one = {"accuracy", "balanced_accuracy", "macro_f1", "macro_auroc", "macro_auprc", "brier"}
+    assert (one_of.kind, set(one_of.metrics)) == ("exclusive", of_one)
+    assert set(one_of.decisions) == set(one_of.confusion.classes)
+    assert sum(one.n_hits for one in one_of.decisions.values()) / one_of.n_test == one_of.metrics["accuracy"].value
     assert sum(map(sum, one_of.confusion.counts)) == one_of.n_test
     right = sum(row[i] for i, row in enumerate(one_of.confusion.counts)) / one_of.n_test
     assert right == pytest.approx(one_of.metrics["accuracy"].value)

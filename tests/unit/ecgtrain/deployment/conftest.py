@@ -14,6 +14,13 @@ from ecgtrain.config import RunConfig
 from ecgtrain.run import export_run, run
 
 _ONE_EPOCH = {"stages": [{"trains": "all", "epochs": 1}], "head": {"hidden": None}}
+_ATTENTION = {"stages": [{"epochs": 1}], "keep": "last"}
+_ONE_OF = {
+    "kind": "statements",
+    "system": "scp_ecg",
+    "codes": {"MI": ["IMI", "ASMI"], "LVH": ["LVH"]},
+    "exclusive": True,
+}
 
 
 def _questions() -> list[dict]:
@@ -22,6 +29,8 @@ def _questions() -> list[dict]:
         {**q, "nulls": ["random"]},
         {**q, "name": "tuned", "protocol": "fine_tune", "settings": {**_ONE_EPOCH, "keep": "last"}},
         {**q, "name": "near", "protocol": "knn", "settings": {"neighbours": [3]}},
+        {**q, "name": "looks", "protocol": "attention_probe", "settings": _ATTENTION},
+        {**q, "name": "one", "task": _ONE_OF},
         {**q, "name": "age", "task": {"kind": "regression", "column": "age_years"}},
     ]
 

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from ecgstore import ConfigError, MissingExtra
+from ecgstore import ConfigError
 from ecgtrain.deployment import export
 from ecgtrain.deployment.model import load_model
 from ecgtrain.errors import CheckpointError, LeakageError
@@ -63,7 +63,7 @@ def test_a_network_with_its_head_is_exported_whole(finished, tmp_path, mini_stor
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        (None, "4 trained heads.*--name age or near or q or tuned"),
+        (None, "6 trained heads.*--name age or looks or near or one or q or tuned"),
         ("qq", "no such trained head"),
         ("random", "no such"),
     ],
@@ -111,12 +111,3 @@ def test_nothing_is_left_of_an_export_that_failed(finished, tmp_path):
     with pytest.raises(ConfigError, match="No space left"):
         export.write_export(model, read_report(finished).results[0], tmp_path / "out", full)
     assert left_beside(tmp_path / "out") == []
-
-
-def test_without_the_package_onnx_says_what_to_install(finished, tmp_path):
-    try:
-        import onnx  # noqa: F401
-    except ImportError:
-        with pytest.raises(MissingExtra, match=r"ecgstore\[onnx\]"):
-            export_run(finished, tmp_path / "out", name="q", onnx=True)
-        assert left_beside(tmp_path / "out") == []

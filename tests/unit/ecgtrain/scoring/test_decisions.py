@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import brier_score_loss, confusion_matrix, f1_score, precision_score, recall_score
 
 from ecgtrain.errors import ProtocolError
-from ecgtrain.scoring.decisions import brier, choose_thresholds, decide, reliability
+from ecgtrain.scoring.decisions import FIGURES, brier, choose_thresholds, decide, decide_for_one, reliability
 
 
 @pytest.fixture
@@ -55,6 +55,25 @@ def test_decisions_are_counted_as_scikit_learn_counts_them(scored):
         )
         for interval in decided.figures.values():
             assert interval.low <= interval.value <= interval.high
+
+
+def test_of_classes_that_exclude_each_other_the_likeliest_is_said():
+    draw = np.random.default_rng(3)
+    true = draw.integers(0, 3, 200)
+    y_nc = np.eye(4, dtype=bool)[true]  # nobody is of the fourth class, and nothing is said of it
+    probability_nc = draw.random((200, 4)) * [1, 1, 1, 0] + 0.3 * y_nc
+    said = probability_nc.argmax(axis=1)
+    for c, decided in enumerate(decide_for_one(y_nc, probability_nc, [str(i) for i in range(200)], n_resamples=50)):
+        counts = confusion_matrix(true == c, said == c, labels=[False, True]).ravel().tolist()
+        assert np.isnan(decided.threshold)
+        assert [decided.n_rightly_silent, decided.n_false_alarms, decided.n_misses, decided.n_hits] == counts
+        assert tuple(decided.figures) == FIGURES
+        if c < 3:
+            assert decided.figures["sensitivity"].value == pytest.approx(recall_score(true == c, said == c))
+            assert decided.figures["ppv"].value == pytest.approx(precision_score(true == c, said == c))
+            assert all(one.low <= one.value <= one.high for one in decided.figures.values())
+        else:
+            assert np.isnan(decided.figures["sensitivity"].value)
 
 
 def test_records_of_one_patient_are_drawn_together(scored):

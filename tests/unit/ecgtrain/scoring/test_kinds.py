@@ -34,10 +34,17 @@ def of_scikit_learn(name, y_nc, score_nc):
         score = theirs.mean_absolute_error if name == "mae" else theirs.r2_score
         return score(y_nc[:, 0], score_nc[:, 0])
     true, said = y_nc.argmax(axis=1), score_nc.argmax(axis=1)
-    return theirs.accuracy_score(true, said) if name == "accuracy" else theirs.f1_score(true, said, average="macro")
+    match name:
+        case "accuracy":
+            return theirs.accuracy_score(true, said)
+        case "balanced_accuracy":
+            return theirs.balanced_accuracy_score(true, said)
+        case "brier":
+            return ((score_nc - y_nc) ** 2).sum(axis=1).mean()
+    return theirs.f1_score(true, said, average="macro")
 
 
-@pytest.mark.parametrize("name", ["accuracy", "macro_f1", "mae", "r2"])
+@pytest.mark.parametrize("name", ["accuracy", "balanced_accuracy", "macro_f1", "brier", "mae", "r2"])
 def test_values_and_every_resample_are_scikit_learns(name):
     y_nc, score_nc = numbers() if name in ("mae", "r2") else classes()
     found = bootstrap(y_nc, score_nc, [""] * N, name, n_resamples=60)

@@ -8,7 +8,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 from ecgstore.inner import reference_heart
 from ecgtrain.evaluation import placed
-from ecgtrain.scoring import places
+from ecgtrain.scoring import exclusive, places
 from ecgtrain.scoring.bootstrap import bootstrap
 from ecgtrain.tasks import Places
 
@@ -21,13 +21,13 @@ def test_balanced_accuracy_is_scikit_learns() -> None:
     draw = np.random.default_rng(0)
     for _ in range(5):
         of, said = draw.integers(0, 4, 60), draw.integers(0, 4, 60)
-        found = places.weighted_balanced_accuracy(np.eye(4, dtype=bool)[of], np.eye(4)[said], np.ones((1, 60)))
+        found = exclusive.weighted_balanced_accuracy(np.eye(4, dtype=bool)[of], np.eye(4)[said], np.ones((1, 60)))
         assert found[0] == pytest.approx(balanced_accuracy_score(of, said))
 
 
 def test_balanced_accuracy_passes_over_a_region_that_lost_its_records() -> None:
     weight = np.array([[1.0, 1, 1, 1, 1, 0]])
-    assert places.weighted_balanced_accuracy(Y, SAID, weight)[0] == pytest.approx((0.5 + 1) / 2)
+    assert exclusive.weighted_balanced_accuracy(Y, SAID, weight)[0] == pytest.approx((0.5 + 1) / 2)
 
 
 def test_a_neighbour_counts_as_right() -> None:
@@ -81,12 +81,12 @@ def test_which_scores_there_are_depends_on_what_is_known() -> None:
     near = {"a": frozenset("b"), "b": frozenset("ac"), "c": frozenset("b")}
     middles = dict.fromkeys("abc", (0.0, 0.0, 0.0))
     assert list(placed.scorers(None, ("a",))) == []
-    assert list(placed.scorers(Places(), tuple("abc"))) == ["balanced_accuracy"]
-    all_of_them = ["balanced_accuracy", "adjacent_accuracy", "centroid_distance_mm"]
+    assert list(placed.scorers(Places(), tuple("abc"))) == []
+    all_of_them = ["adjacent_accuracy", "centroid_distance_mm"]
     assert list(placed.scorers(Places(near, middles), tuple("abc"))) == all_of_them
     # Where all touch each other a neighbour is no merit; where one middle is unknown there is no distance.
-    assert list(placed.scorers(Places(near, middles), tuple("ab"))) == [all_of_them[0], all_of_them[2]]
-    assert list(placed.scorers(Places(near, {"a": (0.0, 0.0, 0.0)}), tuple("abc"))) == all_of_them[:2]
+    assert list(placed.scorers(Places(near, middles), tuple("ab"))) == all_of_them[1:]
+    assert list(placed.scorers(Places(near, {"a": (0.0, 0.0, 0.0)}), tuple("abc"))) == all_of_them[:1]
     assert list(placed.scorers(Places(is_point=True), ("x", "y", "z"))) == ["distance_mm", "median_distance_mm"]
     assert "geodesic_mm" in placed.scorers(Places(is_point=True, in_reference_heart=True), ("x", "y", "z"))
 

@@ -93,6 +93,36 @@ def test_whom_the_first_run_saw_counts_as_seen(before, mini_store, tmp_path):
     assert not (tmp_path / "leak").exists()
 
 
+def test_nothing_is_chosen_by_what_taught_the_first_network(before, mini_store, tmp_path):
+    """Fold 4 taught the network: as validation it may watch the second pretraining, and this is said."""
+    held = goes_on(before, validation_folds=[4])
+    for chooses in ({"keep": "best"}, {"patience": 1, "validate_every_steps": 1}):
+        with pytest.raises(LeakageError, match="by which something is chosen, taught the network") as refused:
+            learn(recipe(mini_store, {**held, **chooses}), tmp_path / "later")
+        assert "\n" not in str(refused.value)
+        assert not (tmp_path / "later").exists()
+    n = len(open_store(mini_store).select(folds=[4]))
+    report = run(recipe(mini_store, held), tmp_path / "watched")
+    assert any(f"{n} of {n} records that only watch" in caveat for caveat in report.caveats)
+    # Nobody learned from fold 7.
+    report = run(recipe(mini_store, goes_on(before, validation_folds=[7], keep="best")), tmp_path / "fair")
+    assert not any("only watch" in caveat for caveat in report.caveats)
+
+
+def test_a_head_that_is_chosen_by_what_taught_the_network_says_so(before, mini_store, tmp_path):
+    asked = {"train_folds": [6], "test_folds": [7, 8], "settings": {"penalties": [1.0, 10.0]}}
+    told = recipe(
+        mini_store,
+        {"init_from": str(before), "steps": 0, "folds": [5]},
+        {"name": "planted", "validation_folds": [3], "nulls": ["random"], **asked},
+        {"name": "fair", "validation_folds": [5], **asked},
+    )
+    planted, null, fair = run(told, tmp_path / "asked").results
+    n = planted.n_validation
+    assert any(f"{n} of {n} validation records taught in pretraining" in caveat for caveat in planted.caveats)
+    assert not any("taught in pretraining" in caveat for one in (null, fair) for caveat in one.caveats)
+
+
 def test_another_network_is_another_run(before, mini_store, tmp_path):
     told = recipe(mini_store, goes_on(before))
     first = learn(told, tmp_path / "later")
