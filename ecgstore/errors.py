@@ -32,6 +32,9 @@ from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
+#: Of what was expected, and of what was there.
+MOST_CHARACTERS = 1000
+
 
 class EcgError(Exception):
     """Base of all errors raised on purpose.
@@ -54,17 +57,23 @@ class EcgError(Exception):
         if where is not None:
             parts.append(f"in {where}")
         if expected is not None and got is not None:
-            parts.append(f"expected {expected}, got {got}")
+            parts.append(f"expected {_cut(expected)}, got {_cut(got)}")
         elif expected is not None:
-            parts.append(f"expected {expected}")
+            parts.append(f"expected {_cut(expected)}")
         elif got is not None:
-            parts.append(f"got {got}")
+            parts.append(f"got {_cut(got)}")
         if fix is not None:
             parts.append(fix)
         super().__init__(visible(without_secrets("; ".join(parts))))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _cut(value: object) -> str:
+    """A value out of somebody's file may be as long as the file."""
+    text = str(value)
+    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 3]}..."
 
 
 def _rebuild(kind: type[EcgError], args: tuple[Any, ...], state: dict[str, Any]) -> EcgError:

@@ -97,7 +97,10 @@ class _Between(QuietHandler):
     disable_nagle_algorithm = True
 
     def _pass_on(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self.rfile.read(n_bytes := int(self.headers.get("Content-Length", 0)))
+        if len(body) < n_bytes:  # killed while it sent
+            self.close_connection = True
+            return None
         self.server.asked.append((self.command, self.path))
         headers = dict(self.headers.items())
         fault = self.server.fault(self.command, self.path, headers)
@@ -183,6 +186,7 @@ def lead_to(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("AWS_") or name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
     known = {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "REGION": "us-east-1", "ENDPOINT_URL": address}
+    known |= {"CONFIG_FILE": os.devnull, "SHARED_CREDENTIALS_FILE": os.devnull}  # not those of whoever runs the tests
     for name, value in known.items():
         monkeypatch.setenv(f"AWS_{name}", value)
 

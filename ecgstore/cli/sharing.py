@@ -62,8 +62,9 @@ def push(store: str, url: str, private_target: bool, findings_are_harmless: bool
     """Bring the sealed STORE into the share URL[@TAG], and let the tag (or `main`) mean it.
 
     A share is a folder, file://, or s3://bucket/name, with credentials from the environment (AWS_ACCESS_KEY_ID,
-    AWS_ENDPOINT_URL, …). What is there already is not sent again. Interrupted at any moment, the same command goes on;
-    until it is done, the tag means what it meant before. Its card and its sidecars go with it.
+    AWS_ENDPOINT_URL, …) or from the profile AWS_PROFILE. What is there already is not sent again. Interrupted at any
+    moment, the same command goes on; until it is done, the tag means what it meant before. Its card and its sidecars go
+    with it.
 
     Refused are sources that may not be passed on (but with --private-target), patients of such sources that are hashed
     with a public key, and whatever `ecgstore scrub-check` finds.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -78,7 +77,7 @@ def send(target: Writable, store: Store, files: Sequence[Path]) -> list[str]:
     index, sent = known | {name: one.stated for name, one in given.items()}, []
     for name, one in given.items():
         whole = f"{folder}/{name}"
-        if whole not in there or not target.holds(whole, there[whole], one.stated, one.md5):
+        if whole not in there or not target.holds(whole, there[whole], one.stated, one.blocks):
             target.send(whole, one.blocks, one.stated.size)
             sent.append(name)
     if len(index) > notes.MOST_BESIDE:
@@ -112,12 +111,6 @@ class _File(NamedTuple):
 
     def blocks(self) -> Iterator[bytes]:
         return checked(self.read(), self.stated, "what goes with the store", "it changed while it was sent: push again")
-
-    def md5(self) -> str:
-        digest = hashlib.md5(usedforsecurity=False)
-        for block in self.read():
-            digest.update(block)
-        return digest.hexdigest()
 
 
 def _read(path: Path) -> Iterator[bytes]:

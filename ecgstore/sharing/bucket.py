@@ -1,27 +1,33 @@
 """A share in a bucket of S3, or of a server that speaks as S3 does. Only this file knows of obstore.
 
 Credentials, region and endpoint come from the environment (``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``,
-``AWS_SESSION_TOKEN``, ``AWS_REGION``, ``AWS_ENDPOINT_URL``, …), or from the machine's role.
+``AWS_SESSION_TOKEN``, ``AWS_REGION``, ``AWS_ENDPOINT_URL``, …), from the files of the AWS tools (``AWS_PROFILE``), or
+from the machine's role.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
+import hashlib
 import re
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 
 from ecgstore.errors import StoreError, StoreFormatError, StoreNotFound, StoreUnreachable, need
+from ecgstore.sharing import profiles
 from ecgstore.sharing.address import Address
 from ecgstore.sharing.target import BLOCK, Listed, at, in_words, patiently
 from ecgstore.storage.manifest import ObjectHash
 from ecgstore.storage.web import MINUTE_S, SLOWEST_BYTES_PER_S
 
-#: To this size an object is sent in one piece: the etag of several pieces is no MD5.
+#: To this size an object is sent in one piece, a larger one in parts.
 ONE_PIECE_BYTES = 64 << 20
+PART_BYTES, PARTS_AT_ONCE = 16 << 20, 4
+#: Bytes of all objects that are on their way at once.
+MOST_HELD_BYTES = 256 << 20
 #: Objects below one folder; a store of a million records has some hundreds.
 MOST_LISTED = 2_000_000
 #: How often obstore itself asks again (answers 500 to 599, broken lines), and for how long.
@@ -29,7 +35,7 @@ RETRIES, RETRY_S, BACKOFF_S = 4, 60.0, 0.1
 #: How long a server may be silent. A piece of 64 MiB has to be sent in that time, too.
 CONNECT_S, SILENCE_S, LONGEST_S = 15.0, 300.0, 24 * 3600.0
 
-_MD5 = re.compile(r'"?([0-9a-f]{32})"?')
+_ETAG = re.compile(r'"?([0-9a-f]{32}(?:-[0-9]{1,5})?)"?')
 _CODE = re.compile(r"<Code>([A-Za-z0-9]{1,80})</Code>")
 _NO_BUCKET = ("NoSuchBucket", "InvalidBucketName")
 _NO_RIGHT = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken")
@@ -44,14 +50,20 @@ class BucketTarget:
         self._obs: Any = need("obstore", "share")
         self._errors: Any = need("obstore.exceptions", "share")
         self.where = address.place
+        self._room = _Room(MOST_HELD_BYTES)
         bucket, prefix = address.bucket_and_prefix
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+        access = profiles.access()
+        keys: dict[str, Any] = {}
+        if access.session is not None:
+            keys["credential_provider"] = need("obstore.auth.boto3", "share").Boto3CredentialProvider(access.session)
         with self._plainly(""):
             self._store: Any = need("obstore.store", "share").S3Store(
                 bucket,
                 prefix=prefix or None,
+                config=access.config,
+                **keys,
                 client_options={
-                    "allow_http": endpoint.startswith("http://"),
+                    "allow_http": access.endpoint.startswith("http://"),
                     "connect_timeout": timedelta(seconds=CONNECT_S),
                     "read_timeout": timedelta(seconds=SILENCE_S),
                     "timeout": timedelta(seconds=LONGEST_S),
@@ -130,18 +142,29 @@ class BucketTarget:
         self.send(name, lambda: iter([content]), len(content))
 
     def send(self, name: str, blocks: Callable[[], Iterator[bytes]], size: int) -> None:
-        def put() -> None:
-            with self._plainly(name):
-                if size <= ONE_PIECE_BYTES:
-                    self._obs.put(self._store, name, b"".join(blocks()), use_multipart=False)
-                    return
-                # Published by the close: one that raises before it leaves nothing that can be read.
-                file = self._obs.open_writer(self._store, name, buffer_size=16 << 20)
-                for block in blocks():
-                    file.write(block)
-                file.close()
+        in_parts = size > ONE_PIECE_BYTES
+        # Of parts one more is being filled than are on their way.
+        held = PART_BYTES * (PARTS_AT_ONCE + 1) if in_parts else size
 
-        patiently(put)
+        def put() -> None:
+            with self._room.of(held), self._plainly(name):
+                if in_parts:  # blocks that raise end it, and the parts are removed
+                    how = {"use_multipart": True, "chunk_size": PART_BYTES, "max_concurrency": PARTS_AT_ONCE}
+                    self._obs.put(self._store, name, blocks(), **how)
+                else:
+                    self._obs.put(self._store, name, _in_one_piece(blocks(), size), use_multipart=False)
+
+        def put_parts() -> None:
+            try:
+                put()
+            except FileNotFoundError:  # an answer was lost behind which they became an object, or they were removed
+                raise StoreUnreachable(
+                    "the server doesn't know the parts that it was sent",
+                    where=at(self, name),
+                    fix="the same command goes on where it stopped",
+                ) from None
+
+        patiently(put_parts)
 
     def copy(self, old: str, new: str, stated: ObjectHash) -> bool:
         def ask() -> bool:
@@ -154,9 +177,14 @@ class BucketTarget:
         except FileNotFoundError:
             return False
 
-    def holds(self, name: str, listed: Listed, stated: ObjectHash, md5: Callable[[], str]) -> bool:
-        found = _MD5.fullmatch(listed.etag or "")
-        return listed.size == stated.size and found is not None and found[1] == md5()
+    def holds(self, name: str, listed: Listed, stated: ObjectHash, blocks: Callable[[], Iterator[bytes]]) -> bool:
+        found = _ETAG.fullmatch(listed.etag or "")
+        if listed.size != stated.size or found is None:
+            return False
+        _, in_parts, n_parts = found[1].partition("-")
+        if in_parts and int(n_parts) != -(-stated.size // PART_BYTES):
+            return False  # somebody else's tool, with parts of another size
+        return found[1] == _etag(blocks(), in_parts=bool(in_parts))
 
     def delete(self, names: Iterable[str]) -> None:
         for name in names:
@@ -215,6 +243,59 @@ class BucketTarget:
                 where=self.where,
                 fix="check its name and AWS_ENDPOINT_URL, or have it made by whoever runs the server",
             ) from None
+
+
+class _Room:
+    """Lets so much begin as fits into memory together."""
+
+    def __init__(self, n_bytes: int) -> None:
+        self._most, self._free, self._changed = n_bytes, n_bytes, threading.Condition()
+
+    @contextlib.contextmanager
+    def of(self, n_bytes: int) -> Iterator[None]:
+        """Wait until there is so much room, and hold it meanwhile."""
+        n_bytes = min(n_bytes, self._most)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= n_bytes)
+            self._free -= n_bytes
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += n_bytes
+                self._changed.notify_all()
+
+
+def _in_one_piece(blocks: Iterator[bytes], size: int) -> bytearray:
+    """Joined, in no more memory than they take up."""
+    whole, n_bytes = bytearray(size), 0
+    for block in blocks:
+        whole[n_bytes : n_bytes + len(block)] = block
+        n_bytes += len(block)
+    return whole
+
+
+def _etag(blocks: Iterator[bytes], *, in_parts: bool) -> str:
+    """What a server calls an object that it was sent so: the MD5, or that of the parts' MD5s and their number."""
+    whole = hashlib.md5(usedforsecurity=False)
+    part, n_missing, n_parts = hashlib.md5(usedforsecurity=False), PART_BYTES, 0
+    for block in blocks:
+        if not in_parts:
+            whole.update(block)
+            continue
+        view = memoryview(block)
+        while view:
+            part.update(view[:n_missing])
+            view, n_missing = view[n_missing:], n_missing - len(view[:n_missing])
+            if not n_missing:
+                whole.update(part.digest())
+                part, n_missing, n_parts = hashlib.md5(usedforsecurity=False), PART_BYTES, n_parts + 1
+    if not in_parts:
+        return whole.hexdigest()
+    if n_missing < PART_BYTES:
+        whole.update(part.digest())
+        n_parts += 1
+    return f"{whole.hexdigest()}-{n_parts}"
 
 
 class _NotInRange(Exception):

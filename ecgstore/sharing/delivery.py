@@ -7,7 +7,6 @@ its way. 6. All of it is there. 7. The manifest: now the version exists. 8. The 
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -161,16 +160,10 @@ def _bring_objects(
     known = versions.sources_of_copies(target, previous)
     meter = Meter(sum(one.size for one in sealed.objects.values()), progress)
 
-    def md5_of(name: str) -> str:
-        digest = hashlib.md5(usedforsecurity=False)
-        for block in source.blocks(name):
-            digest.update(block)
-        return digest.hexdigest()
-
     def bring(name: str) -> str:
         stated, whole = sealed.objects[name], f"{folder}/{name}"
         old = known.get((stated.size, stated.sha256))
-        if whole in there and target.holds(whole, there[whole], stated, lambda: md5_of(name)):
+        if whole in there and target.holds(whole, there[whole], stated, lambda: source.blocks(name)):
             how = "kept"
         elif old is not None and old != whole and target.copy(old, whole, stated):
             how = "copied"

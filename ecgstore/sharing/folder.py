@@ -127,7 +127,7 @@ class FolderTarget:
         with disk_errors(self.where):
             return link(self._root / old, self._place(new))
 
-    def holds(self, name: str, listed: Listed, stated: ObjectHash, md5: Callable[[], str]) -> bool:
+    def holds(self, name: str, listed: Listed, stated: ObjectHash, blocks: Callable[[], Iterator[bytes]]) -> bool:
         if listed.size != stated.size:
             return False
         try:

@@ -82,8 +82,8 @@ class Writable(Target, Protocol):
     def copy(self, old: str, new: str, stated: ObjectHash) -> bool:
         """Make ``new`` what ``old`` is, without sending it; False where that can't be done."""
 
-    def holds(self, name: str, listed: Listed, stated: ObjectHash, md5: Callable[[], str]) -> bool:
-        """Whether an object is certainly the one that is stated."""
+    def holds(self, name: str, listed: Listed, stated: ObjectHash, blocks: Callable[[], Iterator[bytes]]) -> bool:
+        """Whether an object is certainly the one that is stated, of which these are the ``blocks``."""
 
     def delete(self, names: Iterable[str]) -> None:
         """Remove objects; those that are not there are passed over."""

@@ -47,11 +47,15 @@ def longest_s(n_bytes: int) -> float:
 
 @functools.cache  # fsspec keeps one connection for all who ask with the same options
 def _careful(http: Any) -> Any:
+    import asyncio
+
     class Careful(http.ClientResponse):  # type: ignore[misc]
         """An answer whose body is taken in only as far as it was asked for."""
 
         async def start(self, connection: Any) -> Any:
-            await super().start(connection)
+            # sock_read ends with "100 Continue", behind which nothing need ever come.
+            async with asyncio.timeout(CONNECT_S + SILENCE_S):
+                await super().start(connection)
             try:
                 _judge(self)
             except BadAnswer:

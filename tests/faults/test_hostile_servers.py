@@ -46,6 +46,10 @@ class Handler(QuietHandler):
         if fault in ("away", "round") and self.path.startswith("/store/"):
             to = f"/again/{name}" if fault == "round" else f"{self.server.elsewhere}/store/{name}"
             return self.answer(302, b"", {"Location": to})
+        if fault == "soon":  # and then nothing, until they hang up
+            self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.rfile.read(1)
+            return None
         content = (GOLDEN / name).read_bytes()
         asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         begin, end = (int(asked[1]), min(int(asked[2]) + 1, len(content))) if asked else (0, len(content))
@@ -129,6 +133,16 @@ def test_what_is_forbidden_is_asked_for_once(server):
     with pytest.raises(StoreUnreachable, match="403"):
         open_store(f"{server.address}/store")
     assert server.asked[TABLE] == 1
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["manifest.json", TABLE, SHARD])
+def test_a_server_that_says_only_that_it_will_answer_is_given_up(server, monkeypatch, name):
+    for bound in ("CONNECT_S", "SILENCE_S"):
+        monkeypatch.setattr(web, bound, 0.2)
+    server.fault, server.name = "soon", name
+    with pytest.raises(StoreUnreachable):
+        read(server)
 
 
 def test_a_trickle_is_given_up(server, monkeypatch):

@@ -61,6 +61,13 @@ def test_any_text_is_read_or_refused(text):
     try_recipe(text)
 
 
+def test_a_section_of_thousands_of_keys_is_refused_in_a_short_line():
+    content = yaml.safe_load(GOOD)
+    content["pretrain"]["method"] = {str(n): n for n in range(5000)}
+    assert not try_recipe(yaml.safe_dump(content))
+    assert not try_recipe(hostile_recipe(GOOD, random.Random(3136)))
+
+
 def test_the_good_recipe_is_good():
     assert try_recipe(GOOD)
 
