@@ -1,12 +1,14 @@
 """What mkdocs.yml does beyond plain mkdocs, so that the same pages read well on a Git host and on the site.
 
 Pages of the repository's root (changelog, contributing, …) become pages of the site; links to them and between them
-are led there. A link to any other file of the repository keeps its words and loses its target. Python fences that say
-why they don't run lose that note. A bar in code in a table stands there without the backslash that a Git host wants.
+are led there. Notebooks become pages, too. A link to any other file of the repository keeps its words and loses its
+target. Python fences that say why they don't run lose that note. A bar in code in a table stands there without the
+backslash that a Git host wants.
 """
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 from pathlib import Path
@@ -42,7 +44,21 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for origin, place in OUTSIDE.items():
         if place != origin:
             files.append(File.generated(config, place, content=(ROOT / origin).read_text(encoding="utf-8")))
+    for notebook in sorted((ROOT / "docs").rglob("*.ipynb")):
+        place = notebook.relative_to(ROOT / "docs").with_suffix(".md").as_posix()
+        files.append(File.generated(config, place, content=page_of(notebook)))
     return files
+
+
+def page_of(notebook: Path) -> str:
+    """The cells of a notebook as a page; it is kept without what they print."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    texts = ["".join(cell["source"]) for cell in cells]
+    parts = [
+        text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```"
+        for cell, text in zip(cells, texts, strict=True)
+    ]
+    return "\n\n".join([*parts, f"[This page as a notebook]({notebook.name}): `docs/notebooks/{notebook.name}`.\n"])
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
@@ -104,6 +120,8 @@ def site_link(origin: str, here: str, target: str) -> str | None:
     if (ROOT / wanted).is_dir():
         wanted = f"{wanted}/README.md"
     place = wanted.removeprefix("docs/") if wanted.startswith("docs/") else OUTSIDE.get(wanted)
+    if wanted.endswith(".ipynb") and here != str(place).removesuffix(".ipynb") + ".md":
+        place = str(place).removesuffix(".ipynb") + ".md"
     if place is None:
         return None
     return posixpath.relpath(place, posixpath.dirname(here) or ".") + (f"#{anchor}" if anchor else "")

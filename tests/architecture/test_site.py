@@ -27,6 +27,7 @@ def test_the_navigation_names_every_page_and_decisions_stand_last() -> None:
     config = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     named = pages_in(config["nav"])
     there = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
+    there |= {path.relative_to(DOCS).with_suffix(".md").as_posix() for path in DOCS.rglob("*.ipynb")}
     outside = {page for page in named if page.startswith("project/")}
     assert len(named) == len(set(named))
     assert set(named) - outside == {page for page in there if not re.match(r"adr/0", page)}
