@@ -496,13 +496,15 @@ def find(recipe: str | Path) -> Path:
 def load(recipe: str | Path, overrides: Iterable[str] = (), own_files: Iterable[str | Path] = ()) -> RunConfig:
     """Read a recipe, a YAML file or one of the shipped ones (:func:`find`), and apply ``key.path=value`` overrides.
 
-    ``extends:`` in a recipe names another one, whose settings it has where it says nothing else (:func:`_whole`).
+    ``extends:`` in a recipe names another one, whose settings it has where it says nothing else (:func:`_whole`); so
+    does ``extends=NAME`` among the overrides, in its place.
     Tasks and protocols that stand in files of their own may be run where ``recipe`` names them, or ``own_files`` does.
     The recipe of a run's directory names none: it may have come from elsewhere. Raises ConfigError in one line.
     """
     path, overrides = find(recipe), tuple(overrides)
-    content, is_of_a_run = _whole(path)
-    config = parse(RunConfig, override(content, overrides), where=path)
+    base = [one for one in overrides if one.partition("=")[0] == "extends"]
+    content, is_of_a_run = _whole(path, override({}, base))
+    config = parse(RunConfig, override(content, (one for one in overrides if one not in base)), where=path)
     for file in own_files:
         name_own_file(file)
     # What stands in an override was written by whoever gave the command.
@@ -520,15 +522,17 @@ def load(recipe: str | Path, overrides: Iterable[str] = (), own_files: Iterable[
     return config
 
 
-def _whole(path: Path) -> tuple[dict[str, Any], bool]:
+def _whole(path: Path, instead: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     """What a recipe says together with the one it extends, and whether one of them is that of a run.
+
+    ``instead``: ``extends`` as it was given on the command line, if it was.
 
     Sections are merged key by key; lists, and sections of another ``name`` or ``kind``, take the place of the other's.
     """
     content, is_of_a_run = read_yaml(path), _is_of_a_run(path)
     if not is_of_a_run:
         content = _with_files_beside(content, path.parent)
-    named = content.pop("extends", None)
+    named = {"extends": content.pop("extends", None), **instead}["extends"]
     if named is None:
         return content, is_of_a_run
     if not isinstance(named, str) or not named:

@@ -195,6 +195,13 @@ def test_lists_and_sections_of_another_name_take_the_place_of_the_others(recipe,
     assert made.pretrain.folds == (5,)
     assert made.downstream == ()
     assert config.load(written(tmp_path, "shipped", extends="small/cpc")).name == "small-cpc"
+    # What stands on the command line takes its place.
+    path = written(tmp_path, "mine", extends="small/cpc", seed=9)
+    turned = config.load(path, ["extends=small/lcd", "pretrain.steps=7"])
+    assert (turned.pretrain.method.name, turned.pretrain.steps, turned.seed) == ("lcd", 7, 9)
+    assert config.load("small/cpc", ["extends=small/lcd"]).pretrain.method.name == "cpc"  # which says all by itself
+    with pytest.raises(ConfigError, match="did you mean small/lcd"):
+        config.load(path, ["extends=small/lce"])
 
 
 def test_what_is_extended_must_be_there_and_whole(recipe, tmp_path):
