@@ -24,6 +24,7 @@ from ecgstore.signals.conditioning import Envelope
 from ecgstore.signals.noise import Noisy
 from ecgstore.signals.quality import Quality
 from ecgstore.storage import layout, tables
+from ecgstore.storage.columns import column, table
 from ecgstore.storage.layout import MEASURES
 from ecgstore.wfdb_io.annotations import read_beats
 
@@ -210,17 +211,16 @@ def sums_of(described: Sequence[Described]) -> dict[str, Sums]:
 def to_table(described: Sequence[Described], n_leads: int) -> pa.Table:
     """Records as one table of ``tables.commit_schema``, in their order."""
     schema = tables.commit_schema(n_leads, annotated=any(one.row["beats.sample"] for one in described))
-    # Per measure (records,) and (records, leads). From pandas: a number that isn't one is written as not stated.
+    # Per measure (records,) and (records, leads). A number that isn't one is written as not stated.
     shape = (len(described), len(MEASURES), n_leads)
     measured_rml = np.array([one.judged.measured_ml for one in described], dtype=np.float32).reshape(shape)
     worst_rm = np.array([one.judged.worst_m for one in described], dtype=np.float32).reshape(shape[:2])
-    columns: dict[str, pa.Array] = {}
+    columns: dict[str, Any] = {}
     for m, name in enumerate(MEASURES):
-        columns[name] = pa.array(worst_rm[:, m], from_pandas=True)
-        flat = pa.array(measured_rml[:, m].reshape(-1), from_pandas=True)
+        columns[name] = column(worst_rm[:, m], pa.float32(), nan_is_null=True)
+        flat = column(measured_rml[:, m].reshape(-1), pa.float32(), nan_is_null=True)
         columns[f"leads.{name}"] = pa.FixedSizeListArray.from_arrays(flat, n_leads)
-    for column in schema:
-        if column.name not in columns:
-            values = [one.row[column.name] for one in described]
-            columns[column.name] = pa.array(values, type=column.type, from_pandas=True)
-    return pa.table([columns[name] for name in schema.names], schema=schema)
+    for field in schema:
+        if field.name not in columns:
+            columns[field.name] = [one.row[field.name] for one in described]
+    return table(columns, schema, nan_is_null=True)

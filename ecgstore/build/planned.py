@@ -22,6 +22,7 @@ from ecgstore.errors import IntegrityError, RecordError, StoreExists
 from ecgstore.record import Listing, RecordRef, Rejection, Terms
 from ecgstore.settings import Settings
 from ecgstore.storage import layout, publish, tables
+from ecgstore.storage.columns import table
 from ecgstore.storage.plain import open_plain
 from ecgstore.wfdb_io.annotations import annotation_crc32
 from ecgstore.wfdb_io.files import header_content, refuse_outside
@@ -111,7 +112,7 @@ def facts_of(records: Iterable[Planned], hash_patient: HashPatient) -> pa.Table:
         "systems": [[one.system for one in ref.statements] for ref in refs],
         "likelihoods": [[one.likelihood for one in ref.statements] for ref in refs],
     }
-    return pa.table(columns, schema=FACTS)
+    return table(columns, FACTS)
 
 
 def write(root: Path, made: Plan, source_root: Path, key: str, hash_patient: HashPatient) -> tuple[Stretch, ...]:
@@ -131,7 +132,7 @@ def write(root: Path, made: Plan, source_root: Path, key: str, hash_patient: Has
     listed = {name: [getattr(one, name) for one in stretches] for name in _TASKS.names}
     left_out = {name: [getattr(one, name) for one in made.rejected] for name in _REJECTED.names}
     for its, said, schema in (("tasks", listed, _TASKS), ("rejected", left_out, _REJECTED)):
-        content = tables.to_parquet(pa.table(said, schema=schema))
+        content = tables.to_parquet(table(said, schema))
         publish.write_bytes(root / layout.PLAN / f"{its}.parquet", content, durable=False)
     # Last, for only with this file does the plan count.
     about = json.dumps({"version": VERSION, "key": key, **_about(made)}, indent=1)
@@ -164,7 +165,7 @@ def _rows_of(records: Sequence[Planned], source_root: Path, hash_patient: HashPa
         **{name: [getattr(ref, name) for ref in refs] for name, _ in _OF_REF},
         **{f"header.{name}": [row[name] for row in rows] for name, _ in _OF_HEADER},
     }
-    return pa.table([*facts.columns, *pa.table(columns, schema=_WORK).columns], pa.schema([*FACTS, *_WORK]))
+    return pa.Table.from_arrays([*facts.columns, *table(columns, _WORK).columns], schema=pa.schema([*FACTS, *_WORK]))
 
 
 def _groups(parts: Iterable[pa.Table]) -> bytes:

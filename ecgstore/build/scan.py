@@ -17,6 +17,7 @@ import pyarrow as pa
 from ecgstore.errors import ConfigError, RecordError
 from ecgstore.record import RecordRef, Rejection
 from ecgstore.storage import publish, tables
+from ecgstore.storage.columns import column
 from ecgstore.storage.plain import open_plain
 from ecgstore.wfdb_io.header import Header, header_from_row, header_to_row
 from ecgstore.wfdb_io.segments import read_header_and_comments, segment_names
@@ -74,7 +75,7 @@ def read_headers(
                 outcomes = list(_map(_read_unless_known, asked, pool))
                 rows = [row for _, row in outcomes if row is not None]
                 if rows:
-                    new.append(pa.RecordBatch.from_pylist(rows, SCHEMA))
+                    new.append(_batch(rows))
                 known.keep([row is None and not isinstance(header, Rejection) for (_, header, _), row in outcomes])
                 yield from (read for read, _ in outcomes)
             if progress is not None:
@@ -130,7 +131,7 @@ class _Known:
     """Headers read before, held as Arrow: a million of them as Python objects would take gigabytes."""
 
     def __init__(self, path: Path | None) -> None:
-        self._table = SCHEMA.empty_table() if path is None or not path.exists() else _load(path)
+        self._table = pa.Table.from_batches([], SCHEMA) if path is None or not path.exists() else _load(path)
         self._keep = np.zeros(self._table.num_rows, dtype=np.bool_)
         self._cursor = 0
         self._row_of: dict[str, int] | None = None
@@ -147,7 +148,7 @@ class _Known:
         if self._row_of is None:
             self._row_of = {name: row for row, name in enumerate(self._table["path"].to_pylist())}
         self._places = [self._row_of.get(name, -1) for name in names]
-        taken = iter(self._table.take(pa.array([p for p in self._places if p >= 0], pa.int64())).to_pylist())
+        taken = iter(self._table.take(column([place for place in self._places if place >= 0], pa.int64())).to_pylist())
         return [next(taken) if place >= 0 else None for place in self._places]
 
     def keep(self, hold: Sequence[bool]) -> None:
@@ -163,7 +164,12 @@ class _Known:
 
     def remembered(self) -> pa.Table:
         """The rows that still hold."""
-        return self._table.filter(pa.array(self._keep))
+        return self._table.filter(column(self._keep, pa.bool_()))
+
+
+def _batch(rows: Sequence[dict[str, Any]]) -> pa.RecordBatch:
+    arrays = [column([row.get(field.name) for row in rows], field.type) for field in SCHEMA]
+    return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
 
 
 def _load(path: Path) -> pa.Table:
@@ -172,7 +178,7 @@ def _load(path: Path) -> pa.Table:
             table = tables.from_parquet(file.read())
         if table.column_names == SCHEMA.names[:-1]:
             # Of a release that passed nothing over: headers are read anew.
-            return SCHEMA.empty_table()
+            return pa.Table.from_batches([], SCHEMA)
         return table.select(SCHEMA.names).cast(SCHEMA)
     except (OSError, ValueError, KeyError) as error:
         got = " ".join(str(error).split())[:160]

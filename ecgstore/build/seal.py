@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -23,6 +22,7 @@ from ecgstore.build.sums import Sums, by_fold, statistics
 from ecgstore.errors import SourceError
 from ecgstore.record import Rejection, Terms
 from ecgstore.storage import layout, manifest
+from ecgstore.storage.columns import column, repeated, table
 from ecgstore.storage.tables import (
     BEATS_SCHEMA,
     RECORDS_SCHEMA,
@@ -87,7 +87,7 @@ def seal_commits(
     made: Sealable,
 ) -> manifest.Manifest:
     """Write tables and root beside the shards that the commits name, and seal all of it."""
-    small = {name: to_parquet(table) for name, table in tables.items()}
+    small = {name: to_parquet(one) for name, one in tables.items()}
     small[layout.ROOT] = root_metadata(attributes)
     names = [f"{layout.SIGNAL}/zarr.json", *(layout.commit_object(task.first_shard) for task in made.tasks)]
     objects = {name: manifest.hash_object(root / name) for name in names}
@@ -171,10 +171,10 @@ def records(facts: pa.Table, written: pa.Table, made: Plan) -> pa.Table:
     ``facts`` and ``written`` have one row per record, in the same order.
     """
     columns = {name: facts[name] for name in facts.column_names if name in RECORDS_SCHEMA.names}
-    columns["source"] = pa.repeat(made.listing.terms.name, len(facts))
-    columns["shard"] = pa.array((numbers(facts["start"]) // made.work.shard_samples).astype(np.int32))
+    columns["source"] = repeated(made.listing.terms.name, len(facts))
+    columns["shard"] = column(numbers(facts["start"]) // made.work.shard_samples, pa.int32())
     columns |= {name: written[name] for name, _ in WRITTEN}
-    return pa.table({name: columns[name] for name in RECORDS_SCHEMA.names}, schema=RECORDS_SCHEMA)
+    return table(columns, RECORDS_SCHEMA)
 
 
 def leads(written: pa.Table, n_leads: int) -> pa.Table:
@@ -210,4 +210,4 @@ def rejected(rejections: Sequence[Rejection]) -> pa.Table:
     """One row per record that was left out, by record id."""
     ordered = sorted(rejections, key=lambda one: (one.record_id, one.reason))
     columns = {name: [getattr(one, name) for one in ordered] for name in REJECTED_SCHEMA.names}
-    return pa.table(columns, schema=REJECTED_SCHEMA)
+    return table(columns, REJECTED_SCHEMA)
