@@ -355,8 +355,7 @@ def _staged(signal_mv_lt: Signal, fs_hz: float, filter_settings: Settings) -> Si
 
 
 class _Spectrum(NamedTuple):
-    """The lower bins of the transform of all samples, as many as the frame tells."""
-
+    #: Of every so many samples where the frame decimates; what :func:`_undone` gives is still to be multiplied with it.
     x_lf: npt.NDArray[np.complex64]
     #: From each extended signal's end to its beginning.
     jump_l: npt.NDArray[np.float32]
@@ -372,15 +371,20 @@ def _transform(signals_mv_lt: Sequence[Signal], frame: _Frame) -> _Spectrum:
     if not np.isfinite(extended_lm[:, :: max(1, frame.left // factor)]).all():
         return _Spectrum(np.empty((len(extended_lm), 0), np.complex64), jump_l, is_whole=False)
     x_lf = need("scipy.fft", "ingest").rfft(extended_lm, axis=1, overwrite_x=True)
-    if frame.decimated.factor > 1:
-        x_lf = x_lf[:, : frame.n_bins] * _undone(frame)
     # ... and the bin at 0 Hz, which is the sum of all samples, is finite only where all of them are.
     return _Spectrum(x_lf, jump_l, is_whole=bool(np.isfinite(x_lf[:, 0]).all()))
 
 
+def _undone(frame: _Frame, low: int, high: int) -> npt.NDArray[np.float32]:
+    """What makes bins ``low`` to below ``high`` of a decimated signal's spectrum those of the signal."""
+    if frame.decimated.factor == 1:
+        return np.ones(1, dtype=np.float32)
+    return undo(frame.decimated, np.arange(low, high) / frame.n_fft)
+
+
 @lru_cache(maxsize=64)
-def _undone(frame: _Frame) -> npt.NDArray[np.float32]:
-    return undo(frame.decimated, np.arange(frame.n_bins) / frame.n_fft)
+def _kept_undone(frame: _Frame, low: int, high: int) -> npt.NDArray[np.float32]:
+    return _undone(frame, low, high)
 
 
 def _shaped(x_lf: npt.NDArray[np.complex64], frame: _Frame, filters: tuple[Settings, ...], n_out: int) -> Signal:
@@ -389,7 +393,7 @@ def _shaped(x_lf: npt.NDArray[np.complex64], frame: _Frame, filters: tuple[Setti
     n_fft_out = n_fft * ratio.numerator // ratio.denominator
     kept = min(n_fft, n_fft_out) // 2 + 1
     curve = _curve if n_fft < _KEPT_CURVE else _curve.__wrapped__
-    cropped_lf = x_lf[:, :kept] * curve(n_fft, frame.fs_hz, ratio, filters)[:kept]
+    cropped_lf = x_lf[:, :kept] * curve(frame, filters)[:kept]
     # irfft fills the missing high bins with zeros.
     out_lt: Signal = need("scipy.fft", "ingest").irfft(cropped_lf, n=n_fft_out, axis=1, overwrite_x=True)
     first = frame.left * ratio.numerator // ratio.denominator
@@ -398,9 +402,10 @@ def _shaped(x_lf: npt.NDArray[np.complex64], frame: _Frame, filters: tuple[Setti
 
 
 @lru_cache(maxsize=64)
-def _curve(n_fft: int, fs_hz: float, ratio: Fraction, filters: tuple[Settings, ...]) -> npt.NDArray[np.float32]:
+def _curve(frame: _Frame, filters: tuple[Settings, ...]) -> npt.NDArray[np.float32]:
     """Product of the filters' curves and of the change in level that the change of length brings."""
-    freqs_hz = np.arange(n_fft // 2 + 1) * (fs_hz / n_fft)
+    fs_hz, ratio = frame.fs_hz, frame.ratio
+    freqs_hz = np.arange(frame.n_bins) * (fs_hz / frame.n_fft)
     product = np.full(freqs_hz.shape, float(ratio))
     for filter_settings in filters:
         product *= _file_of(filter_settings).gain(freqs_hz, fs_hz, filter_settings)
@@ -410,7 +415,7 @@ def _curve(n_fft: int, fs_hz: float, ratio: Fraction, filters: tuple[Settings, .
         half_hz = fs_hz * min(1.0, float(ratio)) / 2
         below = np.clip((half_hz - freqs_hz) / min(CUT_HZ, half_hz / 10), 0.0, 1.0)
         product *= np.sin(np.pi / 2 * below) ** 2
-    curve = product.astype(np.float32)
+    curve = (product * _undone(frame, 0, frame.n_bins)).astype(np.float32)
     curve.setflags(write=False)
     return curve
 
@@ -436,7 +441,8 @@ def _variance_within(spectrum: _Spectrum, frame: _Frame, high: int) -> npt.NDArr
     """
     # Some points per period of the highest frequency are enough: the spectrum is cropped as for another rate.
     n_points = max(2 * high, min(8 * high, frame.n_fft))
-    wander_lt = need("scipy.fft", "ingest").irfft(spectrum.x_lf[:, :high], n=n_points, axis=1)
+    x_lf = spectrum.x_lf[:, :high] * _kept_undone(frame, 0, high)
+    wander_lt = need("scipy.fft", "ingest").irfft(x_lf, n=n_points, axis=1)
     at = np.arange(n_points) * (frame.n_fft / n_points) - frame.left
     within_lt = wander_lt[:, (at >= 0) & (at < frame.n_in)].astype(np.float64) * (n_points / frame.n_fft)
     return np.asarray(within_lt.var(axis=1)) if within_lt.shape[1] > 1 else np.zeros(len(within_lt))
@@ -450,21 +456,22 @@ def _sum_of_powers(spectrum: _Spectrum, frame: _Frame, low: int, high: int) -> n
     X + jump · U: |X|² + 2 jump Re(X U*) + jump² |U|², for which nothing need be copied.
     """
     # Real and imaginary parts side by side: sums of their products are what is wanted.
-    parts_lf = spectrum.x_lf.view(np.float32)
+    parts_lf = (spectrum.x_lf[:, low:high] * _kept_undone(frame, low, high)).view(np.float32)
     fade_f = _fade(frame.n_fft, min(frame.left, math.ceil(frame.fs_hz)))
     jump_l = spectrum.jump_l.astype(np.float64)
 
-    def squares(low: int, high: int) -> npt.NDArray[np.float64]:
+    def squares(its_low: int) -> npt.NDArray[np.float64]:
         # In float64 no processor's order of summing shows in three digits.
-        x_lf, u_f = parts_lf[:, 2 * low : 2 * high].astype(np.float64), fade_f[2 * low : 2 * high].astype(np.float64)
+        x_lf = parts_lf[:, 2 * (its_low - low) :].astype(np.float64)
+        u_f = fade_f[2 * its_low : 2 * high].astype(np.float64)
         mixed_l = 2.0 * (x_lf @ u_f) + jump_l * (u_f @ u_f)
         return np.asarray(np.vecdot(x_lf, x_lf) + jump_l * mixed_l)
 
-    total_l = squares(low, high)
+    total_l = squares(low)
     n_bins = frame.n_fft // 2 + 1
     if high == n_bins and frame.n_fft % 2 == 0:
         # The bin at half the rate has no twin of negative frequency.
-        total_l -= 0.5 * squares(n_bins - 1, n_bins)
+        total_l -= 0.5 * squares(n_bins - 1)
     return total_l * (2.0 / frame.n_fft**2)
 
 
@@ -514,7 +521,7 @@ def _band(frame: _Frame, band_hz: tuple[float, float]) -> _Band:
     # In whole numbers, so that a point on the first sample is never lost to rounding.
     within = slice(*(-(-edge * n_points // frame.n_fft) for edge in (frame.left, frame.left + frame.n_in)))
     # As the change in length has it, and √2 because the bins of negative frequency are missing.
-    scaled_f = (gain_f * (math.sqrt(2) / step)).astype(np.float32)
+    scaled_f = (gain_f * (math.sqrt(2) / step) * _undone(frame, low, low + len(gain_f))).astype(np.float32)
     scaled_f.setflags(write=False)
     return _Band(low, scaled_f, n_points, within, float((gain_f**2).sum() * bin_hz))
 
