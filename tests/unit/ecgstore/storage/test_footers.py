@@ -83,8 +83,7 @@ def test_a_store_that_ended_the_process_is_refused(seed: int, tmp_path: Path) ->
 def refused(content: bytes) -> bool:
     try:
         footers.groups_of(content)
-    except ValueError as error:
-        assert "\n" not in str(error)
+    except ValueError:
         return True
     return False
 
