@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import click
 
 from ecgstore.cli.look import numbers
 from ecgstore.cli.make import WORKERS, secret_of_the_environment
-from ecgstore.cli.printing import AS_JSON, PHASES, STORE, plain_errors, progress_bars, say, say_json
+from ecgstore.cli.printing import AS_JSON, PHASES, STORE, bytes_bar, plain_errors, progress_bars, say, say_json
 from ecgstore.cli.sharing import HARMLESS, PRIVATE
 
 OUT = click.argument("out", type=click.Path(path_type=Path))
@@ -84,7 +86,17 @@ def withdraw(
         "overwrite": overwrite,
     }
     carried = None
-    with progress_bars(PHASES) as progress:
+    pushing: Callable[[int, int], None] | None = None
+    with ExitStack() as bars:
+        progress = bars.enter_context(progress_bars(PHASES))
+
+        def on_its_way(done: int, total: int) -> None:
+            nonlocal pushing
+            if pushing is None:  # a terminal has one display at a time
+                bars.close()
+                pushing = bars.enter_context(bytes_bar("pushing", silent=as_json)) or (lambda *_: None)
+            pushing(done, total)
+
         if url is None:
             report = withdraw_records(open_store(store), out, progress=progress, **how)
         else:
@@ -97,6 +109,7 @@ def withdraw(
                 private_target=private_target,
                 findings_are_harmless=findings_are_harmless,
                 progress=progress,
+                bytes_progress=on_its_way,
                 **how,
             )
             report = carried.made

@@ -145,6 +145,27 @@ def progress_bars(phases: dict[str, str]) -> Iterator[Callable[[str, int, int], 
         yield update
 
 
+@contextmanager
+def bytes_bar(label: str, *, silent: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """Bytes with rate and time left: a bar on a terminal, else nothing."""
+    if silent or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        bar = bars.add_task(label, total=None)
+        yield lambda done, total: bars.update(bar, completed=done, total=total)
+
+
 def _lines(phases: dict[str, str]) -> Callable[[str, int, int], None]:
     last = time.monotonic()
 

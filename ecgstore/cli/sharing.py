@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ecgstore.cli.printing import AS_JSON, STORE, plain_errors, say, say_json
+from ecgstore.cli.printing import AS_JSON, STORE, bytes_bar, plain_errors, say, say_json
 
 if TYPE_CHECKING:
     from ecgstore.sharing.delivery import Delivered
@@ -28,27 +25,6 @@ PRIVATE = click.option(
 HARMLESS = click.option(
     "--findings-are-harmless", is_flag=True, help="You looked at what `ecgstore scrub-check` finds: it names nobody."
 )
-
-
-@contextmanager
-def _bytes_bar(label: str, *, silent: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """Bytes with rate and time left: a bar on a terminal, else nothing."""
-    if silent or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        bar = bars.add_task(label, total=None)
-        yield lambda done, total: bars.update(bar, completed=done, total=total)
 
 
 @click.command(short_help="Share a store under a tag")
@@ -71,7 +47,7 @@ def push(store: str, url: str, private_target: bool, findings_are_harmless: bool
     """
     from ecgstore import sharing
 
-    with _bytes_bar("pushing", silent=as_json) as progress:
+    with bytes_bar("pushing", silent=as_json) as progress:
         done = sharing.push(
             store,
             url,
@@ -120,7 +96,7 @@ def pull(url: str, dest: str, base: str | None, expect: str | None, as_json: boo
     if expect is not None and not re.fullmatch(r"[0-9a-f]{32,64}", expect.rstrip("….").lower()):
         raise click.BadParameter("a fingerprint has 64 hexadecimal digits; give 32 or more", param_hint="--expect")
     expect = None if expect is None else expect.rstrip("….").lower()
-    with _bytes_bar("pulling", silent=as_json) as progress:
+    with bytes_bar("pulling", silent=as_json) as progress:
         done = sharing.pull(url, dest, base=base, expect=expect, progress=progress)
     if as_json:
         say_json(dataclasses.asdict(done))
@@ -156,7 +132,7 @@ def copy(
     """
     from ecgstore import sharing
 
-    with _bytes_bar("copying", silent=as_json) as progress:
+    with bytes_bar("copying", silent=as_json) as progress:
         done = sharing.copy(
             url,
             url2,
@@ -304,7 +280,7 @@ def repair(store: str, url: str, as_json: bool) -> None:
     """
     from ecgstore import sharing
 
-    with _bytes_bar("repairing", silent=as_json) as progress:
+    with bytes_bar("repairing", silent=as_json) as progress:
         done = sharing.repair(store, url, progress=progress)
     if as_json:
         say_json(dataclasses.asdict(done))

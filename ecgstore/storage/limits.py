@@ -34,6 +34,8 @@ class Limits:
     decoded_bytes: int = 1 << 30
     rows: int = 100_000_000
     row_groups: int = 10_000
+    #: Columns in all of a table's row groups.
+    chunks: int = 100_000
     #: One cell of text, and an id.
     text_bytes: int = 64 << 10
     id_bytes: int = 1 << 10

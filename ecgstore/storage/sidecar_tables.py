@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal, Protocol
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import Field, PositiveInt
 
 from ecgstore.errors import ConfigError, nearest
@@ -116,7 +115,7 @@ def parse_sidecar(content: bytes, path: object) -> pa.Table:
     return validate_tables.plain_texts(table, path)
 
 
-def _check(file: pq.ParquetFile, path: object) -> None:
+def _check(file: validate_tables.BoundedFile, path: object) -> None:
     validate_tables.check_size(file, 1, path)
     refuse_columns(file.schema_arrow, path)
     validate_tables.check_width(file, path)

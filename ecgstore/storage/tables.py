@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ecgstore.record import Beat
+from ecgstore.storage import footers
 from ecgstore.storage.layout import MEASURES
 
 #: Columns of quality, one number per record: the worst of its leads.
@@ -95,11 +96,11 @@ def to_parquet(table: pa.Table) -> bytes:
 
 def from_parquet(content: bytes) -> pa.Table:
     """Read such bytes back."""
-    return columns_of(pq.ParquetFile(pa.BufferReader(content)))
+    return columns_of(pq.ParquetFile(pa.BufferReader(content)), content)
 
 
-def columns_of(file: pq.ParquetFile) -> pa.Table:
-    """All columns of a Parquet file.
+def columns_of(file: pq.ParquetFile, content: bytes) -> pa.Table:
+    """All columns of a Parquet file, of which these are the bytes.
 
     Not by ``pyarrow.parquet.read_table``: the threads that it leaves behind abort the process at its end, half
     of the times, where torch was imported first (apache/arrow#34314).
@@ -108,7 +109,7 @@ def columns_of(file: pq.ParquetFile) -> pa.Table:
         return file.read(use_threads=False)
     except pa.ArrowInvalid:
         # Before pyarrow 26 no list of a fixed length could be null, and a store that is not raw has no gains.
-        if not (absent := _lists_without_a_value(file)):
+        if not (absent := _lists_without_a_value(file, content)):
             raise
         return without_lists(file, absent)
 
@@ -123,16 +124,14 @@ def without_lists(file: pq.ParquetFile, absent: frozenset[str]) -> pa.Table:
     return found
 
 
-def _lists_without_a_value(file: pq.ParquetFile) -> frozenset[str]:
+def _lists_without_a_value(file: pq.ParquetFile, content: bytes) -> frozenset[str]:
     """Columns of lists of a fixed length of which the footer says that no row has one."""
     lists = {field.name for field in file.schema_arrow if pa.types.is_fixed_size_list(field.type)}
-    about, n_nulls = file.metadata, Counter[str]()
-    for i in range(about.num_row_groups):
-        for j in range(about.num_columns):
-            column = about.row_group(i).column(j)
-            if column.is_stats_set and column.statistics.has_null_count:
-                n_nulls[column.path_in_schema.partition(".")[0]] += min(column.statistics.null_count, column.num_values)
-    return frozenset(name for name in lists if n_nulls[name] == about.num_rows)
+    n_nulls = Counter[str]()
+    for group in footers.groups_of(content):
+        for column in group.columns:
+            n_nulls[column.name.partition(".")[0]] += min(column.n_nulls or 0, column.n_values)
+    return frozenset(name for name in lists if n_nulls[name] == file.metadata.num_rows)
 
 
 def unpacked_bytes(table: pa.Table) -> int:

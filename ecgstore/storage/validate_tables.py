@@ -5,7 +5,8 @@ Checked in whole columns, so that a million records cost hundredths of a second.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ecgstore.errors import REASONS, EcgError
-from ecgstore.storage import layout, tables
+from ecgstore.storage import footers, layout, tables
 from ecgstore.storage.limits import FIX, limits
 from ecgstore.storage.validate import refuse
 
@@ -47,16 +48,28 @@ def parse_table(content: bytes, name: str, n_leads: int, version: int, where: ob
     return parse_bounded(content, lambda file: _check_footer(file, name, n_leads, version, where), where)
 
 
-def parse_bounded(content: bytes, check: Callable[[pq.ParquetFile], None], where: object) -> pa.Table:
+class BoundedFile(pq.ParquetFile):  # type: ignore[misc]
+    """A file of which only the footer has been read."""
+
+    def __init__(self, content: bytes) -> None:
+        bounds = {"thrift_string_size_limit": _THRIFT_BYTES, "thrift_container_size_limit": _THRIFT_ITEMS}
+        super().__init__(pa.BufferReader(content), **bounds)
+        self._content = content
+
+    @functools.cached_property
+    def groups(self) -> list[footers.Group]:
+        """Its groups of rows. Arrow isn't asked for them: it ends the process where a footer contradicts itself."""
+        return footers.groups_of(self._content)
+
+
+def parse_bounded(content: bytes, check: Callable[[BoundedFile], None], where: object) -> pa.Table:
     """A table whose footer ``check`` passes, before any of its columns is read; texts as in :func:`parse_table`."""
     try:
-        file = pq.ParquetFile(
-            pa.BufferReader(content), thrift_string_size_limit=_THRIFT_BYTES, thrift_container_size_limit=_THRIFT_ITEMS
-        )
+        file: pq.ParquetFile = BoundedFile(content)
         check(file)
-        if weighed := _texts_to_weigh(file.metadata):
+        if weighed := _texts_to_weigh(file.groups):
             file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=weighed)
-        return tables.columns_of(file)
+        return tables.columns_of(file, content)
     except (pa.ArrowException, OSError, ValueError, TypeError, MemoryError, OverflowError) as error:
         if isinstance(error, EcgError):
             raise
@@ -84,7 +97,7 @@ def _expected(name: str, n_leads: int, version: int) -> tuple[pa.Schema, frozens
     return schema, frozenset(needed)
 
 
-def _check_footer(file: pq.ParquetFile, name: str, n_leads: int, version: int, where: object) -> None:
+def _check_footer(file: BoundedFile, name: str, n_leads: int, version: int, where: object) -> None:
     schema, needed = _expected(name, n_leads, version)
     check_size(file, n_leads, where)
     found = file.schema_arrow
@@ -98,25 +111,30 @@ def _check_footer(file: pq.ParquetFile, name: str, n_leads: int, version: int, w
     check_width(file, where)
 
 
-def check_size(file: pq.ParquetFile, values_per_row: int, where: object) -> None:
+def check_size(file: BoundedFile, values_per_row: int, where: object) -> None:
     """Raise StoreFormatError where a table has too many rows, values or columns of one name."""
     bounds, about = limits(), file.metadata
     if about.num_rows > bounds.rows:
         refuse("a table has too many rows", where, f"{bounds.rows} at most", about.num_rows, FIX)
     if about.num_row_groups > bounds.row_groups:
         refuse("a table has too many row groups", where, f"{bounds.row_groups} at most", about.num_row_groups, FIX)
+    if about.num_row_groups * about.num_columns > bounds.chunks:
+        most = f"{bounds.chunks} columns in all row groups at most"
+        refuse("a table has too many row groups", where, most, about.num_row_groups * about.num_columns, FIX)
     if len(set(file.schema_arrow.names)) != len(file.schema_arrow.names):
         refuse("a table has a column twice", where)
-    for column in _chunks(about):
-        if column.num_values > about.num_rows * values_per_row:
+    if [len(group.columns) for group in file.groups] != [about.num_columns] * about.num_row_groups:
+        refuse("a table lacks a column in some of its rows", where)
+    for column in _columns(file.groups):
+        if column.n_values > about.num_rows * values_per_row:
             refuse("a column of a table has too many values", where, f"{about.num_rows * values_per_row} at most")
 
 
-def check_width(file: pq.ParquetFile, where: object) -> None:
+def check_width(file: BoundedFile, where: object) -> None:
     """Raise StoreFormatError where a table of plain types would be too large in memory."""
     bounds, about = limits(), file.metadata
     n_bytes = sum(_least_bytes(field.type) for field in file.schema_arrow) * about.num_rows
-    n_bytes = max(n_bytes, sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups)))
+    n_bytes = max(n_bytes, sum(group.n_bytes for group in file.groups))
     if n_bytes > bounds.decoded_bytes:
         refuse("a table is too large in memory", where, f"{bounds.decoded_bytes} bytes at most", n_bytes, FIX)
 
@@ -135,18 +153,17 @@ def _least_bytes(of_type: pa.DataType) -> int:
     return 4 if of_type == _STRING else int(of_type.bit_width) // 8
 
 
-def _chunks(about: pq.FileMetaData) -> list[pq.ColumnChunkMetaData]:
-    groups = [about.row_group(i) for i in range(about.num_row_groups)]
-    return [group.column(j) for group in groups for j in range(about.num_columns)]
+def _columns(groups: list[footers.Group]) -> Iterator[footers.Column]:
+    return (column for group in groups for column in group.columns)
 
 
-def _texts_to_weigh(about: pq.FileMetaData) -> list[str]:
+def _texts_to_weigh(groups: list[footers.Group]) -> list[str]:
     found = set()
-    for chunk in _chunks(about):
-        if chunk.physical_type == "BYTE_ARRAY" and "RLE_DICTIONARY" in chunk.encodings:
-            rows, n_bytes = chunk.num_values, chunk.total_uncompressed_size
+    for column in _columns(groups):
+        if column.is_text and column.has_dictionary:
+            rows, n_bytes = column.n_values, column.n_bytes
             if n_bytes < _PLAIN_BYTES_PER_ROW * rows and rows * n_bytes > limits().decoded_bytes // 16:
-                found.add(chunk.path_in_schema)
+                found.add(column.name)
     return sorted(found)
 
 

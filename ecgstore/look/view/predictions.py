@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ecgstore.errors import ConfigError
 from ecgstore.storage import validate_tables
@@ -97,7 +96,7 @@ def _columns(names: Sequence[str]) -> list[str]:
     return [name for name in names if name.startswith(_PREFIX)]
 
 
-def _check(file: pq.ParquetFile, path: Path) -> None:
+def _check(file: validate_tables.BoundedFile, path: Path) -> None:
     validate_tables.check_size(file, 1, path)
     schema = file.schema_arrow
     columns = _columns(schema.names)

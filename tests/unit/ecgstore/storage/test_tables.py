@@ -15,15 +15,16 @@ LISTS = pa.list_(pa.float64(), 3)
 def file_of(table, **how):
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, **how)
-    return pq.ParquetFile(pa.BufferReader(sink.getvalue()))
+    content = bytes(sink.getvalue())
+    return pq.ParquetFile(pa.BufferReader(content)), content
 
 
 @pytest.mark.parametrize("rows", [1, 5])
 def test_lists_that_no_row_has_are_null_without_being_read(rows):
     values = pa.array([[1.0, 2.0, 3.0]] * 5, LISTS)
     table = pa.table({"gain": pa.nulls(5, LISTS), "mv": values, "base": pa.nulls(5, LISTS), "name": list("abcde")})
-    file = file_of(table, row_group_size=rows)
-    assert tables._lists_without_a_value(file) == {"gain", "base"}
+    file, content = file_of(table, row_group_size=rows)
+    assert tables._lists_without_a_value(file, content) == {"gain", "base"}
     found = tables.without_lists(file, frozenset({"gain", "base"}))
     assert found.schema.equals(table.schema)
     assert found.to_pylist() == table.to_pylist()
@@ -31,14 +32,14 @@ def test_lists_that_no_row_has_are_null_without_being_read(rows):
 
 def test_lists_that_some_rows_have_are_not_taken_for_null():
     table = pa.table({"gain": pa.array([[1.0, 2.0, 3.0], None, [4.0, None, 5.0]], LISTS)})
-    assert tables._lists_without_a_value(file_of(table)) == frozenset()
-    assert tables._lists_without_a_value(file_of(table, write_statistics=False)) == frozenset()
+    assert tables._lists_without_a_value(*file_of(table)) == frozenset()
+    assert tables._lists_without_a_value(*file_of(table, write_statistics=False)) == frozenset()
 
 
 def test_the_gains_of_a_store_that_is_not_raw_are_such_lists(mini_store):
     content = (mini_store / layout.LEADS).read_bytes()
     file = pq.ParquetFile(pa.BufferReader(content))
-    absent = tables._lists_without_a_value(file)
+    absent = tables._lists_without_a_value(file, content)
     assert absent == {"gain_per_mv", "baseline"}
     assert tables.without_lists(file, absent).equals(tables.from_parquet(content))
 
