@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ecgstore.storage.splits import load_split
     from ecgstore.storage.tables import unpacked_bytes
     from ecgstore.storage.withdrawn import Withdrawn
+    from ecgstore.terminal import PlainUsage, completion_of, names_or_files
     from ecgstore.vocabularies.known_overlaps import Origin, overlaps_between
     from ecgstore.vocabularies.origin_sites import aha_segments, origin_sites
     from ecgstore.vocabularies.vocabulary import challenge_weights, scored_classes, scp_to_snomed
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NOT_SAID",
     "Origin",
+    "PlainUsage",
     "Recipe",
     "Table",
     "Withdrawn",
@@ -48,6 +50,7 @@ __all__ = [
     "aha_segments",
     "challenge_weights",
     "check_noise",
+    "completion_of",
     "counts_to_mv",
     "descriptions",
     "distances_mm",
@@ -59,6 +62,7 @@ __all__ = [
     "name_own_file",
     "named_by_name",
     "named_by_sha256",
+    "names_or_files",
     "nearest",
     "need",
     "number",
@@ -86,6 +90,7 @@ __all__ = [
 _HOME = {
     "NOT_SAID": "settings",
     "Origin": "vocabularies.known_overlaps",
+    "PlainUsage": "terminal",
     "Recipe": "build.plan",
     "add_noise": "signals.noise",
     "Table": "sources._tables",
@@ -93,6 +98,7 @@ _HOME = {
     "aha_segments": "vocabularies.origin_sites",
     "challenge_weights": "vocabularies.vocabulary",
     "check_noise": "signals.noise",
+    "completion_of": "terminal",
     "counts_to_mv": "storage.layout",
     "descriptions": "rooms",
     "distances_mm": "simulate.ventricles",
@@ -104,6 +110,7 @@ _HOME = {
     "name_own_file": "rooms",
     "named_by_name": "rooms",
     "named_by_sha256": "rooms",
+    "names_or_files": "terminal",
     "nearest": "errors",
     "need": "errors",
     "number": "sources._tables",

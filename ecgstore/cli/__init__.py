@@ -11,7 +11,7 @@ import click
 from ecgstore import __version__
 from ecgstore.cli import beats, bring, cards, lineage, look, make, sharing, sidecars, simulating, splitting, viewing
 from ecgstore.cli.examples import add_examples
-from ecgstore.cli.printing import PlainUsage
+from ecgstore.terminal import PlainUsage, completion_of
 
 
 @click.group(cls=PlainUsage, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "ECGSTORE"})
@@ -23,4 +23,5 @@ def main() -> None:
 for wing in (make, beats, lineage, simulating, splitting, look, viewing, cards, sidecars, bring, sharing):
     for verb in wing.VERBS:
         main.add_command(verb)
+main.add_command(completion_of("ecgstore"))
 add_examples(main)

@@ -7,6 +7,11 @@ import textwrap
 import click
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
+    "completion": (
+        "ecgstore completion bash > ~/.local/share/bash-completion/completions/ecgstore",
+        "ecgstore completion zsh >> ~/.zshrc",
+        "ecgstore completion fish > ~/.config/fish/completions/ecgstore.fish",
+    ),
     "ingest": (
         "ecgstore ingest ptbxl ptbxl.ecg",
         "ecgstore ingest recordings hospital.ecg --labels labels.csv --statements diagnosis --resume",

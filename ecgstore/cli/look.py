@@ -265,8 +265,9 @@ def records(
     help="Default: STORE with .html behind it; of an address, in this folder.",
 )
 @click.option("--pages", type=click.IntRange(0, 50), default=10, show_default=True, help="ECG pages in it.")
+@AS_JSON
 @plain_errors
-def report(store: str, out: Path | None, pages: int) -> None:
+def report(store: str, out: Path | None, pages: int, as_json: bool) -> None:
     """Write one HTML page on a store: counts, quality, what was left out and why, ECG pages, duplicates, provenance.
 
     It holds everything it needs: it opens offline, and prints.
@@ -275,7 +276,12 @@ def report(store: str, out: Path | None, pages: int) -> None:
     from ecgstore.storage.store import open_store
 
     beside = Path(store).name if "://" in store else store.rstrip("/")
-    say(write(open_store(store), out or Path(f"{beside}.html"), pages))
+    opened = open_store(store)
+    written = write(opened, out or Path(f"{beside}.html"), pages)
+    if as_json:
+        say_json({"path": str(written), "records": opened.n_records, "fingerprint": opened.fingerprint})
+        return
+    say(written)
 
 
 @click.command(short_help="Draw a record on ECG paper")
@@ -292,6 +298,7 @@ def report(store: str, out: Path | None, pages: int) -> None:
 )
 @click.option("--speed", type=click.FloatRange(1, 200), default=25.0, show_default=True, help="In mm/s.")
 @click.option("--gain", type=click.FloatRange(0.5, 100), help="In mm/mV. Default: 10, or 5 where waves are too tall.")
+@AS_JSON
 @plain_errors
 def plot(
     store: str,
@@ -303,6 +310,7 @@ def plot(
     layout: str | None,
     speed: float,
     gain: float | None,
+    as_json: bool,
 ) -> None:
     """Draw a record as a page of ECG paper, true to scale, to print on A4 landscape; of a long one, 10 s of it.
 
@@ -314,13 +322,14 @@ def plot(
 
     opened = open_store(store)
     record, whole_s = read_shown(opened, record_id, start_s, seconds)
+    chosen = [lead.strip() for lead in leads.split(",")] if leads is not None else None
     # Whose response a curve has tells stores apart, and says nothing to who reads an ECG.
     filters = ", ".join(filter_words(one, without="response") for one in opened.recipe["filters"])
     page(
         record,
         out,
         layout=layout,
-        leads=[lead.strip() for lead in leads.split(",")] if leads is not None else None,
+        leads=chosen,
         seconds=seconds,
         speed_mm_s=speed,
         gain_mm_mv=gain,
@@ -328,6 +337,11 @@ def plot(
         whole_s=whole_s,
         **about_page(opened, record_id, filters),
     )
+    if as_json:
+        say_json(
+            {"path": str(out), "record_id": record.record_id, "leads": chosen or list(record.leads), "start_s": start_s}
+        )
+        return
     say(out)
 
 

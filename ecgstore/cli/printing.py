@@ -7,25 +7,22 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
 import math
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import click
 
 from ecgstore.errors import EcgError, visible
-
-if TYPE_CHECKING:
-    pass
+from ecgstore.terminal import EXIT_INTERRUPTED
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-EXIT_ERROR, EXIT_REJECTED, EXIT_INTERRUPTED = 1, 3, 130
+EXIT_ERROR, EXIT_REJECTED = 1, 3
 #: Seconds between two lines of progress where there is no terminal to draw on.
 LINE_EVERY_S = 5.0
 
@@ -49,20 +46,6 @@ def say(*cells: object, err: bool = False, label: str = "") -> None:
     click.echo(f"{click.style(f'{label:<12}', bold=True)} {line}" if label else line, err=err)
 
 
-class VisibleFormatter(logging.Formatter):
-    """Log lines as :func:`say` prints them."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        return text if record.exc_info or record.stack_info else visible(text)  # a bug's traceback has lines
-
-
-def escape_log_lines() -> None:
-    """Let warnings of the libraries reach the terminal escaped as well, where nobody set up logging otherwise."""
-    if logging.lastResort is not None:
-        logging.lastResort.setFormatter(VisibleFormatter())
-
-
 def plain_errors(command: F) -> F:
     """Turn errors raised on purpose into one line on stderr and an exit status; bugs keep their traceback."""
 
@@ -84,26 +67,6 @@ def plain_errors(command: F) -> F:
             sys.exit(EXIT_ERROR)
 
     return cast(F, wrapped)
-
-
-class PlainUsage(click.Group):
-    """Wrong usage is one line on stderr as well, and says where the right one is described."""
-
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        escape_log_lines()
-        try:
-            return super().main(*args, **{**kwargs, "standalone_mode": False})
-        except click.exceptions.NoArgsIsHelpError as error:
-            error.show()
-            sys.exit(error.exit_code)
-        except click.UsageError as error:
-            text = " ".join(error.format_message().split()).rstrip(".")
-            command = error.ctx.command_path if error.ctx is not None else "ecgstore"
-            say(f"error: {text[:1].lower()}{text[1:]}; see `{command} --help`", err=True)
-            sys.exit(error.exit_code)
-        except click.Abort:
-            say("interrupted", err=True)
-            sys.exit(EXIT_INTERRUPTED)
 
 
 def say_json(answer: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ecgstore.cli.printing import plain_errors, progress_bars, say
+from ecgstore.cli.printing import AS_JSON, plain_errors, progress_bars, say, say_json
 
 #: Settings that only one kind of folder has, and the options that set them.
 _OPTIONS_OF = {
@@ -61,8 +61,9 @@ _OPTIONS_OF = {
     default=None,
     help="Of vt: whether ectopic beats spread faster along the endocardium. Default: fast.",
 )
+@AS_JSON
 @plain_errors
-def simulate(out: Path, kind: str, **given: Any) -> None:
+def simulate(out: Path, kind: str, as_json: bool, **given: Any) -> None:
     """Write a WFDB folder of synthetic 12-lead ECGs whose truth is known."""
     from ecgstore.settings import parse
     from ecgstore.sources import synthetic, synthetic_vt
@@ -78,6 +79,9 @@ def simulate(out: Path, kind: str, **given: Any) -> None:
             synthetic_vt.simulate(out, parse(synthetic_vt.Simulation, settings), progress=told)
         else:
             synthetic.simulate(out, parse(synthetic.Simulation, settings), progress=told)
+    if as_json:
+        say_json({"path": str(out), "kind": kind, "records": given["n_records"]})
+        return
     say(f"{given['n_records']} records in {out}; next: ecgstore ingest {out} {out}.ecg")
 
 

@@ -6,7 +6,6 @@ Exit status: 0 done, 1 an error that the message explains, 2 wrong usage, 75 sto
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import time
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from ecgstore import EcgError, __version__
-from ecgstore.inner import keep_freed_memory, visible
+from ecgstore.inner import PlainUsage, completion_of, keep_freed_memory, names_or_files, visible
 from ecgtrain.cli import hand_over
 from ecgtrain.cli.examples import add_examples
 from ecgtrain.cli.printing import (
@@ -44,23 +43,23 @@ if TYPE_CHECKING:
 _FOR_TRAINING = frozenset({"torch", "safetensors", "sklearn", "matplotlib", "jinja2"})
 
 
+def _recipes(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+    """What completes the name of a recipe."""
+    from ecgtrain.recipes import shipped
+
+    return names_or_files(shipped(), incomplete)
+
+
+RECIPE = click.argument("recipe", shell_complete=_recipes)
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set any setting: data.store=ptbxl.ecg."
 )
 
 
-class _VisibleFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        return text if record.exc_info or record.stack_info else visible(text)
-
-
-class PlainErrors(click.Group):
+class PlainErrors(PlainUsage):
     """Errors raised on purpose become one line on stderr and an exit status; bugs keep their traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        if logging.lastResort is not None:
-            logging.lastResort.setFormatter(_VisibleFormatter())
         try:
             return super().invoke(ctx)
         except EcgError as error:
@@ -104,7 +103,7 @@ OWN_FILES = click.option(
 
 
 @main.command(short_help="Do all that a recipe says")
-@click.argument("recipe")
+@RECIPE
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory. Default: runs/NAME, by the recipe's name.")
 @SET
 @click.option("--resume", is_flag=True, help="Go on from the last whole checkpoint, or start if there is none.")
@@ -248,7 +247,7 @@ def report(runs: tuple[Path, ...], out: Path, withdrawn: tuple[str, ...], as_jso
 
 
 @main.command(short_help="Measure how fast a recipe trains here")
-@click.argument("recipe")
+@RECIPE
 @SET
 @click.option("--seconds", default=5.0, show_default=True, help="Time for each measurement.")
 @DEVICE
@@ -295,7 +294,7 @@ def recipes(as_json: bool) -> None:
 
 
 @main.command(short_help="Show a recipe with every setting")
-@click.argument("recipe")
+@RECIPE
 @SET
 @AS_JSON
 def show(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
@@ -312,9 +311,12 @@ def show(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
 @main.command(short_help="Write a recipe to edit")
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--from", "name", required=True, help="A recipe that comes with ecgtrain, or a file.")
+@click.option(
+    "--from", "name", required=True, shell_complete=_recipes, help="A recipe that comes with ecgtrain, or a file."
+)
 @click.option("--overwrite", is_flag=True, help="Take the place of a file that stands there.")
-def init(out: Path, name: str, overwrite: bool) -> None:
+@AS_JSON
+def init(out: Path, name: str, overwrite: bool, as_json: bool) -> None:
     """Write a copy of a recipe, with its comments, into the new file OUT."""
     from ecgtrain import config
     from ecgtrain.training.files import published
@@ -323,6 +325,9 @@ def init(out: Path, name: str, overwrite: bool) -> None:
     config.load(path)
     with published(out, overwrite=overwrite) as aside:
         aside.write_bytes(path.read_bytes())
+    if as_json:
+        say_json({"path": str(out), "from": str(path)})
+        return
     say(f"edit {out}, then: ecgtrain run {out}")
 
 
@@ -502,4 +507,5 @@ def _number(value: float, sign: str = "") -> str:
 
 for verb in hand_over.VERBS:
     main.add_command(verb)
+main.add_command(completion_of("ecgtrain"))
 add_examples(main)

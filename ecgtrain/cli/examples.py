@@ -7,6 +7,11 @@ import textwrap
 import click
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
+    "completion": (
+        "ecgtrain completion bash > ~/.local/share/bash-completion/completions/ecgtrain",
+        "ecgtrain completion zsh >> ~/.zshrc",
+        "ecgtrain completion fish > ~/.config/fish/completions/ecgtrain.fish",
+    ),
     "run": (
         "ecgtrain run small/cpc --set data.store=ptbxl.ecg --out runs/cpc",
         "ecgtrain run my.yaml --out runs/own --resume --time-limit 3h",

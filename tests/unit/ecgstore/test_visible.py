@@ -10,8 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from ecgstore import cli
-from ecgstore.cli.printing import VisibleFormatter, say_json
+from ecgstore.cli.printing import say_json
 from ecgstore.errors import ConfigError, visible
+from ecgstore.terminal import VisibleFormatter
 
 
 @pytest.mark.parametrize(
