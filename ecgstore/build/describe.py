@@ -24,7 +24,7 @@ from ecgstore.signals.conditioning import Envelope
 from ecgstore.signals.noise import Noisy
 from ecgstore.signals.quality import Quality
 from ecgstore.storage import layout, tables
-from ecgstore.storage.columns import column, table
+from ecgstore.storage.arrow import column, table
 from ecgstore.storage.layout import MEASURES
 from ecgstore.wfdb_io.annotations import read_beats
 

@@ -22,7 +22,7 @@ from ecgstore.errors import IntegrityError, RecordError, StoreExists
 from ecgstore.record import Listing, RecordRef, Rejection, Terms
 from ecgstore.settings import Settings
 from ecgstore.storage import layout, publish, tables
-from ecgstore.storage.columns import table
+from ecgstore.storage.arrow import table
 from ecgstore.storage.plain import open_plain
 from ecgstore.wfdb_io.annotations import annotation_crc32
 from ecgstore.wfdb_io.files import header_content, refuse_outside

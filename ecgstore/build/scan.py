@@ -17,7 +17,7 @@ import pyarrow as pa
 from ecgstore.errors import ConfigError, RecordError
 from ecgstore.record import RecordRef, Rejection
 from ecgstore.storage import publish, tables
-from ecgstore.storage.columns import column
+from ecgstore.storage.arrow import column
 from ecgstore.storage.plain import open_plain
 from ecgstore.wfdb_io.header import Header, header_from_row, header_to_row
 from ecgstore.wfdb_io.segments import read_header_and_comments, segment_names

@@ -22,7 +22,7 @@ from ecgstore.build.sums import Sums, by_fold, statistics
 from ecgstore.errors import SourceError
 from ecgstore.record import Rejection, Terms
 from ecgstore.storage import layout, manifest
-from ecgstore.storage.columns import column, repeated, table
+from ecgstore.storage.arrow import column, repeated, table
 from ecgstore.storage.tables import (
     BEATS_SCHEMA,
     RECORDS_SCHEMA,

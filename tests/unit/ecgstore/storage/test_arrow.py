@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecgstore.storage import tables
-from ecgstore.storage.columns import column, repeated, table
+from ecgstore.storage.arrow import column, repeated, table
 
 TEXTS = st.text(max_size=8)
 OF_KIND = {
