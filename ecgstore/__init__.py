@@ -51,9 +51,10 @@ if TYPE_CHECKING:
     from ecgstore.sources._reader import RecordHeader
     from ecgstore.split.draw import split_records
     from ecgstore.storage.layout import COUNTS_PER_MV, NOT_RECORDED
+    from ecgstore.storage.shard_signal import ShardSignal
     from ecgstore.storage.splits import Split, read_split, with_split
     from ecgstore.storage.statistics import LeadStatistics
-    from ecgstore.storage.store import ShardSignal, Store, open_store
+    from ecgstore.storage.store import Store, open_store
 
 #: The release, and what a store writes down as its software.
 __version__ = "0.1.0"
@@ -85,7 +86,8 @@ _HOME = {
     "split.draw": "split_records",
     "storage.splits": "Split read_split with_split",
     "storage.statistics": "LeadStatistics",
-    "storage.store": "ShardSignal Store open_store",
+    "storage.shard_signal": "ShardSignal",
+    "storage.store": "Store open_store",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 

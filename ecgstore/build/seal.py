@@ -87,7 +87,7 @@ def seal_commits(
     made: Sealable,
 ) -> manifest.Manifest:
     """Write tables and root beside the shards that the commits name, and seal all of it."""
-    small = {name: to_parquet(one) for name, one in tables.items()}
+    small = {name: to_parquet(one, name) for name, one in tables.items()}
     small[layout.ROOT] = root_metadata(attributes)
     names = [f"{layout.SIGNAL}/zarr.json", *(layout.commit_object(task.first_shard) for task in made.tasks)]
     objects = {name: manifest.hash_object(root / name) for name in names}

@@ -299,7 +299,7 @@ def _make(root: Path, parent: Parent, gone: _Gone, plan_sha256: str, progress: P
     objects |= _commits(root, parent, gone, objects, plan_sha256, sums_of_row)
     objects[layout.SIGNAL_JSON] = hash_object(root / layout.SIGNAL_JSON)
     taken = by_fold(part for parts in sums_of_row.values() for part in parts.items())
-    small = {name: tables.to_parquet(table.combine_chunks()) for name, table in _tables(store, gone).items()}
+    small = {name: tables.to_parquet(table.combine_chunks(), name) for name, table in _tables(store, gone).items()}
     small[layout.ROOT] = root_metadata(_attributes(store, gone, plan_sha256, taken))
     return building.seal(root, small, objects, plan_sha256)
 

@@ -161,8 +161,8 @@ def find_overlap(
 
 def signatures(store: Store) -> npt.NDArray[np.uint64]:
     """The signature of every record: the store's column, or computed from its shards where an old store has none."""
-    if "signature" in store.records.column_names:
-        return np.asarray(store.records["signature"].to_numpy(), dtype=np.uint64)
+    if store.format_version > 1:
+        return np.asarray(store.column("signature"), dtype=np.uint64)
     found = np.zeros(store.n_records, dtype=np.uint64)
     for shard in range(store.n_shards):
         signal = store.read_shard(shard)

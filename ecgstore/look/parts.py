@@ -23,7 +23,8 @@ class Part(NamedTuple):
 
 def lasts_s(store: Store, row: int) -> float:
     """How long the record in ``row`` is, in seconds."""
-    return float(store.records["n_samples"][row].as_py() / _fs_hz(store, row))
+    starts, ends = store.spans
+    return float((ends[row] - starts[row]) / _fs_hz(store, row))
 
 
 class Reader:

@@ -33,10 +33,11 @@ class Column(NamedTuple):
 
 
 class Group(NamedTuple):
-    """A group of rows: its columns, and its bytes when unpacked."""
+    """A group of rows: its columns, its bytes when unpacked, and how many rows."""
 
     columns: list[Column]
     n_bytes: int
+    n_rows: int
 
 
 def groups_of(content: bytes) -> list[Group]:
@@ -57,15 +58,17 @@ def groups_of(content: bytes) -> list[Group]:
 
 
 def _group(reader: _Reader) -> Group:
-    columns, n_bytes = list[Column](), 0
+    columns, n_bytes, n_rows = list[Column](), 0, 0
     for number, kind in reader.fields():
         if (number, kind) == (1, _LIST):
             columns = [_column(reader) for _ in range(reader.length(_STRUCT))]
         elif number == 2 and kind in _NUMBERS:
             n_bytes = reader.number()
+        elif number == 3 and kind in _NUMBERS:
+            n_rows = reader.number()
         else:
             reader.skip(kind)
-    return Group(columns, n_bytes)
+    return Group(columns, n_bytes, n_rows)
 
 
 def _column(reader: _Reader) -> Column:

@@ -8,7 +8,6 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -20,13 +19,15 @@ from ecgstore.errors import ConfigError, EcgError, IntegrityError, StoreError, S
 from ecgstore.record import Beat, LeadState, Record, Statement, Terms
 from ecgstore.storage import layout, manifest, parsed, stated_codes, tables, validate, validate_tables
 from ecgstore.storage.chunks import Chunks
+from ecgstore.storage.columns import Columns, Ids, Whole, packed
 from ecgstore.storage.limits import FIX, limits
 from ecgstore.storage.objects import Objects, Remote
 from ecgstore.storage.place import Place, is_remote, patiently, place, refuse_whole_files_only
+from ecgstore.storage.shard_signal import ShardSignal
 from ecgstore.storage.statistics import LeadStatistics, statistics_of
 from ecgstore.storage.verify import problems_of
 from ecgstore.storage.ways import Ways
-from ecgstore.storage.where import rows_where
+from ecgstore.storage.where import columns_in, rows_where
 
 T = TypeVar("T")
 
@@ -42,23 +43,6 @@ _TOLD = (
 REPLACED = "the store was replaced by another one while it was open"
 
 Spans = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ShardSignal:
-    """The decoded shard number ``shard``: piece i of it is of the record at row ``rows[i]``.
-
-    It is ``counts_lt[:, starts[i] : starts[i] + lengths[i]]``; ``offsets[i]`` is where the piece begins inside its
-    record: 0, except for a record longer than a shard. ``rows``, ``starts``, ``lengths`` and ``offsets`` are int64
-    (pieces,), ``counts_lt`` int16 (leads, samples) of 1 µV; -32768 means not recorded.
-    """
-
-    shard: int
-    rows: npt.NDArray[np.int64]
-    starts: npt.NDArray[np.int64]
-    lengths: npt.NDArray[np.int64]
-    offsets: npt.NDArray[np.int64]
-    counts_lt: npt.NDArray[np.int16]
 
 
 def open_store(path: str | Path) -> Store:
@@ -116,8 +100,16 @@ class Store(Ways):
         self._metadata = self._json(layout.SIGNAL_JSON, bounds.array_bytes)
         where = root / layout.SIGNAL_JSON
         self.total_samples = validate.check_array(self._metadata, self._attributes, self._sizes, where)
-        self.records: pa.Table = self._table(layout.RECORDS, self._check_records)
+        self._columns = self._columns_of_records()
+
+    @property
+    def records(self) -> pa.Table:
         """One row per record; the row number is the record's number. Columns: docs/format.md."""
+        return self._columns.table(self._columns.names)
+
+    @records.setter
+    def records(self, table: pa.Table) -> None:
+        self._columns = Whole(table)
 
     def _json(self, name: str, most_bytes: int) -> dict[str, Any]:
         where = self._root / name
@@ -206,7 +198,7 @@ class Store(Ways):
     @property
     def n_records(self) -> int:
         """Number of records."""
-        return int(self.records.num_rows)
+        return self._columns.n_rows
 
     @property
     def n_bytes(self) -> int:
@@ -270,8 +262,14 @@ class Store(Ways):
             parse = functools.partial(parsed.once, (name, self.fingerprint, bounds), parse)
         return self._sealed(name, bounds.table_bytes, parse)
 
-    def _check_records(self, table: pa.Table, where: object) -> None:
-        validate_tables.check_records(table, where, self._attributes, self.total_samples)
+    def _columns_of_records(self) -> Columns:
+        def check(table: pa.Table, where: object) -> None:
+            validate_tables.check_records(table, where, self._attributes, self.total_samples)
+
+        if self._manifest.objects[layout.RECORDS].size < PARSED_MEANWHILE_BYTES:
+            return Whole(self._table(layout.RECORDS, check))
+        open_packed = functools.partial(packed, version=self.format_version, where=self._root / layout.RECORDS)
+        return self._sealed(layout.RECORDS, limits().table_bytes, functools.partial(open_packed, check=check))
 
     @functools.cached_property
     def _array(self) -> Any:
@@ -291,17 +289,10 @@ class Store(Ways):
         return {name: one.size for name, one in self._manifest.objects.items()}
 
     @functools.cached_property
-    def _row_of(self) -> dict[str, int]:
-        ids = self.records["record_id"].to_pylist()
-        rows = {record_id: row for row, record_id in enumerate(ids)}
-        if len(rows) != len(ids):
-            validate_tables.check_unique_ids(self.records, self._root / layout.RECORDS)
-        return rows
-
-    @functools.cached_property
-    def _told(self) -> pa.Table:
-        """What of a record a :class:`Record` tells, and where its samples are: turning a row into Python takes time."""
-        return self.records.select([name for name in _TOLD if name in self.records.column_names]).combine_chunks()
+    def _ids(self) -> Ids:
+        table = self._columns.table(["record_id"])
+        validate_tables.check_unique_ids(table, self._root / layout.RECORDS)
+        return Ids(table["record_id"])
 
     @functools.cached_property
     def spans(self) -> Spans:
@@ -314,11 +305,11 @@ class Store(Ways):
 
         Null is NaN in a float, -1 in an integer, 0 in an unsigned and "" in a text column.
         """
-        if name not in self.records.column_names:
-            near = nearest(name, self.records.column_names)
-            known = f"did you mean {near}?" if near else f"there are {', '.join(self.records.column_names)}"
+        if name not in self._columns.names:
+            near = nearest(name, self._columns.names)
+            known = f"did you mean {near}?" if near else f"there are {', '.join(self._columns.names)}"
             raise ConfigError(f"no column {name!r} in the table of records", where=self.path, fix=known)
-        column = self.records[name]
+        column = self._columns.table([name])[name]
         if pa.types.is_string(column.type):
             return np.asarray(["" if one is None else one for one in column.to_pylist()], dtype=object)
         if pa.types.is_unsigned_integer(column.type):
@@ -366,7 +357,7 @@ class Store(Ways):
             if values is not None:
                 wanted &= np.isin(self.column(name), list(values))
         if where:
-            wanted &= rows_where(self.records, where)
+            wanted &= rows_where(self._columns.table(columns_in(where, self._columns.names)), where)
         return np.flatnonzero(wanted)
 
     def statistics(self, folds: Iterable[int] | None = None) -> LeadStatistics:
@@ -418,7 +409,7 @@ class Store(Ways):
         IntegrityError where the samples are not those that were written, or the store was replaced.
         """
         row = self.row_of(record_id)
-        about = self._told.slice(row, 1).to_pylist()[0]
+        about = self._columns.about(row, _TOLD)
         which, fs_hz = self._which_leads(leads), self._fs_of(about)
         first, last = self._part_of(record_id, about["n_samples"], fs_hz, start_s, stop_s)
         begin = about["start"] + first
@@ -485,7 +476,7 @@ class Store(Ways):
         row = self.row_of(record_id)
         if self.beats.num_rows == 0:
             return ()
-        fs_hz = self._fs_of(self.records.slice(row, 1).to_pylist()[0])
+        fs_hz = self._fs_of(self._columns.about(row, _TOLD))
         return tuple(tables.beat_of(one, fs_hz) for one in tables.rows_of(self.beats, row))
 
     def row_of(self, record_id: str) -> int:
@@ -497,9 +488,9 @@ class Store(Ways):
                 got=repr(record_id)[:80],
                 fix='the id of row 0 is store.column("record_id")[0]',
             )
-        row = self._row_of.get(record_id)
+        row = self._ids.row_of(record_id)
         if row is None:
-            near = nearest(record_id, self._row_of)
+            near = nearest(record_id, self.column("record_id").tolist())
             fix = f"did you mean {near}?" if near else "list them with `ecgstore records`"
             raise ConfigError(f"no record {record_id!r}", where=self.path, fix=fix)
         return row
@@ -543,7 +534,7 @@ class Store(Ways):
 
     def id_of(self, row: int) -> str:
         """The id of the record at ``row``."""
-        return str(self.records["record_id"][row].as_py())
+        return str(self._columns.about(row, ("record_id",))["record_id"])
 
     def decode(self, begin: int, end: int, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int16]:
         """Counts (leads, samples) of the array from ``begin`` up to ``end``; ``rows`` are the records in there."""

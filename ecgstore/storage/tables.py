@@ -15,8 +15,10 @@ import pyarrow.parquet as pq
 
 from ecgstore.record import Beat
 from ecgstore.storage import footers
-from ecgstore.storage.layout import MEASURES
+from ecgstore.storage.layout import MEASURES, RECORDS
 
+#: Rows of a row group of the table of records: what is asked about one record unpacks no more of them.
+RECORDS_PER_GROUP = 1 << 17
 #: Columns of quality, one number per record: the worst of its leads.
 WORST = [(name, pa.float32()) for name in MEASURES]
 #: What is known of a record once its samples stand in the store.
@@ -87,10 +89,11 @@ def commit_schema(n_leads: int, *, annotated: bool = True) -> pa.Schema:
     return pa.schema([("record_id", pa.string()), *WRITTEN, *per_lead, *beats])
 
 
-def to_parquet(table: pa.Table) -> bytes:
-    """The table as one Parquet file, the same bytes for the same table."""
+def to_parquet(table: pa.Table, name: str = "") -> bytes:
+    """The table as one Parquet file, the same bytes for the same table; ``name``: of an object of a store."""
+    rows_per_group = RECORDS_PER_GROUP if name == RECORDS else None
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", row_group_size=rows_per_group)
     return bytes(sink.getvalue())
 
 

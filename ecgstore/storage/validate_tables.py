@@ -6,8 +6,8 @@ Checked in whole columns, so that a million records cost hundredths of a second.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,10 +31,23 @@ _STATED += ["n_clipped", "n_not_recorded", "crc32"]
 #: A text column is read as it is where its file holds so many bytes per row, or it is small in any case: such a column
 #: can't grow without bounds. Any other is read as indices into a list of texts first, and weighed.
 _PLAIN_BYTES_PER_ROW = 12
-_MOST_YEARS = 150
+#: Columns that say together where a record is.
+PLACES = ("start", "n_samples", "shard")
+#: What numbers are, least and most.
+_RANGES: dict[str, tuple[float, float]] = {
+    "fold": (0, 32767),
+    "age_years": (0, 150),
+    "source_fs_hz": (1e-3, 1e7),
+    "crc32": (0, 2**32 - 1),
+    "source_crc32": (0, 2**32 - 1),
+    "n_clipped": (0, 2**62),
+    "n_not_recorded": (0, 2**62),
+}
 #: Of the footer of a Parquet file.
 _THRIFT_BYTES, _THRIFT_ITEMS = 16 << 20, 1 << 20
 _STRING = pa.string()
+
+T = TypeVar("T")
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -49,11 +62,11 @@ def parse_table(content: bytes, name: str, n_leads: int, version: int, where: ob
 
 
 class BoundedFile(pq.ParquetFile):  # type: ignore[misc]
-    """A file of which only the footer has been read."""
+    """A file of which only the footer has been read. The texts ``weighed`` come as indices into a list."""
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, weighed: Sequence[str] = ()) -> None:
         bounds = {"thrift_string_size_limit": _THRIFT_BYTES, "thrift_container_size_limit": _THRIFT_ITEMS}
-        super().__init__(pa.BufferReader(content), **bounds)
+        super().__init__(pa.BufferReader(content), read_dictionary=list(weighed), **bounds)
         self._content = content
 
     @functools.cached_property
@@ -62,14 +75,29 @@ class BoundedFile(pq.ParquetFile):  # type: ignore[misc]
         return footers.groups_of(self._content)
 
 
+def open_table(content: bytes, name: str, n_leads: int, version: int, where: object) -> BoundedFile:
+    """The same, of which no column is read yet: each is by :func:`plain_errors`."""
+    return plain_errors(
+        lambda: _opened(content, lambda file: _check_footer(file, name, n_leads, version, where)), where
+    )
+
+
 def parse_bounded(content: bytes, check: Callable[[BoundedFile], None], where: object) -> pa.Table:
     """A table whose footer ``check`` passes, before any of its columns is read; texts as in :func:`parse_table`."""
+    return plain_errors(lambda: tables.columns_of(_opened(content, check), content), where)
+
+
+def _opened(content: bytes, check: Callable[[BoundedFile], None]) -> BoundedFile:
+    file = BoundedFile(content)
+    check(file)
+    weighed = _texts_to_weigh(file.groups)
+    return BoundedFile(content, weighed) if weighed else file
+
+
+def plain_errors(read: Callable[[], T], where: object) -> T:
+    """What ``read`` gives of a table; raises StoreFormatError in one line where it can't be read."""
     try:
-        file: pq.ParquetFile = BoundedFile(content)
-        check(file)
-        if weighed := _texts_to_weigh(file.groups):
-            file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=weighed)
-        return tables.columns_of(file, content)
+        return read()
     except (pa.ArrowException, OSError, ValueError, TypeError, MemoryError, OverflowError) as error:
         if isinstance(error, EcgError):
             raise
@@ -125,6 +153,9 @@ def check_size(file: BoundedFile, values_per_row: int, where: object) -> None:
         refuse("a table has a column twice", where)
     if [len(group.columns) for group in file.groups] != [about.num_columns] * about.num_row_groups:
         refuse("a table lacks a column in some of its rows", where)
+    n_rows = [group.n_rows for group in file.groups]
+    if sum(n_rows) != about.num_rows or min(n_rows, default=0) < 0:
+        refuse("the row groups of a table don't add up", where, f"{about.num_rows} rows", sum(n_rows))
     for column in _columns(file.groups):
         if column.n_values > about.num_rows * values_per_row:
             refuse("a column of a table has too many values", where, f"{about.num_rows * values_per_row} at most")
@@ -167,9 +198,12 @@ def _texts_to_weigh(groups: list[footers.Group]) -> list[str]:
     return sorted(found)
 
 
-def plain_texts(table: pa.Table, where: object) -> pa.Table:
-    """Texts as such, once it is known that they are short enough, and UTF-8."""
-    room = limits().decoded_bytes
+def plain_texts(table: pa.Table, where: object, n_before: int = 0) -> pa.Table:
+    """Texts as such, once it is known that they are short enough, and UTF-8.
+
+    ``n_before``: bytes of those of other columns of the same table.
+    """
+    room = limits().decoded_bytes - n_before
     for i, field in enumerate(table.schema):
         column = table.column(i)
         if pa.types.is_dictionary(field.type):
@@ -224,24 +258,27 @@ def _refuse_other_text(name: str, texts: pa.Array, where: object) -> None:
 
 
 def check_records(table: pa.Table, where: object, attributes: Mapping[str, Any], total_samples: int) -> None:
-    """Every record lies within the signal, apart from all others; every value is one that the format knows."""
-    _refuse_null(table, _STATED, where)
-    start, n_samples = (tables.numbers(table[name]) for name in ("start", "n_samples"))
-    _check_places(start, n_samples, tables.numbers(table["shard"]), attributes["shard_samples"], total_samples, where)
-    n_leads = len(attributes["leads"])
-    most = limits().record_bytes // (2 * n_leads)
-    if len(n_samples) and n_samples.max() > most:
-        refuse("a record is too long", where, f"{most} samples at most", int(n_samples.max()), FIX)
-    _check_range(table, "fold", 0, 32767, where)
-    _check_range(table, "age_years", 0, _MOST_YEARS, where)
-    _check_range(table, "source_fs_hz", 1e-3, 1e7, where)
-    _check_range(table, "crc32", 0, 2**32 - 1, where)
-    _check_range(table, "source_crc32", 0, 2**32 - 1, where)
-    _check_range(table, "n_clipped", 0, 2**62, where)
-    _check_range(table, "n_not_recorded", 0, 2**62, where)
-    _check_words(table, "sex", {"female", "male"}, where)
-    _check_words(table, "source", {source["name"] for source in attributes["sources"]}, where)
-    _check_letters(table, n_leads, where)
+    """Every record lies within the signal, apart from all others; every value is one that the format knows.
+
+    Of some columns, those are checked; where records lie hangs on three together.
+    """
+    there, n_leads = set(table.column_names), len(attributes["leads"])
+    _refuse_null(table, [name for name in _STATED if name in there], where)
+    if there.issuperset(PLACES):
+        start, n_samples, shard = (tables.numbers(table[name]) for name in PLACES)
+        _check_places(start, n_samples, shard, attributes["shard_samples"], total_samples, where)
+        most = limits().record_bytes // (2 * n_leads)
+        if len(n_samples) and n_samples.max() > most:
+            refuse("a record is too long", where, f"{most} samples at most", int(n_samples.max()), FIX)
+    for name, (least, most_of_it) in _RANGES.items():
+        if name in there:
+            _check_range(table, name, least, most_of_it, where)
+    if "sex" in there:
+        _check_words(table, "sex", {"female", "male"}, where)
+    if "source" in there:
+        _check_words(table, "source", {source["name"] for source in attributes["sources"]}, where)
+    if "lead_states" in there:
+        _check_letters(table, n_leads, where)
 
 
 def _check_places(

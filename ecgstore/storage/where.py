@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,16 @@ def rows_where(table: pa.Table, condition: str) -> npt.NDArray[np.bool_]:
     if not pa.types.is_boolean(matched.type):
         raise ConfigError("the condition is not one", where=repr(condition), expected="true or false", got=matched.type)
     return tables.numbers(matched, False)
+
+
+def columns_in(condition: str, names: Sequence[str]) -> list[str]:
+    """Those of the columns ``names`` that a condition compares; all where it says something else too, to be refused."""
+    try:
+        tree = ast.parse(condition[:MOST_CHARACTERS].strip(), mode="eval")
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return list(names)
+    named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    return [name for name in names if name in named] if named and named.issubset(names) else list(names)
 
 
 def texts_in(condition: str) -> set[str]:
