@@ -22,6 +22,7 @@ from ecgtrain.scoring.bootstrap import Interval
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt install chromium)")
 
 HOSTILE = "\"><img src=x onerror=alert(1)>'</svg><script>alert(2)</script>$\\frac{1}{0}$"
+UNFOLD = "document.querySelectorAll('details').forEach(one => { one.open = true; })"
 #: A4 between its margins, in CSS pixels.
 PAPER_PX = 695
 SPAN = Interval(0.8, 0.7, 0.9)
@@ -51,6 +52,7 @@ def report_of(name: str, png: bytes) -> tuple[Report, list[Worst]]:
         "task": name,
         "metrics": {"macro_auroc": SPAN, "macro_auprc": SPAN, "f_max": SPAN},
         "decisions": {one: {"threshold": 0.5, "figures": figures, **counts} for one in classes},
+        "decisions_by_group": {"sex": {name: {classes[0]: {"threshold": 0.5, "figures": figures, **counts}}}},
         "reliability": {
             one: {"brier": 0.1, "mean_said": [0.1, 0.8], "share_stated": [0.2, 0.7], "n_records": [50, 50]}
             for one in classes
@@ -154,6 +156,7 @@ def shown(browser: Any, pages: dict[str, Path]) -> Iterator[Any]:
 @pytest.mark.parametrize("name", ["store", "run", "hostile"])
 def test_a_page_is_accessible_and_fits(shown: Any, name: str, width: int) -> None:
     tab = shown(name, width)
+    tab.evaluate(UNFOLD)
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     assert barriers(tab) == []
 
@@ -177,6 +180,7 @@ def test_a_printed_page_is_cut_off_nowhere(shown: Any, name: str) -> None:
 @pytest.mark.parametrize("name", ["store", "run"])
 def test_what_scrolls_is_reached_and_scrolled_by_keyboard(shown: Any, name: str) -> None:
     tab = shown(name, 390)
+    tab.evaluate(UNFOLD)
     n_wide = tab.evaluate("[...document.querySelectorAll('.wide')].filter(e => e.scrollWidth > e.clientWidth).length")
     reached = []
     for _ in range(200):
