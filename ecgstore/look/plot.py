@@ -87,10 +87,10 @@ def page(record: Record, path: str | Path, **how: Any) -> None:
 
 
 def record_png(store: Store, record_id: str, *, start_s: float = 0.0, seconds: float | None = None) -> bytes:
-    """A record of a store as an ECG page, to stand in another page: a PNG of some 50 kB.
+    """The record ``record_id`` of ``store`` as an ECG page, to stand in another page: a PNG of some 50 kB.
 
-    At its foot stands what was done to the signals, and whether that leaves a reading of ST. Raises what
-    :func:`plot_record` raises, and what ``store.read`` does; MissingExtra without matplotlib.
+    Of a long record ``seconds`` (10) from ``start_s`` on. At the foot stands what was done to the signals, and whether
+    that leaves a reading of ST. Raises what :func:`plot_record` and ``Store.read`` raise.
     """
     need("matplotlib", "ingest")
     from PIL import Image
