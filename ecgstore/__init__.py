@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from ecgstore.lineage.subset import SubsetReport, subset_store
     from ecgstore.lineage.withdraw import WithdrawReport, withdraw_records
     from ecgstore.look.overlap import Overlap, find_overlap, near_duplicates
-    from ecgstore.look.plot import plot_record
+    from ecgstore.look.plot import plot_record, record_png
     from ecgstore.record import LEADS_12, Beat, LeadState, Listing, Record, RecordRef, Rejection, Statement, Terms
     from ecgstore.settings import Settings, override
     from ecgstore.sharing.caching import is_shared, open_shared, pinned_address
@@ -77,7 +77,7 @@ _HOME = {
     "lineage.subset": "SubsetReport subset_store",
     "lineage.withdraw": "WithdrawReport withdraw_records",
     "look.overlap": "Overlap find_overlap near_duplicates",
-    "look.plot": "plot_record",
+    "look.plot": "plot_record record_png",
     "record": "LEADS_12 Beat LeadState Listing Record RecordRef Rejection Statement Terms",
     "sources._reader": "RecordHeader",
     "build.schedule": "Workers",
@@ -148,6 +148,7 @@ __all__ = [
     "pinned_address",
     "plot_record",
     "read_split",
+    "record_png",
     "seal_store",
     "split_records",
     "subset_store",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         occupants,
         own_file_sha256,
     )
-    from ecgstore.settings import NOT_SAID, first_difference, parse, read_yaml
+    from ecgstore.settings import NOT_SAID, first_difference, parse, read_yaml, yaml_of
     from ecgstore.signals.ectopic import steepest_complex
     from ecgstore.signals.noise import add_noise, check_noise, with_bank
     from ecgstore.simulate.ventricles import distances_mm, reference_heart
@@ -85,6 +85,7 @@ __all__ = [
     "visible",
     "with_bank",
     "without_links",
+    "yaml_of",
 ]
 
 _HOME = {
@@ -133,6 +134,7 @@ _HOME = {
     "visible": "errors",
     "with_bank": "signals.noise",
     "without_links": "errors",
+    "yaml_of": "settings",
 }
 
 

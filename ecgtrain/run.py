@@ -32,6 +32,7 @@ from ecgtrain.evaluation.results import Result
 from ecgtrain.reporting.card import card
 from ecgtrain.reporting.contents import About, Report, RunFacts, StoreFacts, TermsFacts
 from ecgtrain.reporting.report import loss_curves, merge, read_report, with_caveats, write_report
+from ecgtrain.reporting.worst import Worst, with_pages, worst_of
 from ecgtrain.representation.embed import Embedded, Per, embed
 from ecgtrain.representation.export import Trained, export_backbone, load_backbone
 from ecgtrain.representation.initial import load_initial, write_taken_over
@@ -103,7 +104,7 @@ def run(
         about = whole[0].report.runs[0].model_copy(update={"settings": dump(config)})
         caveats = tuple(dict.fromkeys(text for ran in whole for text in ran.own_caveats))
         report = Report(title=config.name, results=results, asked_over=curves, caveats=caveats, runs=(about,))
-        return write_report(run_dir, report)
+        return write_report(run_dir, report, worst_of(run_dir, results))
 
 
 def _other_run(run_dir: Path, what: str) -> ConfigError:
@@ -155,7 +156,8 @@ def _run_one(
         drawn = draw_curves(config, trained, run_dir, device=device, say=say, tell=tell, resume=resume)
         curves = tell_curves(config, run_dir, [drawn])
         report = report_of_run(config, run_dir, made, trained, answered.results, curves, device)
-        return Ran(write_report(run_dir, report), answered, drawn, report.caveats)
+        written = write_report(run_dir, report, worst_of(run_dir, report.results))
+        return Ran(written, answered, drawn, report.caveats)
 
 
 def tell_curves(config: RunConfig, run_dir: Path, drawn_s: Sequence[Sequence[Drawn]]) -> tuple[CurveResult, ...]:
@@ -366,8 +368,13 @@ def embed_store(
     )
 
 
-def merge_reports(runs: Sequence[str | Path], out: str | Path, withdrawn: Sequence[str] = ()) -> Report:
+def merge_reports(
+    runs: Sequence[str | Path], out: str | Path, withdrawn: Sequence[str] = (), n_pages: int | None = None
+) -> Report:
     """Put the results of several runs side by side, in a report in the folder ``out``.
+
+    The records that they are most wrong about are shown there, ``n_pages`` of them as ECG pages; by default six, and
+    none of sources that may not be passed on.
 
     Where records that a run has seen were withdrawn since from its store, or from one of the stores ``withdrawn``, that
     is one of the caveats.
@@ -378,12 +385,13 @@ def merge_reports(runs: Sequence[str | Path], out: str | Path, withdrawn: Sequen
         reports = [read_report(path) for path in runs]
         merged = merge(reports)
         successors = [open_shared(path) for path in withdrawn]
-        caveats = [
-            text
-            for path, report, about in zip(runs, reports, merged.runs, strict=True)
-            for text in _seen_and_withdrawn(Path(path), about.name, report, successors)
-        ]
-        return write_report(out, merged.model_copy(update={"caveats": tuple(dict.fromkeys(caveats))}))
+        caveats: list[str] = []
+        worst: list[Worst] = []
+        for path, report, about in zip(map(Path, runs), reports, merged.runs, strict=True):
+            caveats += _seen_and_withdrawn(path, about.name, report, successors)
+            worst += [one._replace(run=about.name) for one in worst_of(path, report.results)]
+        merged = merged.model_copy(update={"caveats": tuple(dict.fromkeys(caveats))})
+        return write_report(out, merged, with_pages(worst, merged.results, n_pages))
 
 
 def _seen_and_withdrawn(run_dir: Path, name: str, report: Report, successors: Sequence[Store]) -> Iterator[str]:
@@ -462,7 +470,9 @@ def _begun(config: RunConfig, made: Prepared | TakenOver) -> tuple[str, ...]:
 
 
 def _facts_of(store: Store) -> StoreFacts:
+    noise = store.attributes.get("noise") or store.recipe.get("noise")
     return StoreFacts(
+        **({"noise": noise} if noise else {}),
         path=store.path,
         fingerprint=store.fingerprint,
         n_records=store.n_records,

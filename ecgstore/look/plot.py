@@ -6,6 +6,7 @@ the PDF, of the SVG, and of the PNG at its stated resolution. pyplot and its glo
 
 from __future__ import annotations
 
+import io
 import os
 import textwrap
 from collections.abc import Sequence
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 MM_PER_INCH = 25.4
 DPI = 200
+#: Of pictures in a page: 1,480 pixels of width for twelve leads, and as many shades as paper and ink need.
+_PNG_DPI, _PNG_COLOURS = 130, 32
 #: Formats by suffix, each with what keeps the date of writing out of the file.
 UNDATED: dict[str, dict[str, str | None]] = {
     "png": {"Software": None},
@@ -81,6 +84,30 @@ def page(record: Record, path: str | Path, **how: Any) -> None:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def record_png(store: Store, record_id: str, *, start_s: float = 0.0, seconds: float | None = None) -> bytes:
+    """The record ``record_id`` of ``store`` as an ECG page, to stand in another page: a PNG of some 50 kB.
+
+    Of a long record ``seconds`` (10) from ``start_s`` on. At the foot stands what was done to the signals, and whether
+    that leaves a reading of ST. Raises what :func:`plot_record` and ``Store.read`` raise.
+    """
+    need("matplotlib", "ingest")
+    from PIL import Image
+
+    record, whole_s = read_shown(store, record_id, start_s, seconds)
+    filters = ", ".join(str(one["name"]) for one in store.recipe.get("filters", [])) or "no filter"
+    about = about_page(store, record_id, f"as stored: {filters}")
+    drawn = io.BytesIO()
+    plot_record(record, start_s=start_s, seconds=seconds, whole_s=whole_s, **about).savefig(
+        drawn, format="png", dpi=_PNG_DPI, metadata=UNDATED["png"]
+    )
+    # Paper and ink are few colours: a third of the bytes.
+    small = io.BytesIO()
+    with Image.open(drawn) as picture:
+        flat = picture.convert("RGB").quantize(_PNG_COLOURS, dither=Image.Dither.NONE)
+    flat.save(small, format="png")
+    return small.getvalue()
 
 
 def plot_record(

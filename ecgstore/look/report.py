@@ -7,7 +7,6 @@ same store gives the same bytes. Stores of an older format have fewer columns; w
 from __future__ import annotations
 
 import base64
-import io
 import math
 import re
 from collections import Counter
@@ -23,14 +22,19 @@ import yaml
 from ecgstore.build.patients import patients_in_words
 from ecgstore.errors import REASONS, ConfigError, need
 from ecgstore.look import overlap
+from ecgstore.look.by_fold import ByFold, by_fold
+from ecgstore.look.parts import lasts_s
 from ecgstore.storage import publish
+from ecgstore.storage.beside import card_of
 from ecgstore.storage.store import Store
+from ecgstore.storage.withdrawn import Withdrawn
+from ecgstore.vocabularies.titles import title_of
 
-#: Dots per inch of the ECG pages: a page is then about 1,100 pixels wide and 150 kB large.
-DPI = 100
 #: A store without signatures is read as a whole to look for near copies, unless it holds more records than this.
 MOST_UNSIGNED = 20_000
 N_STATEMENTS, N_EXAMPLES, N_SHOWN = 40, 5, 50
+#: What a warning begins with that names signals which were not taken over.
+_SIGNALS_LEFT_OUT = "left out: "
 
 
 class _Measure(NamedTuple):
@@ -86,13 +90,16 @@ def render(store: Store, n_pages: int = 10) -> str:
     twice = _twice(store)
     left_out = _left_out(store)
     suspects = _suspects(store)
+    folds = by_fold(store)
+    chosen = _chosen(store, n_pages, suspects)
     page: str = template.render(
         title=Path(store.path).name,
         store=store,
         facts=_facts(store),
-        notes=_notes(store, twice, left_out, suspects),
-        counts=_counts(store),
+        notes=_notes(store, twice, left_out, suspects, folds),
+        counts=_counts(store, with_folds=folds is None),
         histograms=[one for one in (_ages(store), _durations(store)) if one],
+        by_fold=folds,
         statements=_statements(store),
         n_statements=N_STATEMENTS,
         quality=_quality(store),
@@ -101,8 +108,11 @@ def render(store: Store, n_pages: int = 10) -> str:
         n_left_out=store.rejected.num_rows,
         warnings=_warnings(store),
         twice=twice,
-        pages=[_page(store, row, why) for row, why in _chosen(store, n_pages)],
+        pages=[_page(store, row, why) for row, why in chosen],
+        drawn={row for row, _ in chosen},
+        more_left_out=_more_left_out(store),
         terms=store.terms,
+        said=card_of(store.path),
         recipe=yaml.safe_dump(store.recipe, sort_keys=False, allow_unicode=True),
         software=store.software,
     )
@@ -127,10 +137,12 @@ def _facts(store: Store) -> dict[str, str]:
     }
 
 
-def _counts(store: Store) -> list[tuple[str, list[tuple[str, int, float]]]]:
+def _counts(store: Store, *, with_folds: bool) -> list[tuple[str, list[tuple[str, int, float]]]]:
     """Tables of how many records there are, by source, site, fold, sex and lead states."""
     tables = []
     for title, column in (("Source", "source"), ("Site", "site"), ("Fold", "fold"), ("Sex", "sex")):
+        if column == "fold" and not with_folds:
+            continue
         if column not in store.records.column_names:
             continue
         values = [None if value in ("", -1) else value for value in store.column(column).tolist()]
@@ -159,10 +171,11 @@ def _shares(counts: Counter[Any]) -> list[tuple[str, int, float]]:
     return rows + ([("not stated", counts[None], counts[None] / total)] if counts[None] else [])
 
 
-def _statements(store: Store) -> list[tuple[str, str, int, float]]:
+def _statements(store: Store) -> list[tuple[str, str, str, int, float]]:
+    """Code, what it is in words, coding system, records and their share."""
     pairs = zip(store.statements["system"].to_pylist(), store.statements["code"].to_pylist(), strict=True)
     counts = sorted(Counter(pairs).items(), key=lambda one: (-one[1], one[0]))
-    return [(code, system, n, n / store.n_records) for (system, code), n in counts]
+    return [(code, title_of(code, system), system, n, n / store.n_records) for (system, code), n in counts]
 
 
 class _Histogram(NamedTuple):
@@ -240,13 +253,21 @@ def _histogram(
 # --- what is wrong with it --------------------------------------------------------------------------------------
 
 
+class _Example(NamedTuple):
+    """A record; ``row``: its number, None where it isn't in the store; ``detail``: what is said of it alone."""
+
+    record_id: str
+    detail: str
+    row: int | None = None
+
+
 class _Group(NamedTuple):
     """Records of which one thing is said."""
 
     what: str
     meaning: str
     n: int
-    examples: list[tuple[str, str]]
+    examples: list[_Example]
 
 
 def _suspects(store: Store) -> list[_Group]:
@@ -261,21 +282,41 @@ def _warnings(store: Store) -> list[_Group]:
 
 def _grouped(ids: npt.NDArray[Any], texts: npt.NDArray[Any]) -> list[_Group]:
     """Texts that differ in their numbers only stand together, with the whole text beside each example."""
-    groups: dict[str, list[tuple[str, str]]] = {}
-    for record_id, text in zip(ids, texts, strict=True):
+    groups: dict[str, list[_Example]] = {}
+    for row, (record_id, text) in enumerate(zip(ids, texts, strict=True)):
         for part in filter(None, text.split("; ")):
             what = re.sub(r"(?<![\w.])[-+]?\d+(\.\d+)?(e[-+]?\d+)?(?![\w.])", "…", part)
-            groups.setdefault(what, []).append((str(record_id), part if what != part else ""))
+            groups.setdefault(what, []).append(_Example(str(record_id), part if what != part else "", row))
     ordered = sorted(groups.items(), key=lambda one: (-len(one[1]), one[0]))
     return [_Group(what, "", len(found), found[:N_EXAMPLES]) for what, found in ordered]
 
 
 def _left_out(store: Store) -> list[_Group]:
-    groups: dict[str, list[tuple[str, str]]] = {}
+    groups: dict[str, list[_Example]] = {}
     for one in store.rejected.to_pylist():
-        groups.setdefault(one["reason"], []).append((one["record_id"], one["detail"] or ""))
+        groups.setdefault(one["reason"], []).append(_Example(one["record_id"], one["detail"] or ""))
     ordered = sorted(groups.items(), key=lambda one: (-len(one[1]), one[0]))
     return [_Group(reason, REASONS.get(reason, ""), len(found), found[:N_EXAMPLES]) for reason, found in ordered]
+
+
+def _more_left_out(store: Store) -> list[str]:
+    """Signals that weren't taken over, and who has withdrawn: a sentence each."""
+    signals: Counter[str] = Counter()
+    for text in store.column("warnings"):
+        for one in text.split("; "):
+            if one.startswith(_SIGNALS_LEFT_OUT):
+                signals.update(one.removeprefix(_SIGNALS_LEFT_OUT).split(", "))
+    told = []
+    if signals:
+        named = ", ".join(f"{name} of {_plural(n, 'record')}" for name, n in signals.most_common(12))
+        more = f" and {len(signals) - 12} more" if len(signals) > 12 else ""
+        told.append(f"Signals left out: {named}{more}.")
+    gone = Withdrawn.of(store.attributes)
+    if gone:
+        told.append(
+            f"Withdrawn since: {_plural(len(gone.patients), 'patient')} and {_plural(len(gone.records), 'record')}."
+        )
+    return told
 
 
 def _twice(store: Store) -> dict[str, Any]:
@@ -312,9 +353,25 @@ def _copies(store: Store, rows: Sequence[int], correlation: float) -> dict[str, 
     }
 
 
-def _notes(store: Store, twice: Mapping[str, Any], left_out: Sequence[_Group], suspects: Sequence[_Group]) -> list[str]:
+def _notes(
+    store: Store,
+    twice: Mapping[str, Any],
+    left_out: Sequence[_Group],
+    suspects: Sequence[_Group],
+    folds: ByFold | None,
+) -> list[str]:
     """What a reader must not miss."""
     notes = []
+    bound = [terms.name for terms in store.terms if not terms.redistributable]
+    if bound:
+        notes.append(
+            f"Not to be passed on: {', '.join(bound)}, and so not this page either, which shows records of it."
+        )
+    if folds is not None and folds.n_torn:
+        notes.append(
+            f"{_plural(folds.n_torn, 'patient')} with records in more than one fold: a model can be tested on somebody "
+            "whom it was trained on."
+        )
     if twice["n_across_folds"]:
         notes.append(
             f"{_plural(twice['n_across_folds'], 'group')} of copies across folds: a model can be tested on a signal "
@@ -328,27 +385,28 @@ def _notes(store: Store, twice: Mapping[str, Any], left_out: Sequence[_Group], s
         n = sum(bool(text) for text in store.column("suspects"))
         share = n / store.n_records
         notes.append(f"{_plural(n, 'record')} ({_percent(share)}) with something to look at; none was changed.")
-    bound = [terms.name for terms in store.terms if not terms.redistributable]
-    if bound:
-        notes.append(f"Not to be passed on: {', '.join(bound)}.")
     return notes
 
 
 # --- pictures -----------------------------------------------------------------------------------------------------
 
 
-def _chosen(store: Store, n_pages: int) -> list[tuple[int, str]]:
-    """Rows to draw and why: two typical records, up to three suspects, then the worst by each measure in turns."""
+def _chosen(store: Store, n_pages: int, suspects: Sequence[_Group]) -> list[tuple[int, str]]:
+    """Rows to draw and why: two typical records, suspects up to half, then the worst by each measure in turns.
+
+    Suspects are the first of each suspicion, then the second of each.
+    """
     names = store.records.column_names
     chosen: dict[int, str] = {}
     measures = [measure for measure in MEASURES if measure.column in _WORST and measure.column in names]
     for row in _typical(store, min(2, n_pages)):
         chosen.setdefault(row, "Typical" if measures else "Picked evenly from the store")
-    if "suspects" in names:
-        texts = store.column("suspects")
-        suspected = np.flatnonzero(texts != "")
-        for place in np.linspace(0, len(suspected) - 1, min(3, len(suspected))).astype(int).tolist():
-            chosen.setdefault(int(suspected[place]), f"Suspect: {texts[suspected[place]]}")
+    most = len(chosen) + max(3, n_pages // 2)
+    for turn in range(N_EXAMPLES):
+        for group in suspects:
+            one = group.examples[turn] if turn < len(group.examples) else None
+            if one is not None and one.row is not None and len(chosen) < most:
+                chosen.setdefault(one.row, f"Suspect: {one.detail or group.what}")
     ranks = {}
     for measure in measures:
         values = np.nan_to_num(store.column(measure.column).astype(np.float64), nan=0.0)
@@ -384,20 +442,17 @@ def _typical(store: Store, n: int) -> list[int]:
     return [int(row) for row in np.argsort(distance, kind="stable")[:n]]
 
 
-def _page(store: Store, row: int, why: str) -> dict[str, str]:
+def _page(store: Store, row: int, why: str) -> dict[str, Any]:
     from ecgstore.look import plot
 
     record_id = str(store.column("record_id")[row])
-    record, whole_s = plot.read_shown(store, record_id)
-    filters = ", ".join(str(one["name"]) for one in store.recipe.get("filters", [])) or "no filter"
-    picture = io.BytesIO()
-    drawn = plot.plot_record(record, whole_s=whole_s, **plot.about_page(store, record_id, f"as stored: {filters}"))
-    drawn.savefig(picture, format="png", dpi=DPI, metadata=plot.UNDATED["png"])
+    n_leads = sum(state != "a" for state in str(store.column("lead_states")[row]))
     return {
         "why": why,
-        "record_id": record.record_id,
-        "alt": f"ECG page of record {record.record_id}: {len(record.leads)} leads, {whole_s:g} s. {why}",
-        "png": base64.b64encode(picture.getvalue()).decode(),
+        "row": row,
+        "record_id": record_id,
+        "alt": f"ECG page of record {record_id}: {n_leads} leads, {lasts_s(store, row):g} s. {why}",
+        "png": base64.b64encode(plot.record_png(store, record_id)).decode(),
     }
 
 

@@ -231,12 +231,18 @@ def evaluate(
     metavar="STORE",
     help="A store that `ecgstore withdraw` made: say which runs have seen what was withdrawn. Default: the runs' own.",
 )
+@click.option(
+    "--pages",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Draw N of the records that runs are most wrong about. Default: 6, none of what may not be passed on.",
+)
 @AS_JSON
-def report(runs: tuple[Path, ...], out: Path, withdrawn: tuple[str, ...], as_json: bool) -> None:
+def report(runs: tuple[Path, ...], out: Path, withdrawn: tuple[str, ...], pages: int | None, as_json: bool) -> None:
     """Put the results of several RUNS side by side: report.json and report.html in one folder."""
     from ecgtrain.run import merge_reports
 
-    merged = merge_reports(runs, out, withdrawn)
+    merged = merge_reports(runs, out, withdrawn, pages)
     if as_json:
         say_json({"report": str(out / "report.html"), "results": _brief(merged)})
     else:

@@ -20,7 +20,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "ecgtrain evaluate runs/cpc --store other.ecg",
         "ecgtrain evaluate runs/cpc --store hospital.ecg --folds all --out runs/cpc-on-hospital",
     ),
-    "report": ("ecgtrain report runs/cpc", "ecgtrain report runs/cpc runs/byol --out comparison"),
+    "report": ("ecgtrain report runs/cpc", "ecgtrain report runs/cpc runs/byol --out comparison --pages 12"),
     "bench": (
         "ecgtrain bench small/cpc --set data.store=ptbxl.ecg",
         "ecgtrain bench my.yaml --seconds 30 --device cpu --json",

@@ -5,7 +5,7 @@ What is told of the run stands beside its results. All but the results may be ab
 
     title, caveats: [text], results: [Result], asked_over: [CurveResult]
     run: {name, method, backbone, n_parameters, n_records, folds, steps, batch_size, seconds, device, seed}
-    store: {path, fingerprint, n_records, fs_hz, leads, recipe, patients, terms: [Terms]}
+    store: {path, fingerprint, n_records, fs_hz, leads, recipe, noise, patients, terms: [Terms]}
     curves: {"chance": {term: [value]}, "train": {"step": […], term: […]}, "validation": …}
     settings: YAML text or a mapping
     environment: versions and machine
@@ -66,6 +66,8 @@ class StoreFacts(Value):
     fs_hz: float | None = None
     leads: tuple[str, ...] = ()
     recipe: dict[str, Any] = Field(default_factory=dict)
+    #: What `ecgstore augment` has added.
+    noise: dict[str, Any] = Field(default_factory=dict)
     #: Whether patients are named, and how their identifiers were hashed.
     patients: str = ""
     terms: tuple[TermsFacts, ...] = ()

@@ -20,6 +20,7 @@ from ecgtrain.reporting.contents import About, Report, RunFacts, StoreFacts
 from ecgtrain.reporting.downloads import downloads
 from ecgtrain.reporting.drawings import draw_agreement, draw_curves
 from ecgtrain.reporting.squares import MOST_SQUARES, all_squares
+from ecgtrain.reporting.worst import Worst
 
 #: What each says, below a table.
 _EXPLAINED = {
@@ -50,8 +51,11 @@ _MOST_DRAWN = 3
 _MOST_CONFUSED = 30
 
 
-def render(report: Report) -> str:
-    """The whole page as HTML; raises MissingExtra where jinja2 or matplotlib is not installed."""
+def render(report: Report, worst: Sequence[Worst] = ()) -> str:
+    """The whole page as HTML, with the records that answers are most wrong about.
+
+    Raises MissingExtra where jinja2 or matplotlib is not installed.
+    """
     need("matplotlib", "train")
     jinja2 = need("jinja2", "train")
     runs = [_run(run, number) for number, run in enumerate(report.runs)]
@@ -80,7 +84,7 @@ def render(report: Report) -> str:
         summary=summed_up,
         has_runs=len({line.run for line in summed_up}) > 1,
         downloads=downloads(report),
-        groups=[_group(group, i, names) for i, group in enumerate(its_groups)],
+        groups=[_group(group, i, names, worst) for i, group in enumerate(its_groups)],
         asked_over=[asked_over.part(curve, number, stores) for number, curve in enumerate(report.asked_over)],
         runs=runs,
         few_of_group=FEW_OF_GROUP,
@@ -140,7 +144,7 @@ def _dropped(results: Sequence[Result]) -> list[tuple[str, str]]:
     return [(why, ", ".join(names)) for why, names in classes.items()]
 
 
-def _group(results: Sequence[Result], number: int, names: Sequence[str]) -> dict[str, Any]:
+def _group(results: Sequence[Result], number: int, names: Sequence[str], worst: Sequence[Worst]) -> dict[str, Any]:
     """One table: results on the same records, with all that is drawn and told of them."""
     first = results[0]
     labels, colours = words.labels(results), words.colours(results)
@@ -180,6 +184,12 @@ def _group(results: Sequence[Result], number: int, names: Sequence[str]) -> dict
         "confusions": _confusions(results, labels),
         "squares": all_squares(results, labels, colours),
         "legend": list(zip(labels, colours, strict=True)),
+        "worst": [
+            {"label": label, "records": one.records, "note": one.note}
+            for result, label in zip(results, labels, strict=True)
+            for one in worst
+            if one.is_of(result)
+        ],
         "agreement": first.agreement,
         "unit": first.unit,
         "against": [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,20 +13,23 @@ from ecgtrain.evaluation.results import Result
 from ecgtrain.reporting.caveats import caveats
 from ecgtrain.reporting.contents import About, Curves, Report, report_of
 from ecgtrain.reporting.drawings import WATCHED
+from ecgtrain.reporting.naming import names
 from ecgtrain.reporting.page import render
+from ecgtrain.reporting.worst import Worst
 from ecgtrain.training.files import read_json, write_json, write_text
 from ecgtrain.training.layout import PAGE, REPORT
 from ecgtrain.training.log import Line
 
 
-def write_report(path: str | Path, report: Report) -> Report:
+def write_report(path: str | Path, report: Report, worst: Sequence[Worst] = ()) -> Report:
     """Write ``report.json`` and ``report.html`` into the folder ``path``, each whole or not at all.
 
-    Returns what was written: ``report`` with the caveats that follow from its numbers.
+    ``worst``: what answers are most wrong about, for the page alone. Returns what was written: ``report`` with the
+    caveats that follow from its numbers.
     """
     folder = Path(path)
     written = with_caveats(report)
-    page = render(written)
+    page = render(written, worst)
     folder.mkdir(parents=True, exist_ok=True)
     # Keys keep their order, which says how classes and scores are listed; the same report gives the same bytes.
     write_json(folder / REPORT, written.as_json())
@@ -57,28 +59,18 @@ def read_report(path: str | Path) -> Report:
 def merge(reports: Sequence[Report]) -> Report:
     """Put reports of single runs side by side: all results, each with the name of its run, and all runs.
 
-    Runs of the same name are numbered. Caveats are left to be found anew by :func:`write_report`.
+    Runs of the same name are called by what they differ in, too (:mod:`ecgtrain.reporting.naming`). Caveats are left to
+    be found anew by :func:`write_report`.
     """
     runs: list[About] = []
     results: list[Result] = []
     curves: list[CurveResult] = []
-    for report in reports:
-        taken = {run.name for run in runs}
+    for report, name in zip(reports, names(reports), strict=True):
         about = report.runs[0] if len(report.runs) == 1 else About()
-        stem = _stem(report, about, runs)
-        names = itertools.chain([stem], (f"{stem} ({number})" for number in itertools.count(2)))
-        name = next(name for name in names if name not in taken)
         runs.append(about.model_copy(update={"name": name}))
         results += [result.model_copy(update={"run": name}) for result in report.results]
         curves += [curve.model_copy(update={"run": name}) for curve in report.asked_over]
     return Report(results=tuple(results), asked_over=tuple(curves), runs=tuple(runs))
-
-
-def _stem(report: Report, about: About, before: Sequence[About]) -> str:
-    """A run goes by its name, and by its store too where that name stands for another; an evaluation by its title."""
-    stem, store = about.run.name or report.title or "run", Path(about.store.path).name
-    others = {Path(run.store.path).name for run in before if run.name == stem}
-    return f"{stem} on {store}" if store and others and others != {store} else stem
 
 
 def loss_curves(lines: Sequence[Line]) -> Curves:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from browsing import CHROMIUM, barriers, chromium
 from viewing import Page, served
 
 from ecgstore import LEADS_12, IngestSettings, Record, Statement, open_store, write_records
 from ecgstore.look.view.view import open_view
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-#: Without them it asks for its maker's hosts at every start.
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-FLAGS += ["--disable-background-networking", "--disable-component-update"]
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt install chromium)")
@@ -49,12 +45,8 @@ def pages(mini_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium() as made:
         yield made
-        made.close()
 
 
 @pytest.fixture
@@ -199,16 +191,11 @@ def test_a_note_is_kept(pages: dict[str, Page], tab: Any) -> None:
 def test_the_page_is_accessible_and_fits(
     pages: dict[str, Page], browser: Any, query: str, ready: str, width: int
 ) -> None:
-    from axe_playwright_python.sync_playwright import Axe
-
     context = browser.new_context(viewport={"width": width, "height": 800}, bypass_csp=True)
     tab = context.new_page()
     tab.goto(pages["mini"].address)
     tab.goto(at(pages["mini"], query))
     tab.wait_for_selector(ready)
-    found = Axe().run(tab).response["violations"]
-    assert [
-        (one["id"], one["nodes"][0]["html"][:200]) for one in found if one["impact"] in ("serious", "critical")
-    ] == []
+    assert barriers(tab) == []
     assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     context.close()

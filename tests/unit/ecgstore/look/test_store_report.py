@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html.parser
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,8 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ecgstore import ConfigError, IngestSettings, ingest_folder, open_store
+from ecgstore import ConfigError, IngestSettings, ingest_folder, open_store, withdraw_records
 from ecgstore.look import report
+from ecgstore.look.by_fold import by_fold
+from ecgstore.storage.beside import CardSettings, write_card
 from ecgstore.storage.store import Store
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "v1.ecg"
@@ -75,11 +78,11 @@ def with_columns(store: Store, **columns: list) -> Store:
 def test_the_page_is_sound_and_stands_alone(text: str) -> None:
     page = Page(text)
     assert page.n_tables == page.n_captions > 4
-    assert not re.search(r'(?:src|href)="(?!data:)', text)
+    assert not re.search(r'(?:src|href)="(?!data:|#)', text)
     assert not re.search(r"https?://", text)
     assert "<script" not in text
     assert "@media print" in text
-    assert page.headings[:3] == ["mini.ecg", "Records", "Statements"]
+    assert page.headings[:5] == ["mini.ecg", "Terms", "Records", "Folds", "Statements"]
     assert len(page.images) == 3
     assert all(image["alt"] and image["src"].startswith("data:image/png;base64,") for image in page.images)
     assert page.pictures
@@ -133,9 +136,11 @@ def test_quality_suspects_and_the_worst_records_are_shown(store: Store) -> None:
     ids = store.column("record_id")
     assert f"<strong>{ids[n - 1]}</strong>  Highest by noise: 0.2 mV" in text
     assert f"<strong>{ids[5]}</strong>  Suspect: V1 and V2 swapped?" in text
-    assert re.search(rf"V1 and V2 swapped\?</th><td class=\"n\">2</td>\s*<td>{ids[5]}, {ids[7]}", text)
+    linked = [f'<a href="#record-{row}">{ids[row]}</a>' for row in (5, 7)]
+    assert re.search(rf"V1 and V2 swapped\?</th><td class=\"n\">2</td>\s*<td>{linked[0]}, {linked[1]}", text)
     assert "artefact of … mV in I?" in text
-    assert f'{ids[7]} <span class="detail">artefact of 35.4 mV in I?' in text
+    assert f'{linked[1]} <span class="detail">artefact of 35.4 mV in I?' in text
+    assert all(f'<figure class="page" id="record-{row}">' in text for row in (5, 7))
     assert text.count("<img") == 8
 
 
@@ -175,3 +180,63 @@ def test_the_typical_records_are_those_in_the_middle_of_what_is_known() -> None:
     unknown = pa.table({"hf_noise_mv": none, "baseline_mv": none})
     store = SimpleNamespace(records=unknown, n_records=5, column=lambda name: unknown[name].to_numpy())
     assert report._typical(store, 2) == [0, 1]
+
+
+def test_patients_and_codes_stand_fold_by_fold(store: Store, text: str) -> None:
+    table = by_fold(store)
+    assert table is not None
+    rows = {row.name: row for row in table.rows}
+    in_fold = {fold: [int(row) for row in np.flatnonzero(store.column("fold") == int(fold))] for fold in table.folds}
+    keys = store.column("patient_key")
+    assert rows["Records"].cells == (*(str(len(its)) for its in in_fold.values()), "53")
+    assert rows["Patients"].cells == (*(str(len(set(keys[its]))) for its in in_fold.values()), str(len(set(keys))))
+    is_mi = store.statement_matrix(["IMI"], "scp_ecg")[:, 0]
+    assert rows["IMI"].cells == (*(str(is_mi[its].sum()) for its in in_fold.values()), str(is_mi.sum()))
+    assert rows["IMI"].about == "inferior myocardial infarction"
+    assert table.n_torn == 0
+    assert 'IMI <span class="note">inferior myocardial infarction</span>' in text
+    assert "<td>inferior myocardial infarction</td><td>scp_ecg</td>" in text
+
+
+def test_a_patient_in_two_folds_is_said_first(store: Store) -> None:
+    keys, folds = store.column("patient_key"), store.column("fold").tolist()
+    twice = next(key for key in keys if (keys == key).sum() > 1)
+    folds[np.flatnonzero(keys == twice)[0]] += 1
+    text = report.render(with_columns(store, fold=folds), 0)
+    assert "1 patient with records in more than one fold" in text.partition("<h2>Records")[0]
+
+
+def test_without_folds_a_way_to_draw_some_is_said(store: Store) -> None:
+    changed = with_columns(store, fold=[-1] * store.n_records)
+    assert by_fold(changed) is None
+    assert "The records are in no folds. <code>ecgstore split</code>" in report.render(changed, 0)
+
+
+def test_terms_stand_first_and_those_of_a_card_before_all(store: Store, tmp_path: Path) -> None:
+    shutil.copytree(store.path, tmp_path / "named.ecg")
+    write_card(tmp_path / "named.ecg", CardSettings(title="A <b>ward</b>", licence="CC0-1.0", citation="Us, 2026"))
+    text = report.render(open_store(tmp_path / "named.ecg"), 0)
+    Page(text)
+    assert "<h1>A &lt;b&gt;ward&lt;/b&gt;</h1>" in text
+    terms = text.partition("<h2>Records")[0]
+    assert terms.index("CC0-1.0") < terms.index("Us, 2026") < terms.index(store.terms[0].licence)
+
+
+def test_signals_that_were_not_taken_over_are_told(store: Store) -> None:
+    warnings = ["left out: PLETH, RESP", "left out: PLETH", *([""] * (store.n_records - 2))]
+    text = report.render(with_columns(store, warnings=warnings), 0)
+    assert "Signals left out: PLETH of 2 records, RESP of 1 record." in text
+
+
+def test_who_has_withdrawn_is_counted_and_not_named(store: Store, tmp_path: Path) -> None:
+    key = store.column("patient_key")[0]
+    withdraw_records(store, tmp_path / "v2.ecg", patients=[key])
+    text = report.render(open_store(tmp_path / "v2.ecg"), 0)
+    assert "Withdrawn since: 1 patient and 0 records." in text
+    assert key not in text
+
+
+def test_a_suspect_of_each_kind_is_drawn(store: Store) -> None:
+    suspects = ["V1 and V2 swapped?"] * 20 + ["gain wrong?"] + [""] * (store.n_records - 21)
+    text = report.render(with_columns(store, suspects=suspects), n_pages=4)
+    assert '<figure class="page" id="record-20">' in text

@@ -226,7 +226,7 @@ def test_runs_of_one_name_on_several_stores_and_evaluations_are_told_apart():
     judged = report_of({"title": "run on c.ecg", "results": [content()]}, "here")
     names = [run.name for run in report.merge([*stores, judged, judged]).runs]
     assert names == [
-        "paper_b_cpc", "paper_b_cpc on b.ecg", "paper_b_cpc on b.ecg (2)", "run on c.ecg", "run on c.ecg (2)",
+        "paper_b_cpc on a.ecg", "paper_b_cpc on b.ecg", "paper_b_cpc on b.ecg (2)", "run on c.ecg", "run on c.ecg (2)",
     ]  # fmt: skip
 
 
