@@ -16,7 +16,7 @@ from ecgtrain import distributed
 from ecgtrain.config import RESOLVED, RunConfig, dump
 from ecgtrain.data.seen import read_seen, withdrawn_since
 from ecgtrain.deployment.export import CARD, refuse_unfinished, write_export
-from ecgtrain.deployment.model import Model, load_model
+from ecgtrain.deployment.model import Model, load_model, load_models
 from ecgtrain.deployment.onnx_file import on_millivolts, write_onnx
 from ecgtrain.deployment.predict import Predictions, predict, write_predictions
 from ecgtrain.deployment.replay import ExtraLeads
@@ -325,7 +325,7 @@ def predict_records(
     refuse_taken(Path(out), overwrite=overwrite)
     with looked_at(Path(path)):
         refuse_strange_files(Path(path))
-        model = load_model(path, name, device=device)
+        model = load_models(path, name, device=device)
         predictions = predict(
             model, recordings, source=source, extra_leads=extra_leads, workers=workers, progress=progress
         )

@@ -426,7 +426,7 @@ def _print_results(results: Sequence[Result]) -> None:
         ],
         score: [_scored(result, named=len(metrics) > 1) for result in results],
         "95 % interval": [f"{_number(result.score.low)} to {_number(result.score.high)}" for result in results],
-        "seeds": [", ".join(map(str, result.seeds)) for result in results],
+        "seeds": [_seeds(result) for result in results],
         "minus the untrained": [_gain(result) for result in results],
         "minus another": [_compared(result) for result in results],
         "challenge score": [_shown_interval(result.metrics.get("challenge_score")) for result in results],
@@ -462,6 +462,11 @@ _PLACES = {
     "median_distance_mm": "median distance, mm",
     "geodesic_mm": "through muscle, mm",
 }
+
+
+def _seeds(result: Result) -> str:
+    several = ", ".join(map(str, result.seeds or result.ensemble_of))
+    return f"{several} together" if result.ensemble_of else several
 
 
 def _scored(result: Result, named: bool) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,7 @@ from ecgtrain.data.feed import Part
 from ecgtrain.data.parquet import read_table
 from ecgtrain.data.plan import Int64
 from ecgtrain.data.settings import Data
-from ecgtrain.errors import LeakageError
+from ecgtrain.errors import LeakageError, PassportError
 from ecgtrain.tasks import Targets
 from ecgtrain.views.passport import Passport
 
@@ -22,6 +23,39 @@ def open_under(path: str, split: str | None) -> Store:
     """The store at ``path``, under the folds of the table ``split`` if there is one; raises what reading them does."""
     store = open_shared(path)
     return store if split is None else with_split(store, split)
+
+
+def refuse_unexpected(data: Data, store: Store) -> None:
+    """Raise PassportError where ``store`` was not prepared as ``data.expects`` says."""
+    for key, expected in data.expects.items():
+        got = store.fs_hz if key == "fs_hz" else store.recipe.get(key)
+        if not _is_as(expected, got):
+            raise PassportError(
+                f"the recipe expects a store that was prepared otherwise: {key} differs",
+                where=store.path,
+                expected=_in_short(expected),
+                got=_in_short(got),
+                fix="ingest the records so (see the recipe's head), or take the store as it is: data.expects={}",
+            )
+
+
+def _is_as(expected: Any, got: Any) -> bool:
+    """Whether ``got`` is what is expected; of a mapping only what is named is compared."""
+    match expected, got:
+        case dict(), dict():
+            return all(name in got and _is_as(value, got[name]) for name, value in expected.items())
+        case list() | tuple(), list() | tuple():
+            return len(expected) == len(got) and all(map(_is_as, expected, got))
+    return bool(expected == got)
+
+
+def _in_short(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(_in_short(one) for one in value) or "none"
+    if isinstance(value, dict):
+        name = value.get("name", "")
+        return f"{name}({', '.join(f'{key} {its}' for key, its in value.items() if key != 'name')})"
+    return "nothing" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def what_folds(store: Store) -> str:

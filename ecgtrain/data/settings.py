@@ -92,6 +92,9 @@ class Data(Feeding):
 
     ``noise_bank``: a folder with the recorded noise of NSTDB, for views that add it.
 
+    ``expects``: what the recipe of ``store`` must say, such as `{fs_hz: 100, filters: []}`; a store that was prepared
+    otherwise is refused. Of a filter only what is named is compared.
+
     ``stores`` are mixed in; with ``weight`` set on all of them and here, windows come in those proportions, else
     every record counts alike. Passport and statistics are those of ``store``.
     """
@@ -106,6 +109,7 @@ class Data(Feeding):
     exclude_folds: tuple[int, ...] = ()
     exclude_patients: str | None = None
     noise_bank: str | None = None
+    expects: dict[str, Any] = Field(default_factory=dict)
     weight: PositiveFloat | None = None
     stores: tuple[MixedStore, ...] = ()
 

@@ -13,7 +13,7 @@ import torch
 
 from ecgstore import RecordError
 from ecgstore.inner import Recipe, prepare_record
-from ecgtrain.deployment.model import Model, load_model
+from ecgtrain.deployment.model import Ensemble, Model, load_models
 from ecgtrain.deployment.replay import LOST, recipe_of
 from ecgtrain.errors import ProtocolError
 from ecgtrain.tasks import TargetKind
@@ -26,7 +26,7 @@ from ecgtrain.views.passport import Passport
 class Classifier:
     """What :func:`load_classifier` gives. It keeps nothing of what it is shown, and may be asked from one thread."""
 
-    _model: Model
+    _model: Model | Ensemble
     _recipe: Recipe
 
     @property
@@ -86,6 +86,8 @@ class Classifier:
 def load_classifier(path: str | Path, name: str | None = None, *, device: torch.device | str = "cpu") -> Classifier:
     """The trained head in ``path``, an export or a run's directory, to be asked about single recordings.
 
+    Of a run of several seeds all are asked, and the mean of what they say is told.
+
     ``name``: which head of a run, where it has several. What is loaded is numbers and settings, never code.
 
     Raises CheckpointError where it can't be loaded, PassportError where this release can't prepare recordings so.
@@ -93,5 +95,5 @@ def load_classifier(path: str | Path, name: str | None = None, *, device: torch.
     with looked_at(Path(path)):
         if Path(path).is_dir():
             refuse_strange_files(Path(path))
-        model = load_model(path, name, device=device)
+        model = load_models(path, name, device=device)
     return Classifier(model, recipe_of(model.passport))

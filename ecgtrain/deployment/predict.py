@@ -15,12 +15,11 @@ import pyarrow.parquet as pq
 
 from ecgstore import ConfigError, Store, __version__, open_shared
 from ecgtrain.data.seen import learned_from, read_seen, seen_of, shared
-from ecgtrain.deployment.model import Model
+from ecgtrain.deployment.model import Ensemble, Model
 from ecgtrain.deployment.replay import LOST, ExtraLeads, Progress, replayed
 from ecgtrain.errors import ProtocolError
 from ecgtrain.evaluation.splits import Float64, Rows
 from ecgtrain.training.files import published
-from ecgtrain.training.layout import SEEN
 
 #: Why a record of a store is not predicted, besides what an ingest leaves out.
 TOO_SHORT, NO_LEADS = "too_short", "no_leads"
@@ -53,7 +52,7 @@ class Predictions:
 
 
 def predict(
-    model: Model,
+    model: Model | Ensemble,
     recordings: str | Path,
     *,
     source: str | None = None,
@@ -93,7 +92,7 @@ def _is_store(path: str | Path) -> bool:
 
 @contextmanager
 def _store_of(
-    model: Model,
+    model: Model | Ensemble,
     path: str | Path,
     source: str | None,
     extra_leads: ExtraLeads | None,
@@ -114,7 +113,7 @@ def _store_of(
         yield store, tuple(LeftOut(one["record_id"], one["reason"], one["detail"] or "") for one in rejected)
 
 
-def _unfit(model: Model, store: Store) -> Iterator[tuple[int, LeftOut]]:
+def _unfit(model: Model | Ensemble, store: Store) -> Iterator[tuple[int, LeftOut]]:
     """Rows of records that the model can say nothing of."""
     needed, lengths_n, ids = model.head.window_samples, store.column("n_samples"), store.column("record_id")
     lost = _lost(model, store)
@@ -126,7 +125,7 @@ def _unfit(model: Model, store: Store) -> Iterator[tuple[int, LeftOut]]:
             yield row, LeftOut(str(ids[row]), NO_LEADS, "none of the model's leads was recorded, or all are bad")
 
 
-def _lost(model: Model, store: Store) -> list[tuple[str, ...]]:
+def _lost(model: Model | Ensemble, store: Store) -> list[tuple[str, ...]]:
     """Of each record, which of the model's leads are not there, of which the network sees zeros, or are bad."""
     places = [(lead, store.leads.index(lead)) for lead in model.passport.leads]
     states_n = store.column("lead_states").tolist()
@@ -135,7 +134,7 @@ def _lost(model: Model, store: Store) -> list[tuple[str, ...]]:
 
 
 def _table(
-    model: Model,
+    model: Model | Ensemble,
     store: Store,
     rows: Rows,
     score_rc: Float64,
@@ -172,7 +171,7 @@ def _table(
     return pa.table(columns).replace_schema_metadata({"ecgtrain": json.dumps(_about(model))})
 
 
-def _about(model: Model) -> dict[str, Any]:
+def _about(model: Model | Ensemble) -> dict[str, Any]:
     """What has spoken, for whoever finds the table years later."""
     head = model.head
     return {
@@ -189,7 +188,7 @@ def _about(model: Model) -> dict[str, Any]:
     }
 
 
-def _notes(model: Model, store: Store, rows: Rows) -> tuple[str, ...]:
+def _notes(model: Model | Ensemble, store: Store, rows: Rows) -> tuple[str, ...]:
     """What the predictions should be read with."""
     notes = []
     lost = _lost(model, store)
@@ -198,7 +197,7 @@ def _notes(model: Model, store: Store, rows: Rows) -> tuple[str, ...]:
         notes.append(
             f"{n_lost} of {len(rows)} records lack leads that the model takes, or have bad ones: see leads_lost"
         )
-    tables = [read_seen(path / SEEN) for path in (model.run_dir, model.answer) if (path / SEEN).exists()]
+    tables = [read_seen(path) for path in model.seen]
     if tables:
         again = int(shared(learned_from(tables), seen_of(store, rows, "test")).any.sum())
         if again:

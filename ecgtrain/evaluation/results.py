@@ -16,6 +16,7 @@
      …what the protocol chose, such as penalty…,
      unfitted_classes: [class], dropped_classes: {class: why}, caveats: [text],
      difference_to: {pretraining: {metric: {value, low, high}}},    # paired, this minus that
+     ensemble_of: [seed],                                           # of the mean of what several seeds say
      seeds: [seed], p_of_difference: {pretraining: p},              # of several seeds; p by the metric compared by
      run: name of the run, where there are several}
 
@@ -156,7 +157,8 @@ class Result(Value):
     run among several.
 
     ``seeds``: of the runs that it is the mean of, where there are several; ``p_of_difference``: how surprising each
-    difference would be if there were none, corrected for their number.
+    difference would be if there were none, corrected for their number. ``ensemble_of``: the seeds of which the mean of
+    what they say of each record was judged, as one answer.
     """
 
     name: str
@@ -192,6 +194,7 @@ class Result(Value):
     reliability: Mapping[str, ClassReliability] = Field(default_factory=dict)
     seeds: tuple[NonNegativeInt, ...] = ()
     p_of_difference: Mapping[str, Number] = Field(default_factory=dict)
+    ensemble_of: tuple[NonNegativeInt, ...] = ()
 
     @model_validator(mode="after")
     def _told_apart(self) -> Result:
@@ -250,6 +253,7 @@ class Result(Value):
             "unit": self.unit or None,
             "left_out_site": self.left_out_site,
             "seeds": list(self.seeds) or None,
+            "ensemble_of": list(self.ensemble_of) or None,
             "p_of_difference": dict(self.p_of_difference) or None,
             "of_a_constant": self.of_a_constant,
             "confusion": self.confusion and self.confusion.model_dump(),

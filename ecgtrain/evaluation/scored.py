@@ -29,6 +29,7 @@ from ecgtrain.scoring import challenge, kinds, metrics, regression
 from ecgtrain.scoring.bootstrap import Interval, Scorer
 from ecgtrain.scoring.decisions import brier, choose_thresholds, decide, decide_for_one, reliability
 from ecgtrain.scoring.exclusive import confusion
+from ecgtrain.scoring.metrics import mean_of_scored
 from ecgtrain.scoring.seeds import OverSeeds, of_seeds
 from ecgtrain.tasks import Places, TargetKind, Targets
 
@@ -182,6 +183,23 @@ def difference(one_s: Sequence[Judged], null_s: Sequence[Judged], seed: int) -> 
         )
     names = [*kinds.compared(one.kind), *one.placed, *([CHALLENGE] if one.decided and null.decided else [])]
     return {name: _of(one_s, name, seed) - _of(null_s, name, seed) for name in names}
+
+
+def together(judged_s: Sequence[Judged]) -> Judged:
+    """The mean of what several seeds say of the same records; it has no thresholds, and so nothing that is decided."""
+    mean_rc = np.mean([judged.score_rc for judged in judged_s], axis=0)
+    return replace(judged_s[0], score_rc=mean_rc, decided=None)
+
+
+def over_one_seed(judged_s: Sequence[Judged], seed: int) -> dict[str, OverSeeds]:
+    """By metric, what the mean of several seeds scores minus what these score by themselves, on average."""
+    whole, names = together(judged_s), (*kinds.compared(judged_s[0].kind), *judged_s[0].placed)
+    found = {}
+    for name in names:
+        ours, each = _of([whole], name, seed), _of(judged_s, name, seed)
+        alone = OverSeeds(each.value_s.mean(keepdims=True), mean_of_scored(each.resampled_sr.T)[None], seed)
+        found[name] = ours - alone
+    return found
 
 
 def _of(judged_s: Sequence[Judged], metric: str, seed: int) -> OverSeeds:

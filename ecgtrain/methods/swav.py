@@ -144,7 +144,8 @@ class Swav(Objective):
         a code, ln K where windows can't be told apart.
         """
         settings = self._settings
-        # One after the other, as published: BatchNorm takes the statistics of each set of views by itself.
+        # One after the other: BatchNorm takes the statistics of each set of views by itself. The published code passes
+        # all at once, which takes the memory of all.
         pooled = [self.backbone(x_blt).pooled_bd for x_blt in views.x_vblt]
         projected = [self.projector(pooled_bd) for pooled_bd in pooled]
         # Scores are divided by 0.05 and 0.1: bfloat16 would round them by tenths.

@@ -48,12 +48,13 @@ def _link(title: str, name: str, kind: str, text: str) -> Download:
     return Download(title, name, f"data:{kind};charset=utf-8;base64,{base64.b64encode(content).decode()}")
 
 
-_WHOSE = ("run", "question", "task", "left_out_site", "protocol", "pretraining", "store")
+_WHOSE = ("run", "question", "task", "left_out_site", "protocol", "pretraining", "store", "seeds_together")
 
 
 def _whose(result: Result) -> list[Any]:
     task = (result.run, result.name, result.task, result.left_out_site)
-    return [*task, result.protocol, result.pretraining, result.store]
+    together = " ".join(map(str, result.ensemble_of))
+    return [*task, result.protocol, result.pretraining, result.store, together]
 
 
 def scores_csv(results: Sequence[Result]) -> str:

@@ -161,6 +161,7 @@ def _group(results: Sequence[Result], number: int, names: Sequence[str], worst: 
         "n_train": first.n_train,
         "n_test": first.n_test,
         "seeds": first.seeds,
+        "has_ensemble": any(result.ensemble_of for result in results),
         "are_others": all(are_other_patients(result.caveats) for result in results),
         "store": first.store,
         "verdicts": [

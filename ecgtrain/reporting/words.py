@@ -54,7 +54,7 @@ def metric_name(name: str, unit: str = "") -> str:
 
 def labels(results: Sequence[Result]) -> list[str]:
     """What each line of a table is called: its pretraining, and no more than is needed to tell lines apart."""
-    labels = [BASELINES.get(result.protocol, pretraining(result.pretraining)) for result in results]
+    labels = [_label(result) for result in results]
     for key in ("run", "name"):
         twice = {label for label in labels if labels.count(label) > 1}
         if len({getattr(result, key) for result in results}) > 1:
@@ -63,6 +63,11 @@ def labels(results: Sequence[Result]) -> list[str]:
                 for label, result in zip(labels, results, strict=True)
             ]
     return labels
+
+
+def _label(result: Result) -> str:
+    name = BASELINES.get(result.protocol, pretraining(result.pretraining))
+    return f"{name}, {len(result.ensemble_of)} seeds together" if result.ensemble_of else name
 
 
 def colours(results: Sequence[Result]) -> list[str]:

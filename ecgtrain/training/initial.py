@@ -11,7 +11,7 @@ from ecgstore.inner import first_difference
 from ecgtrain.backbones import Backbone
 from ecgtrain.config import RunConfig
 from ecgtrain.data.feed import Part
-from ecgtrain.data.selection import open_under
+from ecgtrain.data.selection import open_under, refuse_unexpected
 from ecgtrain.errors import PassportError
 from ecgtrain.views.passport import Passport
 
@@ -83,4 +83,6 @@ class TakenOver(NamedTuple):
 
 def take_over(config: RunConfig, initial: Initial) -> TakenOver:
     """Take an exported network as it is; raises what :meth:`Initial.agreed` raises."""
-    return TakenOver(initial, initial.agreed(config, open_under(config.data.store, config.data.split)))
+    store = open_under(config.data.store, config.data.split)
+    refuse_unexpected(config.data, store)
+    return TakenOver(initial, initial.agreed(config, store))

@@ -68,6 +68,11 @@ def run_of_seed(run_dir: Path, seed: int) -> Path:
     return run_dir / SEEDS / str(seed)
 
 
+def runs_of_seeds(run_dir: Path) -> list[Path]:
+    """The runs of the seeds of a run of several; none of one that has no seeds."""
+    return [path for path in sorted((run_dir / SEEDS).glob("*")) if path.is_dir()]
+
+
 def one_of_seeds(run_dir: Path) -> Path | None:
     """The run of one of the seeds of a run of several; None of one that has no seeds."""
-    return next((path for path in sorted((run_dir / SEEDS).glob("*")) if path.is_dir()), None)
+    return next(iter(runs_of_seeds(run_dir)), None)

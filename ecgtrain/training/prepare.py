@@ -17,7 +17,14 @@ from ecgtrain.backbones import Backbone
 from ecgtrain.config import Pretrain, RunConfig
 from ecgtrain.data.feed import Batch, Feed, Part, open_feed_of
 from ecgtrain.data.seen import seen_of, trained_on_before
-from ecgtrain.data.selection import labelled_parts, open_under, refuse_shared_patients, select_parts, what_folds
+from ecgtrain.data.selection import (
+    labelled_parts,
+    open_under,
+    refuse_shared_patients,
+    refuse_unexpected,
+    select_parts,
+    what_folds,
+)
 from ecgtrain.data.settings import Data
 from ecgtrain.data.statistics import statistics_of
 from ecgtrain.errors import LeakageError, ProtocolError
@@ -85,6 +92,7 @@ def prepare(config: RunConfig, device: torch.device | str, initial: Initial | No
     if (settings.init_from is None) != (initial is None):
         raise ConfigError("pretrain.init_from and what it names go together", where=config.name, got=settings.init_from)
     store = open_under(config.data.store, config.data.split)
+    refuse_unexpected(config.data, store)
     passport, parts = selected(config, store, None if initial is None else initial.agreed(config, store))
     if not any(len(part.rows) for part in parts) and not len(store.select(folds=settings.folds)):
         raise ProtocolError("no record is in the folds to pretrain on", where=store.path, fix=what_folds(store))
@@ -182,6 +190,7 @@ def identity_of(config: RunConfig, made: Prepared, feed: Feed) -> dict[str, Any]
         "split",
         "stores",
         "noise_bank",
+        "expects",
         "leads",
         "feed",
         "draws",

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 
+import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
-from ecgstore import ConfigError, EcgError, IngestSettings, ingest_folder
+from ecgstore import ConfigError, EcgError, IngestSettings, ingest_folder, open_store
 from ecgstore.inner import parse
+from ecgtrain import load_classifier, tasks
 from ecgtrain.config import RunConfig
 from ecgtrain.errors import CheckpointError, LeakageError, PassportError, ProtocolError
 from ecgtrain.reporting.report import read_report
-from ecgtrain.run import evaluate_store, run
+from ecgtrain.run import evaluate_store, predict_records, run
+from ecgtrain.scoring import metrics
 from ecgtrain.training.files import plain
 
 COMMON = {
@@ -80,7 +85,8 @@ def test_a_point_without_a_change_is_the_answer_itself(curved):
 def test_several_seeds_are_told_as_one(curved):
     out, report = curved
     of_seeds = [read_report(out / "seeds" / str(seed)) for seed in (1, 2)]
-    for i, result in enumerate(report.results):
+    n = len(of_seeds[0].results)
+    for i, result in enumerate(report.results[:n]):
         mean = sum(one.results[i].score.value for one in of_seeds) / 2
         assert result.score.value == pytest.approx(mean)
         assert result.seeds == (1, 2)
@@ -98,6 +104,75 @@ def test_several_seeds_are_told_as_one(curved):
     page = (out / "report.html").read_text()
     for said in ("How many labels are needed", "What noise costs", "Means over the seeds 1, 2", "level 3"):
         assert said in page
+
+
+def scores_of(out, seed, question="probe"):
+    """What the head of one seed says of the test records, (records, classes), and their rows."""
+    folder = out / "seeds" / str(seed) / "downstream" / question / "cpc"
+    table = pq.ParquetFile(folder / "predictions.parquet").read(use_threads=False)
+    names = [name for name in table.column_names if name.startswith("probability:")]
+    return np.stack([table[name].to_numpy() for name in names], axis=1), table["record_id"].to_pylist(), names
+
+
+def test_what_all_seeds_say_together_is_an_answer_of_its_own(curved, mini_store):
+    out, report = curved
+    mean, probe, other = report.results[0], *report.results[-2:]
+    assert [(one.name, one.ensemble_of, one.seeds) for one in (probe, other)] == [
+        ("probe", (1, 2), ()),
+        ("other", (1, 2), ()),
+    ]
+    assert not any(one.ensemble_of for one in report.results[:-2])
+    (one_rc, ids, names), (two_rc, *_) = scores_of(out, 1), scores_of(out, 2)
+    store = open_store(mini_store)
+    rows = [store.column("record_id").tolist().index(name) for name in ids]
+    y_rc = tasks.load(COMMON["task"]).targets(store).y_nc[rows]
+    classes = tasks.load(COMMON["task"]).targets(store).classes
+    kept = [classes.index(name.removeprefix("probability:")) for name in names]
+    expected = metrics.macro_auroc(y_rc[:, kept], (one_rc + two_rc) / 2)
+    assert probe.score.value == pytest.approx(expected, abs=1e-6)
+    assert set(probe.difference_to) == {"one seed", "random", "other"}
+    gain = probe.difference_to["one seed"]["macro_auroc"]
+    assert gain.value == pytest.approx(probe.score.value - mean.score.value)
+    assert gain.low <= gain.value <= gain.high
+    assert probe.difference_to["other"]["macro_auroc"].value == pytest.approx(probe.score.value - other.score.value)
+    assert "CPC, 2 seeds together" in (out / "report.html").read_text()
+    with (out / "report.json").open() as file:
+        assert [one.get("ensemble_of") for one in json.load(file)["results"]][-2:] == [[1, 2], [1, 2]]
+
+
+def test_a_run_of_several_seeds_predicts_as_one(curved, mini_store, tmp_path):
+    out, _ = curved
+    found = predict_records(out, mini_store, tmp_path / "p.parquet", name="probe").table
+    (one_rc, ids, names), (two_rc, *_) = scores_of(out, 1), scores_of(out, 2)
+    by_id = dict(zip(found["record_id"].to_pylist(), range(found.num_rows), strict=True))
+    said_rc = np.stack([found[name].to_numpy() for name in names], axis=1)[[by_id[one] for one in ids]]
+    np.testing.assert_allclose(said_rc, (one_rc + two_rc) / 2, atol=1e-4)
+    about = json.loads(found.schema.metadata[b"ecgtrain"])
+    assert sorted({name.partition("/export")[0] for name in about["sha256"] if "export" in name}) == [
+        "seeds/1",
+        "seeds/2",
+    ]
+    assert not [name for name in found.column_names if name.startswith("said:")]  # thresholds belong to one seed
+    signal = open_store(mini_store).read(ids[0])
+    together = load_classifier(out, "probe")
+    each = [load_classifier(out / "seeds" / str(seed), "probe") for seed in (1, 2)]
+    args = (signal.signal_mv_lt, signal.fs_hz, signal.leads)
+    mean = np.mean([list(one.predict(*args).values()) for one in each], axis=0)
+    np.testing.assert_allclose(list(together.predict(*args).values()), mean, atol=1e-9)
+
+
+def test_seeds_that_tell_other_things_are_not_taken_together(curved, tmp_path):
+    out, _ = curved
+    copy = tmp_path / "run"
+    shutil.copytree(out, copy)
+    shutil.rmtree(copy / "seeds" / "2" / "downstream" / "probe")
+    with pytest.raises(CheckpointError, match=r"no such trained head.*in .*seeds/2"):
+        load_classifier(copy, "probe")
+    about = copy / "seeds" / "2" / "downstream" / "other" / "cpc" / "head.json"
+    content = json.loads(about.read_text())
+    about.write_text(json.dumps({**content, "classes": content["classes"][::-1]}))
+    with pytest.raises(CheckpointError, match="don't tell the same"):
+        load_classifier(copy, "other")
 
 
 def test_tables_hold_what_the_page_shows(curved):
