@@ -30,7 +30,7 @@ from ecgtrain.representation.export import Trained, load_backbone
 from ecgtrain.representation.nulls import load_null
 from ecgtrain.tasks import Targets
 from ecgtrain.training.files import read_json
-from ecgtrain.training.layout import HEAD_ABOUT, QUESTION, SEEN, answers, split_table
+from ecgtrain.training.layout import EXPORT, HEAD_ABOUT, QUESTION, SEEN, answers, split_table
 from ecgtrain.training.layout import NULLS as KEPT_NULLS
 from ecgtrain.views.passport import assumed_calibration
 
@@ -79,8 +79,11 @@ def judge_elsewhere(
     trained.passport.refuse_other(store)
     found = [folder for folder in answers(run_dir) if folder.name not in NULLS]
     chosen = [folder for folder in found if not names or folder.parent.name in names]
+    if not found:
+        fix = "name the run itself" if run_dir.name == EXPORT else "answer a question with it: downstream"
+        raise CheckpointError("there is no trained head", where=run_dir, fix=fix)
     if not chosen:
-        known = ", ".join(sorted({folder.parent.name for folder in found})) or "none"
+        known = ", ".join(sorted({folder.parent.name for folder in found}))
         raise CheckpointError("the run has no such trained head", where=run_dir, expected=f"one of: {known}")
     asked = Asked(run_dir, store, folds, allow_overlap, device)
     results: list[Result] = []

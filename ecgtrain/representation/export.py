@@ -38,6 +38,8 @@ def load_backbone(run_dir: str | Path, *, device: torch.device | str = "cpu") ->
 
     Raises CheckpointError if there is none, or if it isn't whole.
     """
+    if not Path(run_dir).is_dir():
+        raise CheckpointError("there is no run and no export", where=run_dir, fix="check the path")
     path = Path(run_dir) / EXPORT if (Path(run_dir) / EXPORT).exists() else Path(run_dir)
     problem = checkpoint.torn(path)
     if problem is not None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from ecgstore import EcgError
+from ecgstore import ConfigError, EcgError
 from ecgstore.inner import held
 from ecgtrain import distributed
 from ecgtrain.errors import ClaimedError
@@ -20,12 +20,15 @@ def claimed(run_dir: Path) -> Iterator[None]:
     """Have ``run_dir`` alone, to write into it; of several ranks the first holds it for all.
 
     Nothing is made at ``run_dir`` itself. The system frees the lock of a process that dies. Raises ClaimedError, on
-    all ranks, where another process has it, or where the file system knows no locks.
+    all ranks, where another process has it, or where the file system knows no locks, and ConfigError where a file
+    stands there.
     """
     with ExitStack() as stack:
         refusal: EcgError | None = None
         if distributed.rank() == 0:
             try:
+                if run_dir.exists() and not run_dir.is_dir():
+                    raise ConfigError("a file stands in the place of the directory", where=run_dir, fix="name another")
                 stack.enter_context(_lock(run_dir, shared=False))
             except EcgError as error:
                 refusal = error
@@ -78,6 +81,7 @@ def _lock(run_dir: Path, *, shared: bool) -> Iterator[None]:
         ):
             yield
     except OSError as error:
-        if Path(str(error.filename)).name not in (f".{place.name}.lock", _INSIDE):
+        failed = Path(str(error.filename))
+        if failed.name not in (f".{place.name}.lock", _INSIDE) and failed not in place.parents:
             raise
         raise ClaimedError("the directory can't be locked", where=run_dir, got=error.strerror) from error

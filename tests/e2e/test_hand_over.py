@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import tempfile
 
@@ -84,3 +85,28 @@ def test_a_second_export_leaves_the_first_alone(room):
     done = ecgtrain("export", room / "run", room / "model")
     assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1)
     assert (room / "model" / "card.md").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("evaluate", "nothing", "--store", "STORE"), "there is no run and no export"),
+        (("evaluate", "run/export", "--store", "STORE"), "there is no trained head.*name the run itself"),
+        (("evaluate", "run", "--store", "STORE", "--name", "zz"), "no such trained head.*one of: q"),
+        (("evaluate", "run", "--store", "STORE", "--out", "file"), "a file stands in the place of the directory"),
+        (("report", "run", "--out", "file"), "a file stands in the place of the directory"),
+        (
+            ("run", "small/cpc", "--set", "data.store=STORE", "--out", "file"),
+            "a file stands in the place of the directory",
+        ),
+        (("evaluate", "run", "--store", "STORE", "--out", "/proc/nobody/out"), "can't be locked"),
+    ],
+)
+def test_a_wrong_place_is_told_in_one_line(room, mini_store, monkeypatch, arguments, said):
+    (room / "file").write_text("mine")
+    monkeypatch.chdir(room)
+    done = ecgtrain(*(str(one).replace("STORE", str(mini_store)) for one in arguments))
+    assert done.exit_code == 1
+    assert re.search(said, done.stderr), done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert (room / "file").read_text() == "mine"
