@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -90,34 +90,48 @@ def _records(folder: Path, result: Result) -> tuple[Wrong, ...]:
     columns = {"record_id": pa.string()}
     columns |= {f"{said}:{name}": pa.float64() for name in names} | {f"stated:{name}": stated for name in names}
     table = read_table(folder / PREDICTIONS, columns)
-    ids = table["record_id"].to_pylist()
+    ids = table["record_id"]
     said_rc = _matrix(table, [f"{said}:{name}" for name in names])
     stated_rc = _matrix(table, [f"stated:{name}" for name in names])
     if is_number:
         far_r = np.linalg.norm(said_rc - stated_rc, axis=1)
-        return tuple(_number(str(ids[r]), stated_rc[r], said_rc[r], names, result.unit) for r in _most(far_r))
+        return tuple(_number(str(ids[r].as_py()), stated_rc[r], said_rc[r], names, result.unit) for r in _most(far_r))
     off_rc = np.abs(stated_rc - said_rc)
     wrong_r = np.where(stated_rc > 0, off_rc, 0).max(axis=1) if result.kind == "exclusive" else off_rc.max(axis=1)
-    return tuple(_classes(str(ids[r]), stated_rc[r] > 0, said_rc[r], names) for r in _most(wrong_r))
+    titles = {name: one.title for name, one in result.per_class.items()}
+    return tuple(_classes(str(ids[r].as_py()), stated_rc[r] > 0, said_rc[r], names, titles) for r in _most(wrong_r))
 
 
 def _matrix(table: pa.Table, columns: Sequence[str]) -> Floats:
     """(records, columns); what is not known is 0, and so never the most wrong."""
-    found = [np.array(table[name].to_pylist(), dtype=np.float64) for name in columns]
-    return np.nan_to_num(np.stack(found, axis=1), posinf=0.0, neginf=0.0)
+    found = [
+        # Of a chunk, and not of the column: that would import pandas.
+        np.concatenate([np.zeros(0), *(chunk.cast(pa.float64()).to_numpy(False) for chunk in table[name].chunks)])
+        for name in columns
+    ]
+    matrix: Floats = np.nan_to_num(np.stack(found, axis=1), posinf=0.0, neginf=0.0)
+    return matrix
 
 
 def _most(wrong_r: Floats) -> list[int]:
     return [int(r) for r in np.argsort(-wrong_r, kind="stable")[:N_RECORDS]]
 
 
-def _classes(record_id: str, stated_c: npt.NDArray[np.bool_], said_c: Floats, names: Sequence[str]) -> Wrong:
+def _classes(
+    record_id: str,
+    stated_c: npt.NDArray[np.bool_],
+    said_c: Floats,
+    names: Sequence[str],
+    titles: Mapping[str, str],
+) -> Wrong:
     worst = int(np.abs(stated_c - said_c).argmax())
+    title = titles.get(names[worst])
+    which = f"{names[worst]} ({title})" if title else names[worst]
     told = [c for c in np.argsort(-said_c, kind="stable") if stated_c[c] or said_c[c] >= 0.5][:_MOST_SAID]
     return Wrong(
         record_id,
         ", ".join(itertools.compress(names, stated_c)) or "none of the classes",
-        f"{names[worst]}: {'stated' if stated_c[worst] else 'not stated'}, said with {_share(said_c[worst])}",
+        f"{which}: {'stated' if stated_c[worst] else 'not stated'}, said with {_share(said_c[worst])}",
         ", ".join(f"{names[c]} {_share(said_c[c])}" for c in told) or "no class with 0.5 or more",
     )
 

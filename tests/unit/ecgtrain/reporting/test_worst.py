@@ -66,6 +66,13 @@ def test_the_farthest_from_what_is_stated_come_first(tmp_path: Path) -> None:
     assert (c.stated, c.said) == ("none of the classes", "no class with 0.5 or more")
 
 
+def test_a_class_is_told_in_words(tmp_path: Path) -> None:
+    one = result(per_class={"MI": {"auroc": 0.5, "auprc": 0.5, "n_positive": 1, "title": "myocardial infarction"}})
+    answered(tmp_path, {"MI": ([True, False], [0.0001, 0.1])}, ["a", "b"], one)
+    (worst,) = worst_of(tmp_path, [one])
+    assert worst.records[0].wrong == "MI (myocardial infarction): stated, said with < 0.001"
+
+
 def test_of_classes_that_exclude_each_other_the_stated_one_counts(tmp_path: Path) -> None:
     one = result(kind="exclusive")
     shares = {"x": ([True, True], [0.4, 0.45]), "y": ([False, False], [0.6, 0.0]), "z": ([False, False], [0.0, 0.55])}
@@ -136,6 +143,7 @@ def test_a_report_draws_them_and_an_export_could_not_name_them(judged: tuple[Pat
     page, kept = (run / "report.html").read_text(), (run / "report.json").read_text()
     assert all(f'<th scope="row">{record_id}</th>' in page for record_id in ids)
     assert "<img" not in page
+    assert "<code>ecgtrain report RUN</code> draws such records" in page
     assert not any(f'"{record_id}"' in kept for record_id in ids)
     out = run.parent / "report"
     done = CliRunner().invoke(main, ["report", str(run), "--out", str(out), "--pages", "2"])
