@@ -15,6 +15,7 @@ import shutil
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,9 @@ class HubTarget:
     def send(self, name: str, blocks: Callable[[], Iterator[bytes]], size: int) -> None:
         """Upload it; it can be read once all that waits was committed."""
         with self._lock:
-            self._folder = self._folder or tempfile.mkdtemp(prefix="ecgstore-hub-")
+            if not self._folder:
+                self._folder = tempfile.mkdtemp(prefix="ecgstore-hub-")
+                weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)  # of a push that failed
         path = Path(self._folder, hashlib.sha256(name.encode()).hexdigest())
 
         def upload() -> None:

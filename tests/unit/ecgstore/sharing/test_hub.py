@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,8 +124,10 @@ def test_who_moves_a_tag_meanwhile_wins(hub: Hub, v1: Path, v2: Path, tmp_path: 
     ("method", "part"), [("POST", "/commit/"), ("POST", "/preupload/"), ("POST", "objects/batch"), ("PUT", "/upload/")]
 )
 def test_a_push_that_fails_leaves_the_tag_and_is_finished_later(
-    hub: Hub, v1: Path, v2: Path, tmp_path: Path, method: str, part: str
+    hub: Hub, v1: Path, v2: Path, tmp_path: Path, method: str, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     bring(v1, there())
     hub.faults = [[method, part, 400, 1000]]
     with pytest.raises(StoreUnreachable) as caught:
@@ -135,6 +139,9 @@ def test_a_push_that_fails_leaves_the_tag_and_is_finished_later(
     bring(v2, there())
     pull(URL, tmp_path / "a")
     assert contents(tmp_path / "a") == contents(v2)
+    del caught
+    gc.collect()
+    assert list((tmp_path / "temporary").iterdir()) == []  # nothing is left of what was to be uploaded
 
 
 def test_a_damaged_object_is_refused_and_a_push_mends_it(hub: Hub, v1: Path, tmp_path: Path) -> None:
