@@ -47,6 +47,7 @@ UNWRITABLE = (
     RuntimeError,
     TypeError,
     ValueError,
+    struct.error,
 )
 #: A larger file is sealed by its size alone.
 _MOST_HASHED = 50_000_000

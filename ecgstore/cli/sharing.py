@@ -37,10 +37,10 @@ HARMLESS = click.option(
 def push(store: str, url: str, private_target: bool, findings_are_harmless: bool, as_json: bool) -> None:
     """Bring the sealed STORE into the share URL[@TAG], and let the tag (or `main`) mean it.
 
-    A share is a folder, file://, or s3://bucket/name, with credentials from the environment (AWS_ACCESS_KEY_ID,
-    AWS_ENDPOINT_URL, …) or from the profile AWS_PROFILE. What is there already is not sent again. Interrupted at any
-    moment, the same command goes on; until it is done, the tag means what it meant before. Its card and its sidecars go
-    with it.
+    A share is a folder, file://, s3://bucket/name or hf://datasets/owner/name. Credentials for S3 come from the
+    environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, …) or from the profile AWS_PROFILE, those for the hub from
+    `hf auth login`. What is there already is not sent again. Interrupted at any moment, the same command goes on; until
+    it is done, the tag means what it meant before. Its card and its sidecars go with it.
 
     Refused are sources that may not be passed on (but with --private-target), patients of such sources that are hashed
     with a public key, and whatever `ecgstore scrub-check` finds.
@@ -86,8 +86,8 @@ def _say_delivered(done: Delivered, where: str) -> None:
 def pull(url: str, dest: str, base: str | None, expect: str | None, as_json: bool) -> None:
     """Fetch the version URL[@TAG], or URL@FINGERPRINT, into the folder DEST.
 
-    A share is a folder, file://, s3:// or http(s)://. Every object is hashed before DEST gets its name, so DEST is
-    whole or not there. Interrupted, the same command goes on. With --base, what an older store has is linked from it
+    A share is a folder, file://, s3://, hf:// or http(s)://. Every object is hashed before DEST gets its name, so DEST
+    is whole or not there. Interrupted, the same command goes on. With --base, what an older store has is linked from it
     and not fetched; the older store stays as it is. Card and sidecars come to DEST.sidecars. Who has the server can
     show an old version under a tag: --expect finds it out, with a fingerprint that you were told on another way.
     """

@@ -18,7 +18,9 @@ _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _PART = re.compile(r"[A-Za-z0-9._=+-]+")
 
-Kind = Literal["folder", "s3", "http"]
+_KINDS = "a folder, file://, s3://, http://, https:// or hf://"
+
+Kind = Literal["folder", "s3", "http", "hf"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,12 @@ class Address:
         bucket, _, prefix = self.place.removeprefix("s3://").partition("/")
         return bucket, prefix
 
+    @property
+    def repository_and_prefix(self) -> tuple[str, str]:
+        """Of an address on the hub: ``owner/name``, and the folder in it."""
+        _, owner, name, *folders = self.place.removeprefix("hf://").split("/")
+        return f"{owner}/{name}", "/".join(folders)
+
     def __str__(self) -> str:
         version = self.fingerprint or self.tag
         return f"{self.place}@{version}" if version else self.place
@@ -62,10 +70,10 @@ def parse_address(text: str | Path) -> Address:
         if not place:
             _refuse("an address of a share is empty", text, "a folder, s3://bucket/name, https://host/name")
         return Address("folder", str(Path(place).expanduser()), *_version(version, text))
-    if scheme in ("hf", "gs", "az", "abfs"):
-        _refuse(f"shares in {scheme}:// are not supported yet", text, "a folder, file://, s3://, http:// or https://")
-    if scheme not in ("s3", "http", "https"):
-        _refuse("no such kind of address for a share", text, "a folder, file://, s3://, http:// or https://")
+    if scheme in ("gs", "az", "abfs"):
+        _refuse(f"shares in {scheme}:// are not supported yet", text, _KINDS)
+    if scheme not in ("s3", "http", "https", "hf"):
+        _refuse("no such kind of address for a share", text, _KINDS)
     _refuse_secrets(text)
     host, slash, path = rest.partition("/")
     if path:
@@ -77,10 +85,13 @@ def parse_address(text: str | Path) -> Address:
         _refuse("an address of a share has plain names between its slashes", text, "letters, digits and . _ - = +")
     if scheme == "s3" and not _BUCKET.fullmatch(host):
         _refuse("no bucket in the address", text, "s3://bucket/name")
+    if scheme == "hf" and (host != "datasets" or len(parts) < 2):
+        _refuse("no dataset in the address", text, "hf://datasets/owner/name")
     if scheme != "s3" and not host:
         _refuse("no server in the address", text, "https://host/name")
     place = f"{scheme}://{host}{slash if parts else ''}{'/'.join(parts)}"
-    return Address("s3" if scheme == "s3" else "http", place, *_version(version, text))
+    kind: Kind = "s3" if scheme == "s3" else "hf" if scheme == "hf" else "http"
+    return Address(kind, place, *_version(version, text))
 
 
 def is_tag(text: object) -> bool:

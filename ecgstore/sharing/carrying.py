@@ -109,6 +109,8 @@ def withdraw_and_push(
     gone, still_there = _who_holds_them(target, store, made.fingerprint, left.withdrawn)
     if address.kind == "s3":
         still_there += (f"older versions of the objects, if the bucket of {target.where} keeps such",)
+    if address.kind == "hf":
+        still_there += (f"the history of {target.where}, until it is squashed (HfApi.super_squash_history)",)
     return Carried(made, pushed, withdraw(target, gone, made.fingerprint), still_there)
 
 

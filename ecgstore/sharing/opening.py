@@ -24,6 +24,10 @@ def open_writable(address: Address) -> Writable:
         from ecgstore.sharing.bucket import BucketTarget
 
         return BucketTarget(address)
+    if address.kind == "hf":
+        from ecgstore.sharing.hub import HubTarget
+
+        return HubTarget(address)
     if address.kind == "http":
         raise ConfigError(
             "a web server can only be read from",
