@@ -28,7 +28,7 @@ WRONG = [
     ("ecgstore", ["split", "x", "--folds", "many"], "invalid value for '--folds'"),
     ("ecgtrain", ["bench", "demo", "--seconds", "long"], "invalid value for '--seconds'"),
     ("ecgtrain", ["evaluate", "runs/x", "--store", "y", "--folds", "one"], "invalid value for --folds"),
-    ("ecgstore", ["sidecar", "addd"], "no such command 'addd'"),
+    ("ecgstore", ["sidecar", "adder"], "no such command 'adder'"),
     ("ecgstore", ["completion", "tcsh"], "invalid value for '{bash|zsh|fish}'"),
 ]
 
