@@ -76,9 +76,10 @@ def settings() -> Any:
 
 def begin(root: Path, n_records: int) -> Found:
     """A store whose every task is done: shards linked to one of real records, and a commit for each."""
-    from ecgstore.build import commits
+    from ecgstore.build import commits, planned
     from ecgstore.build.commits import Commit
     from ecgstore.build.ingest import ingest_folder
+    from ecgstore.build.patients import patient_hash
     from ecgstore.build.plan import task_sha256
     from ecgstore.build.settings import IngestSettings
     from ecgstore.build.shards import create_array, write_counts
@@ -95,6 +96,7 @@ def begin(root: Path, n_records: int) -> Found:
     planned_s = time.perf_counter() - began
     assert made.work.shard_samples == SHARD_SAMPLES, "too few records for shards of full size"
     create_array(root, "blosc", 12, made.total_samples, SHARD_SAMPLES)
+    planned.write(root, made, SOURCE, "key", functools.partial(patient_hash, settings().secret_key))
     rng = np.random.default_rng(1)
     first = layout.shard_object(0)
     whole = write_counts(root, 0, counts_lt[:, :SHARD_SAMPLES], SHARD_SAMPLES)[first]
@@ -197,16 +199,20 @@ def _note_time(times: list[float]) -> None:
 
 
 def seal(root: Path, n_records: int) -> Found:
-    """Commits read, tables made, objects hashed and flushed, manifest written."""
-    from ecgstore.build import commits
-    from ecgstore.build.plan import task_sha256
+    """The plan read from its files, commits read, tables made, objects hashed and flushed, manifest written."""
+    from ecgstore.build import commits, planned
+    from ecgstore.build.plan import Storage, Work
     from ecgstore.build.seal import seal_ingested
+    from ecgstore.sources.wfdb_folder import Settings
+
+    def work(leads: Any, shard_samples: int) -> Work:
+        return Work(settings().recipe, Storage(), tuple(leads), shard_samples)
 
     clock = Clock()
-    made = clock("plan_held", lambda: made_plan(n_records))
-    sha = functools.partial(task_sha256, work=made.work)
-    found = clock("commits", lambda: commits.load_all(root, made.tasks, sha, 2, hashed=False))
-    its = [found[task.first_shard] for task in made.tasks]
+    made = clock("plan_read", lambda: planned.load(root, "key", Settings(name="wfdb_folder"), work))
+    sha = operator.attrgetter("sha256")
+    found = clock("commits", lambda: commits.load_all(root, made.units, sha, 2, hashed=False))
+    its = [found[task.first_shard] for task in made.units]
     clock("seal", lambda: seal_ingested(root, made, settings(), its))
     return clock.found
 

@@ -146,15 +146,17 @@ def plain_disk_errors(root: Path) -> Iterator[None]:
 
 
 def seal(
-    root: Path, small: Mapping[str, bytes], objects: Mapping[str, manifest.ObjectHash], plan_sha256: str
+    root: Path, small: Iterable[tuple[str, bytes]], objects: Mapping[str, manifest.ObjectHash], plan_sha256: str
 ) -> manifest.Manifest:
     """Write the ``small`` objects, remove whatever belongs to nobody, flush everything, and publish the manifest.
 
-    ``objects`` are those that stand there already, with their hashes.
+    ``small``: names and contents, one at a time in memory if they come so; ``objects`` are those that stand there
+    already, with their hashes.
     """
-    for name, content in small.items():
+    whole = dict(objects)
+    for name, content in small:
         publish.write_bytes(root / name, content)
-    whole = {**objects, **{name: manifest.hash_object(root / name) for name in small}}
+        whole[name] = manifest.hash_object(root / name)
     _remove_strangers(root, whole)
     _flush_all(root, whole)
     sealed = manifest.seal(root, whole, plan_sha256)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -87,8 +88,10 @@ def seal_commits(
     made: Sealable,
 ) -> manifest.Manifest:
     """Write tables and root beside the shards that the commits name, and seal all of it."""
-    small = {name: to_parquet(one, name) for name, one in tables.items()}
-    small[layout.ROOT] = root_metadata(attributes)
+    small = itertools.chain(
+        ((name, to_parquet(one, name)) for name, one in tables.items()),
+        [(layout.ROOT, root_metadata(attributes))],
+    )
     names = [f"{layout.SIGNAL}/zarr.json", *(layout.commit_object(task.first_shard) for task in made.tasks)]
     objects = {name: manifest.hash_object(root / name) for name in names}
     for commit in commits:

@@ -245,7 +245,7 @@ def _make(
     objects[layout.SIGNAL_JSON] = hash_object(root / layout.SIGNAL_JSON)
     small = {name: tables.to_parquet(table, name) for name, table in _tables(parts, crc32, shard_samples).items()}
     small[layout.ROOT] = root_metadata(attributes)
-    return building.seal(root, small, objects, plan_sha256)
+    return building.seal(root, small.items(), objects, plan_sha256)
 
 
 def _take(root: Path, part: _Part, plan_sha256: str, one_more: Callable[[], None]) -> dict[str, ObjectHash]:

@@ -301,7 +301,7 @@ def _make(root: Path, parent: Parent, gone: _Gone, plan_sha256: str, progress: P
     taken = by_fold(part for parts in sums_of_row.values() for part in parts.items())
     small = {name: tables.to_parquet(table.combine_chunks(), name) for name, table in _tables(store, gone).items()}
     small[layout.ROOT] = root_metadata(_attributes(store, gone, plan_sha256, taken))
-    return building.seal(root, small, objects, plan_sha256)
+    return building.seal(root, small.items(), objects, plan_sha256)
 
 
 def _without(

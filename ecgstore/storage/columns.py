@@ -51,16 +51,15 @@ class Whole:
     def __init__(self, table: pa.Table) -> None:
         self._table = table
         self.names, self.n_rows = table.column_names, table.num_rows
-        self._selected: dict[Sequence[str], pa.Table] = {}
+        self._selected: dict[Sequence[str], dict[str, pa.Array]] = {}
 
     def table(self, names: Sequence[str]) -> pa.Table:
         return self._table if list(names) == self.names else self._table.select(list(names))
 
     def about(self, row: int, names: Sequence[str]) -> dict[str, Any]:
         if (asked := tuple(names)) not in self._selected:
-            self._selected[asked] = self.table([name for name in self.names if name in asked]).combine_chunks()
-        found: dict[str, Any] = self._selected[asked].slice(row, 1).to_pylist()[0]
-        return found
+            self._selected[asked] = _in_one_piece(self.table([name for name in self.names if name in asked]))
+        return {name: its[row].as_py() for name, its in self._selected[asked].items()}
 
 
 class Packed:
@@ -76,7 +75,7 @@ class Packed:
         self.n_rows = int(file.metadata.num_rows)
         self._ends = np.cumsum([group.n_rows for group in file.groups], dtype=np.int64)
         self._columns: dict[str, pa.ChunkedArray] = {}
-        self._groups: dict[tuple[int, Sequence[str]], pa.Table] = {}
+        self._groups: dict[tuple[int, Sequence[str]], dict[str, pa.Array]] = {}
         self._text_bytes = 0
         self._lock = threading.Lock()
 
@@ -90,17 +89,16 @@ class Packed:
             return pa.table({name: self._columns[name] for name in self.names if name in names})
 
     def about(self, row: int, names: Sequence[str]) -> dict[str, Any]:
-        asked = [name for name in self.names if name in names]
+        group = int(np.searchsorted(self._ends, row, side="right"))
         with self._lock:
-            is_whole = all(name in self._columns for name in asked)
-            group = int(np.searchsorted(self._ends, row, side="right"))
-            if not is_whole and (group, tuple(names)) not in self._groups:
-                self._groups[group, tuple(names)] = self._read(asked, group).combine_chunks()
-        if is_whole:
-            return {name: self._columns[name][row].as_py() for name in asked}
-        first = int(self._ends[group - 1]) if group else 0
-        found: dict[str, Any] = self._groups[group, tuple(names)].slice(row - first, 1).to_pylist()[0]
-        return found
+            its = self._groups.get((group, tuple(names)))
+            if its is None:
+                asked = [name for name in self.names if name in names]
+                if all(name in self._columns for name in asked):
+                    return {name: self._columns[name][row].as_py() for name in asked}
+                its = self._groups[group, tuple(names)] = _in_one_piece(self._read(asked, group))
+        place = row - int(self._ends[group - 1]) if group else row
+        return {name: values[place].as_py() for name, values in its.items()}
 
     def _read(self, names: Sequence[str], group: int | None) -> pa.Table:
         def read() -> pa.Table:
@@ -113,6 +111,12 @@ class Packed:
         table = validate_tables.plain_texts(table, self._where, self._text_bytes)
         self._text_bytes += sum(table[name].nbytes for name in weighed)
         return table
+
+
+def _in_one_piece(table: pa.Table) -> dict[str, pa.Array]:
+    """Each column as one array: one row of it is turned into Python five times as fast as one of a table."""
+    columns = zip(table.column_names, table.combine_chunks().columns, strict=True)
+    return {name: its.chunk(0) if its.num_chunks else column([], its.type) for name, its in columns}
 
 
 def packed(content: bytes, *, version: int, where: object, check: Check) -> Packed:
