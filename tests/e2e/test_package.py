@@ -36,6 +36,7 @@ def test_the_citation_is_of_this_version_and_names_no_invented_person() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_wheel_and_sdist_are_built_and_the_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
     pytest.importorskip("build", reason="build is not installed: pip install build")
     source, dist, home = tmp_path / "source", tmp_path / "dist", tmp_path / "empty"
