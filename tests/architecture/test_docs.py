@@ -97,9 +97,9 @@ def test_every_key_of_every_shipped_recipe_stands_on_the_page_of_recipes() -> No
 
     def keys(content: object) -> set[str]:
         if isinstance(content, dict):
-            # What is expected of a store is said in the keys of its own recipe.
-            within = [value for key, value in content.items() if key != "expects"]
-            return set(content) | {key for value in within for key in keys(value)}
+            # What a store must say of its preparation has the store's keys.
+            below = [value for key, value in content.items() if key != "expects"]
+            return set(content) | {key for value in below for key in keys(value)}
         return {key for value in content for key in keys(value)} if isinstance(content, list) else set()
 
     for name, path in shipped().items():
