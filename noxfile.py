@@ -101,6 +101,19 @@ def portability(session: nox.Session) -> None:
     session.run("python", "tests/portability.py", *session.posargs)
 
 
+@nox.session(python=["3.11", "3.12", "3.13"])
+def package(session: nox.Session) -> None:
+    """The sdist, installed into an empty environment: it makes a store, trains, reports, serves the page."""
+    session.install("--constraint", "constraints.txt", "build", "setuptools")
+    dist = Path(session.create_tmp()).resolve() / "dist"
+    session.run("python", "-m", "build", "--no-isolation", "--outdir", str(dist))
+    (sdist,) = dist.glob("*.tar.gz")
+    session.install("--constraint", "constraints.txt", f"{sdist}[ingest,train,view]")
+    script = Path("tests/installed.py").resolve()
+    session.chdir(dist.parent)
+    session.run("python", "-I", str(script), str(dist.parent))
+
+
 @nox.session(python="3.11")
 def lint(session: nox.Session) -> None:
     """Format, lint, spelling."""

@@ -46,7 +46,7 @@ def write_records(
     those of files are. Leads that are absent or derived by their ``lead_states`` are left out, and derived anew. The
     ``settings`` are those of :func:`ecgstore.ingest_folder`, without a source; ``terms`` say whose records these are.
 
-    Until all records were taken, their samples are put aside beside ``out``: there must be room for them as float32.
+    Until all records were taken, their samples are put aside beside ``out``: there must be space for them as float32.
     A record whose signals can't be used is left out and written down with its reason, and so is a second one of the
     same id. If anything is raised, by ``records`` too, nothing is left behind but what was there before.
 

@@ -102,7 +102,7 @@ def _can_hold(fs_hz: Any, freq_hz: Any) -> bool:
 
 
 class IngestSettings(Recipe, Storage):
-    """All settings of an ingest: the recipe, how it is kept, the source, and what may be left out.
+    """All settings of an ingest: the preparation, how it is kept, the source, and what may be left out.
 
     ``profile`` fills in what is not given: ``train`` (100 Hz, 0.5-40 Hz), ``diagnostic`` (500 Hz, 0.05-150 Hz) or
     ``raw`` (the source's own counts).
@@ -157,7 +157,7 @@ class IngestSettings(Recipe, Storage):
 
     @property
     def storage(self) -> Storage:
-        """How the store keeps what the recipe made."""
+        """How the store keeps what was prepared."""
         return Storage(codec=self.codec, quality=self.quality)
 
 

@@ -214,8 +214,8 @@ def merge(
 ) -> None:
     """Make OUT from the stores ONE and OTHER: all records of both, those of ONE first.
 
-    Both must have the same recipe, leads, rate and key of patients, and no record id in common. Shards are taken over
-    as they are, where both have shards of the same size.
+    Both must have been prepared in the same way, with the same leads, rate and key of patients, and no record id in
+    common. Shards are taken over as they are, where both have shards of the same size.
     """
     from ecgstore.build.schedule import Workers
     from ecgstore.lineage.merge import merge_stores

@@ -139,7 +139,7 @@ def scrub_check(store: str, as_json: bool) -> None:
 @AS_JSON
 @plain_errors
 def info(store: str, as_json: bool) -> None:
-    """Say what a store holds: records, leads, recipe, statements, what was left out, terms of use."""
+    """Say what a store holds: records, leads, preparation, statements, what was left out, terms of use."""
     from ecgstore.build.patients import patients_in_words
     from ecgstore.look.facts import facts
     from ecgstore.storage.store import open_store

@@ -77,8 +77,8 @@ def merge_stores(
 ) -> MergeReport:
     """Make the store ``out``: the records of ``one``, and behind them those of ``other``.
 
-    Raises ConfigError where they don't go together (recipe, leads, rates, packing, keys of patients, kinds of ids, a
-    record in both, somebody who has withdrawn from one of them), StoreExists, StoreError, IntegrityError.
+    Raises ConfigError where they don't go together (preparation, leads, rates, packing, keys of patients, kinds of
+    ids, a record in both, somebody who has withdrawn from one of them), StoreExists, StoreError, IntegrityError.
     """
     out = Path(out)
     stores = (one, other)
@@ -122,7 +122,7 @@ def _refuse_unlike(one: Store, other: Store) -> None:
     if rates[0] != rates[1]:
         raise ConfigError("the stores have different sampling rates", where=where, expected=rates[0], got=rates[1])
     for what, mine, its in (
-        ("recipes", one.recipe, other.recipe),
+        ("ways of preparing records", one.recipe, other.recipe),
         ("ways of keeping samples", one.storage, other.storage),
         ("noise", {"noise": one.attributes.get("noise")}, {"noise": other.attributes.get("noise")}),
         ("beats", {"beats": one.attributes.get("beats")}, {"beats": other.attributes.get("beats")}),

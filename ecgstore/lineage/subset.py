@@ -140,7 +140,9 @@ def _which(store: Store, leads: Sequence[str]) -> tuple[int, ...]:
     of_recipe = store.recipe["leads"]
     named = [lead for lead in leads if lead in of_recipe]
     if not named:
-        raise ConfigError("one lead of the recipe must stay", where=store.path, expected=", ".join(of_recipe))
+        raise ConfigError(
+            "one lead that was asked for at the ingest must stay", where=store.path, expected=", ".join(of_recipe)
+        )
     return tuple(store.leads.index(lead) for lead in [*named, *(lead for lead in leads if lead not in of_recipe)])
 
 

@@ -130,7 +130,7 @@ def _made(about: dict[str, Any]) -> list[str]:
     recipe, noise = about["recipe"], about["noise"]
     filters = [plain(filter_words(one)) for one in recipe["filters"]]
     rows: list[tuple[str, object]] = [
-        ("recipe", f"`{about['recipe_sha256']}`"),
+        ("preparation", f"`{about['recipe_sha256']}`"),
         ("filters", ", ".join(filters) or "none"),
         ("rate asked for", f"{recipe['fs_hz']:g} Hz" if recipe["fs_hz"] else "each record's own"),
         ("unknown signals", plain(recipe["extra_leads"])),

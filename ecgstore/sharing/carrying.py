@@ -60,8 +60,8 @@ def withdraw_and_push(
     """Make ``out``: ``store`` without these patients and records; it takes the place of every version with them.
 
     In the share ``url`` its tag (or ``main``) means the successor. Taken back are ``store`` itself and each version
-    that holds somebody who has withdrawn, is made by the same recipe, and has no record that ``store`` lacks; tags that
-    meant one of them mean the successor. Other versions that hold them stay, and are told of.
+    that holds somebody who has withdrawn, was prepared in the same way, and has no record that ``store`` lacks; tags
+    that meant one of them mean the successor. Other versions that hold them stay, and are told of.
 
     Who goes and how is said as in :func:`ecgstore.withdraw_records` (``patients``, ``records``, ``secret_key``,
     ``skip_unknown``, ``overwrite``, ``progress``), the share as in :func:`push` (``private_target``,

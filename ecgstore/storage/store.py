@@ -157,7 +157,7 @@ class Store(Ways):
 
     @property
     def storage(self) -> dict[str, Any]:
-        """How the store keeps what the recipe made: codec, and how quality was judged."""
+        """How the store keeps what was prepared: codec, and how quality was judged."""
         return dict(self._attributes.get("storage", {"codec": "blosc", "quality": "basic"}))
 
     @property
@@ -177,12 +177,12 @@ class Store(Ways):
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """What was done to every record."""
+        """The preparation: what was done to every record."""
         return dict(self._attributes["recipe"])
 
     @property
     def recipe_sha256(self) -> str:
-        """Hash of the recipe."""
+        """Hash of the preparation."""
         return str(self._attributes["recipe_sha256"])
 
     @property

@@ -314,7 +314,7 @@ def _check_together(attributes: Mapping[str, Any], plan_sha256: str, where: obje
     if attributes["plan_sha256"] != plan_sha256:
         refuse("root and manifest state different plans", where)
     if leads[: len(recipe["leads"])] != recipe["leads"]:
-        refuse("the leads of the store don't begin with those of its recipe", where)
+        refuse("the leads of the store don't begin with those of its preparation", where)
     raw = recipe.get("encoding", "microvolt") == "adc"
     if (attributes["counts_per_mv"] is None) is not raw:
         refuse("counts_per_mv and encoding contradict each other", where)

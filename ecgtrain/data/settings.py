@@ -92,8 +92,8 @@ class Data(Feeding):
 
     ``noise_bank``: a folder with the recorded noise of NSTDB, for views that add it.
 
-    ``expects``: what the recipe of ``store`` must say, such as `{fs_hz: 100, filters: []}`; a store that was prepared
-    otherwise is refused. Of a filter only what is named is compared.
+    ``expects``: what the preparation of ``store`` must say, such as `{fs_hz: 100, filters: []}`; a store that was
+    prepared otherwise is refused. Of a filter only what is named is compared.
 
     ``stores`` are mixed in; with ``weight`` set on all of them and here, windows come in those proportions, else
     every record counts alike. Passport and statistics are those of ``store``.

@@ -33,11 +33,13 @@ def recipe_of(passport: Passport) -> Recipe:
     Raises PassportError where this release doesn't prepare signals so, or where recordings should be changed so.
     """
     try:
-        recipe = parse(Recipe, passport.recipe, where="the passport's recipe")
+        recipe = parse(Recipe, passport.recipe, where="the passport's preparation")
         missing = [lead for lead in passport.leads if lead not in recipe.leads]
-        recipe = parse(Recipe, {**passport.recipe, "leads": [*recipe.leads, *missing]}, where="the passport's recipe")
+        recipe = parse(
+            Recipe, {**passport.recipe, "leads": [*recipe.leads, *missing]}, where="the passport's preparation"
+        )
     except ConfigError as error:
-        raise PassportError("the passport's recipe can't be followed", got=str(error)) from error
+        raise PassportError("the passport's preparation can't be followed", got=str(error)) from error
     differing = first_difference(
         *({key: value for key, value in its.items() if key != "leads"} for its in (passport.recipe, _dumped(recipe)))
     )
@@ -51,7 +53,7 @@ def recipe_of(passport: Passport) -> Recipe:
     if recipe.encoding != "microvolt" or recipe.fs_hz != passport.fs_hz:
         raise PassportError(
             "the passport contradicts itself",
-            expected=f"a recipe for microvolts at {passport.fs_hz:g} Hz",
+            expected=f"a preparation for microvolts at {passport.fs_hz:g} Hz",
             got=f"{recipe.encoding} at {recipe.fs_hz} Hz",
         )
     if recipe.noise is not None:
@@ -90,7 +92,7 @@ def replayed(
     content = {**_dumped(recipe_of(passport)), "source": chosen, "patient_key": _PATIENT_KEY, "max_rejected": 1.0}
     if extra_leads is not None:
         content["extra_leads"] = extra_leads
-    settings = parse(IngestSettings, content, where="the passport's recipe" if source is None else "--source")
+    settings = parse(IngestSettings, content, where="the passport's preparation" if source is None else "--source")
     with tempfile.TemporaryDirectory(prefix="ecgtrain-") as folder:
         out = Path(folder) / "recordings.ecg"
         root = path if record is None else record.parent

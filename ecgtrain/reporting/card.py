@@ -93,7 +93,7 @@ def _takes(head: Head, passport: Passport) -> list[str]:
         ),
         ("shortest recording", f"{head.window_samples / fs_hz:g} s; a shorter one is left out"),
         ("a lead that is not there", "a limb lead is derived from two others; of another one the network sees zeros"),
-        ("recipe", f"SHA-256 {passport.recipe_sha256}"),
+        ("preparation", f"SHA-256 {passport.recipe_sha256}"),
     ]
     lines = _table(("", ""), rows)
     return [

@@ -20,10 +20,10 @@ _NOT_OF_SIGNALS = frozenset({"fs_hz", "leads", "extra_leads", "uncalibrated"})
 class Passport(Settings):
     """How signals were prepared for a model: it travels with the weights, from store to exported model.
 
-    ``recipe`` is the store's (rate, filters, quantisation), and ``recipe_sha256`` its hash; ``leads`` their order at
-    the model's input. ``fs_hz``: samples per second. ``counts_per_mv``: of the store's int16. ``window_samples``: of a
-    window of the pretraining. ``normalisation``: what is done to millivolts at the input. ``store_fingerprint``: of
-    the store that it was pretrained on.
+    ``recipe`` is the store's preparation (rate, filters, quantisation), and ``recipe_sha256`` its hash; ``leads``
+    their order at the model's input. ``fs_hz``: samples per second. ``counts_per_mv``: of the store's int16.
+    ``window_samples``: of a window of the pretraining. ``normalisation``: what is done to millivolts at the input.
+    ``store_fingerprint``: of the store that it was pretrained on.
     """
 
     leads: tuple[str, ...]
@@ -36,7 +36,7 @@ class Passport(Settings):
     store_fingerprint: str
 
     def refuse_other(self, store: Store) -> None:
-        """Raise PassportError unless ``store`` holds the same leads, prepared by the same recipe."""
+        """Raise PassportError unless ``store`` holds the same leads, prepared in the same way."""
         if store.fs_hz != self.fs_hz:
             raise PassportError(
                 "the store has another sampling rate than the model was trained on",
@@ -69,7 +69,7 @@ class Passport(Settings):
                 got=differing.other,
                 fix="this release makes no such store: take one that was made before, or train again"
                 if is_old
-                else "ingest the records by the model's recipe (preprocessing.json)",
+                else "ingest the records as the model's were (preprocessing.json)",
             )
 
 

@@ -60,6 +60,14 @@ def test_a_function_explains_its_arguments_and_says_what_it_raises(name: str) ->
     assert (re.search(r"\b[Rr]aises?\b", FUNCTIONS[name].__doc__) is not None) is (name not in RAISES_NOTHING)
 
 
+@pytest.mark.parametrize("name", {**FUNCTIONS, **CLASSES})
+def test_what_is_said_of_a_name_has_no_words_of_the_house(name: str) -> None:
+    thing = NAMES[name]
+    said = [thing, *(vars(thing).values() if inspect.isclass(thing) else ())]
+    texts = [inspect.getdoc(one) or "" for one in said if not isinstance(one, str | int)]
+    assert re.findall(r"(?i)\b(?:rooms?|wings?|occupants?|houses?|bears?)\b", "\n".join(texts)) == []
+
+
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_class_explains_its_fields_and_methods(name: str) -> None:
     kind = CLASSES[name]

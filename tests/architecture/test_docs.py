@@ -97,9 +97,9 @@ def test_every_key_of_every_shipped_recipe_stands_on_the_page_of_recipes() -> No
 
     def keys(content: object) -> set[str]:
         if isinstance(content, dict):
-            # What is expected of a store is said in the keys of its own recipe.
-            within = [value for key, value in content.items() if key != "expects"]
-            return set(content) | {key for value in within for key in keys(value)}
+            # What a store must say of its preparation has the store's keys.
+            below = [value for key, value in content.items() if key != "expects"]
+            return set(content) | {key for value in below for key in keys(value)}
         return {key for value in content for key in keys(value)} if isinstance(content, list) else set()
 
     for name, path in shipped().items():
@@ -217,11 +217,21 @@ def test_links_lead_somewhere(page: Path) -> None:
 FOR_CONTRIBUTORS = {DOCS / "architecture.md", *(DOCS / "adr").glob("*.md")}
 
 
+FOR_CONTRIBUTORS |= {ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"}
+OF_THE_HOUSE = re.compile(r"(?i)\b(?:rooms?|wings?|occupants?|houses?|bears?)\b")
+
+
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if page not in FOR_CONTRIBUTORS and "docs" in page.parts], ids=name_of
+    "page", [*(page for page in PAGES if page not in FOR_CONTRIBUTORS), *sorted(DOCS.rglob("*.ipynb"))], ids=name_of
 )
 def test_a_page_for_users_has_no_words_of_the_house(page: Path) -> None:
-    assert re.findall(r"(?i)\b(?:rooms?|occupants?|houses?|bears?)\b", page.read_text(encoding="utf-8")) == []
+    assert OF_THE_HOUSE.findall(page.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("name", ["format", "formats", "conditioning", "quality", "noise", "lineage", "fetch", "scale"])
+def test_what_is_done_to_the_signals_of_a_store_is_a_preparation(name: str) -> None:
+    """A recipe is that of a run, whatever the files of a store call the other one."""
+    assert re.findall(r"(?i)\brecipes?\b", prose(DOCS / f"{name}.md")) == []
 
 
 def anchors(page: Path) -> set[str]:

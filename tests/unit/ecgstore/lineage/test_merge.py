@@ -87,7 +87,10 @@ def test_a_code_is_a_no_only_where_it_is_looked_for(make, tmp_path: Path) -> Non
     [
         ({"leads": ("I", "II")}, "different leads"),
         ({"fs_hz": 50.0}, "different sampling rates"),
-        ({"filters": ({"name": "bandpass", "low_hz": 0.5, "high_hz": 40.0},)}, "different recipes: filters differs"),
+        (
+            {"filters": ({"name": "bandpass", "low_hz": 0.5, "high_hz": 40.0},)},
+            "different ways of preparing records: filters differs",
+        ),
         ({"patient_key": f"not {SECRET}"}, "different keys"),
         ({"patient_key": "public"}, "different keys"),
         ({"record_ids": "stem"}, "different kinds of record ids"),

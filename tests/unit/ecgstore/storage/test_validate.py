@@ -62,7 +62,7 @@ def deep(root):
         ("shard_samples", 33 * 40_000, "shard_samples is wrong"),
         ("leads", [], "wrong leads"),
         ("leads", ["I"] * 12, "wrong leads"),
-        ("leads", [str(i) for i in range(12)], "don't begin with those of its recipe"),
+        ("leads", [str(i) for i in range(12)], "don't begin with those of its preparation"),
         ("fs_hz", 0, "wrong fs_hz"),
         ("fs_hz", None, "only a raw store"),
         ("counts_per_mv", None, "contradict each other"),
