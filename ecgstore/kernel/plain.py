@@ -33,20 +33,36 @@ def decode(
 def decimate(
     signals_lt: Sequence[Signal], left: int, n_padded: int, factor: int, half: Sequence[float]
 ) -> tuple[Signal, Signal]:
-    extended_lt = _extended(signals_lt, left, n_padded)
-    jump_l = extended_lt[:, 0] - extended_lt[:, -1]
     if factor == 1:
-        return extended_lt, jump_l
-    reach = len(half) - 1
-    round_lt = np.concatenate([extended_lt[:, n_padded - reach :], extended_lt, extended_lt[:, :reach]], axis=1)
-    out_lm = np.zeros((len(extended_lt), n_padded // factor), dtype=np.float32)
-    for k, tap in enumerate(half):
-        both_lm = round_lt[:, k : k + n_padded : factor]
-        if k < reach:
-            other = 2 * reach - k
-            both_lm = both_lm + round_lt[:, other : other + n_padded : factor]
-        out_lm += np.float32(tap) * both_lm
+        extended_lt = _extended(signals_lt, left, n_padded)
+        return extended_lt, extended_lt[:, 0] - extended_lt[:, -1]
+    n_leads = sum(map(len, signals_lt))
+    out_lm, jump_l = np.zeros((n_leads, n_padded // factor), dtype=np.float32), np.empty(n_leads, dtype=np.float32)
+    done = 0
+    # Signal after signal, so that what a tap is multiplied with is still in the processor's cache.
+    for signal_lt in signals_lt:
+        extended_lt = _extended([signal_lt], left, n_padded)
+        its = slice(done, done := done + len(signal_lt))
+        jump_l[its] = extended_lt[:, 0] - extended_lt[:, -1]
+        _weigh(extended_lt, factor, half, out_lm[its])
     return out_lm, jump_l
+
+
+def _weigh(extended_lt: Signal, factor: int, half: Sequence[float], out_lm: Signal) -> None:
+    """Add to ``out_lm`` every ``factor``-th sample of a circle behind a filter."""
+    n, n_out, reach = extended_lt.shape[1], out_lm.shape[1], len(half) - 1
+    round_lt = np.concatenate([extended_lt[:, n - reach :], extended_lt, extended_lt[:, :reach]], axis=1)
+    # One array for each place within a step, so that what a tap is multiplied with lies side by side.
+    places = [np.ascontiguousarray(round_lt[:, place::factor]) for place in range(factor)]
+    at = [places[k % factor][:, k // factor : k // factor + n_out] for k in range(2 * reach + 1)]
+    weighed_lm = np.empty(out_lm.shape, dtype=np.float32)
+    for k, tap in enumerate(half):
+        if k < reach:
+            np.add(at[k], at[2 * reach - k], out=weighed_lm)
+            np.multiply(weighed_lm, np.float32(tap), out=weighed_lm)
+        else:
+            np.multiply(at[k], np.float32(tap), out=weighed_lm)
+        np.add(out_lm, weighed_lm, out=out_lm)
 
 
 def _extended(signals_lt: Sequence[Signal], left: int, n_padded: int) -> Signal:

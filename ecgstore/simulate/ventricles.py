@@ -329,7 +329,8 @@ def _sites(points: _Points) -> tuple[npt.NDArray[np.str_], Ints]:
 
 
 def _named(points: _Points) -> Iterator[tuple[str, int]]:
-    angles = angle_deg(points.middle_mm)
+    # Many points lie on a border exactly, and on which side of it rounding puts them hangs on the processor.
+    angles = np.round(angle_deg(points.middle_mm), 6) % 360
     along = RVOT_DIRECTION / np.linalg.norm(RVOT_DIRECTION)
     for at, (wall, angle) in enumerate(zip(points.wall, angles, strict=True)):
         middle_mm = points.middle_mm[at]

@@ -194,3 +194,12 @@ def test_electrodes_are_where_they_belong() -> None:
     assert left == sorted(left)
     assert left[0] < 0 < left[1]
     assert all(places[f"V{n}"][2] < 0 for n in range(1, 6))
+
+
+@pytest.mark.parametrize("off_deg", [1e-9, -1e-9])
+def test_no_site_hangs_on_how_a_processor_rounds(off_deg, monkeypatch):
+    wanted, exact = ventricles.reference_heart(), ventricles.angle_deg
+    monkeypatch.setattr(ventricles, "angle_deg", lambda xyz_mm: exact(xyz_mm) + off_deg)
+    found = ventricles.reference_heart.__wrapped__()
+    np.testing.assert_array_equal(found.site, wanted.site)
+    np.testing.assert_array_equal(found.aha17, wanted.aha17)

@@ -13,8 +13,8 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-from ecgstore import COUNTS_PER_MV, ConfigError, MissingExtra, occupants, open_store
-from ecgstore.inner import occupant, parse
+from ecgstore import COUNTS_PER_MV, ConfigError, MissingExtra, open_store
+from ecgstore.inner import occupant, occupants, parse
 from ecgtrain import backbones, cli
 from ecgtrain.backbones import build_backbone
 from ecgtrain.deployment import onnx_file

@@ -46,7 +46,7 @@ def test_what_noise_costs_is_one_sentence():
 def test_it_is_drawn_and_written_as_it_was_read():
     curve = curve_of(content(), "here")
     assert curve_of(curve.as_json(), "here") == curve
-    assert "<svg" in part(curve, 0)["picture"]
+    assert "<svg" in part(curve, 0, {})["picture"]
     assert curve.as_table().num_rows == 4
 
 
