@@ -76,9 +76,11 @@ def sanitized(session: nox.Session) -> None:
     session.install(
         "--constraint", "constraints.txt", "--editable", ".[dev]", env={"CFLAGS": watched, "LDFLAGS": watched}
     )
-    preloaded = session.run("gcc", "-print-file-name=libasan.so", external=True, silent=True) or ""
+    # Both: what watches must find the library that throws C++ exceptions when it is loaded.
+    libraries = ("libasan.so", "libstdc++.so")
+    found = [session.run("gcc", f"-print-file-name={name}", external=True, silent=True) or "" for name in libraries]
     environment = {
-        "LD_PRELOAD": preloaded.strip(),
+        "LD_PRELOAD": " ".join(map(str.strip, map(str, found))),
         # Python keeps memory until it ends, and the real library's allocator is what the tests of memory measure.
         "ASAN_OPTIONS": "detect_leaks=0",
         "ECGSTORE_KERNEL": "compiled",
