@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecgstore.build.plan import Plan, Planned, Stretch, Task, Work, task_sha256
+from ecgstore.build.scan import OF_HEADER
 from ecgstore.errors import IntegrityError, RecordError, StoreExists
 from ecgstore.record import Listing, RecordRef, Rejection, Terms
 from ecgstore.settings import Settings
@@ -51,26 +52,15 @@ FACTS = pa.schema(
         ("likelihoods", pa.list_(pa.float32())),
     ]
 )
-#: What a task needs besides: where the record stands in the source, and what header_to_row says of its header.
+#: What a task needs besides: where the record stands in the source, and what its header says but the rate.
 _OF_REF = [("inside", pa.string()), ("keeps_text", pa.bool_()), ("mv_factor", pa.float64())]
-_OF_HEADER = [
-    ("n_samples", pa.int64()),
-    ("plain", pa.int8()),
-    ("layout", pa.dictionary(pa.int32(), pa.string())),
-    ("files", pa.list_(pa.string())),
-    ("stated", pa.binary()),
-    ("sha256", pa.string()),
-    ("samples_per_frame", pa.int32()),
-    ("segments", pa.string()),
-    ("warnings", pa.list_(pa.string())),
-]
 _WORK = pa.schema(
     [
         ("path", pa.binary()),
         ("annotators", pa.list_(pa.string())),
         ("annotation_crc32", pa.int64()),
         *_OF_REF,
-        *((f"header.{name}", kind) for name, kind in _OF_HEADER),
+        *((f"header.{name}", kind) for name, kind in OF_HEADER),
     ]
 )
 _TASKS = pa.schema(
@@ -83,7 +73,6 @@ _TASKS = pa.schema(
         ("sha256", pa.string()),
     ]
 )
-_REJECTED = pa.schema([("record_id", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 #: Columns that a task reads.
 _TO_DO = ["record_id", "start", "n_samples", "fold", "source_fs_hz", *_WORK.names]
 
@@ -130,8 +119,8 @@ def write(root: Path, made: Plan, source_root: Path, key: str, hash_patient: Has
             for group, task in enumerate(some)
         ]
     listed = {name: [getattr(one, name) for one in stretches] for name in _TASKS.names}
-    left_out = {name: [getattr(one, name) for one in made.rejected] for name in _REJECTED.names}
-    for its, said, schema in (("tasks", listed, _TASKS), ("rejected", left_out, _REJECTED)):
+    left_out = {name: [getattr(one, name) for one in made.rejected] for name in tables.REJECTED_SCHEMA.names}
+    for its, said, schema in (("tasks", listed, _TASKS), ("rejected", left_out, tables.REJECTED_SCHEMA)):
         content = tables.to_parquet(table(said, schema))
         publish.write_bytes(root / layout.PLAN / f"{its}.parquet", content, durable=False)
     # Last, for only with this file does the plan count.
@@ -163,7 +152,7 @@ def _rows_of(records: Sequence[Planned], source_root: Path, hash_patient: HashPa
         "annotators": [ref.annotators for ref in refs],
         "annotation_crc32": [record.annotation_crc32 for record in records],
         **{name: [getattr(ref, name) for ref in refs] for name, _ in _OF_REF},
-        **{f"header.{name}": [row[name] for row in rows] for name, _ in _OF_HEADER},
+        **{f"header.{name}": [row[name] for row in rows] for name, _ in OF_HEADER},
     }
     return pa.Table.from_arrays([*facts.columns, *table(columns, _WORK).columns], schema=pa.schema([*FACTS, *_WORK]))
 
@@ -239,7 +228,7 @@ def _damaged(where: Path, got: str) -> IntegrityError:
 
 
 def _records(columns: Mapping[str, list[Any]], source_root: Path) -> Iterator[Planned]:
-    names = [name for name, _ in _OF_HEADER]
+    names = [name for name, _ in OF_HEADER]
     headers = zip(*(columns[f"header.{name}"] for name in names), strict=True)
     keys = ("record_id", "path", "fold", "annotators", "inside", "keeps_text", "mv_factor")
     refs = zip(*(columns[name] for name in keys), strict=True)

@@ -27,23 +27,26 @@ SLOW_S = 0.0005
 READ_AHEAD = 16
 _TRIAL, _SLICE = 64, 4096
 
+#: What header_to_row gives besides the rate.
+OF_HEADER = [
+    ("n_samples", pa.int64()),
+    ("plain", pa.int8()),
+    ("layout", pa.dictionary(pa.int32(), pa.string())),
+    ("files", pa.list_(pa.string())),
+    ("stated", pa.binary()),
+    ("sha256", pa.string()),
+    ("samples_per_frame", pa.int32()),
+    ("segments", pa.string()),
+    ("warnings", pa.list_(pa.string())),
+]
 SCHEMA = pa.schema(
     [
         ("path", pa.string()),
         ("size", pa.int64()),
         ("mtime_ns", pa.int64()),
         ("comments", pa.list_(pa.string())),
-        # What header_to_row gives.
         ("fs_hz", pa.float64()),
-        ("n_samples", pa.int64()),
-        ("plain", pa.int8()),
-        ("layout", pa.dictionary(pa.int32(), pa.string())),
-        ("files", pa.list_(pa.string())),
-        ("stated", pa.binary()),
-        ("sha256", pa.string()),
-        ("samples_per_frame", pa.int32()),
-        ("segments", pa.string()),
-        ("warnings", pa.list_(pa.string())),
+        *OF_HEADER,
     ]
 )
 

@@ -1,4 +1,4 @@
-/* The loops of an ingest that cost most, each the twin of a NumPy function in __init__.py, and the same to the bit.
+/* The loops of an ingest that cost most, each the twin of a NumPy function in plain.py, and the same to the bit.
  *
  * That it is the same hangs on three things: every sum has a fixed order, no product is fused with a sum
  * (-ffp-contract=off), and the compiler may not reorder (no -ffast-math). Plain C99 without intrinsics, so that the
@@ -12,8 +12,9 @@
 #include <string.h>
 #include <math.h>
 
-/* One build for machines with wide registers and one for all others; without fused products both give the same bits. */
-#if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__) && !defined(NO_CLONES)
+/* One build for machines with wide registers and one for all others; without fused products both give the same bits.
+ * Which of them serves is settled when the library is loaded, which only the GNU C library can do. */
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && !defined(NO_CLONES)
 #define FOR_EVERY_MACHINE __attribute__((target_clones("avx2", "default")))
 #else
 #define FOR_EVERY_MACHINE

@@ -19,7 +19,8 @@ import numpy.typing as npt
 _FOLDED = 1e5
 #: What is kept is damped by no more than this (26 dB): whatever error there is grows by it as the curve is divided out.
 _KEPT = 20.0
-_MOST = 8
+#: Larger steps gain little, and longer filters than so many taps for each sample that is left out cost it again.
+_MOST, _MOST_ORDER = 8, 6
 
 Signal = npt.NDArray[np.float32]
 
@@ -29,17 +30,10 @@ class Decimation(NamedTuple):
 
     factor: int
     half: tuple[float, ...]
-    #: What cosine half the angle is multiplied with in the Chebyshev polynomial.
-    scale: float
-
-    @property
-    def reach(self) -> int:
-        """By how many samples the filter reaches to either side."""
-        return len(self.half) - 1
 
 
 #: Nothing is left out.
-NONE = Decimation(1, (1.0,), 0.0)
+NONE = Decimation(1, (1.0,))
 
 
 @lru_cache(maxsize=256)
@@ -52,21 +46,22 @@ def decimation(fs_hz: float, highest_hz: float) -> Decimation:
             continue
         order = math.acosh(_FOLDED) / math.acosh(1 / math.cos(math.pi * stop_hz / fs_hz))
         order = 2 * math.ceil(order / 2)
-        found = Decimation(factor, (), math.cosh(math.acosh(_FOLDED) / order))
-        if order <= 6 * factor and 1 / _response(np.array([highest_hz / fs_hz]), order, found.scale)[0] <= _KEPT:
-            return found._replace(half=_half(order, found.scale))
+        kept = _response(np.array([highest_hz / fs_hz]), order)[0]
+        if order <= _MOST_ORDER * factor and 1 / kept <= _KEPT:
+            return Decimation(factor, _half(order))
     return NONE
 
 
-def _response(cycles: npt.NDArray[np.float64], order: int, scale: float) -> npt.NDArray[np.float64]:
-    """The filter's curve at frequencies in cycles per sample: T(scale · cos(π · cycles)) of an even order, 1 at 0."""
+def _response(cycles: npt.NDArray[np.float64], order: int) -> npt.NDArray[np.float64]:
+    """The filter's curve at frequencies in cycles per sample, 1 at 0: T(scale · cos(π · cycles)) of an even order."""
+    scale = math.cosh(math.acosh(_FOLDED) / order)
     of_order = [0.0] * order + [1.0]
     return np.asarray(np.polynomial.chebyshev.chebval(scale * np.cos(np.pi * cycles), of_order) / _FOLDED)
 
 
-def _half(order: int, scale: float) -> tuple[float, ...]:
+def _half(order: int) -> tuple[float, ...]:
     n = order + 1
-    response = _response(np.arange(n) / n, order, scale)
+    response = _response(np.arange(n) / n, order)
     k = np.arange(n)
     # The inverse transform of a real, even curve; by hand, so that every machine has the same taps.
     taps = [math.fsum(response * np.cos(2 * np.pi * k * j / n)) / n for j in range(order // 2, -1, -1)]

@@ -77,7 +77,7 @@ def test_a_bucket_is_read_by_zarr_and_dask(at_s3: S3, mini_store: Path, counts_l
 def test_tensorstore_reads_it(
     where: str, request: pytest.FixtureRequest, share: Path, mini_store: Path, counts_lt: Any
 ) -> None:
-    tensorstore = pytest.importorskip("tensorstore")
+    tensorstore = pytest.importorskip("tensorstore", reason="TensorStore is no dependency: pip install tensorstore")
     path = f"{version(mini_store)}/signal/"
     if where == "file":
         kvstore = {"driver": "file", "path": f"{share}/{path}"}
