@@ -13,6 +13,7 @@ import shutil
 import stat
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,11 +100,7 @@ def pull(
     else:
         with disk_errors(dest), _claimed(dest):
             _pull(target, pulled, dest, base, progress)
-    _bring_beside(target, pulled, dest)
-    if tag is not None:
-        with contextlib.suppress(EcgError):
-            if (now := tags.resolve(target, tag)) != fingerprint:
-                pulled.tag_means_now = now
+    _bring_beside(target, pulled, dest, _asked_at_the_end(target, pulled))
     return pulled
 
 
@@ -158,9 +155,11 @@ def _pull(target: Target, pulled: Pulled, dest: Path, base: str | Path | None, p
     counts = Counter(how.values())
     pulled.fetched, pulled.linked, pulled.kept = counts["fetched"], counts["linked"], counts["kept"]
     pulled.bytes_fetched = sum(sealed.objects[name].size for name in names if how[name] == "fetched")
-    versions.refuse_withdrawn(target, pulled.fingerprint)
-    for walked, _, _ in os.walk(partial):
-        publish.flush_folder(Path(walked))
+    with ThreadPoolExecutor(max_workers=1) as meanwhile:
+        asked = meanwhile.submit(versions.refuse_withdrawn, target, pulled.fingerprint)
+        for walked, _, _ in os.walk(partial):
+            publish.flush_folder(Path(walked))
+    asked.result()
     replace(partial / layout.MANIFEST, [content])
     publish.flush_folder(partial)
     if os.path.lexists(dest):  # a rename would replace an empty folder
@@ -169,13 +168,36 @@ def _pull(target: Target, pulled: Pulled, dest: Path, base: str | Path | None, p
     publish.flush_folder(dest.absolute().parent)
 
 
-def _bring_beside(target: Target, pulled: Pulled, dest: Path) -> None:
-    """The store is whole by now: what can't be used of the rest is told of, and is no error."""
+def _asked_at_the_end(target: Target, pulled: Pulled) -> dict[str, ObjectHash]:
+    """What stands beside the version; and whether its tag means another one by now."""
+    with ThreadPoolExecutor(max_workers=1) as meanwhile:
+        means = meanwhile.submit(_meant_now, target, pulled)
+        index = _index(target, pulled)
+    pulled.tag_means_now = means.result()
+    return index
+
+
+def _meant_now(target: Target, pulled: Pulled) -> str | None:
+    """Another version than the one that was fetched, if its tag means one."""
+    if pulled.tag is None:
+        return None
     try:
-        index = beside.index_of(target, pulled.fingerprint)
+        now = tags.resolve(target, pulled.tag)
+    except EcgError:
+        return None
+    return now if now != pulled.fingerprint else None
+
+
+def _index(target: Target, pulled: Pulled) -> dict[str, ObjectHash]:
+    try:
+        return beside.index_of(target, pulled.fingerprint)
     except StoreFormatError as error:
         pulled.notes = (f"the card and the sidecars were left out: {error.what}",)
-        return
+        return {}
+
+
+def _bring_beside(target: Target, pulled: Pulled, dest: Path, index: dict[str, ObjectHash]) -> None:
+    """The store is whole by now: what can't be used of the rest is told of, and is no error."""
     if not index:
         return
     with disk_errors(dest), _claimed(dest):
