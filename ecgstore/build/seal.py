@@ -90,7 +90,7 @@ def seal_commits(
     """Write tables and root beside the shards that the commits name, and seal all of it."""
     small = itertools.chain(
         ((name, to_parquet(one, name)) for name, one in tables.items()),
-        [(layout.ROOT, root_metadata(attributes))],
+        [(layout.ROOT, root_metadata(root, attributes))],
     )
     names = [f"{layout.SIGNAL}/zarr.json", *(layout.commit_object(task.first_shard) for task in made.tasks)]
     objects = {name: manifest.hash_object(root / name) for name in names}
@@ -104,9 +104,15 @@ def sums_of(commits: Sequence[Commit]) -> dict[str, Sums]:
     return by_fold(part for commit in commits for part in commit.sums.items())
 
 
-def root_metadata(attributes: Mapping[str, Any]) -> bytes:
+def root_metadata(root: Path, attributes: Mapping[str, Any]) -> bytes:
     """The Zarr v3 root group with everything a reader must know before it touches a sample."""
-    return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}, indent=1).encode() + b"\n"
+    content = {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": attributes,
+        "consolidated_metadata": layout.consolidated(json.loads((root / layout.SIGNAL_JSON).read_bytes())),
+    }
+    return json.dumps(content, indent=1).encode() + b"\n"
 
 
 def _attributes(

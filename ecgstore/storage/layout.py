@@ -6,6 +6,7 @@ This is the only file that spells the names of objects and columns, and the only
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -119,6 +120,11 @@ def shard_object(shard: int) -> str:
 def commit_object(shard: int) -> str:
     """Path of a shard's commit record inside the store."""
     return f"{COMMITS}/{shard:06d}.arrow"
+
+
+def consolidated(array: Mapping[str, Any]) -> dict[str, Any]:
+    """What the root says of the array ``signal``: xarray and zarr then needn't list a folder in which tables stand."""
+    return {"kind": "inline", "must_understand": False, "metadata": {SIGNAL: array}}
 
 
 #: What is measured on each lead, in this order.

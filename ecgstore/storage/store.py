@@ -100,6 +100,7 @@ class Store(Ways):
         self._metadata = self._json(layout.SIGNAL_JSON, bounds.array_bytes)
         where = root / layout.SIGNAL_JSON
         self.total_samples = validate.check_array(self._metadata, self._attributes, self._sizes, where)
+        validate.check_consolidated(said, self._metadata, root / layout.ROOT)
         self._columns = self._columns_of_records()
 
     @property

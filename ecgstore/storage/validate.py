@@ -305,6 +305,12 @@ def check_root(root: Mapping[str, Any], version: int, plan_sha256: str, where: o
     return attributes
 
 
+def check_consolidated(root: Mapping[str, Any], array: Mapping[str, Any], where: object) -> None:
+    """What the root says of the array, for readers that don't list the folder; stores of before say nothing."""
+    if root.get("consolidated_metadata") not in (None, layout.consolidated(array)):
+        refuse("the root of the store describes another array than the one that is there", where)
+
+
 def _check_together(attributes: Mapping[str, Any], plan_sha256: str, where: object) -> None:
     """Rules about more than one attribute."""
     recipe, leads = attributes["recipe"], attributes["leads"]

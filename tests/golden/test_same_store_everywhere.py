@@ -14,15 +14,15 @@ ROOT = Path(__file__).parents[2]
 #: Per settings: SHA-256 over the bytes of everything but the names of the software, and over all counts in order.
 GOLDEN = {
     "filtered": (
-        "cb22eecb5f6f56efeecf55c531303136c5704ea6f2ea224d6d0995c8b41bf9d7",
+        "f87ec9926f0111e9f2cb6a859891c1509354806e6de22525b119cc1d785ee378",
         "e98657b885b3f39f596f380765b5b5f950f607f099e45f863d2a36c00be4f7f0",
     ),
     "diagnostic": (
-        "cebc7db3e5d3af5eadbeeedf629ada25b96aeaeec7cfa8363557ab2dff662b5c",
+        "38f92fe2a28a57b5730cc7ca4547ae6bf0d14d615c72bc30d76ac16850d6362e",
         "23c8789985e307cfeb0100d4e9656d1d5bacfdcf4d537ffc1d87205832ebfb27",
     ),
     "raw": (
-        "8231f1d12996a4d1e462823c32c6d14e294ce1ee1189bea136c8619f5f389ac6",
+        "4de678c1425936f0f288b4d20bc592f42b507af144ed177523b25619963d4f23",
         "8ffd574578804109b9fa9a4b294dd450b13b369a23e2614652f767599629a41e",
     ),
 }

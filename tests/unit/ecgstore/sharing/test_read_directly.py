@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xarray
 import zarr
 from dask import array
 from local_server import LocalServer, QuietHandler
@@ -55,22 +56,31 @@ def address(share: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server.server_close()
 
 
-def test_a_folder_is_read_by_zarr_and_dask(share: Path, mini_store: Path, counts_lt: Any) -> None:
+def test_a_folder_is_read_by_zarr_dask_and_xarray(share: Path, mini_store: Path, counts_lt: Any) -> None:
     signal = share / version(mini_store) / "signal"
     np.testing.assert_array_equal(zarr.open_array(signal, mode="r")[:], counts_lt)
     np.testing.assert_array_equal(array.from_zarr(str(signal)).compute(), counts_lt)
+    np.testing.assert_array_equal(xarray.open_zarr(share / version(mini_store))["signal"].values, counts_lt)
 
 
-def test_a_bucket_is_read_by_zarr_and_dask(at_s3: S3, mini_store: Path, counts_lt: Any) -> None:
+def test_a_bucket_is_read_by_zarr_dask_and_xarray(at_s3: S3, mini_store: Path, counts_lt: Any) -> None:
     from obstore.store import S3Store
 
     url = at_s3.bucket()
     push(mini_store, f"{url}/ptbxl@v1")
-    bucket, prefix = url.removeprefix("s3://"), f"ptbxl/{version(mini_store)}/signal"
-    objects = S3Store(bucket, prefix=prefix, client_options={"allow_http": True})
-    signal = zarr.open_array(zarr.storage.ObjectStore(objects, read_only=True), mode="r")
+
+    def there(folder: str) -> Any:
+        objects = S3Store(
+            url.removeprefix("s3://"),
+            prefix=f"ptbxl/{version(mini_store)}{folder}",
+            client_options={"allow_http": True},
+        )
+        return zarr.storage.ObjectStore(objects, read_only=True)
+
+    signal = zarr.open_array(there("/signal"), mode="r")
     np.testing.assert_array_equal(signal[:], counts_lt)
     np.testing.assert_array_equal(array.from_zarr(signal).compute(), counts_lt)
+    np.testing.assert_array_equal(xarray.open_zarr(there(""))["signal"].values, counts_lt)
 
 
 @pytest.mark.parametrize("where", ["file", "http", "s3"])

@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import socket
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -137,6 +138,18 @@ def test_the_array_is_the_one_that_is_written(root, way, value, said):
     edit(root, "signal/zarr.json", change)
     (problem,) = deep(root)
     assert said in problem
+
+
+def test_the_root_tells_of_the_array_that_is_there(mini_store, tmp_path):
+    root = Path(shutil.copytree(mini_store, tmp_path / "mini.ecg"))
+    told = json.loads((root / "zarr.json").read_bytes())["consolidated_metadata"]["metadata"]
+    assert told == {"signal": json.loads((root / "signal/zarr.json").read_bytes())}
+    told["signal"]["shape"] = [12, 7]
+    edit(root, "zarr.json", lambda content: content["consolidated_metadata"].update(metadata=told))
+    with pytest.raises(StoreFormatError, match="describes another array"):
+        open_store(root)
+    edit(root, "zarr.json", lambda content: content.pop("consolidated_metadata"))
+    open_store(root)
 
 
 def test_without_checksums_of_chunks_it_is_no_store(root):
