@@ -37,6 +37,8 @@ CONNECT_S, SILENCE_S, LONGEST_S = 15.0, 300.0, 24 * 3600.0
 
 _ETAG = re.compile(r'"?([0-9a-f]{32}(?:-[0-9]{1,5})?)"?')
 _CODE = re.compile(r"<Code>([A-Za-z0-9]{1,80})</Code>")
+#: Where AWS tells a machine, or a container, of the role that it has.
+_NO_ROLE = re.compile(r"//169\.254\.(169\.254|170\.\d+)/")
 _NO_BUCKET = ("NoSuchBucket", "InvalidBucketName")
 _NO_RIGHT = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken")
 
@@ -221,6 +223,12 @@ class BucketTarget:
             code = next(iter(_CODE.findall(text)), "")
             if "416" in text and "Range" in text:
                 raise _NotInRange(name) from None
+            if _NO_ROLE.search(text):
+                raise StoreError(
+                    "there are no credentials, and the machine has no role that gives some",
+                    where=where,
+                    fix="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+                ) from None
             refused = (self._errors.PermissionDeniedError, self._errors.UnauthenticatedError)
             if isinstance(error, refused) or code in _NO_RIGHT or "AccessKeyId" in text or " 403 " in text:
                 raise StoreError(

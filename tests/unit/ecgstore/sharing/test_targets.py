@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import obstore.exceptions
 import pytest
 from shares import S3, Between, Times
 
@@ -31,6 +32,18 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
         return FolderTarget(tmp_path / "share")
     address = request.getfixturevalue("at_s3").bucket()
     return bucket(f"{address}/a/b" if request.param == "bucket" else address)
+
+
+@pytest.mark.parametrize("machine", ["169.254.169.254/latest/api/token", "169.254.170.2/v2/credentials"])
+def test_a_machine_without_keys_and_role_is_told_so(at_s3: S3, machine: str) -> None:
+    # What obstore says where it asked the machine for its role; to ask here would take a minute on some machines.
+    place, words = bucket(f"{at_s3.bucket()}/a"), f"Generic S3 error: Error performing PUT http://{machine} in 2ms"
+    with (
+        pytest.raises(StoreError, match="no credentials, and the machine has no role") as caught,
+        place._plainly("tags"),
+    ):
+        raise obstore.exceptions.GenericError(words)
+    assert "Generic" not in str(caught.value)
 
 
 def hash_of(content: bytes) -> ObjectHash:
