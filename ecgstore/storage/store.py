@@ -290,6 +290,14 @@ class Store(Ways):
         return {name: one.size for name, one in self._manifest.objects.items()}
 
     @functools.cached_property
+    def _statements(self) -> tables.ByRecord:
+        return tables.ByRecord(self.statements)
+
+    @functools.cached_property
+    def _beats(self) -> tables.ByRecord:
+        return tables.ByRecord(self.beats)
+
+    @functools.cached_property
     def _ids(self) -> Ids:
         table = self._columns.table(["record_id"])
         validate_tables.check_unique_ids(table, self._root / layout.RECORDS)
@@ -433,7 +441,7 @@ class Store(Ways):
             age_years=about["age_years"],
             sex=about["sex"],
             statements=tuple(
-                Statement(one["code"], one["system"], one["likelihood"]) for one in tables.rows_of(self.statements, row)
+                Statement(one["code"], one["system"], one["likelihood"]) for one in self._statements.of(row)
             ),
             warnings=tuple(filter(None, (about["warnings"] or "").split("; "))),
             site=about.get("site"),
@@ -478,7 +486,7 @@ class Store(Ways):
         if self.beats.num_rows == 0:
             return ()
         fs_hz = self._fs_of(self._columns.about(row, _TOLD))
-        return tuple(tables.beat_of(one, fs_hz) for one in tables.rows_of(self.beats, row))
+        return tuple(tables.beat_of(one, fs_hz) for one in self._beats.of(row))
 
     def row_of(self, record_id: str) -> int:
         """The number, from 0 on, of ``record_id``. Raises ConfigError, naming the nearest, where there is none."""

@@ -17,7 +17,7 @@ from ecgstore.look.view.question import NUMBERS, Question
 from ecgstore.look.view.table import Table
 from ecgstore.look.view.traces import Drawer
 from ecgstore.storage.store import Store, open_store
-from ecgstore.storage.tables import numbers, rows_of
+from ecgstore.storage.tables import ByRecord, numbers
 from ecgstore.vocabularies.titles import beat_titles, title_of
 from ecgstore.vocabularies.vocabulary import aami_class
 
@@ -37,6 +37,7 @@ class View:
         self.table = Table(store, notes, predictions)
         self.drawer = Drawer(store)
         self.raw_drawer = Drawer(raw) if raw is not None else None
+        self._statements = ByRecord(store.statements)
         self._beat_rows = numbers(store.beats["row"]) if store.beats.num_rows else np.zeros(0, np.int64)
 
     def about(self) -> dict[str, Any]:
@@ -134,7 +135,7 @@ class View:
                         "likelihood": said["likelihood"],
                         "title": title_of(said["code"], said["system"]),
                     }
-                    for said in rows_of(self.store.statements, row)
+                    for said in self._statements.of(row)
                 ],
                 "predictions": None if self.predictions is None else self.predictions.of(row),
                 "beats": int(np.diff(np.searchsorted(self._beat_rows, [row, row + 1]))[0]),
