@@ -9,7 +9,7 @@ from pathlib import Path
 import nox
 
 #: Tests that make up what comes from elsewhere.
-FORGED = [f"tests/property/test_hostile_{name}.py" for name in ("answers", "labels", "recipes", "runs", "stores")]
+FORGED = sorted(str(path) for path in Path("tests/property").glob("test_hostile_*.py"))
 #: Tests of what the compiled loops take part in.
 STORES = [
     "tests/unit/ecgstore",
@@ -90,7 +90,7 @@ def sanitized(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def fuzz(session: nox.Session) -> None:
-    """Forged stores, runs, answers, tables and recipes: a hundred times as many as the suite, and by the commands."""
+    """What comes from elsewhere, forged: a hundred times as many as in the suite, and by the commands."""
     install(session)
     session.run("python", "-m", "pytest", "-m", "slow", *FORGED)
     session.run("python", "benchmarks/hostile.py", "--stores", "500", "--runs", "200", *session.posargs)

@@ -322,10 +322,8 @@ def test_the_good_records_are_good(tmp_path, kind):
     assert try_everything(tmp_path / "r") == ""
 
 
-@settings(max_examples=150, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.data())
-@pytest.mark.parametrize("kind", list(RECORDS))
-def test_nothing_but_record_errors_comes_of_mutations(kind, data):
+def try_mutated(kind: str, data: st.DataObject) -> None:
+    """Change a good record, and read it in every way."""
     files = dict(RECORDS[kind])
     # Headers first: they are where a byte makes a difference.
     name = data.draw(st.sampled_from(sorted(files, key=lambda one: not one.endswith(".hea"))))
@@ -340,6 +338,22 @@ def test_nothing_but_record_errors_comes_of_mutations(kind, data):
         finally:
             tracemalloc.stop()
     assert peak < LIMIT_BYTES
+
+
+@settings(max_examples=150, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+@pytest.mark.parametrize("kind", list(RECORDS))
+def test_nothing_but_record_errors_comes_of_mutations(kind, data):
+    try_mutated(kind, data)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+@settings(max_examples=15_000, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@given(st.data())
+@pytest.mark.parametrize("kind", list(RECORDS))
+def test_a_hundred_times_as_many(kind, data):
+    try_mutated(kind, data)
 
 
 @settings(max_examples=200, derandomize=True)
