@@ -195,6 +195,7 @@ def test_any_answer_is_refused_or_right(server: Server, bad: int, seed: int) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(6 * 3600)
 @settings(max_examples=2500, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @ANSWERS
 def test_a_hundred_times_as_many(server: Server, bad: int, seed: int) -> None:

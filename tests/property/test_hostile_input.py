@@ -348,7 +348,7 @@ def test_nothing_but_record_errors_comes_of_mutations(kind, data):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(7200)
+@pytest.mark.timeout(6 * 3600)
 @settings(max_examples=15_000, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(st.data())
 @pytest.mark.parametrize("kind", list(RECORDS))

@@ -54,6 +54,7 @@ def test_a_hostile_table_is_read_or_refused(name, seed):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(6 * 3600)
 @settings(max_examples=6000, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(NAMES, st.integers(0, 2**32 - 1))
 def test_a_hundred_times_as_many(name, seed):

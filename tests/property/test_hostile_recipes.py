@@ -49,6 +49,7 @@ def test_a_hostile_recipe_is_read_or_refused(seed):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(6 * 3600)
 @settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(st.integers(0, 2**32 - 1))
 def test_a_hundred_times_as_many(seed):

@@ -87,6 +87,7 @@ def test_a_forged_run_is_refused_or_right(good: Path, kinds: list[str], seed: in
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(6 * 3600)
 @settings(max_examples=2500, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(KIND_LISTS, SEEDS, st.booleans())
 def test_a_hundred_times_as_many(good: Path, mini_store: Path, kinds: list[str], seed: int, is_sealed: bool) -> None:

@@ -85,6 +85,7 @@ def test_a_forged_store_is_refused_or_right(version: int, kinds: list[str], seed
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(6 * 3600)
 @settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @forged(list(KINDS))
 def test_a_hundred_times_as_many(version: int, kinds: list[str], seed: int, is_sealed: bool) -> None:
