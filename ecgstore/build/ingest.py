@@ -125,6 +125,7 @@ def ingest_folder(
             look=functools.partial(refuse_identifying, settings.patient_key, settings.record_ids),
             inherited=inherited,
             progress=progress,
+            workers=crew,
         )
         vanished = _vanished(made, before, source_root)
         job = _job(made, settings, source_root, verify_source)

@@ -18,6 +18,7 @@ from ecgstore.build.folds import draw_folds
 from ecgstore.build.patients import patient_hash, with_record_ids
 from ecgstore.build.plan import Occupied, Plan, Scanned, make_plan, scan
 from ecgstore.build.scan import read_headers, without_segments
+from ecgstore.build.schedule import Workers, cluster
 from ecgstore.build.settings import IngestSettings, detect_source, module_of
 from ecgstore.errors import EcgError, SourceError
 from ecgstore.fetching import checksums
@@ -83,8 +84,11 @@ def plan(
     look: Look | None = None,
     inherited: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    workers: Workers | None = None,
 ) -> Plan:
     """List the source, read every header and plan the store. Nothing is written but ``scan_table``.
+
+    Headers are read by the ``workers`` where these have a scheduler.
 
     ``look`` is shown the records as they are listed, before a header is read, and again where the source makes more of
     them by their headers. ``inherited``: attributes that a store takes over from its version before; who has withdrawn
@@ -111,9 +115,9 @@ def plan(
     bound = None if describe is None else functools.partial(_describe, describe, source)
     recipe = settings.recipe
     scanned: list[Scanned | Rejection] = []
-    with _plain_source_errors(module_of(source)):
+    with _plain_source_errors(module_of(source)), cluster(workers or Workers(), source_root) as crew:
         if reader is None:
-            headers = read_headers(listing.records, source_root, scan_table, progress)
+            headers = read_headers(listing.records, source_root, scan_table, progress, crew)
         else:
             headers = read_own_headers(listing.records, reader, progress)
         for ref, header, comments in headers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import time
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ecgstore.build.schedule import Cluster
 from ecgstore.errors import ConfigError, RecordError
 from ecgstore.record import RecordRef, Rejection
 from ecgstore.storage import publish, tables
@@ -59,23 +61,25 @@ def read_headers(
     root: Path,
     table: Path | None = None,
     progress: Callable[[str, int, int], None] | None = None,
+    cluster: Cluster | None = None,
 ) -> Iterator[Read]:
-    """Read the header of every record, in order.
+    """Read the header of every record, in order, here or by the workers of ``cluster``.
 
     ``table``, if given, holds plain headers read before, which are valid as long as their files have the same size
     and time of change; it is written anew where it lacked some. It holds what the headers' comments say, too.
     """
     known = _Known(table)
     new: list[pa.RecordBatch] = []
-    with _reader(refs) as pool:
-        for first in range(0, len(refs), _SLICE):
-            some = refs[first : first + _SLICE]
+    size = _SLICE if cluster is None else max(_SLICE, cluster.at_once)
+    with _reader(refs) if cluster is None else nullcontext() as pool:
+        for first in range(0, len(refs), size):
+            some = refs[first : first + size]
             if table is None:
-                yield from _map(_read, some, pool)
+                yield from _map(_read, some, cluster or pool)
             else:
                 names = [str(ref.path)[len(str(root)) + 1 :] for ref in some]
                 asked = list(zip(some, names, known.rows(names), strict=True))
-                outcomes = list(_map(_read_unless_known, asked, pool))
+                outcomes = list(_map(_read_unless_known, asked, cluster or pool))
                 rows = [row for _, row in outcomes if row is not None]
                 if rows:
                     new.append(_batch(rows))
@@ -126,8 +130,16 @@ def _reader(refs: Sequence[RecordRef]) -> Any:
     return ThreadPoolExecutor(READ_AHEAD) if some and is_slow else nullcontext()
 
 
-def _map(function: Callable[[Any], Any], items: Sequence[Any], pool: Executor | None) -> Iterator[Any]:
-    return map(function, items) if pool is None else pool.map(function, items)
+def _map(function: Callable[[Any], Any], items: Sequence[Any], by: Executor | Cluster | None) -> Iterator[Any]:
+    if by is None:
+        return map(function, items)
+    return by.map(functools.partial(_each, function) if isinstance(by, Cluster) else function, items)
+
+
+def _each(function: Callable[[Any], Any], items: list[Any]) -> list[Any]:
+    """In a worker, where the file system is as slow as here."""
+    with ThreadPoolExecutor(READ_AHEAD) as pool:
+        return list(pool.map(function, items))
 
 
 class _Known:

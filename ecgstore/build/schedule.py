@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from ecgstore.wfdb_io.files import import_wfdb
 
 #: Tasks that a cluster is given ahead of time, per worker: enough to keep it busy, few enough to stay small.
 AHEAD = 3
+#: Items of one kind, such as headers to be read, that travel together.
+TOGETHER = 256
 #: How long a scheduler may take to answer.
 CONNECT_S = 20
 #: How long its first worker may take to join.
@@ -102,41 +106,88 @@ def _quick_handover() -> Iterator[None]:
         sys.setswitchinterval(before_s)
 
 
+class Cluster:
+    """Workers of a scheduler that do one thing to many items."""
+
+    def __init__(self, client: Any, workers: Workers, where: object) -> None:
+        self._client, self._workers, self._where = client, workers, where
+
+    @property
+    def at_once(self) -> int:
+        """So many items keep all of its workers busy."""
+        n_threads: int = sum(self._client.nthreads().values())
+        return AHEAD * TOGETHER * n_threads
+
+    def map(self, function: Callable[[list[Any]], list[Any]], items: Iterable[Any]) -> Iterator[Any]:
+        """What ``function`` makes of the items, of some at a time, in their order. All of it must be picklable."""
+        left, begun = iter(items), deque[Any]()
+        while True:
+            while (len(begun) + 1) * TOGETHER <= self.at_once and (some := list(itertools.islice(left, TOGETHER))):
+                begun.append(self._client.submit(function, some, pure=False))
+            if not begun:
+                return
+            with _plain_errors(self._workers, self._where):
+                found = begun.popleft().result()
+            yield from found
+
+
+@contextlib.contextmanager
+def cluster(workers: Workers, where: object) -> Iterator[Cluster | None]:
+    """The workers of the scheduler, if there is one. ``where`` is what errors name. Raises ConfigError."""
+    if not workers.scheduler:
+        yield None
+        return
+    with _client(need("distributed", "ingest"), workers) as client:
+        _await_worker(client, workers)
+        yield Cluster(client, workers, where)
+
+
+def _await_worker(client: Any, workers: Workers) -> None:
+    try:
+        client.wait_for_workers(1, timeout=WORKER_S)
+    except TimeoutError:
+        raise ConfigError(
+            "the Dask scheduler has no workers",
+            where=workers.scheduler,
+            fix="start some with `dask worker ADDRESS`",
+        ) from None
+
+
+@contextlib.contextmanager
+def _plain_errors(workers: Workers, where: object) -> Iterator[None]:
+    """Says what went wrong between processes in words of ours."""
+    try:
+        yield
+    except need("distributed", "ingest").KilledWorker as error:
+        raise StoreError(
+            f"{DEATHS} workers died over one task: too little memory, or a record that kills its reader",
+            where=where,
+            got=str(error.task),
+            fix="look into the workers' logs; running the same command again goes on from here",
+        ) from None
+    except RuntimeError as error:
+        if "deserialization" not in str(error):
+            raise
+        raise ConfigError(
+            "the cluster doesn't understand the tasks: ecgstore is not there, or of another version",
+            where=workers.scheduler,
+            fix="start scheduler and workers from the environment of this command",
+        ) from None
+
+
 def _run_distributed(
     root: Path, tasks: Sequence[Any], do: Do, ready: Ready, workers: Workers, done: Callable[[], None]
 ) -> None:
     distributed = need("distributed", "ingest")
     with _client(distributed, workers) as client:
-        try:
-            client.wait_for_workers(1, timeout=WORKER_S)
-        except TimeoutError:
-            raise ConfigError(
-                "the Dask scheduler has no workers",
-                where=workers.scheduler,
-                fix="start some with `dask worker ADDRESS`",
-            ) from None
+        _await_worker(client, workers)
         waiting = iter(tasks)
         submit = functools.partial(_submit, client, root.resolve(), do, ready)
         first = [submit(task) for task in _take(waiting, AHEAD * sum(client.nthreads().values()))]
         running = distributed.as_completed(first, loop=client.loop)
         for future in running:
-            try:
+            with _plain_errors(workers, root):
                 future.result()
-            except distributed.KilledWorker as error:
-                raise StoreError(
-                    f"{DEATHS} workers died over one task: too little memory, or a record that kills its reader",
-                    where=root,
-                    got=str(error.task),
-                    fix="look into the workers' logs; running the same command again goes on from here",
-                ) from None
-            except RuntimeError as error:
-                if "deserialization" not in str(error):
-                    raise
-                raise ConfigError(
-                    "the cluster doesn't understand the tasks: ecgstore is not there, or of another version",
-                    where=workers.scheduler,
-                    fix="start scheduler and workers from the environment of this command",
-                ) from None
             done()
             # Workers come and go.
             ahead = AHEAD * sum(client.nthreads().values()) - running.count()

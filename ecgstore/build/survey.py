@@ -70,21 +70,24 @@ def survey(
     source_root: str | Path,
     settings: IngestSettings,
     *,
-    workers: int = 1,
+    workers: int | Workers = 1,
     scan_table: Path | None = None,
     progress: Progress | None = None,
 ) -> Survey:
     """Look at every header of ``source_root`` and try a few records; nothing is kept but ``scan_table``.
 
+    ``workers`` try the records here, so many at a time; where they have a scheduler, its workers read the headers.
+
     Raises SourceError where the folder is absent or no record in it can be used.
     """
     refused: list[str] = []
+    crew = workers if isinstance(workers, Workers) else Workers(n=workers)
     look = functools.partial(_ask, settings, refused)
-    made = plan(Path(source_root), settings, scan_table=scan_table, look=look, progress=progress)
+    made = plan(Path(source_root), settings, scan_table=scan_table, look=look, progress=progress, workers=crew)
     planned = [record for task in made.tasks for record in task.records]
     headers = [record.header for record in planned]
     lengths_s = [header.n_samples / header.fs_hz for header in headers]
-    megabytes, seconds, noted = _try(made, planned, settings, Path(source_root).resolve(), workers)
+    megabytes, seconds, noted = _try(made, planned, settings, Path(source_root).resolve(), crew.n)
     return Survey(
         path=str(source_root),
         source=made.listing.terms.name,

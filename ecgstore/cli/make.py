@@ -159,18 +159,21 @@ def source_options(command: F) -> F:
 WORKERS = click.option("--workers", type=click.IntRange(1), default=None, help="Default: one per core.")
 
 
+SCHEDULER = click.option(
+    "--scheduler",
+    default="",
+    metavar="TCP://HOST:PORT",
+    help="A Dask scheduler that runs already; its workers must see all folders under the same paths.",
+)
+
+
 def crew_options(command: F) -> F:
     """The options that say who does the work: of `ingest` and of `augment`."""
     for option in reversed(
         (
             WORKERS,
             click.option("--processes", is_flag=True, help="Workers are processes, not threads."),
-            click.option(
-                "--scheduler",
-                default="",
-                metavar="TCP://HOST:PORT",
-                help="A Dask scheduler that runs already; its workers must see all folders under the same paths.",
-            ),
+            SCHEDULER,
             click.option(
                 "--parts",
                 metavar="I/N",
@@ -308,17 +311,17 @@ def seal(out: Path, own_source: Path | None, as_json: bool) -> None:
 @click.argument("src", type=click.Path(path_type=Path))
 @source_options
 @WORKERS
+@SCHEDULER
 @AS_JSON
 @plain_errors
-def scan(src: Path, workers: int | None, scan_table: Path | None, as_json: bool, **flags: Any) -> None:
+def scan(src: Path, workers: int | None, scheduler: str, scan_table: Path | None, as_json: bool, **flags: Any) -> None:
     """Say what is in the WFDB folder SRC before any work: records, leads, rates, what is broken, size and time."""
     from ecgstore.build.survey import survey
 
     settings = _ingest_settings({**flags, "max_rejected": None}, src)
     with progress_bars(PHASES) as progress:
-        found = survey(
-            src, settings, workers=workers or os.cpu_count() or 1, scan_table=scan_table, progress=progress
-        ).to_dict()
+        crew = _crew(workers, False, scheduler)
+        found = survey(src, settings, workers=crew, scan_table=scan_table, progress=progress).to_dict()
     if as_json:
         say_json(found)
     else:

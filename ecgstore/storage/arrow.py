@@ -52,8 +52,13 @@ def table(columns: Mapping[str, Any], schema: pa.Schema, *, nan_is_null: bool = 
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
+def dtype_of(kind: pa.DataType) -> np.dtype[Any]:
+    """NumPy's word for numbers or truths, without pandas, which ``to_pandas_dtype`` imports before pyarrow 26."""
+    return np.dtype({"float": "float32", "double": "float64"}.get(str(kind), str(kind)))
+
+
 def _numbers(values: Sequence[Any] | npt.NDArray[Any], kind: pa.DataType, nan_is_null: bool) -> pa.Array:
-    dtype = np.dtype(np.bool_) if pa.types.is_boolean(kind) else np.dtype(kind.to_pandas_dtype())
+    dtype = dtype_of(kind)
     is_there: Sequence[bool] | npt.NDArray[np.bool_] = ()
     if not isinstance(values, np.ndarray):
         is_there = [value is not None for value in values]

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from ecgstore.record import Beat
 from ecgstore.storage import footers
+from ecgstore.storage.arrow import dtype_of
 from ecgstore.storage.layout import MEASURES, RECORDS
 
 #: Rows of a row group of the table of records: what is asked about one record unpacks no more of them.
@@ -177,11 +178,7 @@ def numbers(column: pa.ChunkedArray, null: float | None = None) -> npt.NDArray[A
     parts = [_numbers(chunk, null) for chunk in column.chunks]
     if len(parts) == 1:
         return parts[0]
-    return np.concatenate(parts) if parts else np.empty(0, _dtype(column.type))
-
-
-def _dtype(kind: pa.DataType) -> npt.DTypeLike:
-    return np.bool_ if pa.types.is_boolean(kind) else np.dtype(kind.to_pandas_dtype())
+    return np.concatenate(parts) if parts else np.empty(0, dtype_of(column.type))
 
 
 def _numbers(chunk: pa.Array, null: float | None) -> npt.NDArray[Any]:
@@ -190,7 +187,7 @@ def _numbers(chunk: pa.Array, null: float | None) -> npt.NDArray[Any]:
     if pa.types.is_boolean(chunk.type):
         found = _truths(values, first, end)
     else:
-        found = np.frombuffer(values or b"", _dtype(chunk.type))[first:end]
+        found = np.frombuffer(values or b"", dtype_of(chunk.type))[first:end]
     if not chunk.null_count:
         return found
     if null is None:

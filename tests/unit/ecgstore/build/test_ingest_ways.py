@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 
 import ecgstore
-from ecgstore.build import schedule
+from ecgstore.build import scan, schedule
 from ecgstore.build.ingest import ingest_folder
 from ecgstore.build.parts import seal_store
 from ecgstore.build.schedule import Workers
 from ecgstore.build.settings import IngestSettings
+from ecgstore.build.survey import survey
 from ecgstore.errors import ConfigError, StoreExists, StoreIncomplete
 
 
@@ -116,6 +117,22 @@ def test_a_separate_scheduler_gives_the_same_store_even_if_a_worker_is_killed(so
         report = ingest_folder(source, tmp_path / "out.ecg", IngestSettings(), workers=crew, progress=kill_one)
         assert workers[0].wait(10) != 0
     assert report.fingerprint == by_threads[1]
+
+
+def test_the_workers_of_a_scheduler_read_the_headers(source, tmp_path, monkeypatch):
+    here, there = tmp_path / "here.parquet", tmp_path / "there.parquet"
+    expected = survey(source, IngestSettings(), scan_table=here)
+    monkeypatch.setattr(schedule, "TOGETHER", 4)  # many small shares, to be put back into their order
+    with cluster(tmp_path, 2) as (address, _):
+        monkeypatch.setattr(scan, "read_header_and_comments", lambda *_: pytest.fail("read by this process"))
+        crew = Workers(scheduler=address)
+        found = survey(source, IngestSettings(), workers=crew, scan_table=there)
+        again = survey(source, IngestSettings(), workers=crew, scan_table=there)
+        plainly = survey(source, IngestSettings(), workers=crew)
+    monkeypatch.undo()
+    assert here.read_bytes() == there.read_bytes()
+    for one in (found, again, plainly):
+        assert one.to_dict() | {"seconds": 0} == expected.to_dict() | {"seconds": 0}
 
 
 def test_a_scheduler_that_is_not_there_is_said(source, tmp_path, monkeypatch):
