@@ -116,7 +116,7 @@ class Cluster:
     def at_once(self) -> int:
         """So many items keep all of its workers busy."""
         n_threads: int = sum(self._client.nthreads().values())
-        return AHEAD * TOGETHER * n_threads
+        return AHEAD * TOGETHER * max(1, n_threads)  # workers come and go
 
     def map(self, function: Callable[[list[Any]], list[Any]], items: Iterable[Any]) -> Iterator[Any]:
         """What ``function`` makes of the items, of some at a time, in their order. All of it must be picklable."""
