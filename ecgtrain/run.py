@@ -461,6 +461,9 @@ def _begun(config: RunConfig, made: Prepared | TakenOver) -> tuple[str, ...]:
     if settings.init_from is None:
         return ()
     if settings.steps == 0:
+        if not isinstance(settings.init_from, str):
+            whose = " and ".join(settings.init_from)
+            return (f"The networks of {whose} stand side by side, as they were: this run pretrained nothing.",)
         return (f"The network is that of {settings.init_from}, as it was: this run pretrained nothing.",)
     said: tuple[str, ...] = (f"Pretraining began with the network of {settings.init_from}.",)
     n_taught, n = made.taught_before() if isinstance(made, Prepared) else (0, 0)

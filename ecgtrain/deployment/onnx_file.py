@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ecgstore import ConfigError
 from ecgstore.inner import need
 from ecgtrain.deployment.model import Model
-from ecgtrain.views.normalise import Millivolts, NormaliseMode, normalise
+from ecgtrain.views.normalise import Millivolts, Normaliser
 from ecgtrain.views.passport import Passport
 
 NAME = "model.onnx"
@@ -38,26 +38,17 @@ INPUT, OUTPUT = "signal_mv", "score"
 class OnMillivolts(nn.Module):
     """Windows of conditioned mV (batch, leads, samples), NaN where nothing was recorded → scores (batch, classes)."""
 
-    mean_l: Tensor
-    std_l: Tensor
-
     def __init__(self, scorer: nn.Module, passport: Passport, window_samples: int) -> None:
         super().__init__()
         self.scorer = scorer
         self.window_shape = (len(passport.leads), window_samples)
-        self.mode: NormaliseMode = passport.normalisation.mode
-        statistics = passport.normalisation.vectors(passport.leads)
-        self.has_statistics = statistics is not None
-        mean_l, std_l = statistics or (torch.zeros(0), torch.ones(0))
-        self.register_buffer("mean_l", mean_l)
-        self.register_buffer("std_l", std_l)
+        self.normaliser = Normaliser(passport.normalisation, passport.leads)
 
     def forward(self, signal_mv_blt: Tensor) -> Tensor:
         """The scores of each window."""
         recorded_blt = ~torch.isnan(signal_mv_blt)
         x_blt = torch.where(recorded_blt, signal_mv_blt, torch.zeros_like(signal_mv_blt))
-        statistics = (self.mean_l, self.std_l) if self.has_statistics else None
-        scores_bc: Tensor = self.scorer(normalise(Millivolts(x_blt, recorded_blt), self.mode, statistics))
+        scores_bc: Tensor = self.scorer(self.normaliser(Millivolts(x_blt, recorded_blt)))
         return scores_bc
 
 

@@ -31,6 +31,7 @@ _NORMALISED = {
     "record": "each window by one mean and one standard deviation over all its leads",
     "record_lead": "each lead of each window by its own mean and standard deviation",
     "lead": "each lead by the mean and the standard deviation that it had in the training records",
+    "each": "several networks stand side by side, and each has its own leads and its own way (preprocessing.json)",
 }
 
 
