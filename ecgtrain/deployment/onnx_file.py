@@ -10,7 +10,7 @@ import copy
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ecgstore import ConfigError
 from ecgstore.inner import need
-from ecgtrain.deployment.model import Model
+from ecgtrain.deployment.model import Ensemble, Model
 from ecgtrain.views.normalise import Millivolts, Normaliser
 from ecgtrain.views.passport import Passport
 
@@ -52,11 +52,29 @@ class OnMillivolts(nn.Module):
         return scores_bc
 
 
-def on_millivolts(model: Model) -> OnMillivolts:
+class MeanOf(nn.Module):
+    """The mean of what several networks say of the same windows."""
+
+    def __init__(self, networks: Sequence[OnMillivolts]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+        self.window_shape = networks[0].window_shape
+
+    def forward(self, signal_mv_blt: Tensor) -> Tensor:
+        """The scores of each window."""
+        return torch.stack([network(signal_mv_blt) for network in self.networks]).mean(dim=0)
+
+
+#: What can be written: a network on millivolts that knows the shape of its windows.
+Whole = OnMillivolts | MeanOf
+
+
+def on_millivolts(model: Model | Ensemble) -> Whole:
     """The whole model as one network; raises MissingExtra, and ConfigError where its head is no network."""
     for package in PACKAGES:
         need(package, "onnx")
-    return as_network(model)
+    networks = [as_network(one) for one in model.models]
+    return networks[0] if len(networks) == 1 else MeanOf(networks).eval()
 
 
 def as_network(model: Model) -> OnMillivolts:
@@ -122,7 +140,7 @@ def exportable(network: nn.Module) -> nn.Module:
     return network
 
 
-def write_onnx(network: OnMillivolts, folder: Path) -> Path:
+def write_onnx(network: Whole, folder: Path) -> Path:
     """Write ``folder/model.onnx``, for any number of windows, and ask it once.
 
     Raises ConfigError where the network can't be told so, or where a runtime makes something else of the file.
@@ -155,7 +173,7 @@ def write_onnx(network: OnMillivolts, folder: Path) -> Path:
     return path
 
 
-def _farthest(network: OnMillivolts, path: Path) -> float:
+def _farthest(network: Whole, path: Path) -> float:
     """How far scores of the file are from the network's at most, of three windows that nobody recorded.
 
     Relative to the scores where these are large, as a regression's may be. Part of a lead is not recorded.
