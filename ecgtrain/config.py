@@ -29,7 +29,7 @@ from pydantic import (
 from ecgstore import ConfigError, NoiseSettings, Settings, override
 from ecgstore.inner import name_own_file, nearest, occupant, own_file_sha256, parse, read_yaml
 from ecgtrain import tasks
-from ecgtrain.data.inherited import inherited
+from ecgtrain.data.inherited import MOST_NETWORKS, SEVERAL, Joined, inherited_by, named_networks
 from ecgtrain.data.settings import LEAD_SUBSETS, Data, LeadNames
 from ecgtrain.recipes import shipped
 
@@ -48,6 +48,8 @@ def _settings_of(room: str, content: Any) -> Settings:
             got=content["name"],
             fix=f"put the file into {room.replace('.', '/')}, and name it without .py",
         )
+    if room == "ecgtrain.methods" and "of" in content:
+        return parse(Joined, content)
     chosen: type[Settings] = occupant(room, str(content["name"])).Settings
     if "task" in content:  # what a method learns, where it learns one
         content = {**content, "task": tasks.written_out(content["task"])}
@@ -154,11 +156,17 @@ class Pretrain(Training):
     leads alike.
 
     ``init_from``: a run, or its export: begin with that backbone, under its passport, and count as seen whom it has
-    seen. ``backbone``, ``method``, ``window_samples`` and ``normalise`` are then its own where they are not given. With
-    ``steps: 0`` nothing is trained, and the questions are put to that network as it is.
+    seen. A list of two to four runs puts their networks side by side, and their features one after the other.
+    ``backbone``, ``method``, ``window_samples`` and ``normalise`` are then its own where they are not given, and
+    ``normalise`` is ``each`` for several networks: each has its own leads and its own way. With ``steps: 0`` nothing is
+    trained, and the questions are put to that network as it is.
     """
 
-    init_from: Annotated[str, Field(min_length=1)] | None = None
+    init_from: (
+        Annotated[str, Field(min_length=1)]
+        | Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=2, max_length=MOST_NETWORKS)]
+        | None
+    ) = None
     steps: NonNegativeInt | None = None
     method: MethodSettings
     backbone: BackboneSettings
@@ -166,7 +174,7 @@ class Pretrain(Training):
     validation_folds: tuple[int, ...] = ()
     window_samples: PositiveInt
     short_records: Literal["pad", "refuse"] = "refuse"
-    normalise: Literal["none", "record", "record_lead", "lead"] = "lead"
+    normalise: Literal["none", "record", "record_lead", "lead", "each"] = "lead"
     control: Literal["none", "time_shuffle"] = "none"
     keep: Literal["last", "best"] = "last"
     online_probe: tasks.TaskSettings | None = None
@@ -174,11 +182,11 @@ class Pretrain(Training):
     @model_validator(mode="before")
     @classmethod
     def _as_it_was(cls, content: Any) -> Any:
-        named = content.get("init_from") if isinstance(content, Mapping) else None
-        if not isinstance(named, str) or not named:
+        named = named_networks(content.get("init_from")) if isinstance(content, Mapping) else None
+        if named is None:
             return content
         given = {key: value for key, value in content.items() if value is not None or key not in INHERITED}
-        taken = inherited(named) if INHERITED - given.keys() else {}
+        taken = inherited_by(named) if INHERITED - given.keys() else {}
         idle = {"folds": None, "batch_size": 64} if given.get("steps") == 0 else {}
         return {**idle, **taken, **given}
 
@@ -186,6 +194,10 @@ class Pretrain(Training):
     def _trains(self) -> Self:
         if self.steps == 0 and self.init_from is None:
             raise ValueError("steps: 0 trains nothing, which is possible with init_from alone")
+        if self.steps != 0 and isinstance(self.method, Joined):
+            raise ValueError("several networks side by side are taken as they are: say steps: 0")
+        if self.normalise == SEVERAL and self.init_from is None:
+            raise ValueError("normalise: each is that of several networks, which init_from names")
         return self
 
     @model_validator(mode="after")

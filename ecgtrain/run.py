@@ -16,7 +16,7 @@ from ecgtrain import distributed
 from ecgtrain.config import RESOLVED, RunConfig, dump
 from ecgtrain.data.seen import read_seen, withdrawn_since
 from ecgtrain.deployment.export import CARD, refuse_unfinished, write_export
-from ecgtrain.deployment.model import Model, load_model, load_models
+from ecgtrain.deployment.model import Ensemble, Model, load_models
 from ecgtrain.deployment.onnx_file import on_millivolts, write_onnx
 from ecgtrain.deployment.predict import Predictions, predict, write_predictions
 from ecgtrain.deployment.replay import ExtraLeads
@@ -24,11 +24,11 @@ from ecgtrain.errors import CheckpointError
 from ecgtrain.evaluation.answers import refuse_other_questions
 from ecgtrain.evaluation.curve_results import CurveResult, told, write_tables
 from ecgtrain.evaluation.curves import Drawn, draw_curves, refuse_impossible_curves, refuse_unfair_curves, task_of
-from ecgtrain.evaluation.elsewhere import judge_elsewhere
 from ecgtrain.evaluation.heads import keep_own_files
 from ecgtrain.evaluation.judge import Answered, judge_all, refuse_unanswerable, refuse_unfair
 from ecgtrain.evaluation.over_seeds import over_seeds
 from ecgtrain.evaluation.results import Result
+from ecgtrain.evaluation.seeds_elsewhere import judge_all_elsewhere
 from ecgtrain.reporting.card import card
 from ecgtrain.reporting.contents import About, Report, RunFacts, StoreFacts, TermsFacts
 from ecgtrain.reporting.report import loss_curves, merge, read_report, with_caveats, write_report
@@ -241,9 +241,9 @@ def evaluate_store(
 ) -> Report:
     """Judge the trained heads of a run on another store; writes a report into ``out`` if that is given.
 
-    ``own_files``: code that the heads' tasks may be; what a run itself names is never run. Raises ClaimedError where
-    another process is at work in one of the directories, and what
-    :func:`ecgtrain.evaluation.elsewhere.judge_elsewhere` raises.
+    Of a run of several seeds: the mean over seeds, and what all say together. ``own_files``: code that the heads' tasks
+    may be; what a run itself names is never run. Raises ClaimedError where another process is at work in one of the
+    directories, and what :func:`ecgtrain.evaluation.seeds_elsewhere.judge_all_elsewhere` raises.
     """
     run_dir = Path(run_dir)
     for file in own_files:
@@ -254,26 +254,31 @@ def evaluate_store(
         if out is None or Path(out).resolve() != run_dir.resolve():
             until_the_end.enter_context(looked_at(run_dir))
         refuse_strange_files(run_dir)
-        results = judge_elsewhere(
+        results = judge_all_elsewhere(
             run_dir, store_path, split=split, folds=folds, names=names, allow_overlap=allow_overlap, device=device
         )
         report = Report(title=f"{run_dir.resolve().name} on {Path(store_path).name}", results=results)
         return with_caveats(report) if out is None else write_report(out, report)
 
 
-def export_run(run_dir: str | Path, out: str | Path, *, name: str | None = None, onnx: bool = False) -> Model:
+def export_run(
+    run_dir: str | Path, out: str | Path, *, name: str | None = None, onnx: bool = False
+) -> Model | Ensemble:
     """Write a trained head and all it needs into the new folder ``out``: a small run with a card.
 
-    ``name``: which head, where the run has several. ``onnx``: also as one ONNX file. Returns the head as it was read.
-    Raises ClaimedError where another process is at work in one of the directories; CheckpointError where the run is
-    unfinished or has no such head; ConfigError where something stands at ``out``; MissingExtra for ``onnx``.
+    Of a run of several seeds: the heads of all, which are asked together. ``name``: which head, where the run has
+    several. ``onnx``: also as one ONNX file. Returns the head as it was read. Raises ClaimedError where another process
+    is at work in one of the directories; CheckpointError where the run is unfinished or has no such head; ConfigError
+    where something stands at ``out``; MissingExtra for ``onnx``.
     """
     run_dir, out = Path(run_dir), Path(out)
     with claimed(out), looked_at(run_dir):
         refuse_strange_files(run_dir)
-        model = load_model(run_dir, name)
+        model = load_models(run_dir, name)
+        if len(model.models) == 1:
+            model = model.models[0]
         refuse_unfinished(model)
-        report = _report_on(model, run_dir)
+        report = _report_on(model, model.run_dir)
         network = on_millivolts(model) if onnx else None
 
         def more(folder: Path) -> None:
@@ -283,11 +288,12 @@ def export_run(run_dir: str | Path, out: str | Path, *, name: str | None = None,
             if network is not None:
                 write_onnx(network, folder)
 
-        write_export(model, report.results[0], out, more)
+        of_each = [_report_on(one, one.run_dir).results[0] for one in model.models]
+        write_export(model, report.results[0], of_each, out, more)
         return model
 
 
-def _report_on(model: Model, run_dir: Path) -> Report:
+def _report_on(model: Model | Ensemble, run_dir: Path) -> Report:
     """What the run's report says of one head and its nulls, the head's own result first."""
     try:
         report = read_report(run_dir)
@@ -295,10 +301,14 @@ def _report_on(model: Model, run_dir: Path) -> Report:
         raise CheckpointError(
             "the run is unfinished: it has no report", where=run_dir, fix="go on with `ecgtrain run --resume`"
         ) from error
-    head = model.head
+    head, is_of_all = model.head, isinstance(model, Ensemble)
+
+    def is_own(result: Result) -> bool:
+        return result.pretraining == head.pretraining and bool(result.ensemble_of) == is_of_all
+
     of_question = [result for result in report.results if result.name == head.name]
-    results = sorted(of_question, key=lambda result: result.pretraining != head.pretraining)
-    if not results or results[0].pretraining != head.pretraining:
+    results = sorted(of_question, key=lambda result: not is_own(result))
+    if not results or not is_own(results[0]):
         raise CheckpointError("the run's report has no result of this head", where=run_dir, expected=head.name)
     named = tuple(result.model_copy(update={"store": Path(result.store).name}) for result in results)
     return with_caveats(Report(title=head.name, results=named, runs=report.runs[:1]))
@@ -461,6 +471,9 @@ def _begun(config: RunConfig, made: Prepared | TakenOver) -> tuple[str, ...]:
     if settings.init_from is None:
         return ()
     if settings.steps == 0:
+        if not isinstance(settings.init_from, str):
+            whose = " and ".join(settings.init_from)
+            return (f"The networks of {whose} stand side by side, as they were: this run pretrained nothing.",)
         return (f"The network is that of {settings.init_from}, as it was: this run pretrained nothing.",)
     said: tuple[str, ...] = (f"Pretraining began with the network of {settings.init_from}.",)
     n_taught, n = made.taught_before() if isinstance(made, Prepared) else (0, 0)

@@ -104,6 +104,16 @@ def write_seen(path: Path, tables: Iterable[pa.Table], store_fingerprint: str, *
         aside.unlink(missing_ok=True)
 
 
+def seen_by_all(tables: Sequence[pa.Table | None]) -> pa.Table | None:
+    """What several networks have seen, as one table; None stands for what nobody wrote down."""
+    known = [table for table in tables if table is not None]
+    if not known:
+        return None
+    unknown = len(known) < len(tables) or any(_MORE in (table.schema.metadata or {}) for table in known)
+    together = pa.concat_tables([table.replace_schema_metadata() for table in known])
+    return together.replace_schema_metadata({_MORE: b"yes"} if unknown else None)
+
+
 def read_seen(path: Path) -> pa.Table:
     """What was written down; raises CheckpointError in one line."""
     try:

@@ -44,6 +44,11 @@ class Model:
     device: torch.device | str = "cpu"
 
     @property
+    def models(self) -> tuple[Model, ...]:
+        """Itself: one network is asked."""
+        return (self,)
+
+    @property
     def passport(self) -> Passport:
         """How signals must be prepared."""
         return self.trained.passport

@@ -10,7 +10,7 @@ import copy
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from ecgstore import ConfigError
 from ecgstore.inner import need
-from ecgtrain.deployment.model import Model
-from ecgtrain.views.normalise import Millivolts, NormaliseMode, normalise
+from ecgtrain.deployment.model import Ensemble, Model
+from ecgtrain.views.normalise import Millivolts, Normaliser
 from ecgtrain.views.passport import Passport
 
 NAME = "model.onnx"
@@ -38,34 +38,43 @@ INPUT, OUTPUT = "signal_mv", "score"
 class OnMillivolts(nn.Module):
     """Windows of conditioned mV (batch, leads, samples), NaN where nothing was recorded → scores (batch, classes)."""
 
-    mean_l: Tensor
-    std_l: Tensor
-
     def __init__(self, scorer: nn.Module, passport: Passport, window_samples: int) -> None:
         super().__init__()
         self.scorer = scorer
         self.window_shape = (len(passport.leads), window_samples)
-        self.mode: NormaliseMode = passport.normalisation.mode
-        statistics = passport.normalisation.vectors(passport.leads)
-        self.has_statistics = statistics is not None
-        mean_l, std_l = statistics or (torch.zeros(0), torch.ones(0))
-        self.register_buffer("mean_l", mean_l)
-        self.register_buffer("std_l", std_l)
+        self.normaliser = Normaliser(passport.normalisation, passport.leads)
 
     def forward(self, signal_mv_blt: Tensor) -> Tensor:
         """The scores of each window."""
         recorded_blt = ~torch.isnan(signal_mv_blt)
         x_blt = torch.where(recorded_blt, signal_mv_blt, torch.zeros_like(signal_mv_blt))
-        statistics = (self.mean_l, self.std_l) if self.has_statistics else None
-        scores_bc: Tensor = self.scorer(normalise(Millivolts(x_blt, recorded_blt), self.mode, statistics))
+        scores_bc: Tensor = self.scorer(self.normaliser(Millivolts(x_blt, recorded_blt)))
         return scores_bc
 
 
-def on_millivolts(model: Model) -> OnMillivolts:
+class MeanOf(nn.Module):
+    """The mean of what several networks say of the same windows."""
+
+    def __init__(self, networks: Sequence[OnMillivolts]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+        self.window_shape = networks[0].window_shape
+
+    def forward(self, signal_mv_blt: Tensor) -> Tensor:
+        """The scores of each window."""
+        return torch.stack([network(signal_mv_blt) for network in self.networks]).mean(dim=0)
+
+
+#: What can be written: a network on millivolts that knows the shape of its windows.
+Whole = OnMillivolts | MeanOf
+
+
+def on_millivolts(model: Model | Ensemble) -> Whole:
     """The whole model as one network; raises MissingExtra, and ConfigError where its head is no network."""
     for package in PACKAGES:
         need(package, "onnx")
-    return as_network(model)
+    networks = [as_network(one) for one in model.models]
+    return networks[0] if len(networks) == 1 else MeanOf(networks).eval()
 
 
 def as_network(model: Model) -> OnMillivolts:
@@ -131,7 +140,7 @@ def exportable(network: nn.Module) -> nn.Module:
     return network
 
 
-def write_onnx(network: OnMillivolts, folder: Path) -> Path:
+def write_onnx(network: Whole, folder: Path) -> Path:
     """Write ``folder/model.onnx``, for any number of windows, and ask it once.
 
     Raises ConfigError where the network can't be told so, or where a runtime makes something else of the file.
@@ -164,7 +173,7 @@ def write_onnx(network: OnMillivolts, folder: Path) -> Path:
     return path
 
 
-def _farthest(network: OnMillivolts, path: Path) -> float:
+def _farthest(network: Whole, path: Path) -> float:
     """How far scores of the file are from the network's at most, of three windows that nobody recorded.
 
     Relative to the scores where these are large, as a regression's may be. Part of a lead is not recorded.

@@ -75,8 +75,31 @@ def judge_elsewhere(
     run_dir, store = Path(run_dir), open_shared(store_path)
     if split is not None:
         store = with_split(store, split)
+    results: list[Result] = []
+    for head in judged_heads(Asked(run_dir, store, folds, allow_overlap, device), names):
+        gains = {
+            name: {metric: one.interval() for metric, one in difference([head.judged], [its], head.seed).items()}
+            for name, (_, its) in head.beside.items()
+        }
+        results.append(head.result.model_copy(update={"difference_to": gains}))
+        results += [its for its, _ in head.beside.values()]
+    return tuple(results)
+
+
+class JudgedHead(NamedTuple):
+    """One head on another store: what came of it, and by the same of its nulls. ``seed``: intervals are drawn by it."""
+
+    result: Result
+    judged: Judged
+    seed: int
+    beside: dict[str, tuple[Result, Judged]]
+
+
+def judged_heads(asked: Asked, names: Sequence[str] = ()) -> list[JudgedHead]:
+    """The heads of one run, those called ``names`` or all; raises what :func:`judge_elsewhere` raises."""
+    run_dir, device = asked.run_dir, asked.device
     trained = load_backbone(run_dir, device=device)
-    trained.passport.refuse_other(store)
+    trained.passport.refuse_other(asked.store)
     found = [folder for folder in answers(run_dir) if folder.name not in NULLS]
     chosen = [folder for folder in found if not names or folder.parent.name in names]
     if not found:
@@ -85,24 +108,20 @@ def judge_elsewhere(
     if not chosen:
         known = ", ".join(sorted({folder.parent.name for folder in found}))
         raise CheckpointError("the run has no such trained head", where=run_dir, expected=f"one of: {known}")
-    asked = Asked(run_dir, store, folds, allow_overlap, device)
-    results: list[Result] = []
+    heads = []
     for folder in chosen:
         result, judged, seed = _judge_head(folder, trained, asked, [read_seen(run_dir / SEEN)])
         nulls = _nulls_of(folder, run_dir, device)
         beside = {
-            name: _judge_head(folder.with_name(name), null, asked, [])
+            name: _judge_head(folder.with_name(name), null, asked, [])[:2]
             for name, null in nulls.items()
             if null is not None
         }
-        gains = {
-            name: {metric: one.interval() for metric, one in difference([judged], [its], seed).items()}
-            for name, (_, its, _) in beside.items()
-        }
         unknown = tuple(_NOT_KEPT.format(name) for name, null in nulls.items() if null is None)
-        results.append(result.model_copy(update={"difference_to": gains, "caveats": (*result.caveats, *unknown)}))
-        results += [its for its, _, _ in beside.values()]
-    return tuple(results)
+        heads.append(
+            JudgedHead(result.model_copy(update={"caveats": (*result.caveats, *unknown)}), judged, seed, beside)
+        )
+    return heads
 
 
 def _nulls_of(folder: Path, run_dir: Path, device: torch.device | str) -> dict[str, Trained | None]:

@@ -184,10 +184,10 @@ def compared(
             told.append(result.model_copy(update={"difference_to": spans}))
         else:
             told.append(result)
-    return tuple(told) if len(judged_s) == 1 else _with_p_values(told, differences)
+    return tuple(told) if len(judged_s) == 1 else with_p_values(told, differences)
 
 
-def _with_p_values(
+def with_p_values(
     results: Sequence[Result], differences: Mapping[tuple[str, str], Mapping[str, OverSeeds]]
 ) -> tuple[Result, ...]:
     """The same with p-values, corrected for their number among the results on the same records (Holm, 1979)."""

@@ -25,51 +25,69 @@ def over_seeds(config: RunConfig, answered_s: Sequence[Answered]) -> tuple[Resul
     chose differ from seed to seed, and stand with each.
     """
     results = []
-    for one in answered_s[0].results:
+    for i, one in enumerate(answered_s[0].results):
         judged_s = [answered.judged[one.name][one.pretraining] for answered in answered_s]
-        its = [answered.results[answered_s[0].results.index(one)] for answered in answered_s]
-        titles = {name: score.title for name, score in one.per_class.items() if score.title}
-        constants = [result.of_a_constant for result in its if result.of_a_constant is not None]
-        changed = {
-            **scores(judged_s, titles, one.unit, config.seed),
-            "seeds": config.seeds,
-            "of_a_constant": float(np.mean(constants)) if constants else None,
-            "chosen": {},
-            "thresholds": {},
-            "difference_to": {},
-            "caveats": tuple(dict.fromkeys(text for result in its for text in result.caveats)),
-            "dropped_classes": _of_all([result.dropped_classes for result in its]),
-        }
-        results.append(one.model_copy(update=changed))
+        results.append(mean_of([answered.results[i] for answered in answered_s], judged_s, config.seeds, config.seed))
     all_judged = [answered.judged for answered in answered_s]
     ensembles = [
-        ensemble(config, one, all_judged) for one in results if one.pretraining not in NULLS and len(answered_s) > 1
+        ensemble(
+            one,
+            [judged[one.name][one.pretraining] for judged in all_judged],
+            _others(config, one, all_judged),
+            config.seed,
+        )
+        for one in results
+        if one.pretraining not in NULLS and len(answered_s) > 1
     ]
     return (*compared(config, results, all_judged), *ensembles)
 
 
-def ensemble(config: RunConfig, one: Result, judged_s: Sequence[Mapping[str, Mapping[str, Judged]]]) -> Result:
+def _others(
+    config: RunConfig, one: Result, judged_s: Sequence[Mapping[str, Mapping[str, Judged]]]
+) -> dict[str, list[Judged]]:
+    """What an answer is to be compared to, of each seed: its nulls, and other questions."""
+    if one.pretraining != next(iter(judged_s[0][one.name])):
+        return {}
+    question = next(question for question in questions(config) if question.name == one.name)
+    others = {null: [judged[one.name][null] for judged in judged_s] for null in question.nulls}
+    return others | {name: [next(iter(judged[name].values())) for judged in judged_s] for name in question.compare_to}
+
+
+def mean_of(its: Sequence[Result], judged_s: Sequence[Judged], seeds: tuple[int, ...], seed: int) -> Result:
+    """The mean of one answer over ``seeds``: ``its`` are the results of each, ``judged_s`` the scores behind them.
+
+    It is compared to nothing yet. Intervals are drawn by ``seed``.
+    """
+    one = its[0]
+    titles = {name: score.title for name, score in one.per_class.items() if score.title}
+    constants = [result.of_a_constant for result in its if result.of_a_constant is not None]
+    changed = {
+        **scores(judged_s, titles, one.unit, seed),
+        "seeds": seeds,
+        "of_a_constant": float(np.mean(constants)) if constants else None,
+        "chosen": {},
+        "thresholds": {},
+        "difference_to": {},
+        "caveats": tuple(dict.fromkeys(text for result in its for text in result.caveats)),
+        "dropped_classes": _of_all([result.dropped_classes for result in its]),
+    }
+    return one.model_copy(update=changed)
+
+
+def ensemble(one: Result, own: Sequence[Judged], others: Mapping[str, Sequence[Judged]], seed: int) -> Result:
     """The mean of what all seeds say as an answer of its own, with intervals over patients.
 
-    ``one``: the mean over seeds of the same answer. It is compared to its seeds, and to ensembles of its nulls and of
-    the questions that it is to be compared to.
+    ``one``: the mean over seeds of the same answer; ``own``: the scores of each seed. It is compared to its seeds, and
+    to ensembles of ``others``, of each of which the scores of all seeds are given.
     """
-    own = [judged[one.name][one.pretraining] for judged in judged_s]
     whole = together(own)
     titles = {name: score.title for name, score in one.per_class.items() if score.title}
-    question = next(question for question in questions(config) if question.name == one.name)
-    others: dict[str, Judged] = {}
-    if one.pretraining == next(iter(judged_s[0][one.name])):
-        others = {null: together([judged[one.name][null] for judged in judged_s]) for null in question.nulls}
-        others |= {
-            name: together([next(iter(judged[name].values())) for judged in judged_s]) for name in question.compare_to
-        }
-    differences = {ONE_SEED: over_one_seed(own, config.seed)}
-    differences |= {name: difference([whole], [other], config.seed) for name, other in others.items()}
+    differences = {ONE_SEED: over_one_seed(own, seed)}
+    differences |= {name: difference([whole], [together(other)], seed) for name, other in others.items()}
     changed = {
-        **scores([whole], titles, one.unit, config.seed),
+        **scores([whole], titles, one.unit, seed),
         "seeds": (),
-        "ensemble_of": config.seeds,
+        "ensemble_of": one.seeds,
         "difference_to": {name: _intervals(by) for name, by in differences.items()},
         "p_of_difference": {},
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ecgstore.inner import visible
+from ecgtrain.config import NULLS
 from ecgtrain.evaluation.heads import Head
 from ecgtrain.evaluation.results import Result, SiteScore
 from ecgtrain.evaluation.scored import FEW_OF_GROUP
@@ -31,6 +32,7 @@ _NORMALISED = {
     "record": "each window by one mean and one standard deviation over all its leads",
     "record_lead": "each lead of each window by its own mean and standard deviation",
     "lead": "each lead by the mean and the standard deviation that it had in the training records",
+    "each": "several networks stand side by side, and each has its own leads and its own way (preprocessing.json)",
 }
 
 
@@ -47,7 +49,7 @@ def card(report: Report, head: Head, passport: Passport) -> str:
         ["## What it was made from", "", *_made_from(result, head, passport, about)],
         ["## What its numbers don't bear", "", *_limits(report, result, head)],
         ["## What was not tested", "", *_untested(result, head)],
-        ["## Files", "", *_files()],
+        ["## Files", "", *_files(result)],
     ]
     return "\n\n".join("\n".join(lines).rstrip() for lines in parts) + "\n"
 
@@ -65,6 +67,11 @@ def _first_words(result: Result, head: Head, about: About) -> str:
         "fine_tune": f"a network that was pretrained by {pretraining(head.pretraining)} and fine-tuned on labels",
         "scratch": "a network that learned from labels alone",
     }.get(head.protocol, f"a head ({_text(head.protocol)}) on a network pretrained by {pretraining(head.pretraining)}")
+    if result.ensemble_of:
+        seeds = ", ".join(map(str, result.ensemble_of))
+        trained += (
+            f"; {len(result.ensemble_of)} such, which differ by their seeds ({seeds}): what it says is their mean"
+        )
     run = f" The run is called {_text(about.run.name)}." if about.run.name else ""
     return f"A model of electrocardiograms: {trained}. {_SAYS[result.kind]}{run}"
 
@@ -141,16 +148,13 @@ def _classes(result: Result, head: Head) -> list[str]:
 
 def _scores(result: Result, nulls: Sequence[Result]) -> list[str]:
     names = [name for name in METRIC_TITLES if any(name in one.metrics for one in (result, *nulls))]
-    rows = [
-        (pretraining(one.pretraining), one.n_test, *(_interval(one.metrics.get(name)) for name in names))
-        for one in (result, *nulls)
-    ]
+    rows = [(_who(one), one.n_test, *(_interval(one.metrics.get(name)) for name in names)) for one in (result, *nulls)]
     lines = [
         f"On {result.n_test} test records of {_text(Path(result.store).name)}, with 95 % intervals over patients:",
         "",
     ]
     lines += _table(("", "test records", *(METRIC_TITLES[name] for name in names)), rows)
-    if nulls:
+    if any(one.pretraining in NULLS for one in nulls):
         lines += ["", "The untrained networks are nulls: what they get, the data give away without any pretraining."]
     title = METRIC_TITLES.get(result.compared_by, result.compared_by)
     for other, found in result.difference_to.items():
@@ -179,6 +183,14 @@ def _scores(result: Result, nulls: Sequence[Result]) -> list[str]:
     return lines
 
 
+def _who(result: Result) -> str:
+    """Whose scores these are: of several seeds, whether of all together or of one on average."""
+    said = pretraining(result.pretraining)
+    if result.ensemble_of:
+        return f"{said}, {len(result.ensemble_of)} seeds together"
+    return f"{said}, mean of {len(result.seeds)} seeds" if result.seeds else said
+
+
 def _of_group(found: SiteScore, result: Result) -> str:
     if found.n_test < FEW_OF_GROUP:
         return "too few to say"
@@ -196,7 +208,7 @@ def _made_from(result: Result, head: Head, passport: Passport, about: About) -> 
         ("chosen on validation records", ", ".join(f"{name} {value}" for name, value in chosen.items())),
         ("test folds", ", ".join(map(str, head.test_folds or ("all",))) if result.left_out_site is None else ""),
         ("site that was left out for the test", result.left_out_site or ""),
-        ("seed", head.seed),
+        ("seed", ", ".join(map(str, result.ensemble_of or (head.seed,)))),
         ("store of pretraining", passport.store_fingerprint),
         ("store of the test", result.store_fingerprint or ""),
         ("patients", store.patients),
@@ -247,14 +259,19 @@ def _untested(result: Result, head: Head) -> list[str]:
     return lines
 
 
-def _files() -> list[str]:
+def _files(result: Result) -> list[str]:
+    of_each = [
+        ("`export/`", "the network: weights (safetensors) and settings"),
+        ("`downstream/`", "the head: weights, settings, what was found"),
+        ("`seen.parquet`", "which records it has learned from, so that nobody tests on them; also in `downstream/`"),
+    ]
+    if result.ensemble_of:
+        of_each = [("`seeds/`", "of each seed such a folder: `export/`, `downstream/`, `seen.parquet`")]
     rows = [
         ("`card.md`", "this page"),
         ("`model.json`", "classes, titles, thresholds and windows, for programs"),
         ("`preprocessing.json`", "the passport: how signals are prepared"),
-        ("`export/`", "the network: weights (safetensors) and settings"),
-        ("`downstream/`", "the head: weights, settings, what was found"),
-        ("`seen.parquet`", "which records it has learned from, so that nobody tests on them; also in `downstream/`"),
+        *of_each,
         ("`report.json`, `report.html`", "what was found, for programs and for people"),
     ]
     return [

@@ -48,17 +48,17 @@ def load_backbone(run_dir: str | Path, *, device: torch.device | str = "cpu") ->
         raise CheckpointError("no whole exported backbone", where=path, got=problem, fix=fix)
     about, passport = checkpoint.load_config(path), checkpoint.load_passport(path)
     try:
-        if about["n_leads"] != len(passport.leads):
-            raise ValueError(f"{about['n_leads']} leads, and {len(passport.leads)} in its passport")
+        if about["n_leads"] != passport.n_inputs:
+            raise ValueError(f"{about['n_leads']} leads, and {passport.n_inputs} in its passport")
         # Names come from the list of the room: an export may come from anywhere, and can name no code.
         settings = parse(
             occupant("ecgtrain.backbones", about["backbone"]["name"]).Settings, about["backbone"], where=path
         )
         _refuse_absurd(settings.model_dump())
         with torch.device("meta"):  # nothing is allocated before it is known to be what the file holds
-            sketch = build_backbone(settings, len(passport.leads), seed=0)
+            sketch = build_backbone(settings, passport.n_inputs, seed=0)
         weights = checkpoint.load_weights(path, sketch.state_dict())
-        backbone = build_backbone(settings, len(passport.leads), seed=0)
+        backbone = build_backbone(settings, passport.n_inputs, seed=0)
         backbone.load_state_dict(weights)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, CheckpointError):
@@ -101,13 +101,13 @@ def export_backbone(config: RunConfig, made: Prepared, run_dir: Path, device: to
         raise CheckpointError("no whole checkpoint to export", where=folder)
     objective.load_state_dict(checkpoint.load_weights(chosen, objective.state_dict()))
     # A network of its own: that of training may take its BatchNorm statistics from all ranks, and is left as it was.
-    backbone = build_backbone(settings.backbone, len(passport.leads), seed=0).to(device)
+    backbone = build_backbone(settings.backbone, passport.n_inputs, seed=0).to(device)
     backbone.load_state_dict(objective.backbone.state_dict())
     calibrate(backbone, config, made.parts, passport, device)
     about = {
         "backbone": settings.backbone.model_dump(mode="json"),
         "method": settings.method.model_dump(mode="json"),
-        "n_leads": len(passport.leads),
+        "n_leads": passport.n_inputs,
         "checkpoint": chosen.name,
     }
     try:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ecgstore import ConfigError
+from ecgstore.inner import occupant
 from ecgtrain import distributed
+from ecgtrain.backbones import build_backbone
 from ecgtrain.config import RunConfig, dump
 from ecgtrain.data.inherited import export_of
-from ecgtrain.data.seen import read_seen, write_seen
+from ecgtrain.data.seen import read_seen, seen_by_all, write_seen
 from ecgtrain.errors import CheckpointError
 from ecgtrain.representation.export import Trained, load_backbone
 from ecgtrain.training import checkpoint
@@ -24,6 +28,7 @@ from ecgtrain.training.initial import Initial, TakenOver
 from ecgtrain.training.layout import CONFIG, ENVIRONMENT, EXPORT, METRICS, PASSPORT, SEEN
 from ecgtrain.training.prepare import pretrain_of
 from ecgtrain.training.pretrain import keep_splits
+from ecgtrain.views.passport import side_by_side
 
 
 def sha256_of(trained: Trained, *, weights: bool = True) -> str:
@@ -41,11 +46,17 @@ def load_initial(config: RunConfig, run_dir: Path) -> Initial | None:
     """What ``pretrain.init_from`` names, with whom it has seen; None where a recipe begins with a fresh network.
 
     Raises ConfigError where it is ``run_dir`` itself, CheckpointError where it can't be loaded, ClaimedError where
-    another process writes it.
+    another process writes it, PassportError where several networks see signals that are prepared differently.
     """
     named = None if config.pretrain is None else config.pretrain.init_from
     if named is None:
         return None
+    if isinstance(named, str):
+        return _loaded(named, run_dir)
+    return _joined([_loaded(one, run_dir) for one in named])
+
+
+def _loaded(named: str, run_dir: Path) -> Initial:
     place = export_of(named)
     run = place.parent if place.name == EXPORT else None
     if run_dir.resolve() in (place.resolve(), place.resolve().parent):
@@ -56,7 +67,24 @@ def load_initial(config: RunConfig, run_dir: Path) -> Initial | None:
         trained = load_backbone(place)
         beside = place.parent / SEEN
         seen = read_seen(beside) if run is not None and beside.exists() else None
-    return Initial(str(named), *trained, sha256_of(trained), seen)
+    return Initial(named, *trained, sha256_of(trained), seen)
+
+
+def _joined(each: Sequence[Initial]) -> Initial:
+    """Several networks as one."""
+    passport = side_by_side({f"{i}: {one.place}": one.passport for i, one in enumerate(each, start=1)})
+    parts: list[dict[str, Any]] = []
+    for one in each:
+        above = sum(part["n_rows"] for part in parts)
+        parts.append({"network": one.backbone.settings, "first_row": above, "n_rows": one.backbone.n_leads})
+    backbone = build_backbone(
+        occupant("ecgtrain.backbones", "side_by_side").Settings(parts=parts), passport.n_inputs, seed=0
+    )
+    for number, one in enumerate(each):
+        backbone.get_submodule(f"parts.{number}").load_state_dict(one.backbone.state_dict())
+    trained = Trained(backbone.eval(), passport)
+    place = ", ".join(one.place for one in each)
+    return Initial(place, *trained, sha256_of(trained), seen_by_all([one.seen for one in each]))
 
 
 def write_taken_over(
@@ -81,7 +109,7 @@ def write_taken_over(
     about = {
         "backbone": settings.backbone.model_dump(mode="json"),
         "method": settings.method.model_dump(mode="json"),
-        "n_leads": len(made.passport.leads),
+        "n_leads": made.passport.n_inputs,
         "init_from": made.initial.sha256,
     }
     try:

@@ -39,7 +39,7 @@ def random_backbone(
     settings = pretrain_of(config)
     store = open_under(config.data.store, config.data.split)
     passport, parts = selected(config, store, passport)
-    backbone = build_backbone(settings.backbone, len(passport.leads), seed).to(device)
+    backbone = build_backbone(settings.backbone, passport.n_inputs, seed).to(device)
     if calibrated:
         calibrate(backbone, config, parts, passport, device)
     return Trained(backbone.eval(), passport)
@@ -67,7 +67,7 @@ def keep_null(
     about = {
         "backbone": null.backbone.settings.model_dump(mode="json"),
         "null": name,
-        "n_leads": len(null.passport.leads),
+        "n_leads": null.passport.n_inputs,
     }
     place = run_dir / NULLS / name
     try:

@@ -19,8 +19,8 @@ from ecgtrain.views.passport import Passport
 class Initial(NamedTuple):
     """An exported backbone, how its signals are prepared, and who was seen while it was trained.
 
-    ``place``: where it was read from. ``sha256``: of all that it is. ``seen`` is a table of
-    :mod:`ecgtrain.data.seen`, and None where nobody wrote it down.
+    Several side by side are one backbone, too. ``place``: where it was read from. ``sha256``: of all that it is.
+    ``seen`` is a table of :mod:`ecgtrain.data.seen`, and None where nobody wrote it down.
     """
 
     place: str

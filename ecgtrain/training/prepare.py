@@ -101,9 +101,7 @@ def prepare(config: RunConfig, device: torch.device | str, initial: Initial | No
     targets = _targets(config, store, parts)
     told = () if targets is None else (len(targets.classes), targets.kind)
     begun = None if initial is None else initial.backbone
-    objective = build_objective(
-        settings.method, settings.backbone, len(passport.leads), config.seed, *told, begun=begun
-    )
+    objective = build_objective(settings.method, settings.backbone, passport.n_inputs, config.seed, *told, begun=begun)
     objective.check(settings.window_samples, settings.batch_size, passport.fs_hz)
     refuse_division(objective, settings)
     bank = None if config.data.noise_bank is None else load_bank(config.data.noise_bank)

@@ -8,17 +8,17 @@ Augmentations are in :mod:`ecgtrain.views.augmentations`; here is what they stan
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import torch
-from pydantic import AfterValidator, Field
-from torch import Tensor
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from torch import Tensor, nn
 
 from ecgstore import COUNTS_PER_MV, NOT_RECORDED, Settings
 from ecgtrain.errors import PassportError
 from ecgtrain.views.draw import Draw
 
-NormaliseMode = Literal["none", "record", "record_lead", "lead"]
+NormaliseMode = Literal["none", "record", "record_lead", "lead", "each"]
 
 #: Spreads below one count (1 µV) are no signal: dividing by them would only blow up rounding.
 _MIN_STD_MV = 1.0 / COUNTS_PER_MV
@@ -51,12 +51,34 @@ class Normalisation(Settings):
     ``none``: left in mV. ``record``: each window by one mean and one standard deviation over all its leads,
     which keeps the leads' relative size. ``record_lead``: each lead of each window by its own, which does not: limb
     leads no longer add up, and how large a lead is can't be seen. ``lead``: each lead by fixed statistics of the
-    training folds.
+    training folds. ``each``: for several networks side by side, each of which has its own leads, normalised in its own
+    way; ``parts``, in their order.
     """
 
     mode: NormaliseMode = "none"
     mean_mv: dict[str, float] = Field(default_factory=dict)
     std_mv: dict[str, float] = Field(default_factory=dict)
+    parts: Annotated[tuple[NormalisedPart, ...], Field(max_length=4)] = ()
+
+    @model_validator(mode="after")
+    def _parts(self) -> Self:
+        if (self.mode == "each") != bool(self.parts):
+            raise ValueError("the mode each and parts go together")
+        if any(part.normalisation.mode == "each" for part in self.parts):
+            raise ValueError("a part can't have parts")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dumped: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Passports of before have no parts, and are to keep their hashes.
+        content: dict[str, Any] = dumped(self)
+        if not self.parts:
+            del content["parts"]
+        return content
+
+    def inputs(self, leads: Sequence[str]) -> tuple[NormalisedPart, ...]:
+        """What stands one below the other at a network's input: leads, and how they are normalised."""
+        return self.parts or (NormalisedPart(leads=tuple(leads), normalisation=self),)
 
     def vectors(self, leads: Sequence[str], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor] | None:
         """Mean and standard deviation in mV in the order of ``leads``, or None if the mode takes none."""
@@ -75,6 +97,13 @@ class Normalisation(Settings):
         )
 
 
+class NormalisedPart(Settings):
+    """Leads that are normalised together: the rows that one network sees. ``leads``: their names, in its order."""
+
+    leads: Annotated[tuple[str, ...], Field(min_length=1)]
+    normalisation: Normalisation
+
+
 def to_mv(counts_blt: Tensor) -> Millivolts:
     """Turn int16 counts (batch, leads, samples) into float32 millivolts and a mask of what was recorded."""
     recorded_blt = counts_blt > int(NOT_RECORDED)
@@ -86,7 +115,8 @@ def to_mv(counts_blt: Tensor) -> Millivolts:
 def normalise(mv: Millivolts, mode: NormaliseMode, statistics: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """Normalise (batch, leads, samples) as :class:`Normalisation` says; what was not recorded stays 0.
 
-    ``statistics`` are the ``vectors`` of a :class:`Normalisation`; needed in mode ``lead``.
+    ``statistics`` are the ``vectors`` of a :class:`Normalisation`; needed in mode ``lead``. What has parts is
+    normalised by :class:`Normaliser`.
     """
     x_blt, recorded_blt = mv
     if mode == "none":
@@ -103,6 +133,43 @@ def normalise(mv: Millivolts, mode: NormaliseMode, statistics: tuple[Tensor, Ten
     mean_l, std_l = statistics
     scaled_blt = (x_blt - mean_l[:, None]) / std_l[:, None].clamp_min(_MIN_STD_MV)
     return scaled_blt.masked_fill_(~recorded_blt, 0.0)
+
+
+class Normaliser(nn.Module):
+    """Millivolts of ``leads`` → what a network eats, (batch, rows, samples): :func:`normalise`, or of several parts.
+
+    A module, so that it can be a part of a network that is written as one file. Raises PassportError where statistics
+    of a lead are missing.
+    """
+
+    def __init__(self, normalisation: Normalisation, leads: Sequence[str]) -> None:
+        super().__init__()
+        self.mode = normalisation.mode
+        self.has_statistics = (statistics := normalisation.vectors(leads)) is not None
+        mean_l, std_l = statistics or (torch.zeros(0), torch.ones(0))
+        self.register_buffer("mean_l", mean_l)
+        self.register_buffer("std_l", std_l)
+        self.parts = nn.ModuleList(Normaliser(part.normalisation, part.leads) for part in normalisation.parts)
+        for number, part in enumerate(normalisation.parts):
+            if missing := [lead for lead in part.leads if lead not in leads]:
+                raise PassportError("a network sees leads that are not there", got=", ".join(missing))
+            self.register_buffer(f"rows_{number}", torch.tensor([list(leads).index(lead) for lead in part.leads]))
+
+    mean_l: Tensor
+    std_l: Tensor
+
+    def forward(self, mv: Millivolts) -> Tensor:
+        """The windows, normalised."""
+        if self.mode != "each":
+            return normalise(mv, self.mode, (self.mean_l, self.std_l) if self.has_statistics else None)
+        rows = [self.get_buffer(f"rows_{number}") for number in range(len(self.parts))]
+        return torch.cat(
+            [
+                part(Millivolts(mv.x_blt.index_select(1, its), mv.recorded_blt.index_select(1, its)))
+                for part, its in zip(self.parts, rows, strict=True)
+            ],
+            dim=1,
+        )
 
 
 def crop(x_blt: Tensor, offsets_b: Tensor, n_samples: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ import torch
 from ecgstore import Settings, Store
 from ecgstore.inner import NOT_SAID, first_difference
 from ecgtrain.errors import PassportError
-from ecgtrain.views.normalise import Normalisation, normalise
+from ecgtrain.views.normalise import Normalisation, NormalisedPart, Normaliser
 
 #: Parts of a store's recipe that its signals don't depend on, or that are compared by themselves; and the calibration
 #: of a source that states none, which is a fact about that source: see :func:`assumed_calibration`.
@@ -34,6 +34,11 @@ class Passport(Settings):
     recipe: dict[str, Any]
     recipe_sha256: str
     store_fingerprint: str
+
+    @property
+    def n_inputs(self) -> int:
+        """Rows of a window at the network's input: its leads, or those of several networks, one below the other."""
+        return sum(len(part.leads) for part in self.normalisation.inputs(self.leads))
 
     def refuse_other(self, store: Store) -> None:
         """Raise PassportError unless ``store`` holds the same leads, prepared in the same way."""
@@ -73,6 +78,36 @@ class Passport(Settings):
             )
 
 
+def side_by_side(passports: Mapping[str, Passport]) -> Passport:
+    """That of several networks together, each with its own leads and normalisation, by where they are from.
+
+    Its leads are all of theirs, its window the shortest. Raises PassportError unless all see signals that are prepared
+    alike.
+    """
+    first, *others = passports.values()
+    for place, other in list(passports.items())[1:]:
+        if differing := first_difference(_of_signals(first), _of_signals(other)):
+            raise PassportError(
+                f"networks side by side must see signals that are prepared alike: {differing.name} differs",
+                where=place,
+                expected=differing.one,
+                got=differing.other,
+            )
+    each = (first, *others)
+    parts = tuple(NormalisedPart(leads=one.leads, normalisation=one.normalisation) for one in each)
+    update = {
+        "leads": tuple(dict.fromkeys(lead for one in each for lead in one.leads)),
+        "window_samples": min(one.window_samples for one in each),
+        "normalisation": Normalisation(mode="each", parts=parts),
+    }
+    return first.model_copy(update=update)
+
+
+def _of_signals(passport: Passport) -> dict[str, Any]:
+    recipe = {key: value for key, value in passport.recipe.items() if key not in _NOT_OF_SIGNALS}
+    return {**recipe, "fs_hz": passport.fs_hz, "counts_per_mv": passport.counts_per_mv}
+
+
 def assumed_calibration(store: Store) -> tuple[str, ...]:
     """What must be said of a store whose records may have no calibration but the one that its maker assumed."""
     assumed = store.recipe.get("uncalibrated", "refuse")
@@ -82,6 +117,6 @@ def assumed_calibration(store: Store) -> tuple[str, ...]:
     return (f"records without a calibration were taken to have {counts} counts per mV, as whoever made the store says",)
 
 
-def normaliser(passport: Passport, device: torch.device | str) -> Any:
-    normalisation = passport.normalisation
-    return partial(normalise, mode=normalisation.mode, statistics=normalisation.vectors(passport.leads, device))
+def normaliser(passport: Passport, device: torch.device | str) -> Normaliser:
+    """What turns millivolts of the passport's leads into what its network eats."""
+    return Normaliser(passport.normalisation, passport.leads).to(device)

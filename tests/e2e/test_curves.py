@@ -17,7 +17,7 @@ from ecgtrain import load_classifier, tasks
 from ecgtrain.config import RunConfig
 from ecgtrain.errors import CheckpointError, LeakageError, PassportError, ProtocolError
 from ecgtrain.reporting.report import read_report
-from ecgtrain.run import evaluate_store, predict_records, run
+from ecgtrain.run import embed_store, evaluate_store, export_run, predict_records, run
 from ecgtrain.scoring import metrics
 from ecgtrain.training.files import plain
 
@@ -161,6 +161,71 @@ def test_a_run_of_several_seeds_predicts_as_one(curved, mini_store, tmp_path):
     np.testing.assert_allclose(list(together.predict(*args).values()), mean, atol=1e-9)
 
 
+def test_a_run_of_several_seeds_is_judged_elsewhere_as_here(curved, mini_store):
+    """On its own store it comes to what the run itself said, but for what only the recipe knows."""
+    out, report = curved
+    found = evaluate_store(out, str(mini_store)).results
+    here = {(one.name, one.pretraining, one.ensemble_of): one for one in report.results}
+    there = {(one.name, one.pretraining, one.ensemble_of): one for one in found}
+    assert there.keys() == here.keys()
+    for key, one in there.items():
+        expected = here[key]
+        assert one.seeds == expected.seeds
+        assert one.score.value == pytest.approx(expected.score.value, abs=1e-6)
+        kept = {name: by for name, by in expected.difference_to.items() if name in ("random", "one seed")}
+        assert {name: by["macro_auroc"].value for name, by in one.difference_to.items()} == pytest.approx(
+            {name: by["macro_auroc"].value for name, by in kept.items()}, abs=1e-6
+        )
+    probe = there["probe", "cpc", ()]
+    assert 0 < probe.p_of_difference["random"] <= 1
+    (only, _, _) = evaluate_store(out, str(mini_store), names=["probe"]).results
+    assert told([only]) == told([probe.model_copy(update={"p_of_difference": only.p_of_difference})])
+
+
+def test_an_export_of_several_seeds_says_their_mean(curved, mini_store, tmp_path):
+    out, report = curved
+    export_run(out, tmp_path / "model", name="probe")
+    ensemble = next(one for one in report.results if one.name == "probe" and one.ensemble_of)
+    own, mean, null = read_report(tmp_path / "model").results
+    assert (own.ensemble_of, own.score) == ((1, 2), ensemble.score)
+    assert (mean.seeds, null.pretraining) == ((1, 2), "random")
+    found = evaluate_store(tmp_path / "model", str(mini_store)).results
+    assert found[-1].score.value == pytest.approx(ensemble.score.value, abs=1e-6)
+    ours = predict_records(out, mini_store, tmp_path / "run.parquet", name="probe").table
+    its = predict_records(tmp_path / "model", mini_store, tmp_path / "model.parquet").table
+    assert its.equals(ours)
+    about = json.loads((tmp_path / "model" / "model.json").read_text())
+    assert about["mean_of_seeds"] == [1, 2]
+    card = (tmp_path / "model" / "card.md").read_text()
+    for said in ("2 such, which differ by their seeds (1, 2)", "CPC, 2 seeds together", "`seeds/`"):
+        assert said in card
+    # One of the seeds stands by itself, too.
+    (alone,) = evaluate_store(tmp_path / "model" / "seeds" / "2", str(mini_store)).results
+    assert alone.score.value == pytest.approx(read_report(out / "seeds" / "2").results[0].score.value, abs=1e-6)
+    with pytest.raises(CheckpointError, match="an export already"):
+        export_run(tmp_path / "model", tmp_path / "again")
+
+
+def test_seeds_of_which_one_is_unfinished_are_refused_in_one_line(curved, mini_store, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(curved[0], copy)
+    shutil.rmtree(copy / "seeds" / "2" / "downstream" / "probe")
+    with pytest.raises(CheckpointError, match=r"not all seeds of the run have the same heads.*seeds/2") as refused:
+        evaluate_store(copy, str(mini_store))
+    assert "\n" not in str(refused.value)
+    with pytest.raises(CheckpointError, match="no such trained head"):
+        export_run(copy, tmp_path / "out", name="probe")
+    shutil.rmtree(copy / "seeds" / "2")
+    (copy / "seeds" / "2").mkdir()
+    for act in (
+        lambda: evaluate_store(copy, str(mini_store)),
+        lambda: export_run(copy, tmp_path / "out", name="probe"),
+    ):
+        with pytest.raises(CheckpointError) as refused:
+            act()
+        assert "\n" not in str(refused.value)
+
+
 def test_seeds_that_tell_other_things_are_not_taken_together(curved, tmp_path):
     out, _ = curved
     copy = tmp_path / "run"
@@ -254,7 +319,7 @@ def test_a_run_of_seeds_and_a_run_of_one_never_share_a_directory(curved, mini_st
     assert not (out / "seeds" / "1" / "seeds").exists()
     assert (out / "report.json").read_bytes() == before
     with pytest.raises(CheckpointError, match="name the run of one seed, such as .*seeds/1"):
-        evaluate_store(out, str(mini_store))
+        embed_store(out, str(mini_store), out.parent / "features.parquet")
 
 
 @pytest.fixture(scope="module")

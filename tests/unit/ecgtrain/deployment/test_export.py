@@ -74,11 +74,18 @@ def test_the_head_must_be_told_apart(finished, tmp_path, name, said):
     assert left_beside(tmp_path / "out") == []
 
 
-def test_of_several_seeds_one_is_named(finished, tmp_path):
+def test_of_a_run_with_one_seed_in_its_list_that_one_is_exported(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "run" / "seeds" / "3")
-    with pytest.raises(CheckpointError, match="one seed, such as .*seeds/3"):
+    assert export_run(tmp_path / "run", tmp_path / "out", name="q").head.name == "q"
+    assert (tmp_path / "out" / "export").is_dir()
+    assert not (tmp_path / "out" / "seeds").exists()
+
+
+def test_of_several_seeds_without_a_report_none_is_exported(finished, tmp_path):
+    for seed in ("3", "4"):
+        shutil.copytree(finished, tmp_path / "run" / "seeds" / seed)
+    with pytest.raises(CheckpointError, match="unfinished: it has no report"):
         export_run(tmp_path / "run", tmp_path / "out", name="q")
-    assert export_run(tmp_path / "run" / "seeds" / "3", tmp_path / "out", name="q").head.name == "q"
 
 
 @pytest.mark.parametrize("lost", ["question.json", "result.json", "report.json", "export", "seen.parquet"])
@@ -108,6 +115,7 @@ def test_nothing_is_left_of_an_export_that_failed(finished, tmp_path):
         raise OSError(28, "No space left on device")
 
     model = load_model(finished, "q")
+    result = read_report(finished).results[0]
     with pytest.raises(ConfigError, match="No space left"):
-        export.write_export(model, read_report(finished).results[0], tmp_path / "out", full)
+        export.write_export(model, result, [result], tmp_path / "out", full)
     assert left_beside(tmp_path / "out") == []

@@ -19,19 +19,26 @@ from ecgtrain import backbones, cli
 from ecgtrain.backbones import build_backbone
 from ecgtrain.deployment import onnx_file
 from ecgtrain.deployment.model import load_model
-from ecgtrain.deployment.onnx_file import INPUT, NAME, OUTPUT, OnMillivolts, write_onnx
+from ecgtrain.deployment.onnx_file import INPUT, NAME, OUTPUT, MeanOf, OnMillivolts, write_onnx
 from ecgtrain.evaluation.classifier import Classifier, HeadSettings, Tuned
 from ecgtrain.run import export_run
 from ecgtrain.scoring.kinds import Scale
-from ecgtrain.views.normalise import Normalisation
+from ecgtrain.views.normalise import Normalisation, Normaliser
 from ecgtrain.views.passport import Passport
 
 LEADS = ("I", "II", "V1")
+MEAN_MV = dict.fromkeys(LEADS, 0.5)
 #: Of each backbone the smallest that still has all of its parts twice.
 SMALL = {
     "conv_reconstructor": {"width": 4},
     "cpc_lstm": {"encoder": {"width": 8}, "lstm_width": 6, "lstm_layers": 2},
     "lead_transformer": {"width": 16, "depth": 2, "heads": 2},
+    "side_by_side": {
+        "parts": [
+            {"network": {"name": "cpc_lstm", "encoder": {"width": 8}, "lstm_width": 6, "lstm_layers": 2}},
+            {"network": {"name": "vgg1d", "alpha": 0.02}, "first_row": 1, "n_rows": 2},
+        ]
+    },
     "s4": {"encoder": {"width": 8}, "width": 8, "layers": 2},
     "vgg1d": {"alpha": 0.02},
     "vit1d": {"width": 16, "depth": 2, "heads": 2},
@@ -39,11 +46,11 @@ SMALL = {
 }
 
 
-def network_of(name, mode="record", head=None, kind="multilabel", **settings):
+def network_of(name, mode="record", head=None, kind="multilabel", n_rows=3, seed=1, **settings):
     """A network with a head that nobody trained, for windows of 200 samples; one of three classes is a constant."""
     settings = parse(occupant(backbones.__name__, name).Settings, {"name": name, **settings})
     head = head or HeadSettings()
-    network = Classifier(build_backbone(settings, len(LEADS), seed=1), head, 3, seed=1).eval()
+    network = Classifier(build_backbone(settings, n_rows, seed=seed), head, 3, seed=seed).eval()
     tuned = Tuned(
         classes=("A", "B", "C"),
         network=network,
@@ -53,7 +60,7 @@ def network_of(name, mode="record", head=None, kind="multilabel", **settings):
         share_c=np.array([0.0, 0.25, 0.0]),
         kind=kind,
     )
-    of_leads = dict.fromkeys(LEADS, 0.5) if mode == "lead" else {}
+    of_leads = MEAN_MV if mode == "lead" else {}
     passport = Passport(
         leads=LEADS,
         fs_hz=100.0,
@@ -121,6 +128,28 @@ def test_every_backbone_can_be_written(tmp_path, name):
 def test_links_and_normalisations_are_in_the_file(tmp_path, mode, kind):
     network = network_of("cpc_lstm", mode, kind=kind, **SMALL["cpc_lstm"])
     agrees(network, write_onnx(network, tmp_path))
+
+
+def test_each_of_several_networks_has_its_own_leads_and_normalisation_in_the_file(tmp_path):
+    parts = [
+        {"network": {"name": "vgg1d", "alpha": 0.02}, "first_row": row, "n_rows": n} for row, n in ((0, 3), (3, 2))
+    ]
+    network = network_of("side_by_side", parts=parts, n_rows=5)
+    normalised = [
+        {"leads": LEADS, "normalisation": {"mode": "lead", "mean_mv": MEAN_MV, "std_mv": MEAN_MV}},
+        {"leads": LEADS[::-2], "normalisation": {"mode": "record"}},
+    ]
+    network.normaliser = Normaliser(Normalisation(mode="each", parts=normalised), LEADS)
+    agrees(network, write_onnx(network, tmp_path))
+
+
+def test_several_seeds_are_one_file_that_says_their_mean(tmp_path):
+    each = [network_of("vgg1d", seed=seed, **SMALL["vgg1d"]) for seed in (1, 2)]
+    network = MeanOf(each).eval()
+    agrees(network, path := write_onnx(network, tmp_path))
+    with torch.no_grad():
+        mean_bc = np.mean([one(torch.from_numpy(windows(3))).numpy() for one in each], axis=0)
+    np.testing.assert_allclose(ask(path, windows(3)), mean_bc, rtol=1e-4, atol=1e-5)
 
 
 def test_recurrent_and_state_space_layers_are_written_in_onnxs_own_words(tmp_path):
