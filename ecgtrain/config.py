@@ -106,7 +106,9 @@ class Training(Settings):
     Exactly one of ``steps`` and ``epochs`` is given. ``accumulate``: each rank takes its slice of a batch in so many
     parts and adds up their gradients, for batches that don't fit into memory. ``precision`` bfloat16 and float16 run
     the networks under autocast, with weights and losses in float32; float16 scales the loss. ``compile`` lets
-    ``torch.compile`` fuse the network, and goes on without where that fails. ``sync_batchnorm``: statistics over all
+    ``torch.compile`` fuse the network, and goes on without where that fails. ``cuda_graphs``: a GPU plays back what a
+    compiled network launches, recorded once, instead of being told anew at each step; it takes more memory, and the
+    method's networks must get batches of one shape. ``sync_batchnorm``: statistics over all
     ranks; by default where the method needs them. ``patience``: stop after so many validations without a lower loss.
     ``optimiser``: how weights are changed, and how fast. ``log_every_steps``, ``validate_every_steps`` and
     ``checkpoint_every_steps``: after how many steps the loss is written down, the validation records are judged, and
@@ -120,6 +122,7 @@ class Training(Settings):
     accumulate: PositiveInt = 1
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     compile: bool = False
+    cuda_graphs: bool = False
     sync_batchnorm: bool | None = None
     patience: PositiveInt | None = None
     log_every_steps: PositiveInt = 20
@@ -131,6 +134,12 @@ class Training(Settings):
     def _one_budget(self) -> Self:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("exactly one of steps and epochs must be given; null takes the other away")
+        return self
+
+    @model_validator(mode="after")
+    def _graphs_are_compiled(self) -> Self:
+        if self.cuda_graphs and not self.compile:
+            raise ValueError("cuda_graphs are of compiled networks: set compile, too")
         return self
 
     def n_steps(self, steps_per_epoch: int) -> int:

@@ -96,6 +96,8 @@ class Objective(nn.Module):
     wants_sync_batchnorm: ClassVar[bool] = False
     #: Whether something else than the rate of the optimiser follows the share of the budget that is done.
     follows_budget: ClassVar[bool] = False
+    #: Whether a network gets inputs of other shapes from step to step, whatever the batch.
+    shapes_vary: ClassVar[bool] = False
     #: Whether some parameters that are trained may get no gradient in a step.
     leaves_parameters_out: bool = False
 

@@ -178,6 +178,8 @@ class Jepa(Objective):
     """The loss of joint-embedding prediction; ``backbone`` is the student."""
 
     follows_budget = True
+    #: How many patches are hidden is drawn for each batch.
+    shapes_vary = True
 
     def __init__(self, settings: Settings, backbone: Vit1d) -> None:
         super().__init__()

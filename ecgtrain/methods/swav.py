@@ -15,12 +15,14 @@ prototypes alike for every window scores ln K.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 import ecgstore
 from ecgstore import ConfigError
@@ -45,7 +47,8 @@ class Settings(ecgstore.Settings):
     for so long. ``queue_batches``: projections of so many earlier batches are coded along, from ``queue_from_epoch`` on
     and once there are so many.
 
-    ``repo_compat``: the sum over the other views is divided by the number of all views, as in the published code.
+    ``repo_compat``: what the published code does: all views pass through the networks at once, with BatchNorm
+    statistics of all of them together, and the sum over the other views is divided by the number of all views.
     """
 
     name: Literal["swav"] = "swav"
@@ -144,13 +147,11 @@ class Swav(Objective):
         a code, ln K where windows can't be told apart.
         """
         settings = self._settings
-        # One after the other: BatchNorm takes the statistics of each set of views by itself. The published code passes
-        # all at once, which takes the memory of all.
-        pooled = [self.backbone(x_blt).pooled_bd for x_blt in views.x_vblt]
-        projected = [self.projector(pooled_bd) for pooled_bd in pooled]
+        pooled_vbd = self._each_view(lambda x_blt: self.backbone(x_blt).pooled_bd, self.backbone, views.x_vblt)
+        projected_vbd = self._each_view(self.projector, self.projector, pooled_vbd)
         # Scores are divided by 0.05 and 0.1: bfloat16 would round them by tenths.
-        with torch.autocast(pooled[0].device.type, enabled=False):
-            unit_vbd = F.normalize(torch.stack(projected).to(self.prototypes.weight.dtype), dim=2)
+        with torch.autocast(pooled_vbd.device.type, enabled=False):
+            unit_vbd = F.normalize(projected_vbd.to(self.prototypes.weight.dtype), dim=2)
             scores_vbk = self.prototypes(unit_vbd)
             codes_vbk = self._codes(unit_vbd[:_CODED].detach())
             log_p_vbk = F.log_softmax(scores_vbk / settings.temperature, dim=2)
@@ -169,7 +170,13 @@ class Swav(Objective):
             "usage_nats": _usage_nats(distributed.gather(torch.stack([one_b, other_b], dim=1)), settings.n_prototypes),
             "code_nats": torch.special.entr(codes_vbk).sum(dim=2).mean(),
         }
-        return LossTerms(loss, parts, torch.stack(pooled).detach())
+        return LossTerms(loss, parts, pooled_vbd.detach())
+
+    def _each_view(self, run: Callable[[Tensor], Tensor], network: nn.Module, x_vb: Tensor) -> Tensor:
+        """What ``network`` makes of (views, batch, ...) by ``run``: at once where no view has a part in another's."""
+        if not self._settings.repo_compat and _takes_statistics(network):
+            return torch.stack([run(x_b) for x_b in x_vb])
+        return run(x_vb.flatten(0, 1)).view(*x_vb.shape[:2], -1)
 
     @torch.no_grad()
     def _codes(self, unit_vbd: Tensor) -> Tensor:
@@ -215,6 +222,11 @@ class Swav(Objective):
     @torch.no_grad()
     def _unit_prototypes(self) -> None:
         self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
+
+
+def _takes_statistics(network: nn.Module) -> bool:
+    """Whether what comes of a window hangs on those that pass together with it."""
+    return any(isinstance(part, _BatchNorm) and part.training for part in network.modules())
 
 
 def _usage_nats(nearest_bv: Tensor, n_prototypes: int) -> Tensor:

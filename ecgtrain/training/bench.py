@@ -31,7 +31,7 @@ from ecgtrain.training import step as its_step
 from ecgtrain.training.environment import environment
 from ecgtrain.training.log import read_metrics
 from ecgtrain.training.prepare import Prepared, open_windows, prepare, pretrain_of
-from ecgtrain.training.step import autocast, compiled
+from ecgtrain.training.step import autocast, compiled, tensor_float
 
 #: Turns of each measurement; the median counts.
 ROUNDS = 3
@@ -55,11 +55,12 @@ def bench(
 ) -> dict[str, Any]:
     """Measure the pretraining of ``config`` for about ``seconds`` per part; returns plain numbers.
 
-    ``feed``, ``views`` and ``step`` run alone; ``loop`` is :func:`ecgtrain.training.loop.train` itself, into a folder
-    that is removed. All run in turns, :data:`ROUNDS` times: medians count, and ``spread`` is the largest of the turns
-    minus the smallest, over the median. Rates are in windows of the whole batch per second. ``peak_memory_bytes`` is
-    taken after the loop's first steps, before anything else is allocated: of the GPU what torch took, on a processor
-    all of the process. Raises what :func:`ecgtrain.training.pretrain.pretrain` raises.
+    ``feed``, ``views`` and ``step`` run alone (``processor_s``: processor time of one step, whatever else the machine
+    does); ``loop`` is :func:`ecgtrain.training.loop.train` itself, into a folder that is removed. All run in turns,
+    :data:`ROUNDS` times: medians count, and ``spread`` is the largest of the turns minus the smallest, over the median.
+    Rates are in windows of the whole batch per second. ``peak_memory_bytes`` is taken after the loop's first steps,
+    before anything else is allocated: of the GPU what torch took, on a processor all of the process. Raises what
+    :func:`ecgtrain.training.pretrain.pretrain` raises.
     """
     device = torch.device(device)
     settings = pretrain_of(config)
@@ -79,7 +80,8 @@ def bench(
     plans = _plans(feed, config)
     parts = [feed.batch(next(plans)) for _ in range(settings.accumulate)]
     step = _Step(config, made, parts, feed.n_records, device)
-    step(1)
+    with tensor_float(device):
+        step(1)
     flop = step.flop()
     alone: dict[str, Contender] = {
         "copy": _copy(parts, feed, device),
@@ -92,14 +94,18 @@ def bench(
     measured = max(1, round(turn_s * steps_per_s / each))
     turns: dict[str, list[float]] = {name: [] for name in ("feed", *alone)}
     whole: list[_Whole] = []
+    processor: list[float] = []
     for number in range(ROUNDS):
         say(f"turn {number + 1} of {ROUNDS}: {', '.join(turns)}, loop")
         turns["feed"].append(_fed_per_s(feed, plans, settings.accumulate, turn_s, device))
         for name, contender in alone.items():
-            turns[name].append(_per_s(contender, turn_s, device))
+            with tensor_float(device):  # as the loop has it
+                turns[name].append(_per_s(contender, turn_s, device))
+        processor.append(_processor_s(step, device))
         whole.append(_loop(config, made, feed, each=each, measured=measured))
     rate = {name: statistics.median(values) for name, values in turns.items()}
     spread = {name: _spread(values) for name, values in turns.items()}
+    processor_s = statistics.median(processor)
     side = _side(settings.precision, device)
     ceiling = 2 * side**3 * rate["product"]
     looped = statistics.median(one.windows_per_s for one in whole)
@@ -128,12 +134,13 @@ def bench(
         "step": {
             "windows_per_s": batch_size * rate["step"],
             "steps_per_s": rate["step"],
+            "processor_s": processor_s,
             "flop_per_step": flop.total,
             "flop_by_formula": flop.by_formula,
             "flop_not_counted": NOT_COUNTED,
             "flop_per_s": flop.total * rate["step"],
             "ceiling_flop_per_s": ceiling,
-            "ceiling": f"product of two {settings.precision} matrices of {side} x {side}",
+            "ceiling": f"product of two {_multiplied_as(settings.precision, device)} matrices of {side} x {side}",
             "of_ceiling": flop.total * rate["step"] / ceiling,
             "spread": spread["step"],
         },
@@ -263,7 +270,7 @@ class _Step:
     ) -> None:
         self._training = training = pretrain_of(config)
         self._objective = made.objective.to(device).train()
-        self._network = compiled(self._objective) if training.compile else self._objective
+        self._network = compiled(self._objective, training)
         self._optimiser = optim.build(training.optimiser, its_step.layers(self._objective))
         # A rate of next to nothing, so that nothing diverges however long it is measured.
         optim.set_learning_rate(self._optimiser, 1e-12)
@@ -343,6 +350,10 @@ def _side(precision: str, device: torch.device) -> int:
     return _SIDE_OF_HALVES if device.type == "cpu" and precision != "float32" else _SIDE[device.type]
 
 
+def _multiplied_as(precision: str, device: torch.device) -> str:
+    return "TF32" if device.type == "cuda" and precision == "float32" else precision
+
+
 def _product(precision: str, device: torch.device) -> Contender:
     dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(precision, torch.float32)
     side = _side(precision, device)
@@ -404,6 +415,15 @@ def _per_s(contender: Contender, seconds: float, device: torch.device, *, prepar
         chunk = min(2 * chunk, 64)
         _finish(device)
     return n / elapsed_s
+
+
+def _processor_s(step: Contender, device: torch.device) -> float:
+    """Of one step, all threads together: what other processes take of the cores adds little to it."""
+    began_s = time.process_time()
+    with tensor_float(device):
+        step(1)
+        _finish(device)
+    return time.process_time() - began_s
 
 
 def _spread(values: list[float]) -> float:

@@ -119,7 +119,7 @@ def train(
         begin()
         first_step = n_steps if _ran_out(state, training) else state.step
         network = distributed.replicate(
-            compiled(objective) if training.compile else objective,
+            compiled(objective, training),
             unused_parameters=objective.leaves_parameters_out,
         )
 

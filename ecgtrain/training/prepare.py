@@ -33,7 +33,7 @@ from ecgtrain.scoring import kinds
 from ecgtrain.tasks import Targets
 from ecgtrain.training import loop
 from ecgtrain.training.initial import Initial
-from ecgtrain.training.step import refuse_division
+from ecgtrain.training.step import refuse_division, refuse_graphs
 from ecgtrain.views import augmentations
 from ecgtrain.views.draw import Draw
 from ecgtrain.views.noise import Banks
@@ -104,6 +104,7 @@ def prepare(config: RunConfig, device: torch.device | str, initial: Initial | No
     objective = build_objective(settings.method, settings.backbone, passport.n_inputs, config.seed, *told, begun=begun)
     objective.check(settings.window_samples, settings.batch_size, passport.fs_hz)
     refuse_division(objective, settings)
+    refuse_graphs(objective, settings)
     bank = None if config.data.noise_bank is None else load_bank(config.data.noise_bank)
     banks = None if bank is None else _on_device(bank.at_rate(passport.fs_hz), device)
     chain = getattr(settings.method, "augmentations", ())
@@ -179,6 +180,7 @@ def identity_of(config: RunConfig, made: Prepared, feed: Feed) -> dict[str, Any]
         "trackers",
         "accumulate",
         "compile",
+        "cuda_graphs",
     }
     store = made.parts[0].store
     # Settings of the data count where they are not the default, so that older checkpoints can be resumed.

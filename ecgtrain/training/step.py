@@ -58,10 +58,29 @@ def refuse_division(objective: Objective, training: Training) -> None:
         )
 
 
-def compiled(objective: Objective) -> nn.Module:
-    """``objective`` with its networks compiled; where the first call fails, it goes on without, and says so."""
+def refuse_graphs(objective: Objective, training: Training) -> None:
+    """Raise ConfigError where a GPU would have to record a graph for each of many shapes."""
+    if training.cuda_graphs and objective.shapes_vary:
+        raise ConfigError(
+            f"{type(objective).__name__} gives its networks batches of other shapes from step to step",
+            expected="pretrain.cuda_graphs: false",
+            got="true",
+            fix="leave it out; compile: true alone will do",
+        )
+
+
+def compiled(objective: Objective, training: Training) -> nn.Module:
+    """``objective``, its networks compiled if ``training`` says so.
+
+    Where the first call fails, it goes on without, and says so.
+    """
+    if not training.compile:
+        return objective
+    # Of torch's ways the one with graphs; a processor has none, and is compiled as without.
+    make: Callable[..., Any] = torch.compile
+    make = partial(make, mode="reduce-overhead") if training.cuda_graphs else make
     try:
-        forwards = {part: torch.compile(part.forward) for part in objective.networks()}
+        forwards = {part: make(part.forward) for part in objective.networks()}
     except Exception as error:
         log.warning("torch.compile isn't to be had here: %s", " ".join(str(error).split())[:200])
         return objective

@@ -80,10 +80,10 @@ def test_prototypes_are_used_alike_and_large_scores_do_no_harm():
 def test_the_loss_is_the_published_one(repo_compat):
     made = objective(repo_compat=repo_compat).double()
     its = swav.Views(views(batch()).x_vblt.double())
-    z = []
-    for x in its.x_vblt:
-        p = made.projector(made.backbone(x).pooled_bd).detach().numpy()
-        z.append(np.array([row / math.sqrt(sum(row**2)) for row in p]))
+    # As published, all views pass at once; else each by itself.
+    together = [its.x_vblt.flatten(0, 1)] if repo_compat else its.x_vblt
+    passed = [made.projector(made.backbone(x).pooled_bd).detach().numpy() for x in together]
+    z = [np.array([row / math.sqrt(sum(row**2)) for row in p]) for p in np.concatenate(passed).reshape(3, 8, -1)]
     c = made.prototypes.weight.detach().numpy()
     assert np.allclose((c**2).sum(axis=1), 1)
     codes = [sinkhorn_in_plain_words(z[u] @ c.T, 0.05, 3) for u in (0, 1)]
@@ -101,6 +101,35 @@ def test_the_loss_is_the_published_one(repo_compat):
     # No gradient goes through codes: those of the scores alone.
     terms.total.backward()
     assert made.prototypes.weight.grad.abs().sum() > 0
+
+
+class Normed(Flat):
+    """The same with BatchNorm."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(10)
+
+    def forward(self, x_blt):
+        pooled = self.norm(super().forward(x_blt).pooled_bd)
+        return Features(pooled[:, None], pooled)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "training", "repo_compat", "n_passes"),
+    [(Normed, True, False, 3), (Normed, True, True, 1), (Normed, False, False, 1), (Flat, True, False, 1)],
+)
+def test_views_pass_at_once_where_that_is_the_same_or_published(backbone, training, repo_compat, n_passes):
+    torch.manual_seed(0)
+    made = swav.build(swav.Settings(**{**SMALL, "repo_compat": repo_compat}), backbone()).double().train(training)
+    its = swav.Views(views(batch()).x_vblt.double())
+    asked = []
+    made.backbone.register_forward_hook(lambda *_: asked.append(1))
+    terms = made(its)
+    assert len(asked) == n_passes
+    one_by_one = torch.stack([made.backbone(x).pooled_bd for x in its.x_vblt])
+    # What differs is whose statistics BatchNorm takes, and that is the published code's own.
+    assert torch.allclose(terms.features_vbd, one_by_one, rtol=1e-9) is not repo_compat
 
 
 def test_chance_is_the_loss_of_prototypes_that_are_all_alike():

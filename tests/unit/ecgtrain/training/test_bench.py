@@ -94,7 +94,7 @@ def test_all_keys_are_there(result):
         *(f"feed.{name}" for name in ("way", "windows_per_s", "bytes_per_s", "of_copy", "spread")),
         *("feed.copy", "feed.copy_bytes_per_s", "views.windows_per_s", "views.spread"),
         *(f"step.{name}" for name in ("windows_per_s", "steps_per_s", "flop_per_step", "flop_per_s", "spread")),
-        *(f"step.{name}" for name in ("flop_by_formula", "flop_not_counted")),
+        *(f"step.{name}" for name in ("flop_by_formula", "flop_not_counted", "processor_s")),
         *(f"step.{name}" for name in ("ceiling", "ceiling_flop_per_s", "of_ceiling")),
         *(f"loop.{name}" for name in ("windows_per_s", "waiting", "of_step", "steps_per_turn", "spread")),
         *(f"whole_recipe.{name}" for name in ("steps", "epochs", "seconds_per_epoch", "hours")),
