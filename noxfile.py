@@ -106,7 +106,7 @@ def portability(session: nox.Session) -> None:
 @nox.session(python=["3.11", "3.12", "3.13"])
 def package(session: nox.Session) -> None:
     """The sdist, installed into an empty environment: it makes a store, trains, reports, serves the page."""
-    session.install("--constraint", "constraints.txt", "build", "setuptools")
+    session.install("--constraint", "constraints.txt", "build", "setuptools>=77")
     dist = Path(session.create_tmp()).resolve() / "dist"
     session.run("python", "-m", "build", "--no-isolation", "--outdir", str(dist))
     (sdist,) = dist.glob("*.tar.gz")

@@ -35,7 +35,9 @@ def said(program: str, *words: object) -> str:
 def check(folder: Path) -> None:
     """From raw records to a report, to be looked at in a browser; raises where something is not as it should be."""
     for package in (ecgstore, ecgtrain):
-        assert REPOSITORY not in Path(str(package.__file__)).parents, f"{package.__file__} is not what was installed"
+        # nox puts environments below the repository, too.
+        found = Path(str(package.__file__)).resolve()
+        assert not found.is_relative_to(REPOSITORY / package.__name__), f"{found} is not what was installed"
     has_compiler = shutil.which("cc") is not None
     assert (ecgstore.kernel.NAME == "compiled") is has_compiler
     for program in ("ecgstore", "ecgtrain"):

@@ -124,12 +124,13 @@ def read_labels(
             "the table of labels has no column record_id",
             where=path,
             got=_some(table.names) or "an empty file",
-            fix="name the column that holds the record's path or name record_id, or say source.columns.record_id=…",
+            fix="call the column that holds the record's path or name record_id, or say which: "
+            "--set 'source.columns.record_id=…'",
         )
     reader = _Reader(table, choice, separator)
     wanted = [*choice.ours.values(), *choice.systems.values()]
     rows = tuple(reader.row(line, cells) for line, cells in table.cells(wanted))
-    reader.faults.refuse()
+    reader.faults.refuse("correct them; a cell may be empty, but for that of the record")
     if not allow_text:
         _refuse_texts(table, choice, [label for _, _, label in rows])
     return Labels(path, table.counted, rows, tuple(choice.systems), _notes(path, choice, reader))
@@ -208,7 +209,7 @@ def by_record(labels: Labels, ids: Sequence[str]) -> tuple[dict[str, Label], tup
             f"none of {len(labels.rows)} rows of the labels names a record of the folder",
             where=labels.path,
             expected=f"paths or names such as {ids[0]}" if ids else "records in the folder",
-            fix="say which column holds them with source.columns.record_id=…",
+            fix="say which column holds them: --set 'source.columns.record_id=…'",
         )
     return {record_id: label for record_id, (_, label) in said.items()}, tuple(strangers.values())
 

@@ -218,16 +218,16 @@ def _by_group(results: Sequence[Result]) -> list[tuple[str, list[tuple[str, int]
     return found
 
 
-def _decided_by_group(result: Result) -> list[tuple[str, list[tuple[str, str, ClassDecision]]]]:
-    """Rows of a table for each kind of group: its member, one of the commonest classes, how decisions turned out."""
+def _decided_by_group(result: Result) -> list[tuple[str, list[tuple[str, list[tuple[str, ClassDecision]]]]]]:
+    """A table for each kind of group: of each of the commonest classes how decisions turned out, member by member."""
     commonest = sorted(result.per_class, key=lambda name: -result.per_class[name].n_positive)[:MOST_SQUARES]
     shown = [name for name in result.per_class if name in commonest]
     tables = []
     for group, parts in result.decisions_by_group.items():
         members = sorted(parts, key=_in_order)
-        rows = [(one, name, parts[one][name]) for name in shown for one in members if name in parts[one]]
-        if rows:
-            tables.append((group, rows))
+        rows = [(name, [(one, parts[one][name]) for one in members if name in parts[one]]) for name in shown]
+        if any(its for _, its in rows):
+            tables.append((group, [(name, its) for name, its in rows if its]))
     return tables
 
 

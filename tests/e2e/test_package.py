@@ -28,11 +28,12 @@ def run(*command: str, cwd: Path, **extra: str) -> str:
     return done.stdout
 
 
-def test_the_citation_is_of_this_version_and_names_no_invented_person() -> None:
+def test_citation_and_changelog_are_of_this_version_and_name_no_invented_person() -> None:
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert (cited["version"], cited["license"]) == (project["version"], project["license"])
     assert cited["authors"] == project["authors"]
+    assert f"\n## {project['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

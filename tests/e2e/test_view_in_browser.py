@@ -137,6 +137,26 @@ def test_calipers_measure_a_millivolt_and_a_second(pages: dict[str, Page], tab: 
     px_per_mm = tab.evaluate("document.querySelector('#paper svg.ecg').getScreenCTM().a")
     assert abs(int(found[1]) - 1000) <= 40 / px_per_mm + 1
     assert abs(float(found[3]) - 1) <= 0.1 / px_per_mm + 0.01
+    # Over several leads they measure time alone; those that stand there already aren't touched.
+    tab.mouse.move(x1 - 8 * px_per_mm, y1)
+    tab.mouse.down()
+    tab.mouse.move(x2 + 8 * px_per_mm, y1 + 80 * px_per_mm, steps=4)
+    tab.mouse.up()
+    assert re.fullmatch(r"\d+ ms . \d+ /min", tab.inner_text("#measured"))
+
+
+def test_a_search_can_be_typed_before_anything_is_counted(pages: dict[str, Page], tab: Any) -> None:
+    held: list[Any] = []
+    tab.route("**/api/counts*", lambda route: held.append(route))
+    tab.goto(pages["made"].address)
+    tab.wait_for_selector("#rows tbody tr")
+    tab.keyboard.press("/")
+    tab.keyboard.type("few")
+    tab.wait_for_selector("#total:has-text('1 of 3')")
+    for one in held:
+        one.continue_()
+    tab.wait_for_selector("#find-code")
+    assert tab.input_value("#words") == "few"
 
 
 def test_a_printed_page_is_one_a4_sheet_true_to_scale(pages: dict[str, Page], tab: Any) -> None:

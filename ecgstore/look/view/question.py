@@ -83,10 +83,11 @@ class _Asked:
 def read_question(parameters: Iterable[tuple[str, str]], leads: Iterable[str]) -> Question:
     """The question in the parameters of an address.
 
-    ``words``, ``code`` and ``without`` (SYSTEM:CODE, several: any of them), ``fold``, ``source``, ``site``, ``sex``
-    (several: any of them; ``none``: not stated), a range ``FROM..TO`` for each of :data:`NUMBERS`, ``lead``
-    (``V1:a``, ``any:b``), ``suspects`` and ``warnings`` (``any``, ``none``), ``tag``, and ``sort`` (a column, ``-`` in
-    front for the other way). Raises ConfigError for anything else.
+    ``words`` (all of them must be there; what stands between quotation marks is one), ``code`` and ``without``
+    (SYSTEM:CODE, several: any of them), ``fold``, ``source``, ``site``, ``sex`` (several: any of them; ``none``: not
+    stated), a range ``FROM..TO`` for each of :data:`NUMBERS`, ``lead`` (``V1:a``, ``any:b``), ``suspects`` and
+    ``warnings`` (``any``, ``none``), ``tag``, and ``sort`` (a column, ``-`` in front for the other way). Raises
+    ConfigError for anything else.
     """
     asked = _Asked()
     known = {"words", "code", "without", "lead", "suspects", "warnings", "tag", "sort", *CHOICES, *NUMBERS}
@@ -101,7 +102,7 @@ def read_question(parameters: Iterable[tuple[str, str]], leads: Iterable[str]) -
             raise ConfigError(f"too much is asked of {name}", expected=f"{_MOST_VALUES} values of {_MOST_TEXT} letters")
         values.append(value)
     return Question(
-        words=tuple(" ".join(asked.several("words")).lower().split()),
+        words=_words(" ".join(asked.several("words"))),
         codes=asked.several("code"),
         without=asked.several("without"),
         choices=tuple((name, asked.several(name)) for name in CHOICES if asked.several(name)),
@@ -132,6 +133,12 @@ def _lead(text: str, leads: tuple[str, ...]) -> tuple[str, str]:
     if (lead != "any" and lead not in leads) or len(state) != 1 or state not in _LEAD_STATES:
         raise ConfigError("no such lead state", expected=f"LEAD:{'/'.join(_LEAD_STATES)}", got=text[:80])
     return lead, state
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """Words in small letters; a quotation mark that is not closed yet holds what follows."""
+    found = re.findall(r'"([^"]*)"?|([^\s"]+)', re.sub("[“”„«»]", '"', text.lower()))
+    return tuple(filter(None, (" ".join(quoted.split()) or word for quoted, word in found)))
 
 
 def _flag(name: str, text: str) -> str:

@@ -4,15 +4,17 @@ import { svg } from "./page.js";
 
 const GRIP_MM = 2.5;
 
-/** What lies between two points of a page: ms, beats per minute, mV. */
+/** What lies between two points of a page: ms, beats per minute, mV; no mV where no lead reaches so far: they are of two. */
 export function measure({ x1, y1, x2, y2 }, page) {
   const seconds = Math.abs(x2 - x1) / page.speed;
-  return { ms: seconds * 1000, bpm: seconds > 0.05 ? 60 / seconds : null, mv: (y1 - y2) / page.gain };
+  const isOfOneLead = Math.abs(y1 - y2) <= 2 * page.reach;
+  return { ms: seconds * 1000, bpm: seconds > 0.05 ? 60 / seconds : null, mv: isOfOneLead ? (y1 - y2) / page.gain : null };
 }
 
 export function words({ ms, bpm, mv }) {
   const rate = bpm === null ? "" : ` · ${Math.round(bpm)} /min`;
-  return `${ms < 10000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(2)} s`}${rate} · ${mv.toFixed(2).replace("-", "−")} mV`;
+  const voltage = mv === null ? "" : ` · ${mv.toFixed(2).replace("-", "−")} mV`;
+  return `${ms < 10000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(2)} s`}${rate}${voltage}`;
 }
 
 export class Calipers {

@@ -21,6 +21,8 @@ export const noted = () => show({ isQuiet: true });
 
 export function start(facts) {
   about = facts;
+  // It can be typed into before anything is counted.
+  fill(byId("filters"), wordsField());
   const sorts = [...FIXED_SORTS, ...about.numbers.map(([name, title]) => [name, title])];
   fill(byId("sort"), sorts.map(([name, title]) => el("option", { value: name }, title)));
   byId("sort").addEventListener("change", () => {
@@ -225,7 +227,7 @@ function field(title, input) {
 }
 
 function wordsField() {
-  const input = el("input", { type: "search", id: "words", name: "words", value: get("words"), placeholder: "id, code, diagnosis, note …", autocomplete: "off", maxlength: 200 });
+  const input = el("input", { type: "search", id: "words", name: "words", value: get("words"), placeholder: "id, code, \"two words\", note", autocomplete: "off", maxlength: 200 });
   let timer = null;
   input.addEventListener("input", () => {
     clearTimeout(timer);

@@ -108,6 +108,17 @@ def test_the_list_is_filtered_as_the_store_says(page: Page, store: Store) -> Non
     assert ids(page, words="normal ecg", limit=1000) == ids(page, code="scp_ecg:NORM", limit=1000)
 
 
+def test_words_between_quotation_marks_stand_together(page: Page) -> None:
+    apart = ids(page, words="left bundle branch block", limit=1000)
+    together = ids(page, words='"left bundle branch block"', limit=1000)
+    stated = ids(page, code="scp_ecg:CLBBB", limit=1000) + ids(page, code="scp_ecg:ILBBB", limit=1000)
+    assert sorted(together) == sorted(stated) != []
+    # Such as a right bundle branch block beside a left hypertrophy.
+    assert set(together) < set(apart)
+    assert ids(page, words="“Left  Bundle branch block", limit=1000) == together
+    assert ids(page, words='""', limit=1000) == ids(page, limit=1000)
+
+
 def test_the_list_is_sorted_and_paged(page: Page, store: Store) -> None:
     age = store.column("age_years")
     young = ids(page, sort="age_years", limit=1000)
@@ -156,7 +167,8 @@ def test_values_are_only_values(page: Page, value: str) -> None:
         status, content, _ = page.ask("/api/records", **{name: value})
         assert status in (200, 400)
         if status == 200:
-            assert json.loads(content)["total"] == 0, (name, value)
+            # A quotation mark that nothing stands behind asks for no word.
+            assert json.loads(content)["total"] == (53 if (name, value) == ("words", '"') else 0), (name, value)
 
 
 # --- one record ------------------------------------------------------------------------------------------------------
