@@ -285,17 +285,22 @@ from ecgstore import open_store
 from ecgtrain import distributed
 store = open_store(sys.argv[1])
 with distributed.ranks("cpu"):
-    found = {name: contract.gradients(name, store, distributed.rank(), distributed.world()) for name in contract.SMALL}
+    found = {name: contract.gradients(name, store, distributed.rank(), distributed.world()) for name in sys.argv[4:]}
     if distributed.rank() == 0:
         torch.save(found, sys.argv[2])
 """
 
 
+#: One that compares windows with each other, one that compares places in time, one that has statistics of a batch.
+ACROSS = ("small/simclr", "small/cpc", "small/swav")
+
+
 @pytest.mark.learning
-def test_two_ranks_have_the_loss_and_the_gradient_of_one(mini_store, store, tmp_path):
-    said_by_ranks(2, ON_RANKS, mini_store, tmp_path / "found.pt", Path(__file__).parent)
+@pytest.mark.parametrize("names", [ACROSS, pytest.param([*SMALL], marks=pytest.mark.slow)], ids=["some", "all"])
+def test_two_ranks_have_the_loss_and_the_gradient_of_one(names, mini_store, store, tmp_path):
+    said_by_ranks(2, ON_RANKS, mini_store, tmp_path / "found.pt", Path(__file__).parent, *names)
     found = torch.load(tmp_path / "found.pt", weights_only=True)
-    for name in SMALL:
+    for name in names:
         loss, gradient = gradients(name, store)
         theirs_loss, theirs = found[name]
         # Losses are computed in float32, each rank's in an order of its own.

@@ -340,7 +340,7 @@ def try_mutated(kind: str, data: st.DataObject) -> None:
     assert peak < LIMIT_BYTES
 
 
-@settings(max_examples=150, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 @pytest.mark.parametrize("kind", list(RECORDS))
 def test_nothing_but_record_errors_comes_of_mutations(kind, data):
@@ -349,7 +349,7 @@ def test_nothing_but_record_errors_comes_of_mutations(kind, data):
 
 @pytest.mark.slow
 @pytest.mark.timeout(6 * 3600)
-@settings(max_examples=15_000, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=4_000, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(st.data())
 @pytest.mark.parametrize("kind", list(RECORDS))
 def test_a_hundred_times_as_many(kind, data):
