@@ -373,6 +373,7 @@ def test_numbers_drawn_independently_of_the_signal_are_not_learned(seed):
     assert abs(shares_told_by_looking(shown)[0] - 1 / 12) < 4 * math.sqrt(11 / 144 / 4800)
 
 
+@pytest.mark.slow
 @pytest.mark.learning
 def test_the_convolutional_network_learns_to_restore(seed):
     method = settings(shuffle=False)
@@ -438,6 +439,7 @@ def test_a_gap_that_betrays_the_direction_does_not_count():
     assert shown.counts_b.tolist() == [True, True, False, False, False, True]
 
 
+@pytest.mark.slow
 @pytest.mark.learning
 @pytest.mark.parametrize(("control", "learns"), [("none", True), ("label_shuffle", False)])
 def test_reversals_are_learned_on_any_backbone_unless_they_are_drawn_anew(seed, control, learns):
