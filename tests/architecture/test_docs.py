@@ -213,6 +213,12 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(found), f"{name_of(page)}: {target}"
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=name_of)
+def test_tests_and_benchmarks_that_a_page_names_are_there(page: Path) -> None:
+    named = re.findall(r"`((?:tests|benchmarks)/[\w./-]+)`", page.read_text(encoding="utf-8"))
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
 #: Pages for those who change the code; they may speak of its folders as they like.
 FOR_CONTRIBUTORS = {DOCS / "architecture.md", *(DOCS / "adr").glob("*.md")}
 
