@@ -230,12 +230,15 @@ def _each_once(names: tuple[str, ...], row_p: npt.NDArray[np.int64], label_p: np
 def _drawn(store: Store, group_n: Int64, labels: Labels | None, n_folds: int, seed: int) -> tuple[Folds, list[str]]:
     size_g = np.bincount(group_n)
     if len(size_g) < n_folds:
+        n_persons = len(np.unique(_persons(store)))
+        alike = f", as some of {n_persons} have nearly the same recordings" if n_persons > len(size_g) else ""
+        fewer = "ask for fewer folds (--folds)" if len(size_g) > 1 else "one patient can't be split"
         raise ConfigError(
             "there are fewer patients than folds",
             where=store.path,
             expected=f"{n_folds} patients or more",
-            got=len(size_g),
-            fix="ask for fewer folds (--folds)",
+            got=f"{len(size_g)}{alike}",
+            fix=f"{fewer}; `ecgstore overlap` shows which stay together" if alike else fewer,
         )
     labels = labels or Labels((), np.empty(0, np.int64), np.empty(0, np.int64))
     n_labels = len(labels.names)

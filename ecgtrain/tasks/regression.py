@@ -79,6 +79,12 @@ def _numbers(store: Store, column: str) -> np.ndarray[tuple[int], np.dtype[np.fl
         for field in table.schema
         if (pa.types.is_floating(field.type) or pa.types.is_integer(field.type)) and field.name not in _NOT_OF_THE_HEART
     ]
+    if column in store.attributes["vocabulary"]:
+        raise ConfigError(
+            f"{column!r} holds codes, and no numbers",
+            where=store.path,
+            fix=f"ask for them: {{kind: statements, system: {column}}}",
+        )
     if column not in table.column_names:
         near = nearest(column, numbers)
         raise ConfigError(

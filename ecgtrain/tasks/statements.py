@@ -142,6 +142,12 @@ def _none_of_them(store: Store, system: str, unknown: Mapping[str, str]) -> Prot
     if store.vocabulary(system):
         code, hint = next(iter(unknown.items()))
         return ProtocolError(f"no record could state the code {code!r} of {system}", where=store.path, fix=hint)
+    if system in store.attributes["vocabulary"]:
+        return ProtocolError(
+            f"no record states a code of {system!r}",
+            where=store.path,
+            fix="fill its column in the table of labels, and ingest again",
+        )
     near = nearest(system, store.attributes["vocabulary"])
     return ProtocolError(
         f"the sources of this store state no code of {system!r}",

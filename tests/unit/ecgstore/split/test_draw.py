@@ -102,7 +102,7 @@ def test_a_fold_for_each_site_without_who_is_at_several(store):
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [
-        ({"folds": 20}, "fewer patients than folds.*expected 20 patients or more, got 16"),
+        ({"folds": 20}, "fewer patients than folds.*got 16, as some of 17 have nearly the same.*ecgstore overlap"),
         ({"folds": 1}, "folds.*greater than or equal to 2"),
         ({"folds": 1001}, "folds.*less than or equal to 1000"),
         ({"seed": -1}, "seed"),
@@ -120,6 +120,15 @@ def test_what_cannot_be_drawn_is_said_in_one_line(store, wanted, said):
     with pytest.raises(ConfigError, match=said) as refused:
         split_records(store, **wanted)
     assert "\n" not in str(refused.value)
+
+
+def test_one_patient_is_not_split(tmp_path):
+    records = [record(k, "p0") for k in range(4)]
+    write_records(
+        tmp_path / "one.ecg", records, IngestSettings(fs_hz=100, filters=(), leads=LEADS, patient_key="public")
+    )
+    with pytest.raises(ConfigError, match="expected 2 patients or more, got 1; one patient can't be split"):
+        split_records(open_store(tmp_path / "one.ecg"), folds=2)
 
 
 def test_sites_are_asked_for_where_there_are_none(mini_store):

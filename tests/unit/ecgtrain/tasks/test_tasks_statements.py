@@ -109,6 +109,14 @@ def test_without_codes_every_code_of_the_system_is_a_class(mini_store, monkeypat
         task.targets(store)
 
 
+def test_a_system_whose_cells_are_all_empty_is_not_guessed_to_be_itself():
+    class OfNothing(Shelf):
+        codes = frozenset()
+
+    with pytest.raises(ProtocolError, match="no record states a code of 'diagnosis'.*fill its column"):
+        tasks.load({"kind": "statements", "system": "diagnosis"}).targets(OfNothing())
+
+
 def test_a_code_that_nobody_could_state_is_told_with_the_nearest():
     found = targets(codes=["AFF", "SR"])
     assert found.named
@@ -176,6 +184,7 @@ def test_a_number_of_the_table_is_predicted_where_it_is_stated(mini_store):
     ("wrong", "said"),
     [
         ({"column": "sex"}, r"can't be predicted as a number.*got string.*ask for statements"),
+        ({"column": "scp_ecg"}, r"'scp_ecg' holds codes, and no numbers.*\{kind: statements, system: scp_ecg\}"),
         ({"column": "fold"}, "where or how records are stored"),
         ({"column": "age"}, "did you mean age_years"),
         ({"column": "snr_db"}, "no record states snr_db"),
