@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -107,6 +108,7 @@ def portability(session: nox.Session) -> None:
 def package(session: nox.Session) -> None:
     """The sdist, installed into an empty environment: it makes a store, trains, reports, serves the page."""
     session.install("--constraint", "constraints.txt", "build", "setuptools>=77")
+    shutil.rmtree(session.create_tmp())  # of an earlier time, by `nox -r`
     dist = Path(session.create_tmp()).resolve() / "dist"
     session.run("python", "-m", "build", "--no-isolation", "--outdir", str(dist))
     (sdist,) = dist.glob("*.tar.gz")
