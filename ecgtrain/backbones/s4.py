@@ -115,7 +115,9 @@ class StateSpace(nn.Module):
             kernel = F.pad(ways[0], (0, n_tokens))
             if len(ways) == 2:
                 kernel = kernel + F.pad(ways[1].flip(-1), (n_tokens, 0))
-            convolve = _convolved if torch.compiler.is_exporting() else _Convolution.apply
+            # A compiler makes the gradient itself, and takes no such function (torch 2.13).
+            traced = torch.compiler.is_compiling() or torch.compiler.is_exporting()
+            convolve = _convolved if traced else _Convolution.apply
             y: Tensor = convolve(u, kernel)
             return y + self.skip[:, None] * u
 
