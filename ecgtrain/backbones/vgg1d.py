@@ -10,12 +10,14 @@ from __future__ import annotations
 from typing import Literal, cast
 
 import torch
+import torch.nn.functional as F
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 import ecgstore
 from ecgstore import ConfigError
 from ecgtrain.backbones import Backbone
+from ecgtrain.backbones.layers.channels_last import convolve, image, normalise, tokens
 from ecgtrain.backbones.layers.features import Features
 
 DESCRIPTION = "VGG-16 in one dimension on each lead by itself; features of the leads side by side"
@@ -83,7 +85,22 @@ def build(settings: Settings, n_leads: int) -> Vgg1d:
     return Vgg1d(settings, n_leads)
 
 
-def _encoder(channels: list[list[int]]) -> nn.Sequential:
+class _Encoder(nn.Sequential):
+    """Layers of one lead, (batch, 1, samples) to (batch, channels, samples / 32); inside, channels are last."""
+
+    def forward(self, x_b1t: Tensor) -> Tensor:
+        x_btc = x_b1t.transpose(1, 2)
+        for layer in self:
+            if isinstance(layer, nn.Conv1d):
+                x_btc = convolve(layer, x_btc)
+            elif isinstance(layer, nn.MaxPool1d):
+                x_btc = tokens(F.max_pool2d(image(x_btc), (1, 2)))
+            elif not isinstance(layer, nn.ReLU):  # one follows each BatchNorm
+                x_btc = normalise(layer, x_btc, rectify=True)
+        return x_btc.transpose(1, 2)
+
+
+def _encoder(channels: list[list[int]]) -> _Encoder:
     layers: list[nn.Module] = []
     n_in = 1
     for group in channels:
@@ -91,7 +108,7 @@ def _encoder(channels: list[list[int]]) -> nn.Sequential:
             layers += [nn.Conv1d(n_in, n_out, 3, padding=1), nn.BatchNorm1d(n_out), nn.ReLU(inplace=True)]
             n_in = n_out
         layers.append(nn.MaxPool1d(2, 2))
-    return nn.Sequential(*layers)
+    return _Encoder(*layers)
 
 
 def _refuse_short(n_samples: int) -> None:

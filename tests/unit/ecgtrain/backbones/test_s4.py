@@ -63,6 +63,16 @@ def test_the_convolution_is_the_system_step_by_step():
     assert np.allclose(made(u).detach(), expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("n_tokens", [1, 2, 3, 16, 17, 24, 25])
+def test_a_kernel_is_the_powers_of_its_states_however_many_tokens(n_tokens):
+    made = state_space(bidirectional=True)
+    a = torch.complex(-made.log_decay.exp(), made.frequency)
+    dt_a = a * made.log_dt.exp()[:, None]
+    held = torch.view_as_complex(made.c) * (dt_a.exp() - 1) / a
+    each = [2 * (held * dt_a.exp() ** lag).sum(dim=2).real for lag in range(n_tokens)]
+    assert torch.allclose(made.kernel(n_tokens), torch.stack(each, dim=2), rtol=1e-10, atol=1e-14)
+
+
 def test_both_ways_adds_what_comes_after_a_token_and_not_the_token_itself():
     made = state_space(bidirectional=True)
     u = torch.randn(2, 3, 40, dtype=torch.float64).numpy()
@@ -80,7 +90,7 @@ def test_gradients_are_those_of_the_formula(bidirectional):
     def output(u, *parameters):
         return torch.func.functional_call(made, dict(zip(names, parameters, strict=True)), (u,))
 
-    u = torch.randn(1, 2, 9, dtype=torch.float64, requires_grad=True)
+    u = torch.randn(2, 2, 9, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(output, (u, *values))
 
 

@@ -79,3 +79,15 @@ def test_a_lead_is_encoded_by_the_encoder_it_has_and_averaged_over_time(tie_lead
         assert torch.allclose(made.encode_lead(x_blt[:, lead], lead), expected, atol=1e-6)
         assert torch.allclose(tokens_bsd[:, lead], expected, atol=1e-6)
     assert len(made.encoders) == (1 if tie_leads else 3)
+
+
+def test_channels_lie_last_inside_and_nothing_else_differs():
+    encoder = network().double().encoders[0]
+    x_b1t = torch.randn(3, 1, 100, dtype=torch.float64)
+    for training in (True, False):
+        encoder.train(training)
+        plain = x_b1t
+        for layer in encoder:
+            plain = layer(plain)
+        assert torch.allclose(encoder(x_b1t), plain, rtol=1e-10)
+    assert encoder(x_b1t).stride(1) == 1

@@ -25,7 +25,7 @@ ENCODER = Encoder(width=16)
 VIT = vit1d.Settings(patch_samples=25, width=32, depth=1, heads=2)
 BACKBONES: list[tuple[ModuleType, Any]] = [
     (cpc_lstm, cpc_lstm.Settings(encoder=ENCODER, lstm_width=16, lstm_layers=1)),
-    (s4, s4.Settings(encoder=ENCODER, width=16, layers=1)),
+    (s4, s4.Settings(encoder=ENCODER, width=16, layers=1, dropout=0.0)),
     (vgg1d, vgg1d.Settings()),
     (vit1d, VIT),
     (xresnet1d, xresnet1d.Settings()),
@@ -43,6 +43,7 @@ SHALLOW = xresnet1d.Settings(depths=(1,), stem=(4, 4, 8), width=4)
 EVERY: dict[str, tuple[dict[str, Any], Any]] = {
     "byol": ({}, SHALLOW),
     "cpc": ({}, BACKBONES[0][1]),
+    "cpc over s4": ({"name": "cpc"}, BACKBONES[1][1]),
     "jepa": ({"predictor": {"width": 32, "depth": 1, "heads": 4}}, VIT),
     "lcd": ({"width": 16}, vgg1d.Settings()),
     "mae": ({"decoder": {"width": 32, "depth": 1, "heads": 4}}, VIT),
@@ -63,8 +64,9 @@ def batch(n: int = 4, n_samples: int = 250, step: int = 0) -> WindowBatch:
 def objective_of(name: str) -> tuple[Objective, Callable[[int], Any]]:
     """A method over its small network, and what makes the views of a step."""
     content, backbone = EVERY[name]
-    room = occupant("ecgtrain.methods", name)
-    settings = parse(room.Settings, {"name": name, **content})
+    content = {"name": name, **content}
+    room = occupant("ecgtrain.methods", content["name"])
+    settings = parse(room.Settings, content)
     objective = build_objective(settings, backbone, 12, 0, *([3] if name == "supervised" else [])).train()
     objective.check(250, 4, 100.0)
     return objective, lambda step: objective.drawn(room.views(settings, batch(step=step)))
@@ -88,7 +90,7 @@ def test_what_is_drawn_before_the_forward_is_what_the_forward_draws(method: Any,
 
 
 def test_every_method_is_here() -> None:
-    assert set(EVERY) == set(occupants("ecgtrain.methods"))
+    assert {content.get("name", name) for name, (content, _) in EVERY.items()} == set(occupants("ecgtrain.methods"))
 
 
 @pytest.mark.parametrize("name", sorted(EVERY))
