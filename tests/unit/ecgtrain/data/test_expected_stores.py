@@ -66,6 +66,6 @@ def test_recipes_of_paper_b_expect_what_it_did():
     names = [name for name in shipped() if name.startswith("paper_")]
     expected = {name: config.load(name).data.expects for name in names}
     of_b = [name for name in names if name.startswith("paper_b")]
-    assert len(of_b) == 5
+    assert len(of_b) == 7
     assert all(expected[name] == {"fs_hz": 100, "filters": []} for name in of_b)
     assert all(expected[name] == {"fs_hz": 100} for name in set(names) - set(of_b))
