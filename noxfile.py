@@ -30,7 +30,7 @@ def install(session: nox.Session, extra: str = "dev") -> None:
 
 @nox.session(python=["3.11", "3.12", "3.13"])
 def tests(session: nox.Session) -> None:
-    """The test suite: under ten minutes on two cores."""
+    """The test suite, but for what is marked slow."""
     install(session)
     session.run("python", "-m", "pytest", "-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", *session.posargs)
 

@@ -28,7 +28,7 @@ from ecgtrain.evaluation.heads import keep_own_files
 from ecgtrain.evaluation.judge import Answered, judge_all, refuse_unanswerable, refuse_unfair
 from ecgtrain.evaluation.over_seeds import over_seeds
 from ecgtrain.evaluation.results import Result
-from ecgtrain.evaluation.seeds_elsewhere import judge_all_elsewhere
+from ecgtrain.evaluation.seeds_elsewhere import judge_elsewhere
 from ecgtrain.reporting.card import card
 from ecgtrain.reporting.contents import About, Report, RunFacts, StoreFacts, TermsFacts
 from ecgtrain.reporting.report import loss_curves, merge, read_report, with_caveats, write_report
@@ -243,7 +243,7 @@ def evaluate_store(
 
     Of a run of several seeds: the mean over seeds, and what all say together. ``own_files``: code that the heads' tasks
     may be; what a run itself names is never run. Raises ClaimedError where another process is at work in one of the
-    directories, and what :func:`ecgtrain.evaluation.seeds_elsewhere.judge_all_elsewhere` raises.
+    directories, and what :func:`ecgtrain.evaluation.seeds_elsewhere.judge_elsewhere` raises.
     """
     run_dir = Path(run_dir)
     for file in own_files:
@@ -254,7 +254,7 @@ def evaluate_store(
         if out is None or Path(out).resolve() != run_dir.resolve():
             until_the_end.enter_context(looked_at(run_dir))
         refuse_strange_files(run_dir)
-        results = judge_all_elsewhere(
+        results = judge_elsewhere(
             run_dir, store_path, split=split, folds=folds, names=names, allow_overlap=allow_overlap, device=device
         )
         report = Report(title=f"{run_dir.resolve().name} on {Path(store_path).name}", results=results)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import os
 import time
@@ -71,15 +70,15 @@ def read_headers(
     known = _Known(table)
     new: list[pa.RecordBatch] = []
     size = _SLICE if cluster is None else max(_SLICE, cluster.at_once)
-    with _reader(refs) if cluster is None else nullcontext() as pool:
+    with _reader(refs) if cluster is None else nullcontext(cluster) as by:
         for first in range(0, len(refs), size):
             some = refs[first : first + size]
             if table is None:
-                yield from _map(_read, some, cluster or pool)
+                yield from _map(_read, some, by)
             else:
                 names = [str(ref.path)[len(str(root)) + 1 :] for ref in some]
                 asked = list(zip(some, names, known.rows(names), strict=True))
-                outcomes = list(_map(_read_unless_known, asked, cluster or pool))
+                outcomes = list(_map(_read_unless_known, asked, by))
                 rows = [row for _, row in outcomes if row is not None]
                 if rows:
                     new.append(_batch(rows))
@@ -131,15 +130,7 @@ def _reader(refs: Sequence[RecordRef]) -> Any:
 
 
 def _map(function: Callable[[Any], Any], items: Sequence[Any], by: Executor | Cluster | None) -> Iterator[Any]:
-    if by is None:
-        return map(function, items)
-    return by.map(functools.partial(_each, function) if isinstance(by, Cluster) else function, items)
-
-
-def _each(function: Callable[[Any], Any], items: list[Any]) -> list[Any]:
-    """In a worker, where the file system is as slow as here."""
-    with ThreadPoolExecutor(READ_AHEAD) as pool:
-        return list(pool.map(function, items))
+    return map(function, items) if by is None else by.map(function, items)
 
 
 class _Known:

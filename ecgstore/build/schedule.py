@@ -26,6 +26,8 @@ from ecgstore.wfdb_io.files import import_wfdb
 AHEAD = 3
 #: Items of one kind, such as headers to be read, that travel together.
 TOGETHER = 256
+#: How many of them a worker is at.
+WAITING = 16
 #: How long a scheduler may take to answer.
 CONNECT_S = 20
 #: How long its first worker may take to join.
@@ -118,17 +120,23 @@ class Cluster:
         n_threads: int = sum(self._client.nthreads().values())
         return AHEAD * TOGETHER * max(1, n_threads)  # workers come and go
 
-    def map(self, function: Callable[[list[Any]], list[Any]], items: Iterable[Any]) -> Iterator[Any]:
-        """What ``function`` makes of the items, of some at a time, in their order. All of it must be picklable."""
+    def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        """What ``function`` makes of each item, in their order, as an executor has it. All of it must be picklable."""
         left, begun = iter(items), deque[Any]()
         while True:
             while (len(begun) + 1) * TOGETHER <= self.at_once and (some := list(itertools.islice(left, TOGETHER))):
-                begun.append(self._client.submit(function, some, pure=False))
+                begun.append(self._client.submit(_each, function, some, pure=False))
             if not begun:
                 return
             with _plain_errors(self._workers, self._where):
                 found = begun.popleft().result()
             yield from found
+
+
+def _each(function: Callable[[Any], Any], items: list[Any]) -> list[Any]:
+    """In a worker. What machines share is a slow file system, and most of the time is spent waiting for it."""
+    with ThreadPoolExecutor(WAITING) as pool:
+        return list(pool.map(function, items))
 
 
 @contextlib.contextmanager

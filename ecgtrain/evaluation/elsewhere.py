@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from ecgstore import Store, open_shared, with_split
+from ecgstore import Store, with_split
 from ecgstore.inner import load_split
 from ecgtrain import tasks
 from ecgtrain.config import NULLS, Downstream
@@ -40,50 +40,13 @@ _NOT_KEPT = "its null {0} is not judged here: the run keeps no such network; run
 
 
 class Asked(NamedTuple):
-    """What is asked of all heads alike: see :func:`judge_elsewhere`."""
+    """What is asked of all heads alike: see :func:`ecgtrain.evaluation.seeds_elsewhere.judge_elsewhere`."""
 
     run_dir: Path
     store: Store
     folds: Folds | None
     allow_overlap: bool
     device: torch.device | str
-
-
-def judge_elsewhere(
-    run_dir: str | Path,
-    store_path: str,
-    *,
-    split: str | Path | None = None,
-    folds: Folds | None = None,
-    names: Sequence[str] = (),
-    allow_overlap: bool = False,
-    device: torch.device | str = "cpu",
-) -> tuple[Result, ...]:
-    """Apply the trained heads of a run to another store, without fitting anything; one result per head.
-
-    Heads of the run's nulls are judged beside those of the method, with paired differences, as in the run itself.
-
-    ``folds``: which records to judge, ``all`` for every one; by default the test folds that each head was
-    judged on, and all records where the store has no folds. They are those of the table ``split`` for this store, if
-    there is one. A head that was judged under a split table is so again on the same store; the folds of that table mean
-    nothing on another, where by default all records are judged.
-
-    Raises CheckpointError (nothing trained in ``run_dir``), PassportError (the store was prepared otherwise),
-    LeakageError (patients that backbone or head were trained on, unless ``allow_overlap``, which is then said
-    in the result), ProtocolError (no record in the folds, or none with a label), and what reading ``split`` raises.
-    """
-    run_dir, store = Path(run_dir), open_shared(store_path)
-    if split is not None:
-        store = with_split(store, split)
-    results: list[Result] = []
-    for head in judged_heads(Asked(run_dir, store, folds, allow_overlap, device), names):
-        gains = {
-            name: {metric: one.interval() for metric, one in difference([head.judged], [its], head.seed).items()}
-            for name, (_, its) in head.beside.items()
-        }
-        results.append(head.result.model_copy(update={"difference_to": gains}))
-        results += [its for its, _ in head.beside.values()]
-    return tuple(results)
 
 
 class JudgedHead(NamedTuple):
@@ -96,7 +59,10 @@ class JudgedHead(NamedTuple):
 
 
 def judged_heads(asked: Asked, names: Sequence[str] = ()) -> list[JudgedHead]:
-    """The heads of one run, those called ``names`` or all; raises what :func:`judge_elsewhere` raises."""
+    """The heads of one run, those called ``names`` or all.
+
+    Raises what :func:`ecgtrain.evaluation.seeds_elsewhere.judge_elsewhere` raises.
+    """
     run_dir, device = asked.run_dir, asked.device
     trained = load_backbone(run_dir, device=device)
     trained.passport.refuse_other(asked.store)
@@ -122,6 +88,19 @@ def judged_heads(asked: Asked, names: Sequence[str] = ()) -> list[JudgedHead]:
             JudgedHead(result.model_copy(update={"caveats": (*result.caveats, *unknown)}), judged, seed, beside)
         )
     return heads
+
+
+def results_of(heads: Sequence[JudgedHead]) -> tuple[Result, ...]:
+    """Each head with its differences to its nulls, and these behind it, as in the run itself."""
+    results: list[Result] = []
+    for head in heads:
+        gains = {
+            name: {metric: one.interval() for metric, one in difference([head.judged], [its], head.seed).items()}
+            for name, (_, its) in head.beside.items()
+        }
+        results.append(head.result.model_copy(update={"difference_to": gains}))
+        results += [its for its, _ in head.beside.values()]
+    return tuple(results)
 
 
 def _nulls_of(folder: Path, run_dir: Path, device: torch.device | str) -> dict[str, Trained | None]:
@@ -185,7 +164,7 @@ class PosedElsewhere(NamedTuple):
 def pose_elsewhere(folder: Path, trained: Trained, asked: Asked, seen: Sequence[pa.Table]) -> PosedElsewhere:
     """The head in ``folder`` on the representation it was fitted on, which has ``seen``; nothing is read yet.
 
-    Raises what :func:`judge_elsewhere` raises.
+    Raises what :func:`ecgtrain.evaluation.seeds_elsewhere.judge_elsewhere` raises.
     """
     head, fitted = load_head(folder, trained, asked.device)
     store, wanted = _under_its_folds(head, asked)

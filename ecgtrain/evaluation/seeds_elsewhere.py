@@ -1,4 +1,4 @@
-"""The heads of a run of several seeds on another store: means over seeds, and all of them together as one."""
+"""A run on another store: its heads, or of several seeds their means, and all of them together as one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from ecgstore import open_shared, with_split
 from ecgtrain.errors import CheckpointError
-from ecgtrain.evaluation.elsewhere import Asked, Folds, JudgedHead, judge_elsewhere, judged_heads
+from ecgtrain.evaluation.elsewhere import Asked, Folds, JudgedHead, judged_heads, results_of
 from ecgtrain.evaluation.judge import with_p_values
 from ecgtrain.evaluation.over_seeds import ensemble, mean_of
 from ecgtrain.evaluation.results import Result
@@ -19,8 +19,8 @@ from ecgtrain.scoring.seeds import OverSeeds
 from ecgtrain.training.layout import answers, runs_of_seeds
 
 
-def judge_all_elsewhere(
-    run_dir: Path,
+def judge_elsewhere(
+    run_dir: str | Path,
     store_path: str,
     *,
     split: str | Path | None = None,
@@ -29,21 +29,33 @@ def judge_all_elsewhere(
     allow_overlap: bool = False,
     device: torch.device | str = "cpu",
 ) -> tuple[Result, ...]:
-    """Apply the trained heads of a run, of one seed or of several, to another store; nothing is fitted.
+    """Apply the trained heads of a run to another store, without fitting anything; one result per head.
 
-    Of several seeds: of every head and each of its nulls the mean, with intervals over seeds and patients, then what
-    all seeds say together. Raises what :func:`judge_elsewhere` raises, and CheckpointError where not all seeds have
-    the same heads.
+    Heads of the run's nulls are judged beside those of the method, with paired differences, as in the run itself. Of a
+    run of several seeds: of every head and each of its nulls the mean, with intervals over seeds and patients, then
+    what all seeds say together.
+
+    ``folds``: which records to judge, ``all`` for every one; by default the test folds that each head was
+    judged on, and all records where the store has no folds. They are those of the table ``split`` for this store, if
+    there is one. A head that was judged under a split table is so again on the same store; the folds of that table mean
+    nothing on another, where by default all records are judged.
+
+    Raises CheckpointError (nothing trained in ``run_dir``, or not the same by all seeds), PassportError (the store was
+    prepared otherwise), LeakageError (patients that backbone or head were trained on, unless ``allow_overlap``, which
+    is then said in the result), ProtocolError (no record in the folds, or none with a label), and what reading
+    ``split`` raises.
     """
-    runs = [] if answers(run_dir) else runs_of_seeds(run_dir)
-    if not runs:
-        return judge_elsewhere(
-            run_dir, store_path, split=split, folds=folds, names=names, allow_overlap=allow_overlap, device=device
-        )
-    store = open_shared(store_path)
+    run_dir, store = Path(run_dir), open_shared(store_path)
     if split is not None:
         store = with_split(store, split)
-    heads_s = [judged_heads(Asked(path, store, folds, allow_overlap, device), names) for path in runs]
+    asked = Asked(run_dir, store, folds, allow_overlap, device)
+    runs = [] if answers(run_dir) else runs_of_seeds(run_dir)
+    if not runs:
+        return results_of(judged_heads(asked, names))
+    return _of_seeds(runs, [judged_heads(asked._replace(run_dir=path), names) for path in runs])
+
+
+def _of_seeds(runs: Sequence[Path], heads_s: Sequence[Sequence[JudgedHead]]) -> tuple[Result, ...]:
     for path, heads in zip(runs, heads_s, strict=True):
         got, expected = (", ".join(sorted({head.result.name for head in its})) for its in (heads, heads_s[0]))
         if got != expected:

@@ -142,6 +142,9 @@ class Normaliser(nn.Module):
     of a lead are missing.
     """
 
+    mean_l: Tensor
+    std_l: Tensor
+
     def __init__(self, normalisation: Normalisation, leads: Sequence[str]) -> None:
         super().__init__()
         self.mode = normalisation.mode
@@ -154,9 +157,6 @@ class Normaliser(nn.Module):
             if missing := [lead for lead in part.leads if lead not in leads]:
                 raise PassportError("a network sees leads that are not there", got=", ".join(missing))
             self.register_buffer(f"rows_{number}", torch.tensor([list(leads).index(lead) for lead in part.leads]))
-
-    mean_l: Tensor
-    std_l: Tensor
 
     def forward(self, mv: Millivolts) -> Tensor:
         """The windows, normalised."""

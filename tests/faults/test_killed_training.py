@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import signal
-import time
 from pathlib import Path
 
 import torch
-from processes import Started
+from processes import DIES_AT_A_NAME, Started
 
 from ecgstore.inner import parse
 from ecgtrain import config
@@ -16,10 +15,11 @@ from ecgtrain.run import learn
 from ecgtrain.training import checkpoint
 
 ROOT = Path(__file__).parents[2]
-TRAIN = (
-    "import sys; from ecgtrain import config; from ecgtrain.run import learn;"
-    "learn(config.load(sys.argv[1]), sys.argv[2], resume=True)"
-)
+TRAIN = f"""{DIES_AT_A_NAME}
+from ecgtrain import config
+from ecgtrain.run import learn
+learn(config.load(sys.argv[1]), sys.argv[2], resume=True)
+"""
 
 
 def recipe(store, path):
@@ -35,7 +35,6 @@ def recipe(store, path):
                 "window_samples": 200,
                 "batch_size": 8,
                 "steps": 60,
-                # A checkpoint at every step: most kills hit one that is being written.
                 "checkpoint_every_steps": 1,
             },
         },
@@ -44,21 +43,14 @@ def recipe(store, path):
     return path
 
 
-def newest_step(run_dir):
-    found = sorted((run_dir / "checkpoints").glob("step-*"))
-    return int(found[-1].name.removeprefix("step-")) if found else 0
-
-
 def test_a_training_killed_again_and_again_ends_with_the_same_weights(mini_store, tmp_path):
     recipe_path = recipe(mini_store, tmp_path / "recipe.yaml")
     learn(config.load(recipe_path), tmp_path / "whole")
-    for stop_at in (7, 41):
-        process = Started(TRAIN, recipe_path, tmp_path / "killed")
-        while newest_step(tmp_path / "killed") < stop_at and process.poll() is None:
-            time.sleep(0.003)
-        assert process.poll() is None, "the run ended before it could be killed"
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    # A checkpoint at every step: each time one is whole, and has not got its name yet.
+    for n, last in ((7, "step-00000006"), (35, "step-00000040")):
+        ended = Started(TRAIN, recipe_path, tmp_path / "killed", "*/checkpoints/step-*", n).wait()
+        assert ended.status == -signal.SIGKILL, ended.errors
+        assert max((tmp_path / "killed" / "checkpoints").glob("step-*[0-9]")).name == last
     learn(config.load(recipe_path), tmp_path / "killed", resume=True)
     one, other = (checkpoint.load_weights(tmp_path / name / "export") for name in ("whole", "killed"))
     assert one.keys() == other.keys()
