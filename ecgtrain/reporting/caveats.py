@@ -119,5 +119,6 @@ def groups(results: Sequence[Result]) -> list[list[Result]]:
 
 
 def pretraining(name: str) -> str:
-    """What a method or a null is called in a table."""
-    return _PRETRAINING.get(name, name)
+    """What a method or a null is called in a table; networks side by side have a name of several methods."""
+    parts = name.split("-")
+    return " and ".join(_PRETRAINING[one] for one in parts) if _PRETRAINING.keys() >= set(parts) else name

@@ -125,7 +125,9 @@ def test_asked_with_its_null_and_on_to_a_prediction(two, mini, mini_store, tmp_p
     (here,) = evaluate_store(tmp_path / "both", str(mini_store), names=["q"]).results[:1]
     (there,) = evaluate_store(tmp_path / "model", str(mini_store)).results
     assert here.metrics == there.metrics == report.results[0].metrics
-    assert "several networks stand side by side" in (tmp_path / "model" / "card.md").read_text()
+    card = (tmp_path / "model" / "card.md").read_text()
+    assert "several networks stand side by side" in card
+    assert "pretrained by CPC and LCD" in card
     predict_records(tmp_path / "model", mini, tmp_path / "said.parquet")
     said = table(tmp_path / "said.parquet").set_index("record_id")
     known = table(tmp_path / "both/downstream/q/cpc-lcd/predictions.parquet").set_index("record_id")
@@ -158,8 +160,8 @@ def test_what_does_not_fit_is_one_line(two, mini, mini_store, tmp_path):
         assert not (tmp_path / "refused").exists()
 
     refused("taken as they are: say steps: 0", *two, steps=2, folds=[1], batch_size=8)
-    refused("a list of two to 4 of them", two[0])
-    refused("a list of two to 4 of them", *[two[0]] * 5)
+    refused("a list of 2 to 4 of them", two[0])
+    refused("a list of 2 to 4 of them", *[two[0]] * 5)
     refused("no exported backbone to begin with", two[0], tmp_path / "nothing")
     refused("of its backbone differs", *two, backbone={"name": "side_by_side"})
     refused(r"pretrain\.normalise differs", *two, normalise="none")
