@@ -36,6 +36,8 @@ _OF_BEATS = ("symbol", "subtype", "channel", "num")
 class Stored:
     """What the counts of a whole record tell: the samples as they stand in the store."""
 
+    #: As :func:`final_states` has them.
+    states: Sequence[LeadState]
     tally: Tally
     #: Values that were clipped in all; and, per lead, those of the recording, noise apart.
     n_clipped: int
@@ -77,7 +79,8 @@ def describe_all(
     for i, one in enumerate(harmonised):
         crc32 = layout.crc32_of_counts(counts_rlt[i], work.shard_samples)
         noisy = conditioned.noisy[i] if conditioned.noisy else None
-        stored = Stored(tallies[i], quantised.n_clipped_r[i], clipped_rl[i], crc32, signatures[i], noisy)
+        n_clipped = quantised.n_clipped_r[i]
+        stored = Stored(states[i], tallies[i], n_clipped, clipped_rl[i], crc32, signatures[i], noisy)
         described.append(describe(one, judged[i], full(one, work), stored, work))
     return described
 
@@ -118,9 +121,12 @@ def final_states(
 
     So is one of which the store's range cuts off most; leads that were derived before that are not.
     """
-    cut_l = _most_is_clipped(counted, n_clipped_l)
+    flat_l, cut_l = counted.is_flat_l, _most_is_clipped(counted, n_clipped_l)
+    # Of most records every lead is there, and moves.
+    if not (any(flat_l) or any(cut_l) or LeadState.BAD in read.states):
+        return read.states
     states, are_dead = list(read.states), []
-    for i, (lead, flat) in enumerate(zip(work.leads, counted.is_flat_l, strict=True)):
+    for i, (lead, flat) in enumerate(zip(work.leads, flat_l, strict=True)):
         if states[i] is not LeadState.ABSENT and (flat or cut_l[i]):
             states[i] = LeadState.BAD
         are_dead.append(lead in read.derived_from and states[i] is LeadState.BAD and not cut_l[i])
@@ -130,6 +136,8 @@ def final_states(
 
 
 def _most_is_clipped(counted: Tally, n_clipped_l: npt.NDArray[np.int64]) -> list[bool]:
+    if not n_clipped_l.any():
+        return [False] * len(n_clipped_l)
     return [2 * clipped > n > 0 for clipped, n in zip(n_clipped_l.tolist(), counted.sums.n, strict=True)]
 
 
@@ -141,14 +149,13 @@ def describe(read: Harmonised, judged: Quality, full: Full, stored: Stored, work
     record, sums = read.record, stored.tally.sums
     if not any(sums.n):
         return Rejection(record.ref.record_id, "no_samples", "nothing was recorded in the wanted leads")
-    states = final_states(read, stored.tally, stored.n_clipped_l, work)
     judged = quality.with_clipped(judged, stored.n_clipped_l / record.n_samples)
-    n_present = sum(state is not LeadState.ABSENT for state in states)
+    n_present = len(stored.states) - stored.states.count(LeadState.ABSENT)
     beats, beat_warnings = _beats(record, work)
     native, noisy = read.native, stored.noisy
     row = {
         "record_id": record.ref.record_id,
-        "lead_states": "".join(states),
+        "lead_states": "".join(stored.states),
         "n_clipped": stored.n_clipped,
         # An absent lead is said by its state; only samples missing in leads that are there are counted.
         "n_not_recorded": n_present * record.n_samples - sum(sums.n),

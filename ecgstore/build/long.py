@@ -111,7 +111,7 @@ class LongRecord:
         states = describe.final_states(read, self._tally, self._n_clipped_l, self._work)
         judged = stretches.combine(judged_one_by_one, states, self._work.leads)
         n_clipped = int(self._n_clipped_l.sum())
-        stored = Stored(self._tally, n_clipped, self._n_clipped_l, self._crc32, self._signature)
+        stored = Stored(states, self._tally, n_clipped, self._n_clipped_l, self._crc32, self._signature)
         return describe.describe(read, judged, full, stored, self._work)
 
 

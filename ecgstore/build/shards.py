@@ -30,7 +30,7 @@ from ecgstore.storage.chunks import Chunks, is_packed_here, pack
 from ecgstore.storage.manifest import ObjectHash, hash_bytes, hash_object
 
 #: Records conditioned together, and the bound on their values with the padding of a filter (15 MB of float32).
-BATCH = 16
+BATCH = 32
 BATCH_VALUES = 3_840_000
 _DIFFERS = "a shard read back differs from what was written: is the disk sound?"
 

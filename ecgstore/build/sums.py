@@ -70,10 +70,15 @@ def tally(counts_lt: npt.NDArray[np.int16]) -> Tally:
 
 def by_fold(parts: Iterable[tuple[str, Sums]]) -> dict[str, Sums]:
     """Sums of the same fold, added up; a record without a fold is in the fold ""."""
-    found: dict[str, Sums] = {}
+    of_folds: dict[str, list[Sums]] = {}
     for fold, part in parts:
-        found[fold] = found[fold] + part if fold in found else part
-    return found
+        of_folds.setdefault(fold, []).append(part)
+    return {fold: _added(its) for fold, its in of_folds.items()}
+
+
+def _added(parts: Sequence[Sums]) -> Sums:
+    of_all = ([one.n for one in parts], [one.total for one in parts], [one.squares for one in parts])
+    return Sums(*([sum(values) for values in zip(*of_leads, strict=True)] for of_leads in of_all))
 
 
 def fold_name(fold: int | None) -> str:

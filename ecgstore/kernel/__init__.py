@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ecgstore.kernel import plain
 
-__all__ = ["NAME", "decimate", "decode", "quantise", "tally"]
+__all__ = ["NAME", "decimate", "decode", "look", "quantise", "residual", "tally"]
 
 Signal = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.int16]
@@ -84,4 +84,25 @@ def tally(counts_lt: Counts) -> tuple[npt.NDArray[Any], ...]:
     Where nothing is recorded (−32768 throughout), the lowest is 32767 and the highest −32768.
     """
     found: tuple[npt.NDArray[Any], ...] = _loops.tally(counts_lt)
+    return found
+
+
+def look(signals_lt: Sequence[Signal], step: int, least: int) -> tuple[npt.NDArray[Any], ...]:
+    """One look at every sample of signals of one length, float32 (leads, samples), NaN where nothing was recorded.
+
+    Returns every ``step``-th sample as a grid (leads of all signals, points); and per lead the lowest and the highest
+    sample (NaN where there is none), how many samples are NaN, how many points of the grid stand in runs of at least
+    ``least`` equal ones, and how many at the lowest and at the highest value.
+    """
+    seen: tuple[npt.NDArray[Any], ...] = _loops.look(signals_lt, step, least)
+    return seen
+
+
+def residual(signals_lt: Sequence[Signal], three: Sequence[int]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    """Per record the sum of the squares of second − first − third over those samples that all three have.
+
+    ``three`` are the rows of these leads in signals of one length, float32 (leads, samples). Differences are taken in
+    float32, squares and their sum in float64. Returns the sums, and from how many samples they are.
+    """
+    found: tuple[npt.NDArray[Any], npt.NDArray[np.int64]] = _loops.residual(signals_lt, three)
     return found

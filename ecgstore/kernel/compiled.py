@@ -6,13 +6,13 @@ import ctypes
 import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 #: Of ``loops.c``; another one is of another version of the package, and not used.
-VERSION = 1
+VERSION = 2
 
 Signal = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.int16]
@@ -38,6 +38,10 @@ def _load() -> ctypes.CDLL:
     library.quantise.restype = None
     library.tally.argtypes = [_AT, _N, _N, _AT, _AT, _AT, _AT, _AT]
     library.tally.restype = None
+    library.look.argtypes = [_AT, _N, _N, _N, _N, *[_AT] * 7]
+    library.look.restype = None
+    library.residual.argtypes = [_AT, _N, _N, _AT, _AT]
+    library.residual.restype = None
     return library
 
 
@@ -62,31 +66,14 @@ def decode(
 def decimate(
     signals_lt: Sequence[Signal], left: int, n_padded: int, factor: int, half: Sequence[float]
 ) -> tuple[Signal, Signal]:
-    n_leads, n = sum(map(len, signals_lt)), signals_lt[0].shape[1]
-    if n < 1 or left < 0 or left + n > n_padded or factor < 1 or n_padded % factor or len(half) > n_padded:
+    leads, n = _leads_of(signals_lt)
+    if left < 0 or left + n > n_padded or factor < 1 or n_padded % factor or len(half) > n_padded:
         raise ValueError("shapes that don't belong together")
-    half_k = np.array(half, dtype=np.float32)
+    half_k, n_leads = np.array(half, dtype=np.float32), len(leads.places)
     out_lm, jump_l = np.empty((n_leads, n_padded // factor), dtype=np.float32), np.empty(n_leads, dtype=np.float32)
-    done = 0
-    for one_lt in signals_lt:
-        signal_lt = _as(one_lt, np.float32)
-        if signal_lt.shape[1] != n:
-            raise ValueError("signals of different lengths")
-        its_lm, its_jump_l = out_lm[done:], jump_l[done:]
-        if not _LOOPS.decimate(
-            _at(signal_lt),
-            len(signal_lt),
-            n,
-            left,
-            n_padded,
-            factor,
-            _at(half_k),
-            len(half) - 1,
-            _at(its_lm),
-            _at(its_jump_l),
-        ):
-            raise MemoryError
-        done += len(signal_lt)
+    filter_of = _at(half_k), len(half) - 1
+    if not _LOOPS.decimate(_at(leads.places), n_leads, n, left, n_padded, factor, *filter_of, _at(out_lm), _at(jump_l)):
+        raise MemoryError
     return out_lm, jump_l
 
 
@@ -103,6 +90,42 @@ def tally(counts_lt: Counts) -> tuple[npt.NDArray[Any], ...]:
     ends_2l = np.empty((2, len(counts_lt)), dtype=np.int16)
     _LOOPS.tally(_at(counts_lt), *counts_lt.shape, *map(_at, sums_3l), *map(_at, ends_2l))
     return *sums_3l, *ends_2l
+
+
+def look(signals_lt: Sequence[Signal], step: int, least: int) -> tuple[npt.NDArray[Any], ...]:
+    leads, n = _leads_of(signals_lt)
+    if step < 1 or least < 1:
+        raise ValueError("shapes that don't belong together")
+    n_leads = len(leads.places)
+    grid_lg, ends_2l = np.empty((n_leads, -(-n // step)), np.float32), np.empty((2, n_leads), np.float32)
+    filled = grid_lg, *ends_2l, *np.empty((4, n_leads), dtype=np.int64)
+    _LOOPS.look(_at(leads.places), n_leads, n, step, least, *map(_at, filled))
+    return filled
+
+
+def residual(signals_lt: Sequence[Signal], three: Sequence[int]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    leads, n = _leads_of(signals_lt)
+    three_r3 = np.ascontiguousarray(leads.places.reshape(len(signals_lt), -1)[:, three])
+    total_r, n_recorded_r = np.empty(len(signals_lt)), np.empty(len(signals_lt), dtype=np.int64)
+    _LOOPS.residual(_at(three_r3), len(signals_lt), n, _at(total_r), _at(n_recorded_r))
+    return total_r, n_recorded_r
+
+
+class _Leads(NamedTuple):
+    #: Where each lead lies, as long as the signals are kept.
+    places: npt.NDArray[np.uintp]
+    kept: list[Signal]
+
+
+def _leads_of(signals_lt: Sequence[Signal]) -> tuple[_Leads, int]:
+    """All leads of signals of one length, and that length. One call for many leads lets go of the interpreter once."""
+    kept = [_as(one_lt, np.float32) for one_lt in signals_lt]
+    n = kept[0].shape[1]
+    if n < 1 or any(one_lt.shape[1] != n for one_lt in kept):
+        raise ValueError("signals of different lengths, or without a sample")
+    begins = [_at(one_lt) for one_lt in kept]
+    places = [begin + 4 * n * row for begin, one_lt in zip(begins, kept, strict=True) for row in range(len(one_lt))]
+    return _Leads(np.array(places, dtype=np.uintp), kept), n
 
 
 def _as(array: npt.NDArray[Any], dtype: type[np.generic]) -> npt.NDArray[Any]:

@@ -26,7 +26,7 @@
 /* Raised with every change of what a function takes. */
 int loops_version(void)
 {
-    return 1;
+    return 2;
 }
 
 /* Interleaved counts (samples, leads) of one record to millivolts (leads, samples), NaN where nothing was recorded;
@@ -108,17 +108,17 @@ static inline void split(const float *restrict round_t, int64_t n_row, int64_t f
     }
 }
 
-/* Signals (leads, n), extended to n_padded samples of which `left` are in front, taken for circles, filtered, and every
+/* Leads of n samples each, extended to n_padded samples of which `left` are in front, taken for circles, filtered, and every
  * factor-th sample: (leads, n_padded / factor). `half` are the filter's first taps and the middle one, `reach` + 1 of
  * them. Per lead the step from the extended signal's end to its beginning. Returns 0 where there is no memory. */
 FOR_EVERY_MACHINE
-int decimate(const float *signal_lt, int64_t n_leads, int64_t n, int64_t left, int64_t n_padded, int64_t factor,
+int decimate(const float *const *signal_lt, int64_t n_leads, int64_t n, int64_t left, int64_t n_padded, int64_t factor,
              const float *half, int64_t reach, float *out_lm, float *jump_l)
 {
     if (factor == 1) {
         for (int64_t lead = 0; lead < n_leads; lead++) {
             float *out_t = out_lm + lead * n_padded;
-            extend(signal_lt + lead * n, n, left, n_padded, out_t);
+            extend(signal_lt[lead], n, left, n_padded, out_t);
             jump_l[lead] = out_t[0] - out_t[n_padded - 1];
         }
         return 1;
@@ -133,7 +133,7 @@ int decimate(const float *signal_lt, int64_t n_leads, int64_t n, int64_t left, i
     for (int64_t k = 0; is_done && k <= 2 * reach; k++)
         at[k] = (k % factor) * n_row + k / factor;
     for (int64_t lead = 0; is_done && lead < n_leads; lead++) {
-        extend(signal_lt + lead * n, n, left, n_padded, round_t + reach);
+        extend(signal_lt[lead], n, left, n_padded, round_t + reach);
         jump_l[lead] = round_t[reach] - round_t[reach + n_padded - 1];
         memcpy(round_t, round_t + n_padded, (size_t)reach * sizeof(float));
         memcpy(round_t + reach + n_padded, round_t + reach, (size_t)reach * sizeof(float));
@@ -228,5 +228,121 @@ void tally(const int16_t *counts_lt, int64_t n_leads, int64_t n, int64_t *n_l, i
         squares_l[lead] = squares;
         lowest_l[lead] = lowest;
         highest_l[lead] = highest;
+    }
+}
+
+/* How many values side by side are compared, or summed, on their own. */
+#define N_LANES 32
+
+/* Least and greatest of what is recorded, NaN where nothing is; returns how many values are not recorded. */
+static inline int64_t find_ends(const float *signal_t, int64_t n, float *lowest, float *highest)
+{
+    float low[N_LANES], high[N_LANES];
+    int32_t is_missing[N_LANES] = {0};
+    int64_t n_missing = 0, t = 0;
+    for (int lane = 0; lane < N_LANES; lane++) {
+        low[lane] = INFINITY;
+        high[lane] = -INFINITY;
+    }
+    for (; t + N_LANES <= n; t += N_LANES)
+        for (int lane = 0; lane < N_LANES; lane++) {
+            const float value = signal_t[t + lane];
+            low[lane] = value < low[lane] ? value : low[lane];
+            high[lane] = value > high[lane] ? value : high[lane];
+            is_missing[lane] += value != value;
+        }
+    for (; t < n; t++) {
+        const float value = signal_t[t];
+        low[0] = value < low[0] ? value : low[0];
+        high[0] = value > high[0] ? value : high[0];
+        is_missing[0] += value != value;
+    }
+    for (int lane = 0; lane < N_LANES; lane++) {
+        low[0] = low[lane] < low[0] ? low[lane] : low[0];
+        high[0] = high[lane] > high[0] ? high[lane] : high[0];
+        n_missing += is_missing[lane];
+    }
+    /* There is one zero only: which of the two is met first would hang on the order. */
+    *lowest = n_missing == n ? NAN : low[0] + 0.0f;
+    *highest = n_missing == n ? NAN : high[0] + 0.0f;
+    return n_missing;
+}
+
+/* How many values stand in runs of at least `least` equal ones. A run holds four of every least / 4 values: few signals
+ * need more than that look. */
+static inline int64_t count_flat(const float *grid_g, int64_t n, int64_t least)
+{
+    const int64_t coarse = least / 4 > 1 ? least / 4 : 1, wanted = least < 4 ? least : 4;
+    int64_t run = 1, longest = 1, n_flat = 0;
+    for (int64_t g = coarse; g < n; g += coarse) {
+        run = grid_g[g] == grid_g[g - coarse] ? run + 1 : 1;
+        longest = run > longest ? run : longest;
+    }
+    if (longest < wanted)
+        return 0;
+    run = 1;
+    for (int64_t g = 1; g <= n; g++) {
+        if (g < n && grid_g[g] == grid_g[g - 1]) {
+            run++;
+            continue;
+        }
+        n_flat += run >= least ? run : 0;
+        run = 1;
+    }
+    return n_flat;
+}
+
+/* Leads of n samples each: every step-th value as a grid (leads, n_grid); per lead the ends of its range, how many values are
+ * not recorded, how many of the grid stand in runs of at least `least` equal ones, and how many at either end. */
+FOR_EVERY_MACHINE
+void look(const float *const *signal_lt, int64_t n_leads, int64_t n, int64_t step, int64_t least, float *grid_lg,
+          float *lowest_l, float *highest_l, int64_t *n_missing_l, int64_t *n_flat_l, int64_t *n_lowest_l, int64_t *n_highest_l)
+{
+    const int64_t n_grid = (n + step - 1) / step;
+    for (int64_t lead = 0; lead < n_leads; lead++) {
+        const float *signal_t = signal_lt[lead];
+        float *grid_g = grid_lg + lead * n_grid;
+        n_missing_l[lead] = find_ends(signal_t, n, lowest_l + lead, highest_l + lead);
+        const float lowest = lowest_l[lead], highest = highest_l[lead];
+        int32_t n_lowest = 0, n_highest = 0;
+        for (int64_t g = 0; g < n_grid; g++)
+            grid_g[g] = signal_t[g * step];
+        for (int64_t g = 0; g < n_grid; g++) {
+            n_lowest += grid_g[g] == lowest;
+            n_highest += grid_g[g] == highest;
+        }
+        n_lowest_l[lead] = n_lowest;
+        n_highest_l[lead] = n_highest;
+        n_flat_l[lead] = count_flat(grid_g, n_grid, least);
+    }
+}
+
+/* Of records of which three leads come one after the other: the sum of the squares of second - first - third where all
+ * three are recorded, and in how many places. Every N_LANES-th square goes to one sum; these are added in their order. */
+FOR_EVERY_MACHINE
+void residual(const float *const *three_rt, int64_t n_records, int64_t n, double *total_r, int64_t *n_recorded_r)
+{
+    for (int64_t r = 0; r < n_records; r++) {
+        const float *first_t = three_rt[3 * r], *second_t = three_rt[3 * r + 1], *third_t = three_rt[3 * r + 2];
+        double square[N_LANES] = {0.0};
+        int32_t is_there[N_LANES] = {0};
+        for (int64_t t = 0; t < n; t += N_LANES) {
+            float left[N_LANES];
+            for (int64_t lane = 0; lane < N_LANES && t + lane < n; lane++)
+                left[lane] = second_t[t + lane] - first_t[t + lane] - third_t[t + lane];
+            for (int64_t lane = n - t; lane < N_LANES; lane++)
+                left[lane] = NAN;
+            for (int lane = 0; lane < N_LANES; lane++) {
+                const int there = left[lane] == left[lane];
+                is_there[lane] += there;
+                square[lane] += there ? (double)left[lane] * (double)left[lane] : 0.0;
+            }
+        }
+        total_r[r] = 0.0;
+        n_recorded_r[r] = 0;
+        for (int lane = 0; lane < N_LANES; lane++) {
+            total_r[r] += square[lane];
+            n_recorded_r[r] += is_there[lane];
+        }
     }
 }

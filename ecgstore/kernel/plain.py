@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 NOT_RECORDED, MAX_COUNT, COUNTS_PER_MV = -32768, 32767, 1000
+#: How many sums there are side by side.
+_N_LANES = 32
 
 Signal = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.int16]
@@ -115,3 +117,50 @@ def tally(counts_lt: Counts) -> tuple[npt.NDArray[Any], ...]:
         lowest_l = np.where(recorded_lt, counts_lt, MAX_COUNT).min(axis=1)
         wide_lt *= recorded_lt
     return n_l, wide_lt.sum(axis=1), np.einsum("lt,lt->l", wide_lt, wide_lt), lowest_l, highest_l
+
+
+def look(signals_lt: Sequence[Signal], step: int, least: int) -> tuple[npt.NDArray[Any], ...]:
+    n_leads, n = sum(map(len, signals_lt)), signals_lt[0].shape[1]
+    grid_lg = np.empty((n_leads, -(-n // step)), dtype=np.float32)
+    lowest_l, highest_l = np.empty((2, n_leads), dtype=np.float32)
+    n_missing_l = np.zeros(n_leads, dtype=np.int64)
+    done = 0
+    # Signal after signal, so that each comes into the processor's cache once.
+    for signal_lt in signals_lt:
+        its = slice(done, done := done + len(signal_lt))
+        grid_lg[its] = signal_lt[:, ::step]
+        np.fmin.reduce(signal_lt, axis=1, out=lowest_l[its])
+        np.fmax.reduce(signal_lt, axis=1, out=highest_l[its])
+        n_missing_l[its] = np.count_nonzero(np.isnan(signal_lt), axis=1)
+    # There is one zero only: which of the two is met first would hang on the order.
+    lowest_l += np.float32(0)
+    highest_l += np.float32(0)
+    n_lowest_l, n_highest_l = (np.count_nonzero(grid_lg == end_l[:, None], axis=1) for end_l in (lowest_l, highest_l))
+    return grid_lg, lowest_l, highest_l, n_missing_l, _n_flat(grid_lg, least), n_lowest_l, n_highest_l
+
+
+def _n_flat(grid_lg: Signal, least: int) -> npt.NDArray[np.int64]:
+    """How many values of each lead stand in runs of at least ``least`` equal ones."""
+    n_leads, n = grid_lg.shape
+    # Where a run begins, and behind the last value the next one.
+    is_first_lg = np.ones((n_leads, n + 1), dtype=np.bool_)
+    np.not_equal(grid_lg[:, 1:], grid_lg[:, :-1], out=is_first_lg[:, 1:n])
+    lead, begin = np.nonzero(is_first_lg)
+    length = np.where(lead[1:] == lead[:-1], np.diff(begin), 0)
+    is_long = length >= least
+    return np.bincount(lead[:-1][is_long], length[is_long], n_leads).astype(np.int64)
+
+
+def residual(signals_lt: Sequence[Signal], three: Sequence[int]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    first, second, third = three
+    total_r, n_recorded_r = np.empty(len(signals_lt)), np.empty(len(signals_lt), dtype=np.int64)
+    for r, signal_lt in enumerate(signals_lt):
+        with np.errstate(invalid="ignore", over="ignore"):
+            left_t = (signal_lt[second] - signal_lt[first] - signal_lt[third]).astype(np.float64)
+        is_there_t = ~np.isnan(left_t)
+        # Every so many squares go to one sum, row after row, and the sums are added in their order.
+        lanes = np.zeros((-(-len(left_t) // _N_LANES), _N_LANES))
+        np.square(left_t, out=lanes.reshape(-1)[: len(left_t)], where=is_there_t)
+        total_r[r] = sum(np.add.reduce(lanes, axis=0).tolist(), 0.0)
+        n_recorded_r[r] = np.count_nonzero(is_there_t)
+    return total_r, n_recorded_r

@@ -58,12 +58,14 @@ class Arranged:
 
     ``places`` has per lead its signal's number and its sign; ``pairs`` the pairs of limb leads that wanted ones can be
     derived from, the best first, none where nothing need be derived; ``used`` the numbers of the signals wanted.
+    ``in_order``: the signals are the wanted leads, one after the other.
     """
 
     places: Mapping[str, tuple[int, int]]
     pairs: tuple[Pair, ...] = ()
     used: tuple[int, ...] = ()
     warnings: tuple[str, ...] = ()
+    in_order: bool = False
 
     @property
     def sources(self) -> tuple[int, ...]:
@@ -100,10 +102,11 @@ def harmonise(
     Raises RecordError: unknown_lead, duplicate_lead, no_leads.
     """
     found = arrange(names, wanted, extra, record_id)
+    # Most files are in the wanted order already.
+    if found.in_order:
+        return Harmonised(signal_mv_lt, (LeadState.MEASURED,) * len(wanted), found.warnings)
     places = found.places
-    # Most files are in the wanted order already; the loop then only names the states.
-    in_order = [places.get(lead) for lead in wanted] == [(row, 1) for row in range(signal_mv_lt.shape[0])]
-    out_lt = signal_mv_lt if in_order else np.full((len(wanted), signal_mv_lt.shape[1]), np.nan, dtype=np.float32)
+    out_lt = np.full((len(wanted), signal_mv_lt.shape[1]), np.nan, dtype=np.float32)
     states = [LeadState.ABSENT] * len(wanted)
     if dead is None:
         dead = {row for row in found.sources if is_dead(signal_mv_lt[row])}
@@ -111,8 +114,7 @@ def harmonise(
     for j, lead in enumerate(wanted):
         if lead in places:
             row, sign = places[lead]
-            if not in_order:
-                out_lt[j] = signal_mv_lt[row] if sign > 0 else -signal_mv_lt[row]
+            out_lt[j] = signal_mv_lt[row] if sign > 0 else -signal_mv_lt[row]
             states[j] = LeadState.MEASURED
         elif pair is not None and lead in LIMB_LEADS:
             (row_a, sign_a), (row_b, sign_b) = places[pair[0]], places[pair[1]]
@@ -172,7 +174,8 @@ def _arrange(names: tuple[str, ...], wanted: tuple[str, ...], extra: ExtraLeads)
     warnings += [f"sign turned: {', '.join(inverted)}"] if inverted else []
     renamed = [row for row, (own, lead) in enumerate(zip(canonical(names), stored, strict=True)) if own != lead]
     warnings += [f"named anew: {', '.join(_renamed(names, row, stored[row]) for row in renamed)}"] if renamed else []
-    return Arranged(places, pairs, used, tuple(warnings))
+    in_order = [places.get(lead) for lead in wanted] == [(row, 1) for row in range(len(names))]
+    return Arranged(places, pairs, used, tuple(warnings), in_order)
 
 
 def _renamed(names: Sequence[str], row: int, lead: str) -> str:

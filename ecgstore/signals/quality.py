@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ecgstore import kernel
 from ecgstore.errors import EcgError, need
 from ecgstore.record import LEADS_12, LeadState
 from ecgstore.signals.conditioning import Envelope
@@ -158,7 +159,7 @@ def judge(
     baseline_l, mains_50_l, mains_60_l = np.maximum(np.asarray(band_power_mv2_lb, dtype=np.float64).T, 0.0)
     measured_ml = np.stack(
         [
-            _flat_fraction(seen.grid_lg, fs_hz / seen.step),
+            seen.flat_l,
             _clipped_fraction(signals_mv_lt, fs_hz, seen, steps_mv_rl.reshape(-1)),
             seen.missing_l,
             _noise_mv(envelope),
@@ -175,7 +176,7 @@ def judge(
         measured_ml[:, [state is LeadState.ABSENT for of_record in states for state in of_record]] = np.nan
     measured_mrl = rounded(measured_ml).reshape(len(MEASURES), n_records, n_leads)
     worst_mr = np.fmax.reduce(measured_mrl, axis=2)
-    einthoven_mv = rounded(np.array(seen.einthoven_mv)).tolist()
+    einthoven_mv = rounded(seen.einthoven_mv_r).tolist()
     gram_rll = _gram(seen.grid_lg.reshape(n_records, n_leads, -1), fs_hz / seen.step)
     suspects = _suspects(gram_rll, range_l.reshape(n_records, n_leads), states, tuple(leads), steps_mv_rl)
     return [Quality(measured_mrl[:, r], worst_mr[:, r], einthoven_mv[r], suspects[r]) for r in range(n_records)]
@@ -197,8 +198,13 @@ class _Seen(NamedTuple):
 
     lowest_l: Signal
     highest_l: Signal
+    #: Shares: of samples that are not recorded; of points of the grid in runs of at least FLAT_S.
     missing_l: npt.NDArray[np.float64]
-    einthoven_mv: list[float]
+    flat_l: npt.NDArray[np.float64]
+    #: How many points of the grid are at the lowest and at the highest value.
+    n_lowest_l: npt.NDArray[np.int64]
+    n_highest_l: npt.NDArray[np.int64]
+    einthoven_mv_r: npt.NDArray[np.float64]
     step: int
     grid_lg: Signal
 
@@ -206,62 +212,29 @@ class _Seen(NamedTuple):
 def _look(
     signals_mv_lt: Sequence[Signal], states: Sequence[Sequence[LeadState]], fs_hz: float, leads: Sequence[str]
 ) -> _Seen:
-    # Record after record, so that each comes into the processor's cache once.
-    n_leads, n_samples = signals_mv_lt[0].shape
     step = max(1, round(fs_hz / _GRID_HZ))
-    grid_lg = np.empty((len(signals_mv_lt) * n_leads, -(-n_samples // step)), dtype=np.float32)
-    lowest_l, highest_l = np.empty((2, len(grid_lg)), dtype=np.float32)
-    missing_l = np.zeros(len(grid_lg))
-    limb = [list(leads).index(lead) for lead in ("I", "II", "III")] if {"I", "II", "III"} <= set(leads) else []
-    einthoven_mv = []
-    for r, (signal_lt, its_states) in enumerate(zip(signals_mv_lt, states, strict=True)):
-        its = slice(r * n_leads, (r + 1) * n_leads)
-        np.minimum.reduce(signal_lt, axis=1, out=lowest_l[its])
-        np.maximum.reduce(signal_lt, axis=1, out=highest_l[its])
-        grid_lg[its] = signal_lt[:, ::step]
-        # A minimum is NaN where anything is: whole records need no second look.
-        if np.isnan(lowest_l[its]).any():
-            np.fmin.reduce(signal_lt, axis=1, out=lowest_l[its])
-            np.fmax.reduce(signal_lt, axis=1, out=highest_l[its])
-            missing_l[its] = np.isnan(signal_lt).mean(axis=1)
-        is_measured = bool(limb) and all(its_states[i] is LeadState.MEASURED for i in limb)
-        einthoven_mv.append(_einthoven(*(signal_lt[i] for i in limb)) if is_measured else math.nan)
-    return _Seen(lowest_l, highest_l, missing_l, einthoven_mv, step, grid_lg)
+    least = max(2, math.ceil(FLAT_S * fs_hz / step))
+    grid_lg, lowest_l, highest_l, n_missing_l, n_flat_l, n_lowest_l, n_highest_l = kernel.look(
+        signals_mv_lt, step, least
+    )
+    missing_l, flat_l = n_missing_l / signals_mv_lt[0].shape[1], n_flat_l / grid_lg.shape[1]
+    einthoven_mv_r = _einthoven(signals_mv_lt, states, leads)
+    return _Seen(lowest_l, highest_l, missing_l, flat_l, n_lowest_l, n_highest_l, einthoven_mv_r, step, grid_lg)
 
 
-def _einthoven(i_t: Signal, ii_t: Signal, iii_t: Signal) -> float:
-    # In float64 no processor's order of summing shows in three digits.
-    residual_t = (ii_t - i_t - iii_t).astype(np.float64)
-    power = float(np.dot(residual_t, residual_t)) / residual_t.size
-    if math.isnan(power):
-        residual_t = residual_t[~np.isnan(residual_t)]
-        power = float(np.dot(residual_t, residual_t)) / residual_t.size if residual_t.size else math.nan
-    return math.sqrt(power)
-
-
-def _flat_fraction(grid_lg: Signal, grid_hz: float) -> npt.NDArray[np.float64]:
-    """Share of a lead in runs of at least FLAT_S in which no value of the grid differs from the one before."""
-    n_leads, n = grid_lg.shape
-    fraction_l = np.zeros(n_leads)
-    least = max(2, math.ceil(FLAT_S * grid_hz))
-    # A run this long holds four points in a row of a grid four times as coarse: few leads need more than that look.
-    coarse_lg = grid_lg[:, :: max(1, least // 4)]
-    n_same = min(3, least - 1)
-    if coarse_lg.shape[1] <= n_same or n < least:
-        return fraction_l
-    same_lg = coarse_lg[:, 1:] == coarse_lg[:, :-1]
-    n_windows = same_lg.shape[1] - n_same + 1
-    together_lg = same_lg[:, :n_windows].copy()
-    for i in range(1, n_same):
-        together_lg &= same_lg[:, i : i + n_windows]
-    maybe_l = np.flatnonzero(together_lg.any(axis=1))
-    if maybe_l.size:
-        lead_lg = grid_lg[maybe_l]
-        begins, ends = _runs(np.flatnonzero(lead_lg[:, 1:] == lead_lg[:, :-1]), n - 1)
-        lengths = ends - begins + 1
-        is_long = lengths >= least
-        np.add.at(fraction_l, maybe_l[begins[is_long] // (n - 1)], lengths[is_long] / n)
-    return fraction_l
+def _einthoven(
+    signals_mv_lt: Sequence[Signal], states: Sequence[Sequence[LeadState]], leads: Sequence[str]
+) -> npt.NDArray[np.float64]:
+    """Root mean square of II − I − III per record, NaN where one of them was not measured."""
+    einthoven_mv_r = np.full(len(signals_mv_lt), np.nan)
+    if not {"I", "II", "III"} <= set(leads):
+        return einthoven_mv_r
+    limb = [list(leads).index(lead) for lead in ("I", "II", "III")]
+    total_mv2_r, n_recorded_r = kernel.residual(signals_mv_lt, limb)
+    is_measured_r = np.array([all(its[i] is LeadState.MEASURED for i in limb) for its in states])
+    np.divide(total_mv2_r, n_recorded_r, out=einthoven_mv_r, where=is_measured_r & (n_recorded_r > 0))
+    np.sqrt(einthoven_mv_r, out=einthoven_mv_r)
+    return einthoven_mv_r
 
 
 def _clipped_fraction(
@@ -270,10 +243,8 @@ def _clipped_fraction(
     """Share of a lead's samples in runs that are stuck at its lowest or highest value (CLIPPED_S, SATURATED_S)."""
     n_leads = len(signals_mv_lt[0])
     fraction_l = np.zeros(len(seen.lowest_l))
-    for extreme_l in (seen.lowest_l, seen.highest_l):
+    for extreme_l, n_there_l in ((seen.lowest_l, seen.n_lowest_l), (seen.highest_l, seen.n_highest_l)):
         # Nearly every lead is at its extreme once; one that is cut off is there again and again, or for long.
-        places = np.flatnonzero(seen.grid_lg == extreme_l[:, None])
-        n_there_l = np.bincount(places // seen.grid_lg.shape[1], minlength=len(extreme_l))
         for lead in np.flatnonzero(n_there_l >= CLIPPED_POINTS).tolist():
             signal_mv_t = signals_mv_lt[lead // n_leads][lead % n_leads]
             span_mv = float(seen.highest_l[lead] - seen.lowest_l[lead])
@@ -295,7 +266,7 @@ def _saturated_s(signal_mv_t: Signal, extreme_mv: float, span_mv: float) -> floa
 def _stuck(signal_mv_t: Signal, extreme_mv: float, fs_hz: float, jump_mv: float, saturated_s: float) -> float:
     """Share of samples in runs at the extreme that a jump begins or ends, or that last ``saturated_s``."""
     least, n_samples, n_stuck = max(3, math.ceil(CLIPPED_S * fs_hz)), signal_mv_t.size, 0
-    begins, ends = _runs(np.flatnonzero(signal_mv_t == extreme_mv), n_samples)
+    begins, ends = _runs(np.flatnonzero(signal_mv_t == extreme_mv))
     for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
         jumps_mv = [abs(float(signal_mv_t[t]) - extreme_mv) for t in (begin - 1, end) if 0 <= t < n_samples]
         is_cut = end - begin >= least and max(jumps_mv, default=0.0) >= jump_mv
@@ -323,12 +294,9 @@ def _noise_mv(envelope: Envelope) -> npt.NDArray[np.float64]:
     return np.sqrt(quartile_l.astype(np.float64) * (WHITE_HZ / envelope.width_hz / math.log(4 / 3)))
 
 
-def _runs(places: npt.NDArray[np.intp], n_samples: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Begin and end of the runs of neighbours in ascending ``places``; no run crosses a multiple of ``n_samples``."""
-    if not places.size:
-        return places, places
-    is_new = (places[1:] != places[:-1] + 1) | (places[1:] % n_samples == 0)
-    breaks = np.flatnonzero(is_new)
+def _runs(places: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Begin and end of the runs of neighbours in ascending ``places``."""
+    breaks = np.flatnonzero(places[1:] != places[:-1] + 1)
     begins = places[np.concatenate([[0], breaks + 1])]
     ends = places[np.concatenate([breaks, [places.size - 1]])] + 1
     return begins, ends

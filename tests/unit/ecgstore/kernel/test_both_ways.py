@@ -86,6 +86,40 @@ def test_counts_are_counted_alike(counts_lt):
         np.testing.assert_array_equal(mine, theirs)
 
 
+#: Few different values, so that they stand in runs, and gaps.
+STEPS = hnp.arrays(
+    np.float32,
+    SHAPES,
+    elements=st.sampled_from([0.0, -0.0, 0.0, 0.25, 0.25, -1.0, 3.0, np.nan, np.inf, -np.inf]),
+)
+
+
+@given(st.one_of(STEPS, MILLIVOLTS), st.integers(1, 7), st.integers(1, 21))
+def test_signals_are_looked_at_alike(signal_lt, step, least):
+    arguments = [signal_lt, signal_lt[:1]], step, least
+    seen = plain.look(*arguments)
+    for mine, theirs in zip(seen, compiled.look(*arguments), strict=True):
+        assert mine.dtype == theirs.dtype
+        np.testing.assert_array_equal(mine, theirs)
+        assert mine.tobytes() == theirs.tobytes() or mine is seen[0] or np.isnan(mine).any()
+    grid_lg, _, _, n_missing_l, n_flat_l, n_lowest_l, _ = seen
+    assert n_missing_l[0] == np.isnan(signal_lt[0]).sum()
+    assert n_lowest_l[0] == (signal_lt[0, ::step] == np.nanmin(np.append(signal_lt[0], np.inf))).sum() or n_missing_l[0]
+    runs = "".join("01"[bool(same)] for same in grid_lg[0, 1:] == grid_lg[0, :-1]).split("0")
+    assert n_flat_l[0] == sum(len(run) + 1 for run in runs if len(run) + 1 >= least)
+
+
+@given(hnp.arrays(np.float32, st.tuples(st.just(3), st.integers(1, 70)), elements=st.floats(width=32)))
+@pytest.mark.filterwarnings("ignore:invalid value", "ignore:overflow encountered")
+def test_what_three_leads_lack_of_their_sum_is_alike(three_lt):
+    signals_lt = [three_lt, three_lt[::-1]]
+    for mine, theirs in zip(
+        plain.residual(signals_lt, [2, 0, 1]), compiled.residual(signals_lt, [2, 0, 1]), strict=True
+    ):
+        assert mine.dtype == theirs.dtype
+        np.testing.assert_array_equal(mine, theirs)
+
+
 def test_sums_of_the_largest_counts_do_not_overflow():
     counts_lt = np.full((2, 3_000_000), 32767, dtype=np.int16)
     counts_lt[1] = -32767
@@ -112,8 +146,15 @@ def test_no_loop_is_given_arrays_that_do_not_fit():
     ):
         with pytest.raises(ValueError, match="shapes"):
             compiled.decimate([signal_lt], left, n_padded, factor, half)
+    for step, least in ((0, 1), (1, 0)):
+        with pytest.raises(ValueError, match="shapes"):
+            compiled.look([signal_lt], step, least)
     with pytest.raises(ValueError, match="different lengths"):
         compiled.decimate([signal_lt, signal_lt[:, :9]], 0, 12, 2, (1.0,))
+    with pytest.raises(ValueError, match="different lengths"):
+        compiled.look([signal_lt, signal_lt[:, :9]], 1, 4)
+    with pytest.raises(ValueError, match="without a sample"):
+        compiled.look([signal_lt[:, :0]], 1, 4)
 
 
 def name(folder=Path(__file__).parents[4], **environment):
@@ -135,9 +176,9 @@ def test_a_library_of_another_version_is_not_used(tmp_path):
     shutil.copytree(Path(compiled.__file__).parents[1], copy, ignore=shutil.ignore_patterns("*.pyc"))
     assert name(tmp_path) == "compiled"
     source = copy / "kernel" / "compiled.py"
-    source.write_text(source.read_text().replace("VERSION = 1\n", "VERSION = 2\n"))
+    source.write_text(source.read_text().replace(f"VERSION = {compiled.VERSION}\n", "VERSION = 0\n"))
     assert name(tmp_path) == "numpy"
-    assert "OSError: loops of version 1 instead of 2" in name(tmp_path, ECGSTORE_KERNEL="compiled")
+    assert f"OSError: loops of version {compiled.VERSION} instead of 0" in name(tmp_path, ECGSTORE_KERNEL="compiled")
     (library,) = (copy / "kernel").glob("_loops*")
     library.unlink()
     assert name(tmp_path) == "numpy"
