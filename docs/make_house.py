@@ -78,7 +78,7 @@ def module_graph(package: str) -> Graph:
 
 def _names_from(path: Path, module: str, paths: Mapping[str, Path]) -> bool:
     """Whether a file takes from ``module`` anything but files below it."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.ImportFrom) and node.module == module:
             if any(f"{module}.{alias.name}" not in paths for alias in node.names):
                 return True

@@ -159,6 +159,8 @@ def test_import_is_light(package, forbidden):
 
 def test_nobody_reads_parquet_with_threads_that_outlive_the_reader():
     for path in [*EVERY, *(ROOT / "tests").rglob("*.py")]:
+        if "read_table" not in path.read_text(encoding="utf-8"):
+            continue  # no need to parse it
         names = {node.attr for node in house.nodes(path) if isinstance(node, ast.Attribute)}
         assert "read_table" not in names, f"{name_of(path)}: see ecgstore.storage.tables.from_parquet"
 

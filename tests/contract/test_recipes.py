@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner
 from processes import said_by_ranks
+from quickly import quickly
 
 from ecgstore import ConfigError, open_store
 from ecgstore.inner import occupant, occupants
@@ -24,8 +26,11 @@ ROOT = Path(__file__).parents[2]
 RECIPES = sorted(shipped())
 SMALL = [name for name in RECIPES if name.startswith("small/")]
 N = 8
+#: One that compares windows with each other, one that compares places in time, one that restores what is hidden.
+TELLING = ("small/simclr", "small/cpc", "small/mae")
 
 
+@cache
 def load(name):
     return config.load(name)
 
@@ -123,7 +128,11 @@ def test_a_recipe_is_whole(name):
     assert len({load(other).name for other in RECIPES}) == len(RECIPES)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+#: Their networks take seconds to draw.
+LARGE = ("ecg_jepa", "st_mem")
+
+
+@pytest.mark.parametrize("name", quickly(RECIPES, *sorted({*RECIPES} - {*LARGE})))
 def test_an_objective_fits_its_recipe_and_refuses_a_batch_of_one_if_it_compares(name, store):
     made = load(name)
     objective = objective_of(name, store)
@@ -139,7 +148,7 @@ def test_an_objective_fits_its_recipe_and_refuses_a_batch_of_one_if_it_compares(
 
 
 @pytest.mark.learning
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", quickly(SMALL, *TELLING))
 def test_a_loss_teaches_the_backbone(name, store):
     objective = objective_of(name, store).train()
     terms = objective(views_of(name, store))
@@ -168,7 +177,7 @@ def test_a_loss_teaches_the_backbone(name, store):
     assert objective(views_of(name, store)).total.isfinite()
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", quickly(SMALL, *TELLING))
 def test_a_look_at_held_out_windows_leaves_no_trace(name, store):
     objective = objective_of(name, store).eval()
     before = {key: value.clone() for key, value in objective.state_dict().items()}
@@ -178,7 +187,7 @@ def test_a_look_at_held_out_windows_leaves_no_trace(name, store):
     assert all(torch.equal(value, before[key]) for key, value in objective.state_dict().items())
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", quickly(SMALL, *TELLING))
 def test_weights_come_from_the_seed_and_go_through_a_checkpoint(name, store):
     one, other = objective_of(name, store), objective_of(name, store)
     for key, value in one.state_dict().items():
@@ -213,7 +222,7 @@ def test_a_view_does_not_depend_on_the_rank_that_makes_it(name, store):
     assert compared
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", quickly(SMALL, *TELLING))
 def test_networks_in_bfloat16_keep_their_losses_in_float32(name, store):
     objective = objective_of(name, store).train()
     with torch.autocast("cpu", torch.bfloat16):
@@ -291,16 +300,12 @@ with distributed.ranks("cpu"):
 """
 
 
-#: One that compares windows with each other, one that compares places in time, one that has statistics of a batch.
-ACROSS = ("small/simclr", "small/cpc", "small/swav")
-
-
+@pytest.mark.slow
 @pytest.mark.learning
-@pytest.mark.parametrize("names", [ACROSS, pytest.param([*SMALL], marks=pytest.mark.slow)], ids=["some", "all"])
-def test_two_ranks_have_the_loss_and_the_gradient_of_one(names, mini_store, store, tmp_path):
-    said_by_ranks(2, ON_RANKS, mini_store, tmp_path / "found.pt", Path(__file__).parent, *names)
+def test_two_ranks_have_the_loss_and_the_gradient_of_one(mini_store, store, tmp_path):
+    said_by_ranks(2, ON_RANKS, mini_store, tmp_path / "found.pt", Path(__file__).parent, *SMALL)
     found = torch.load(tmp_path / "found.pt", weights_only=True)
-    for name in names:
+    for name in SMALL:
         loss, gradient = gradients(name, store)
         theirs_loss, theirs = found[name]
         # Losses are computed in float32, each rank's in an order of its own.

@@ -40,7 +40,6 @@ def answers(house, mini_store):
     commands = {
         "listed": ["methods", "--json"],
         "finished": run(mini_store, "run", *BRIEF),
-        "longer": run(mini_store, "longer", *LONGER, "pretrain.validation_folds=[]"),
         "misspelt": run(mini_store, "refused", *BRIEF, "pretrain.method.augmentation=[]"),
         "short": run(mini_store, "refused", *BRIEF, "pretrain.window_samples=199"),
     }
@@ -81,6 +80,7 @@ def test_it_runs_to_a_report(finished):
     assert "backwards" in (finished / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_it_is_resumed_to_the_same_weights(house, finished, mini_store):
     """As if it had been killed in its third step."""
     torn = shutil.copytree(finished, house.root / "torn")
@@ -98,10 +98,12 @@ def test_it_is_resumed_to_the_same_weights(house, finished, mini_store):
     assert (torn / "report.html").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.learning
-def test_it_learns_what_the_page_says_it_learns(house, answers):
+def test_it_learns_what_the_page_says_it_learns(house, mini_store):
     """No proof of a method, but an answer that doesn't belong to its window would stay at chance."""
-    assert answers["longer"].status == 0, answers["longer"].error
+    (done,) = house.ecgtrain(run(mini_store, "longer", *LONGER, "pretrain.validation_folds=[]"))
+    assert done.status == 0, done.error
     losses = [line["nats"] for line in metrics(house.root / "longer", "train")]
     assert losses[-1] < 0.4 < losses[0]
     assert metrics(house.root / "longer", "train")[-1]["accuracy"] > 0.8

@@ -54,6 +54,7 @@ def test_the_page_names_the_file_it_shows():
         assert name in PAGE.read_text()
 
 
+@pytest.mark.slow
 def test_it_runs_to_a_report_beside_another_protocol(house, answers, finished):
     run, listed = finished, json.loads(answers[2].out)
     assert house.files_changed() == [FILE]
@@ -74,6 +75,7 @@ def test_it_runs_to_a_report_beside_another_protocol(house, answers, finished):
     assert "compare within a table only" in page
 
 
+@pytest.mark.slow
 def test_its_head_is_loaded_and_says_the_same(finished):
     run = finished
     again = json.loads((run.parent / "again" / "report.json").read_text())["results"]

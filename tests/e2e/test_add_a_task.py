@@ -48,6 +48,7 @@ def test_the_page_names_the_file_it_shows():
         assert name in PAGE.read_text()
 
 
+@pytest.mark.slow
 def test_it_runs_to_a_report(house, finished, store):
     run, listed = finished
     assert house.files_changed() == [FILE]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
+from quickly import quickly
 
 from ecgstore import ConfigError
 from ecgstore.inner import parse
@@ -94,6 +96,7 @@ def test_a_question_is_added_and_what_was_answered_is_kept(asked):
     assert "against scratch" in page
 
 
+@pytest.mark.slow
 def test_heads_that_were_trained_end_to_end_judge_another_store(asked, mini_store):
     asked(PROBE, SCRATCH, TUNED)
     here = {result.name: result for result in read_report(asked.out).results if result.pretraining != "random"}
@@ -105,20 +108,30 @@ def test_heads_that_were_trained_end_to_end_judge_another_store(asked, mini_stor
         assert result.metrics["macro_auroc"].value == here[name].metrics["macro_auroc"].value
 
 
-def test_an_answer_that_is_not_whole_or_of_another_network_is_given_anew(asked):
+def of_another_network(path):
+    path.write_text(json.dumps({**json.loads(path.read_text()), "representation": "0" * 64}))
+
+
+#: A file of an answer, and what has come of it.
+SPOILT = [
+    ("question.json", Path.unlink),
+    ("head.safetensors", lambda path: path.write_bytes(b"torn")),
+    ("result.json", lambda path: path.write_text("{")),
+    ("question.json", of_another_network),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil"), quickly(SPOILT, SPOILT[1]), ids=["no question", "torn head", "torn result", "another network"]
+)
+def test_an_answer_that_is_not_whole_or_of_another_network_is_given_anew(asked, name, spoil):
     asked(PROBE)
     folder = asked.out / "downstream" / "probe" / "cpc"
     whole = json.loads((folder / "question.json").read_text())
-    for spoil in (
-        lambda: (folder / "question.json").unlink(),
-        lambda: (folder / "head.safetensors").write_bytes(b"torn"),
-        lambda: (folder / "result.json").write_text("{"),
-        lambda: (folder / "question.json").write_text(json.dumps({**whole, "representation": "0" * 64})),
-    ):
-        spoil()
-        asked(PROBE)
-        assert asked.were_kept() == [False, True]
-        assert json.loads((folder / "question.json").read_text()) == whole
+    spoil(folder / name)
+    asked(PROBE)
+    assert asked.were_kept() == [False, True]
+    assert json.loads((folder / "question.json").read_text()) == whole
 
 
 def test_a_question_of_the_same_name_with_other_settings_is_refused(asked):
@@ -170,6 +183,7 @@ def test_nulls_judge_another_store_too(asked, mini_store, tmp_path):
     assert any("its null random is not judged here" in text for text in alone.caveats)
 
 
+@pytest.mark.slow
 def test_the_shuffled_null_is_trained_as_the_network_but_on_windows_without_order(mini_store, tmp_path):
     config = recipe(mini_store, {**PROBE, "nulls": ["random", "shuffled"]})
     out = tmp_path / "run"

@@ -161,6 +161,7 @@ def test_a_run_of_several_seeds_predicts_as_one(curved, mini_store, tmp_path):
     np.testing.assert_allclose(list(together.predict(*args).values()), mean, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_run_of_several_seeds_is_judged_elsewhere_as_here(curved, mini_store):
     """On its own store it comes to what the run itself said, but for what only the recipe knows."""
     out, report = curved
@@ -206,6 +207,7 @@ def test_an_export_of_several_seeds_says_their_mean(curved, mini_store, tmp_path
         export_run(tmp_path / "model", tmp_path / "again")
 
 
+@pytest.mark.slow
 def test_seeds_of_which_one_is_unfinished_are_refused_in_one_line(curved, mini_store, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(curved[0], copy)
@@ -248,6 +250,7 @@ def test_tables_hold_what_the_page_shows(curved):
     assert {row["place"] for row in rows} == {"50 %", "100 %"}
 
 
+@pytest.mark.slow
 def test_points_are_kept_and_a_stopped_curve_goes_on(curved, mini_store):
     out, report = curved
     before = points_of(out)
@@ -335,6 +338,7 @@ def later_store(mini, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_a_matrix_of_stores_holds_what_each_is_worth(mini_store, later_store, tmp_path):
     matrix = {"kind": "transfer", "stores": [str(later_store), str(mini_store)], "reference": "other"}
     out = tmp_path / "run"

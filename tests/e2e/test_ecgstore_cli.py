@@ -57,30 +57,30 @@ def test_ingest_info_verify_plot(mini, tmp_path):
     assert answer["seconds"] > 0
     assert len(answer["fingerprint"]) == 64
 
-    about = json.loads(ecgstore("info", out, "--json").stdout)
+    about = json.loads(here("info", out, "--json").stdout)
     assert about["fingerprint"] == answer["fingerprint"]
     assert about["fs_hz"] == 100
     assert about["sources"][0]["licence"] == "CC-BY-4.0"
-    assert "53, 0.15 h" in ecgstore("info", out).stdout
+    assert "53, 0.15 h" in here("info", out).stdout
 
     for more in ((), ("--deep",)):
-        checked = ecgstore("verify", out, *more, "--json")
+        checked = here("verify", out, *more, "--json")
         assert checked.returncode == 0
         assert json.loads(checked.stdout)["ok"] is True
 
-    listed = ecgstore("records", out).stdout.splitlines()
+    listed = here("records", out).stdout.splitlines()
     assert len(listed) == 54
     record_id = listed[1].split("\t")[0]
-    assert ecgstore("plot", out, record_id, "--out", tmp_path / "page.png").returncode == 0
+    assert here("plot", out, record_id, "--out", tmp_path / "page.png").returncode == 0
     assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_config_file_and_overrides_and_flags_in_this_order(mini, tmp_path):
     (tmp_path / "recipe.yaml").write_text("fs_hz: 250\nsource: {name: ptbxl}\nfilters: [{name: notch, freq_hz: 60}]\n")
     out = tmp_path / "a.ecg"
-    done = ecgstore("ingest", mini, out, "--config", tmp_path / "recipe.yaml", "--set", "filters.0.q=20", "--fs", "125")
+    done = here("ingest", mini, out, "--config", tmp_path / "recipe.yaml", "--set", "filters.0.q=20", "--fs", "125")
     assert done.returncode == 0, done.stderr
-    recipe = json.loads(ecgstore("info", out, "--json").stdout)["recipe"]
+    recipe = json.loads(here("info", out, "--json").stdout)["recipe"]
     assert recipe["fs_hz"] == 125
     (notch,) = recipe["filters"]
     assert (notch["name"], notch["freq_hz"], notch["q"]) == ("notch", 60.0, 20.0)
@@ -291,7 +291,9 @@ def running(group):
 SLOW = ("--fs", "20000", "--unfiltered", "--workers", "2")
 
 
-@pytest.mark.parametrize("kind", [(), ("--processes",)], ids=["threads", "processes"])
+@pytest.mark.parametrize(
+    "kind", [(), pytest.param(("--processes",), marks=pytest.mark.slow)], ids=["threads", "processes"]
+)
 def test_ctrl_c_ends_it_soon_and_wholly(mini, tmp_path, kind):
     out = tmp_path / "out.ecg"
     command = [sys.executable, "-m", "ecgstore", "ingest", str(mini), str(out), *SLOW, *kind]
@@ -335,14 +337,14 @@ def test_one_truncated_record_is_left_out_said_and_not_fatal(mini, tmp_path):
     victim = sorted(source.rglob("*.dat"))[0]
     victim.write_bytes(victim.read_bytes()[:5000])
     out = tmp_path / "out.ecg"
-    done = ecgstore("ingest", source, out, "--json")
+    done = here("ingest", source, out, "--json")
     says(done, 3, "1 of 53 records were left out", "truncated × 1", "other 52 are in")
     assert json.loads(done.stdout.splitlines()[-1])["records"] == 52
-    assert ecgstore("verify", out, "--deep").returncode == 0
-    rejected = ecgstore("records", out, "--rejected").stdout
+    assert here("verify", out, "--deep").returncode == 0
+    rejected = here("records", out, "--rejected").stdout
     assert "truncated" in rejected
     assert "5000 of 120000 bytes" in rejected
-    tolerant = ecgstore("ingest", source, out, "--overwrite", "--max-rejected", "0.05")
+    tolerant = here("ingest", source, out, "--overwrite", "--max-rejected", "0.05")
     assert tolerant.returncode == 0
     assert "1 left out: truncated × 1" in tolerant.stdout
 
@@ -353,24 +355,24 @@ def test_a_damaged_and_an_unsealed_store(mini_store, tmp_path):
     content = bytearray(shard.read_bytes())
     content[500] ^= 255
     shard.write_bytes(content)
-    done = ecgstore("verify", damaged, "--deep")
+    done = here("verify", damaged, "--deep")
     assert done.returncode == 1
     assert "signal/c/0/0: sha256" in done.stderr
     assert "is damaged; problems: 1" in done.stderr
-    record_id = ecgstore("records", damaged, "--head", "1").stdout.splitlines()[1].split("\t")[0]
-    says(ecgstore("plot", damaged, record_id, "--out", tmp_path / "p.png"), 1, "can't be decoded")
+    record_id = here("records", damaged, "--head", "1").stdout.splitlines()[1].split("\t")[0]
+    says(here("plot", damaged, record_id, "--out", tmp_path / "p.png"), 1, "can't be decoded")
     (damaged / "manifest.json").unlink()
     for verb in ("info", "verify"):
-        says(ecgstore(verb, damaged), 1, "never sealed", "running the command that began it again")
+        says(here(verb, damaged), 1, "never sealed", "running the command that began it again")
 
 
 def test_simulated_records_are_a_source_like_any_other(tmp_path):
-    made = ecgstore("simulate", tmp_path / "wfdb", "--records", "40", "--seed", "3")
+    made = here("simulate", tmp_path / "wfdb", "--records", "40", "--seed", "3")
     assert made.returncode == 0, made.stderr
-    done = ecgstore("ingest", tmp_path / "wfdb", tmp_path / "out.ecg", *INGEST, "--json")
+    done = here("ingest", tmp_path / "wfdb", tmp_path / "out.ecg", *INGEST, "--json")
     assert json.loads(done.stdout.splitlines()[-1])["records"] == 40
-    assert json.loads(ecgstore("info", tmp_path / "out.ecg", "--json").stdout)["sources"][0]["name"] == "synthetic"
-    says(ecgstore("simulate", tmp_path / "wfdb", "--records", "40"), 1, str(tmp_path / "wfdb"))
+    assert json.loads(here("info", tmp_path / "out.ecg", "--json").stdout)["sources"][0]["name"] == "synthetic"
+    says(here("simulate", tmp_path / "wfdb", "--records", "40"), 1, str(tmp_path / "wfdb"))
 
 
 def test_beats_of_known_origin_are_a_source_with_beats(tmp_path):

@@ -74,7 +74,7 @@ def odd(tmp_path, write_record):
 
 
 def test_scan_says_what_an_ingest_will_find(mini, tmp_path):
-    done = ecgstore("scan", mini)
+    done = here("scan", mini)
     assert (done.returncode, done.stderr) == (0, "")
     rows = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
     assert rows["records"] == "usable, 51 patients named, 0.15 h".join(("53 ", ""))
@@ -302,7 +302,7 @@ def test_records_by_condition_and_column(mini_store):
 
 def test_a_report_is_one_page_that_needs_nothing_else(mini_store, tmp_path):
     store = shutil.copytree(mini_store, tmp_path / "a.ecg")
-    done = ecgstore("report", store, "--pages", "2")
+    done = here("report", store, "--pages", "2")
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, str(tmp_path / "a.ecg.html"), "")
     page = (tmp_path / "a.ecg.html").read_text()
     assert page.lstrip().lower().startswith("<!doctype html>")
@@ -428,7 +428,7 @@ def test_any_filter_stands_on_the_command_line(mini, tmp_path):
     for path in sorted(mini.rglob("*_hr.*"))[:4]:
         shutil.copy(path, few)
     flags = ("--notch", "60", "--filter", "median:first_s=0.3", "--filter", "highpass:freq_hz=0.05,order=1")
-    done = ecgstore("ingest", few, out, "--patient-key", "public", *flags)
+    done = here("ingest", few, out, "--patient-key", "public", *flags)
     assert done.returncode == 0, done.stderr
     notch, median, highpass = open_store(out).recipe["filters"]
     assert (notch["freq_hz"], median["first_s"], highpass) == (
@@ -441,7 +441,7 @@ def test_any_filter_stands_on_the_command_line(mini, tmp_path):
         ("median:first=1", "first_s"),
         ("highpass:order", "key=value"),
     ):
-        done = ecgstore("ingest", mini, tmp_path / "bad.ecg", "--filter", bad)
+        done = here("ingest", mini, tmp_path / "bad.ecg", "--filter", bad)
         assert (done.returncode, done.stderr.count("\n")) == (1, 1)
         assert message in done.stderr
 

@@ -19,6 +19,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from processes import Started
+from quickly import quickly
 
 from ecgstore import IngestSettings, ingest_folder
 from ecgstore.sources import synthetic
@@ -143,6 +144,7 @@ def test_a_finished_run_is_resumed_by_doing_nothing_again(finished, room):
     assert results[0]["metrics"] == json.loads((out / "report.json").read_text())["results"][0]["metrics"]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_weights(finished, room, tmp_path):
     out, _ = finished
     command = ["run", room / "recipe.yaml"]
@@ -164,7 +166,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(finished, room, tmp_path):
 LONG = ("--set", "pretrain.steps=100000", "--set", "downstream=[]")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", quickly([signal.SIGTERM, signal.SIGUSR1], signal.SIGTERM))
 def test_a_run_told_to_stop_writes_a_checkpoint_and_says_so(room, tmp_path, number):
     command = ["run", room / "recipe.yaml", *LONG]
     command += ["--set", f"data.store={room / 'a.ecg'}", "--out", tmp_path / "run"]
@@ -199,6 +201,7 @@ def torchrun(n, *arguments, **environment):
     )
 
 
+@pytest.mark.slow
 def test_two_processes_of_torchrun_make_one_report(finished, room, tmp_path):
     _, answer = finished
     arguments = ("--set", f"data.store={room / 'a.ecg'}", "--set", "pretrain.sync_batchnorm=true")
@@ -212,6 +215,7 @@ def test_two_processes_of_torchrun_make_one_report(finished, room, tmp_path):
     assert ours == pytest.approx(theirs, abs=0.02)
 
 
+@pytest.mark.slow
 def test_trained_heads_are_judged_on_another_store(finished, room, tmp_path):
     out, answer = finished
     done = ecgtrain("evaluate", out, "--store", room / "b.ecg", "--json", "--out", tmp_path / "report")
@@ -247,6 +251,7 @@ def test_a_store_prepared_otherwise_is_refused(finished, room, tmp_path):
     says(ecgtrain("evaluate", out, "--store", tmp_path / "notched.ecg"), "prepared otherwise", "filters differs")
 
 
+@pytest.mark.slow
 def test_a_store_that_kept_other_records_is_not_prepared_otherwise(finished, room, tmp_path):
     out, _ = finished
     ingest_folder(
@@ -258,6 +263,7 @@ def test_a_store_that_kept_other_records_is_not_prepared_otherwise(finished, roo
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_reports_side_by_side(finished, tmp_path):
     out, _ = finished
     done = ecgtrain("report", out, out, "--out", tmp_path / "both", "--json")
@@ -309,6 +315,7 @@ def test_methods_are_listed_with_a_line_each():
     assert "cpc " in ecgtrain("methods").stdout
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_without_records_that_cannot_be_read_and_says_so(room, tmp_path):
     store = shutil.copytree(room / "a.ecg", tmp_path / "damaged.ecg")
     shard = max((store / "signal" / "c" / "0").iterdir(), key=lambda path: int(path.name))

@@ -38,6 +38,7 @@ def measured(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> tu
     return json.loads(out.read_text(encoding="utf-8")), told.stdout
 
 
+@pytest.mark.slow
 def test_all_parts_are_measured(measured: tuple[dict[str, Any], str]) -> None:
     found, table = measured
     assert found["left_out"] == {}

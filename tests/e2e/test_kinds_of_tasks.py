@@ -148,6 +148,7 @@ def test_terminal_and_merged_report_say_what_a_macro_score_is_the_mean_of(finish
     assert "accuracy 0." in said.output
 
 
+@pytest.mark.slow
 def test_a_site_left_out_is_judged_alone_and_learned_from_by_nobody(store, tmp_path):
     every = {"kind": "statements", "system": "rhythm"}
     asked = made(store, every, leave_out_site="each", test_folds=[1, 2, 3, 4, 5, 6, 7, 8], allow_overlap=True)

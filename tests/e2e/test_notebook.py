@@ -35,6 +35,7 @@ def test_a_notebook_is_kept_as_jupyter_writes_it_without_outputs(path: Path) -> 
         assert cell["cell_type"] == "markdown" or (cell["outputs"], cell["execution_count"]) == ([], None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FOUND, ids=name_of)
 def test_a_notebook_runs(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

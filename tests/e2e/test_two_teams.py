@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 import yaml
 from click.testing import CliRunner
 from hostile_runs import RECIPE
@@ -37,6 +38,7 @@ def answer(program: Any, *words: object) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
+@pytest.mark.slow
 def test_two_teams(mini: Path, tmp_path: Path, at_s3: S3) -> None:
     store, train = ecgstore.cli, ecgtrain.cli
     url = f"{at_s3.bucket()}/ptbxl"

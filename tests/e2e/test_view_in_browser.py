@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browsing import CHROMIUM, barriers, chromium
+from quickly import quickly
 from viewing import Page, served
 
 from ecgstore import LEADS_12, IngestSettings, Record, Statement, open_store, write_records
@@ -206,8 +207,17 @@ def test_a_note_is_kept(pages: dict[str, Page], tab: Any) -> None:
     assert pages["made"].json("/api/record", id="pulses")["note"]["tags"] == ["noisy"]
 
 
-@pytest.mark.parametrize(("query", "ready"), [("", "#rows tbody tr"), ("?record=145", "#paper svg.ecg")])
-@pytest.mark.parametrize("width", [1400, 390])
+@pytest.mark.parametrize(
+    ("width", "query", "ready"),
+    quickly(
+        [
+            (width, *page)
+            for width in (1400, 390)
+            for page in (("", "#rows tbody tr"), ("?record=145", "#paper svg.ecg"))
+        ],
+        (390, "?record=145", "#paper svg.ecg"),
+    ),
+)
 def test_the_page_is_accessible_and_fits(
     pages: dict[str, Page], browser: Any, query: str, ready: str, width: int
 ) -> None:

@@ -137,6 +137,7 @@ def otva_beats(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root.parent / "otva_beats.ecg"
 
 
+@pytest.mark.slow
 def test_trained_on_virtual_patients_and_tested_on_otva(finished: Path, otva_beats: Path) -> None:
     names = ["region", "qrs", "sex", "outflow"]
     found = evaluate_store(finished, str(otva_beats), names=names).results
@@ -180,6 +181,7 @@ def judged_there(out: Path) -> dict[tuple[str, str], float]:
     }
 
 
+@pytest.mark.slow
 def test_one_recipe_trains_on_virtual_patients_and_tests_on_otva(
     beat_store: Path, otva_beats: Path, tmp_path: Path
 ) -> None:

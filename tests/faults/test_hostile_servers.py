@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from local_server import LocalServer, QuietHandler
+from quickly import quickly
 
 from ecgstore import StoreError, StoreUnreachable, open_store
 from ecgstore.storage import place, web
@@ -136,7 +137,7 @@ def test_what_is_forbidden_is_asked_for_once(server):
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("name", ["manifest.json", TABLE, SHARD])
+@pytest.mark.parametrize("name", quickly(["manifest.json", TABLE, SHARD], SHARD))
 def test_a_server_that_says_only_that_it_will_answer_is_given_up(server, monkeypatch, name):
     for bound in ("CONNECT_S", "SILENCE_S"):
         monkeypatch.setattr(web, bound, 0.2)

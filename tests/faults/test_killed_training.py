@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import pytest
 import torch
 from processes import DIES_AT_A_NAME, Started
 
@@ -43,6 +44,7 @@ def recipe(store, path):
     return path
 
 
+@pytest.mark.slow
 def test_a_training_killed_again_and_again_ends_with_the_same_weights(mini_store, tmp_path):
     recipe_path = recipe(mini_store, tmp_path / "recipe.yaml")
     learn(config.load(recipe_path), tmp_path / "whole")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from quickly import quickly
 from shares import S3, Between, Times, bring, contents, fingerprint, sealed
 
 from ecgstore import IntegrityError
@@ -84,7 +85,7 @@ def test_a_large_object_that_is_another_one_is_sent_again(at_s3: S3, v2: Path, t
     assert contents(tmp_path / "a") == contents(v2)
 
 
-@pytest.mark.parametrize("part_bytes", [6 * MIB, 7 * MIB])
+@pytest.mark.parametrize("part_bytes", quickly([6 * MIB, 7 * MIB], 6 * MIB))
 def test_parts_of_another_size_are_sent_again(
     at_s3: S3, v2: Path, part_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,9 +109,23 @@ def test_what_is_damaged_here_leaves_no_parts_there(at_s3: S3, tmp_path: Path) -
     assert versions.object_name(fingerprint(store), SHARD) not in target_of(url).listed("versions")
 
 
-@pytest.mark.parametrize("kind", [500, 503, "lost", "cut"])
 @pytest.mark.parametrize(
-    ("method", "part"), [("POST", "uploads"), ("PUT", "partNumber=2"), ("PUT", "partNumber=3"), ("POST", "uploadId")]
+    ("method", "part", "kind"),
+    quickly(
+        [
+            (method, part, kind)
+            for kind in (500, 503, "lost", "cut")
+            for method, part in (
+                ("POST", "uploads"),
+                ("PUT", "partNumber=2"),
+                ("PUT", "partNumber=3"),
+                ("POST", "uploadId"),
+            )
+        ],
+        ("POST", "uploads", 503),
+        ("PUT", "partNumber=2", "cut"),
+        ("POST", "uploadId", "lost"),
+    ),
 )
 def test_answers_that_fail_between_parts_are_got_over(
     at_s3: S3, between: Between, v2: Path, tmp_path: Path, method: str, part: str, kind: int | str
@@ -123,7 +138,7 @@ def test_answers_that_fail_between_parts_are_got_over(
     assert contents(tmp_path / "a") == contents(v2)
 
 
-@pytest.mark.parametrize("kind", ["cut", "short"])
+@pytest.mark.parametrize("kind", quickly(["cut", "short"], "short"))
 def test_a_large_object_of_which_an_answer_brings_a_part_is_fetched_again(
     at_s3: S3, between: Between, v2: Path, tmp_path: Path, kind: str
 ) -> None:
@@ -203,7 +218,7 @@ def check_killed(n: int, at_s3: S3, between: Between, v1: Path, v2: Path, folder
     return written
 
 
-@pytest.mark.parametrize("n", [5, 10])
+@pytest.mark.parametrize("n", quickly([5, 10], 10))
 def test_a_push_that_is_killed_leaves_no_part_as_a_whole(
     n: int, at_s3: S3, between: Between, v1: Path, v2: Path, tmp_path: Path
 ) -> None:

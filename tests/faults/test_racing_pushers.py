@@ -11,7 +11,7 @@ from shares import S3, Between
 
 def test_of_three_that_push_nothing_is_lost(tmp_path: Path) -> None:
     with pushers(3) as racing:
-        race(racing, str(tmp_path / "share"), tmp_path / "stores", 8)
+        race(racing, str(tmp_path / "share"), tmp_path / "stores", 4)
 
 
 @pytest.mark.slow

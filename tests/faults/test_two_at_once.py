@@ -35,6 +35,10 @@ REFUSALS = (
     "no store is being built here",
 )
 ROUNDS = 50
+#: Few for each change, all in the slow session.
+FEW_OR_ALL = pytest.mark.parametrize(
+    "rounds", [5, pytest.param(ROUNDS // 2, marks=pytest.mark.slow)], ids=["few", "all"]
+)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +125,7 @@ def check(out: Path, outcomes: list[IngestReport | str]) -> None:
     assert not list(out.glob("building*"))
 
 
-@pytest.mark.parametrize("resume", [False, True], ids=["plain", "resume"])
+@pytest.mark.parametrize("resume", [pytest.param(False, marks=pytest.mark.slow), True], ids=["plain", "resume"])
 def test_two_creators(folder, tmp_path, resume):
     """The second one, other settings or the same, is refused or accepts; every byte of the first one's store stays."""
     draw = random.Random(resume)
@@ -145,11 +149,12 @@ def test_two_creators(folder, tmp_path, resume):
     assert len(seen) >= 2 + resume
 
 
+@FEW_OR_ALL
 @pytest.mark.parametrize("option", ["overwrite", "append"])
-def test_a_creator_and_one_who_replaces(folder, tmp_path, option):
+def test_a_creator_and_one_who_replaces(folder, tmp_path, option, rounds):
     draw = random.Random(option)
     settings = IngestSettings(leads=("I", "II"))
-    for number in range(ROUNDS // 2):
+    for number in range(rounds):
         out = tmp_path / str(number) / "out.ecg"
         if draw.random() < 0.3:
             ingest_folder(folder, out, settings)
@@ -158,19 +163,21 @@ def test_a_creator_and_one_who_replaces(folder, tmp_path, option):
         check(out, Meeting(draw).run(*ways))
 
 
-def test_two_who_replace(folder, tmp_path):
+@FEW_OR_ALL
+def test_two_who_replace(folder, tmp_path, rounds):
     draw = random.Random(5)
-    for number in range(ROUNDS // 4):
+    for number in range(rounds):
         out = tmp_path / str(number) / "out.ecg"
         ingest_folder(folder, out, IngestSettings(leads=("I", "II")))
         settings = [IngestSettings(leads=("I", "II"), fs_hz=fs_hz) for fs_hz in (50, 25)]
         check(out, Meeting(draw).run(*(partial(ingest_folder, folder, out, one, overwrite=True) for one in settings)))
 
 
-def test_parts_that_come_while_the_store_is_sealed(folder, tmp_path):
+@FEW_OR_ALL
+def test_parts_that_come_while_the_store_is_sealed(folder, tmp_path, rounds):
     draw = random.Random(6)
     settings = IngestSettings(leads=("I", "II"))
-    for number in range(ROUNDS // 4):
+    for number in range(rounds):
         out = tmp_path / str(number) / "out.ecg"
         for i in (1, 2):
             ingest_folder(folder, out, settings, part=(i, 2))
@@ -182,12 +189,13 @@ def test_parts_that_come_while_the_store_is_sealed(folder, tmp_path):
         check(out, outcomes)
 
 
-def test_two_who_add_noise(folder, tmp_path):
+@FEW_OR_ALL
+def test_two_who_add_noise(folder, tmp_path, rounds):
     draw = random.Random(7)
     parent = tmp_path / "parent.ecg"
     ingest_folder(folder, parent, IngestSettings(leads=("I", "II")))
     store = ecgstore.open_store(parent)
-    for number in range(ROUNDS // 5):
+    for number in range(rounds):
         out = tmp_path / str(number) / "out.ecg"
         settings = [NoiseSettings(kind="muscle", snr_db=snr_db) for snr_db in (6, draw.choice((6, 12)))]
         check(out, Meeting(draw).run(*(partial(augment_store, store, out, one) for one in settings)))

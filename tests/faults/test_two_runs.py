@@ -238,6 +238,7 @@ def test_rounds_of_two_runs(mini_store, tmp_path, start, rounds):
         assert not others or not all(map(torch.allclose, weights, others))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("start", "rounds"), FEW_AND_MANY)
 def test_rounds_of_a_run_and_its_evaluation(mini_store, tmp_path, start, rounds):
     """Whoever evaluates gets the numbers of a whole run, or is told; a run that is refused has changed nothing."""

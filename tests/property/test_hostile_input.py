@@ -340,7 +340,7 @@ def try_mutated(kind: str, data: st.DataObject) -> None:
     assert peak < LIMIT_BYTES
 
 
-@settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 @pytest.mark.parametrize("kind", list(RECORDS))
 def test_nothing_but_record_errors_comes_of_mutations(kind, data):

@@ -80,7 +80,7 @@ KIND_LISTS = st.lists(st.sampled_from(list(KINDS)), min_size=1, max_size=2)
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
 @given(KIND_LISTS, SEEDS, st.booleans())
 def test_a_forged_run_is_refused_or_right(good: Path, kinds: list[str], seed: int, is_sealed: bool) -> None:
     try_forged(good, kinds, seed, is_sealed)

@@ -247,6 +247,7 @@ class evaluation_mode:
         nn.BatchNorm1d.forward = self.forward
 
 
+@pytest.mark.slow
 def test_a_run_of_two_ranks_is_stopped_and_goes_on_as_one(mini_store, alone, tmp_path):
     path = recipe(mini_store, tmp_path / "recipe.yaml")
     answers = ranks(2, TRAIN, path, tmp_path / "run", 7)
@@ -269,6 +270,7 @@ def test_a_dead_rank_ends_the_others(mini_store, tmp_path):
     assert "rank 0 of 2" in said
 
 
+@pytest.mark.slow
 def test_ranks_that_read_other_stores_are_told(mini_store, tmp_path):
     each = "config.load(sys.argv[1], [f'seed={distributed.rank()}'])"
     code = TRAIN.replace("config.load(sys.argv[1])", each)

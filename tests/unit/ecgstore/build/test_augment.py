@@ -212,7 +212,8 @@ def test_a_recording_is_named_in_the_terms(clean, tmp_path):
     assert store.attributes["noise"]["bank_sha256"] == "abc"
 
 
-@pytest.mark.parametrize("kind", [pytest.param("wander", marks=pytest.mark.slow), "nstdb-bw"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["wander", "nstdb-bw"])
 def test_processes_and_parts_give_the_same_store(clean, tmp_path, bank_folder, kind):
     settings = NoiseSettings(kind=kind, snr_db=6)
     bank = load_bank(bank_folder) if kind.startswith("nstdb") else None

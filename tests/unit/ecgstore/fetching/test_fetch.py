@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from quickly import quickly
 
 from ecgstore import __version__
 from ecgstore.errors import ConfigError, SourceError
@@ -561,7 +562,7 @@ def start_and_wait(server: Server, dest: Path) -> subprocess.Popen[bytes]:
     return child
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
+@pytest.mark.parametrize("how", quickly([signal.SIGKILL, signal.SIGINT], signal.SIGKILL), ids=["kill -9", "Ctrl-C"])
 def test_ended_in_the_middle_it_goes_on(server: Server, tmp_path: Path, how: signal.Signals) -> None:
     child = start_and_wait(server, tmp_path)
     child.send_signal(how)

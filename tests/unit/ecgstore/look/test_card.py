@@ -95,6 +95,7 @@ def test_a_line_begins_no_list(text: str, shown: str) -> None:
     assert sentence(text) == shown
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:rdflib")
 def test_croissant_is_valid_and_loads_offline(mini_store: Path, tmp_path: Path, caplog) -> None:
     mlcroissant = pytest.importorskip("mlcroissant")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from quickly import quickly
 from shares import S3, Between, Times, bring, contents, fingerprint, sealed
 
 from ecgstore import (
@@ -472,7 +473,11 @@ def test_a_push_gets_through_answers_that_fail(
 
 @pytest.mark.parametrize(
     ("part", "kind"),
-    [(layout.MANIFEST, "lost"), ("signal/c/0/1", 500), ("tags/main/00000000", "lost"), ("tags/main/00000000", 500)],
+    quickly(
+        [(layout.MANIFEST, "lost"), ("signal/c/0/1", 500), ("tags/main/00000000", "lost"), ("tags/main/00000000", 500)],
+        ("tags/main/00000000", "lost"),
+        ("signal/c/0/1", 500),
+    ),
 )
 def test_a_push_that_fails_for_long_leaves_the_tag_and_is_finished_later(
     at_s3: S3, between: Between, v1: Path, v2: Path, tmp_path: Path, part: str, kind: str | int

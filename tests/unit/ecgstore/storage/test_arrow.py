@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecgstore.storage import tables
@@ -39,6 +39,7 @@ def as_file(array: pa.Array) -> bytes:
 
 @pytest.mark.parametrize("kind", OF_KIND, ids=str)
 @pytest.mark.parametrize("nan_is_null", [False, True])
+@settings(max_examples=25)
 @given(data=st.data())
 def test_a_column_is_what_pyarrow_makes_of_it(kind: pa.DataType, nan_is_null: bool, data: st.DataObject) -> None:
     values = data.draw(st.lists(st.none() | OF_KIND[kind], max_size=20))

@@ -221,6 +221,7 @@ def held_out_nats(control, seed, n_steps=100):
         return made(make_views(method, windows(128, seed=seed + 1), 10**6)).parts["per_term_nats"].item()
 
 
+@pytest.mark.slow
 @pytest.mark.learning
 def test_cpc_learns_on_it_and_cannot_without_temporal_order(seed):
     chance = math.log(17)

@@ -184,6 +184,7 @@ def test_a_cache_can_be_filled_without_a_store():
     assert windows.transpose(0, 2, 1).tolist() == [[[7, 7, 7, -32768]] * 2, [[1, 2, 3, 4], [6, 7, 8, 9]]]
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs():
     command = [
         sys.executable,

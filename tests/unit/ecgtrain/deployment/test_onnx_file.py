@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner
+from quickly import quickly
 from torch import nn
 
 from ecgstore import COUNTS_PER_MV, ConfigError, MissingExtra, open_store
@@ -94,7 +95,7 @@ def agrees(network, path, sizes=(1, 4)):
         np.testing.assert_allclose(ask(path, windows_blt), expected_bc, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["q", "tuned", "looks", "one", "age"])
+@pytest.mark.parametrize("name", quickly(["q", "tuned", "looks", "one", "age"], "q"))
 def test_a_runtime_says_of_a_stores_windows_what_predict_says(finished, mini_store, tmp_path, name):
     export_run(finished, tmp_path / "model", name=name, onnx=True)
     done = CliRunner().invoke(
@@ -114,7 +115,7 @@ def test_a_runtime_says_of_a_stores_windows_what_predict_says(finished, mini_sto
         np.testing.assert_allclose(of_file_c, said_rc[row], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in sorted(SMALL)])
+@pytest.mark.parametrize("name", quickly(sorted(SMALL)))
 def test_every_backbone_can_be_written(tmp_path, name):
     assert sorted(SMALL) == sorted(occupants(backbones.__name__))
     network = network_of(name, head=HeadSettings(reads="attention", queries=2, hidden=5), **SMALL[name])
@@ -123,13 +124,17 @@ def test_every_backbone_can_be_written(tmp_path, name):
 
 @pytest.mark.parametrize(
     ("mode", "kind"),
-    [("none", "exclusive"), ("record", "multilabel"), ("record_lead", "exclusive"), ("lead", "regression")],
+    quickly(
+        [("none", "exclusive"), ("record", "multilabel"), ("record_lead", "exclusive"), ("lead", "regression")],
+        ("lead", "regression"),
+    ),
 )
 def test_links_and_normalisations_are_in_the_file(tmp_path, mode, kind):
     network = network_of("cpc_lstm", mode, kind=kind, **SMALL["cpc_lstm"])
     agrees(network, write_onnx(network, tmp_path))
 
 
+@pytest.mark.slow
 def test_each_of_several_networks_has_its_own_leads_and_normalisation_in_the_file(tmp_path):
     parts = [
         {"network": {"name": "vgg1d", "alpha": 0.02}, "first_row": row, "n_rows": n} for row, n in ((0, 3), (3, 2))
@@ -143,6 +148,7 @@ def test_each_of_several_networks_has_its_own_leads_and_normalisation_in_the_fil
     agrees(network, write_onnx(network, tmp_path))
 
 
+@pytest.mark.slow
 def test_several_seeds_are_one_file_that_says_their_mean(tmp_path):
     each = [network_of("vgg1d", seed=seed, **SMALL["vgg1d"]) for seed in (1, 2)]
     network = MeanOf(each).eval()
@@ -152,17 +158,17 @@ def test_several_seeds_are_one_file_that_says_their_mean(tmp_path):
     np.testing.assert_allclose(ask(path, windows(3)), mean_bc, rtol=1e-4, atol=1e-5)
 
 
-def test_recurrent_and_state_space_layers_are_written_in_onnxs_own_words(tmp_path):
+@pytest.mark.parametrize(("name", "n_lstm"), quickly([("cpc_lstm", 2), ("s4", 0)], ("cpc_lstm", 2)))
+def test_recurrent_and_state_space_layers_are_written_in_onnxs_own_words(tmp_path, name, n_lstm):
     """A window of 200 samples is one operator per layer, and no complex number is left."""
     import onnx
 
-    for name, operators in (("cpc_lstm", {"LSTM": 2}), ("s4", {})):
-        network = network_of(name, head=HeadSettings(reads="attention", queries=2, hidden=5), **SMALL[name])
-        path = write_onnx(network, tmp_path)
-        agrees(network, path)
-        nodes = [node.op_type for node in onnx.load(path).graph.node]
-        assert len(nodes) < 300
-        assert {kind: nodes.count(kind) for kind in operators} == operators
+    network = network_of(name, head=HeadSettings(reads="attention", queries=2, hidden=5), **SMALL[name])
+    path = write_onnx(network, tmp_path)
+    agrees(network, path)
+    nodes = [node.op_type for node in onnx.load(path).graph.node]
+    assert len(nodes) < 300
+    assert nodes.count("LSTM") == n_lstm
 
 
 @pytest.mark.slow
@@ -187,6 +193,7 @@ class _Strange(nn.Module):
         return torch.linalg.eigvals(x_blt @ x_blt.transpose(1, 2)).real
 
 
+@pytest.mark.slow
 def test_what_has_no_word_in_onnx_is_refused_in_one_line(tmp_path, capfd):
     network = network_of("cpc_lstm", **SMALL["cpc_lstm"])
     network.scorer = _Strange()
@@ -201,7 +208,7 @@ def test_what_has_no_word_in_onnx_is_refused_in_one_line(tmp_path, capfd):
 def test_a_file_that_says_something_else_is_refused(tmp_path, monkeypatch):
     """As a runtime with a fault would make of it."""
     network = network_of("cpc_lstm", **SMALL["cpc_lstm"])
-    other = network_of("cpc_lstm", kind="exclusive", **SMALL["cpc_lstm"])
+    other = onnx_file.exportable(network_of("cpc_lstm", kind="exclusive", **SMALL["cpc_lstm"]))
     monkeypatch.setattr(onnx_file, "exportable", lambda _: other)
     with pytest.raises(ConfigError, match="says something else"):
         write_onnx(network, tmp_path)

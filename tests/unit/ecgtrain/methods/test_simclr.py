@@ -247,7 +247,7 @@ def trained(pair_up, seed, n_steps=45):
 
 
 @pytest.mark.learning
-def test_it_learns_to_tell_windows_apart_and_cannot_where_pairs_are_wrong(seed):
+def test_it_learns_to_tell_windows_apart(seed):
     chance, unit = math.log(127), torch.nn.functional.normalize
     parts, projected = trained(lambda pair: pair, seed)
     one, other = (unit(x_bd) for x_bd in projected)
@@ -257,7 +257,12 @@ def test_it_learns_to_tell_windows_apart_and_cannot_where_pairs_are_wrong(seed):
     # Two views of a window lie nearer to each other than views of two windows do.
     aligned, apart = (one - other).norm(dim=1).mean(), (one - other.roll(1, 0)).norm(dim=1).mean()
     assert aligned < 0.5 * apart
-    # Negative control: views of two windows are called a pair.
+
+
+@pytest.mark.slow
+@pytest.mark.learning
+def test_it_cannot_learn_where_pairs_are_wrong(seed):
+    """Negative control: views of two windows are called a pair."""
     parts, _ = trained(lambda pair: simclr.Views(pair.one_blt, pair.other_blt.roll(1, 0)), seed)
-    assert parts["nt_xent"].item() > chance - 0.2
+    assert parts["nt_xent"].item() > math.log(127) - 0.2
     assert parts["retrieval"].item() < 10 / 127  # chance 1 / 127

@@ -359,6 +359,7 @@ def test_it_learns_leads_and_signal_of_held_out_windows(seed):
     assert parts["masked_r2"] == 1 - parts["masked_mse"]
 
 
+@pytest.mark.slow
 @pytest.mark.learning
 def test_numbers_drawn_independently_of_the_signal_are_not_learned(seed):
     changes = {"permutation": ANY, "control": "label_shuffle"}

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from quickly import quickly
 from torch import nn
 
 from ecgstore.inner import parse
@@ -116,7 +117,10 @@ def test_durations_are_told_in_units_that_suit(seconds, text):
 
 @pytest.mark.parametrize(
     "how",
-    [{"data": {"feed": "stream"}}, {"accumulate": 3}, {"precision": "bfloat16"}, {"precision": "float16"}],
+    quickly(
+        [{"data": {"feed": "stream"}}, {"accumulate": 3}, {"precision": "bfloat16"}, {"precision": "float16"}],
+        {"data": {"feed": "stream"}},
+    ),
     ids=["stream", "accumulate", "bfloat16", "float16"],
 )
 def test_a_recipe_is_measured_as_it_is(mini_store, how):

@@ -93,6 +93,7 @@ def test_whom_the_first_run_saw_counts_as_seen(before, mini_store, tmp_path):
     assert not (tmp_path / "leak").exists()
 
 
+@pytest.mark.slow
 def test_nothing_is_chosen_by_what_taught_the_first_network(before, mini_store, tmp_path):
     """Fold 4 taught the network: as validation it may watch the second pretraining, and this is said."""
     held = goes_on(before, validation_folds=[4])
@@ -123,6 +124,7 @@ def test_a_head_that_is_chosen_by_what_taught_the_network_says_so(before, mini_s
     assert not any("taught in pretraining" in caveat for one in (null, fair) for caveat in one.caveats)
 
 
+@pytest.mark.slow
 def test_another_network_is_another_run(before, mini_store, tmp_path):
     told = recipe(mini_store, goes_on(before))
     first = learn(told, tmp_path / "later")

@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 import torch
+from quickly import quickly
 from torch import nn
 
 from ecgstore import COUNTS_PER_MV, open_store
@@ -120,7 +121,7 @@ def straight(store, tmp_path_factory):
     return run(store, run_dir), run_dir
 
 
-@pytest.mark.parametrize("killed_at", [1, 4, 11, 19, 20])
+@pytest.mark.parametrize("killed_at", quickly([1, 4, 11, 19, 20], 11))
 def test_a_killed_run_goes_on_to_the_same_weights_and_metrics_bit_for_bit(store, straight, tmp_path, killed_at):
     with pytest.raises(Killed):
         run(store, tmp_path, progress=killed_after(killed_at))
@@ -299,6 +300,7 @@ def test_what_cannot_be_compiled_goes_on_without(store, tmp_path, monkeypatch, c
     assert "torch.compile failed, training goes on without: no compiler anywhere" in caplog.text
 
 
+@pytest.mark.slow
 def test_float16_scales_the_loss_and_remembers_by_how_much(store, straight, tmp_path):
     half = run(store, tmp_path / "half", training={"precision": "float16"})
     assert all(weight.dtype in (torch.float32, torch.int64) for weight in half.state_dict().values())

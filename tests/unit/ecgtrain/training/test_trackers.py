@@ -88,6 +88,7 @@ def test_mlflow_goes_where_its_own_variable_says(tmp_path, monkeypatch):
     assert mlflow_run(tmp_path / "run")[1].info.status == "KILLED"
 
 
+@pytest.mark.slow
 def test_wandb_is_told_all_in_files_of_the_run_and_a_resumed_one_has_the_same_id(tmp_path, monkeypatch):
     wandb = pytest.importorskip("wandb")
     run_dir = tmp_path / "run"
