@@ -213,7 +213,8 @@ def _labelled(
     rows = targets.labelled(chosen)
     if len(rows) == 0:
         said = "the chosen folds" if wanted is not None else "the store"
-        raise ProtocolError(f"no record of {said} has a label", where=f"{targets.task} on {store.path}")
+        where, fix = f"{targets.task} on {store.path}", "; ".join(targets.caveats) or None
+        raise ProtocolError(f"no record of {said} has a label", where=where, fix=fix)
     return rows
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -113,7 +113,7 @@ def refuse_impossible(question: Downstream, targets: Targets, rows: Sides, store
     for name, its in rows.items():
         labelled = targets.labelled(its)
         if name != "validation" or len(labelled):
-            refuse_none(labelled, name, question, where, store if len(its) == 0 else None)
+            refuse_none(labelled, name, question, where, store if len(its) == 0 else None, targets.caveats)
             _refuse_one_sided(targets, labelled, name, where)
         keys = store.column("patient_key")[labelled]
         if name != "validation" and len(set(patient_numbers(keys.tolist()).tolist())) < 2:
@@ -126,15 +126,23 @@ def refuse_impossible(question: Downstream, targets: Targets, rows: Sides, store
 
 
 def refuse_none(
-    labelled: npt.NDArray[np.int64], name: str, question: Downstream, where: str, store: Store | None = None
+    labelled: npt.NDArray[np.int64],
+    name: str,
+    question: Downstream,
+    where: str,
+    store: Store | None = None,
+    caveats: Sequence[str] = (),
 ) -> npt.NDArray[np.int64]:
-    """``labelled``; raises ProtocolError where that is none. ``store``: whose folds hold no record at all."""
+    """``labelled``; raises ProtocolError where that is none.
+
+    ``store``: whose folds hold no record at all. ``caveats``: what took labels away before folds were looked at.
+    """
     if len(labelled) == 0:
         of = "" if question.leave_out_site is None else f" and of the site {question.leave_out_site}"
         folds = f"the {name} folds" + (of if name == "test" else "")
         if store is not None and question.leave_out_site is None:
             raise ProtocolError(f"no record is in {folds}", where=where, fix=what_folds(store))
-        raise ProtocolError(f"no record of {folds} has a label", where=where)
+        raise ProtocolError(f"no record of {folds} has a label", where=where, fix="; ".join(caveats) or None)
     return labelled
 
 

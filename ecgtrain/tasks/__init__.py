@@ -112,6 +112,9 @@ class Targets:
         )
 
 
+#: So many classes are named in a sentence; the rest is counted.
+MOST_NAMED = 4
+
 #: Which records take part beside those of some class: none, those that state any code of the system, or all.
 Negative = Literal["of_the_set", "stated", "any"]
 
@@ -149,12 +152,14 @@ def from_statements(
     stated_nk, is_known_nk = store.statement_matrix(codes, system), store.statement_mask(codes, system)
     columns = [[column[code] for code in of] for of in known.values()]
     y_nc = np.stack([stated_nk[:, its].any(axis=1) for its in columns], axis=1)
-    is_judged_n = np.all([is_known_nk[:, its].any(axis=1) for its in columns], axis=0) | (not by_site)
+    is_known_nc = np.stack([is_known_nk[:, its].any(axis=1) for its in columns], axis=1)
+    is_judged_n = is_known_nc.all(axis=1) | (not by_site)
     has_label_n = y_nc.any(axis=1)
     if negative != "of_the_set":
         has_label_n |= negative == "any" or states_any(store, system)
-    unjudged = int((has_label_n & ~is_judged_n).sum())
-    said = f"{unjudged} records with a label took no part: their site never states some of the classes"
+    unjudged = has_label_n & ~is_judged_n
+    never = [name for name, of_all in zip(known, is_known_nc[unjudged].all(axis=0), strict=True) if not of_all]
+    said = f"{unjudged.sum()} records with a label took no part: their site never states {_some(never)}"
     return Targets(
         task=task,
         classes=tuple(known),
@@ -162,8 +167,13 @@ def from_statements(
         rows_with_label=np.flatnonzero(has_label_n & is_judged_n),
         titles={name: titles[name] for name in known if name in titles},
         dropped={name: "the store's sources never state it" for name in codes_of if name not in known},
-        caveats=(said,) if unjudged else (),
+        caveats=(said,) if unjudged.any() else (),
     )
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = " or ".join(names[:MOST_NAMED])
+    return shown if len(names) <= MOST_NAMED else f"{shown} or {len(names) - MOST_NAMED} more of the classes"
 
 
 def one_each(targets: Targets) -> Targets:

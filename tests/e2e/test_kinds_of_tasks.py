@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -197,6 +198,9 @@ def test_a_named_class_must_be_there_on_every_side_and_patients_be_several(store
             of = "SR" if kept else "AF"
             with pytest.raises(EcgError, match=f"the class {of} has no positive record in the {side} folds"):
                 refuse_impossible(question, targets, {**rows, side: only}, opened)
+    lost = replace(targets, rows_with_label=rows["test"][:0], caveats=("their site never states AF",))
+    with pytest.raises(EcgError, match=r"no record of the train folds has a label.*their site never states AF"):
+        refuse_impossible(question, lost, rows, opened)
     number = made(store, {"kind": "regression", "column": "age_years"}).downstream[0]
     with pytest.raises(EcgError, match="test folds have labelled records of one patient alone"):
         refuse_impossible(number, targets_of(number, opened), {**rows, "test": rows["test"][:1]}, opened)
