@@ -158,7 +158,8 @@ def from_statements(
     if negative != "of_the_set":
         has_label_n |= negative == "any" or states_any(store, system)
     unjudged = has_label_n & ~is_judged_n
-    never = [name for name, of_all in zip(known, is_known_nc[unjudged].all(axis=0), strict=True) if not of_all]
+    by_all_c: npt.NDArray[np.bool_] = np.all(is_known_nc[unjudged], axis=0)
+    never = [name for name, of_all in zip(known, by_all_c, strict=True) if not of_all]
     said = f"{unjudged.sum()} records with a label took no part: their site never states {_some(never)}"
     return Targets(
         task=task,
