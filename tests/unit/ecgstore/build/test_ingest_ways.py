@@ -101,6 +101,7 @@ def talk(root, task):
     (root / "done").write_text(logging.getLevelName(logger.getEffectiveLevel()))
 
 
+@pytest.mark.slow
 def test_workers_that_end_write_no_tracebacks_into_the_terminal(tmp_path, capfd):
     schedule.run(tmp_path, [Talk(0)], talk, nothing, Workers(processes=True), lambda: None)
     assert (tmp_path / "done").read_text() == "CRITICAL"
