@@ -200,6 +200,7 @@ def test_a_hostile_id_is_text(pages: dict[str, Page], tab: Any) -> None:
     assert tab.query_selector("main img") is None
 
 
+@pytest.mark.slow
 def test_a_note_is_kept(pages: dict[str, Page], tab: Any) -> None:
     tab.goto(pages["made"].address)
     tab.goto(at(pages["made"], "?record=pulses"))

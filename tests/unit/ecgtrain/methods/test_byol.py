@@ -296,6 +296,7 @@ def after_training(control, seed):
     return terms.total.item(), terms.parts["embedding_spread"].item(), at_first
 
 
+@pytest.mark.slow
 @pytest.mark.learning
 def test_it_learns_without_collapse(seed):
     loss, apart, _ = after_training("none", seed)
