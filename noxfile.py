@@ -57,7 +57,7 @@ def lowest_versions() -> str:
 
 @nox.session(python="3.11")
 def slow(session: nox.Session) -> None:
-    """What takes minutes: kill loops, the science on real records, the documentation site, the wheel."""
+    """What takes long: kill loops, the science on real records, all cases of a kind, the site, the wheel."""
     install(session, "dev,docs")
     session.run("python", "-m", "pytest", "-m", "slow", *session.posargs)
 

@@ -26,7 +26,7 @@ VARIATIONS = {
 }
 VARIED = {name for variables in VARIATIONS.values() for name in variables}
 # The last -m counts, and that of pyproject.toml comes first.
-COMMAND = [sys.executable, "-m", "pytest", "-m", "learning and not slow and not gpu"]
+COMMAND = [sys.executable, "-m", "pytest", "-m", "learning and not gpu"]
 
 
 def main(arguments: list[str]) -> int:

@@ -11,6 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,11 +83,8 @@ def write(store: Store, out: Path, n_pages: int = 10) -> Path:
 
 def render(store: Store, n_pages: int = 10) -> str:
     """The whole page as HTML; see :func:`write`."""
-    jinja2 = need("jinja2", "ingest")
+    template = _template()
     need("matplotlib", "ingest")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"count": _count, "number": _number, "percent": _percent}
-    template = environment.from_string(resources.files("ecgstore.look").joinpath("report.html.j2").read_text("utf-8"))
     twice = _twice(store)
     left_out = _left_out(store)
     suspects = _suspects(store)
@@ -117,6 +115,15 @@ def render(store: Store, n_pages: int = 10) -> str:
         software=store.software,
     )
     return page
+
+
+@cache
+def _template() -> Any:
+    """The page's template, compiled once; raises MissingExtra where jinja2 is not installed."""
+    jinja2 = need("jinja2", "ingest")
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"count": _count, "number": _number, "percent": _percent}
+    return environment.from_string(resources.files("ecgstore.look").joinpath("report.html.j2").read_text("utf-8"))
 
 
 # --- what is in the store -------------------------------------------------------------------------------------

@@ -33,8 +33,9 @@ def draw_curves(curves: Curves, number: int) -> str:
     with style(f"curves{number}"):
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(9.4, 2.7 * math.ceil(len(terms) / 2)), layout="constrained")
-        axes = figure.subplots(math.ceil(len(terms) / 2), 2, squeeze=False).flat
+        n_rows = math.ceil(len(terms) / 2)
+        figure = Figure(figsize=(9.4, 2.7 * n_rows))
+        axes = figure.subplots(n_rows, 2, squeeze=False, gridspec_kw=_margins(n_rows)).flat
         for axis, term in zip(axes, terms, strict=False):
             for split, columns, colour, marker in (
                 ("training", train, "#9db7d5", ""),
@@ -54,6 +55,21 @@ def draw_curves(curves: Curves, number: int) -> str:
         for axis in list(axes)[len(terms) :]:
             axis.axis("off")
         return svg(figure, "Loss and features over the steps of pretraining")
+
+
+def _margins(n_rows: int) -> dict[str, float]:
+    """Room for numbers, titles and labels, as in every such picture; to measure them takes as long as to draw twice."""
+    left, right, top, bottom, between = 0.65, 0.1, 0.3, 0.5, 0.85  # inches
+    width, height = 9.4 - left - right, 2.7 * n_rows - top - bottom
+    return {
+        "left": left / 9.4,
+        "right": 1 - right / 9.4,
+        "top": 1 - top / (2.7 * n_rows),
+        "bottom": bottom / (2.7 * n_rows),
+        # Of the mean size of the axes.
+        "wspace": between / ((width - between) / 2),
+        "hspace": between / ((height - between * (n_rows - 1)) / n_rows),
+    }
 
 
 def draw_agreement(found: Agreement, unit: str, colour: str, number: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -57,23 +58,8 @@ def render(report: Report, worst: Sequence[Worst] = ()) -> str:
     Raises MissingExtra where jinja2 or matplotlib is not installed.
     """
     need("matplotlib", "train")
-    jinja2 = need("jinja2", "train")
+    template = _template()
     runs = [_run(run, number) for number, run in enumerate(report.runs)]
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {
-        "number": _number,
-        "p_value": words.p_value,
-        "signed": words.signed,
-        "count": _count,
-        "yaml": _yaml,
-    }
-    environment.filters["breakable"] = lambda text: jinja2.filters.do_mark_safe(
-        str(jinja2.filters.escape(text)).replace("/", "/<wbr>")
-    )
-    environment.tests["known"] = math.isfinite
-    template = environment.from_string(
-        resources.files("ecgtrain.reporting").joinpath("report.html.j2").read_text("utf-8")
-    )
     names, its_groups = [run["name"] for run in runs], groups(report.results)
     stores = {run["name"]: run["store_name"] for run in runs}
     summed_up = summary.lines(its_groups, names)
@@ -90,6 +76,25 @@ def render(report: Report, worst: Sequence[Worst] = ()) -> str:
         few_of_group=FEW_OF_GROUP,
     )
     return page.lstrip()
+
+
+@cache
+def _template() -> Any:
+    """The page's template, compiled once; raises MissingExtra where jinja2 is not installed."""
+    jinja2 = need("jinja2", "train")
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "number": _number,
+        "p_value": words.p_value,
+        "signed": words.signed,
+        "count": _count,
+        "yaml": _yaml,
+    }
+    environment.filters["breakable"] = lambda text: jinja2.filters.do_mark_safe(
+        str(jinja2.filters.escape(text)).replace("/", "/<wbr>")
+    )
+    environment.tests["known"] = math.isfinite
+    return environment.from_string(resources.files("ecgtrain.reporting").joinpath("report.html.j2").read_text("utf-8"))
 
 
 def _of(results: Sequence[Result], names: Sequence[str]) -> str:

@@ -30,13 +30,15 @@ def on_a_terminal(*words: object) -> tuple[int, str]:
     return process.returncode, drawn.decode(errors="replace")
 
 
-def test_push_pull_and_withdrawal_show_bytes_rate_and_time_left(mini_store: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("n", [1, pytest.param(3, marks=pytest.mark.slow)], ids=["push", "all"])
+def test_push_pull_and_withdrawal_show_bytes_rate_and_time_left(mini_store: Path, tmp_path: Path, n: int) -> None:
     share, patient = tmp_path / "share", open_store(mini_store).column("patient_key")[0]
-    for words, label in (
+    each = (
         (("push", mini_store, f"{share}@v1"), "pushing"),
         (("pull", f"{share}@v1", tmp_path / "pulled.ecg"), "pulling"),
         (("withdraw", mini_store, tmp_path / "v2.ecg", "--patient", patient, "--push", f"{share}@v2"), "pushing"),
-    ):
+    )
+    for words, label in each[:n]:
         status, drawn = on_a_terminal(*words)
         assert status == 0, drawn
         assert label in drawn

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import pytest
+from quickly import quickly
 
 import ecgstore.cli
 import ecgtrain.cli
@@ -27,7 +28,6 @@ WRONG = [
     ("ecgtrain", ["show", "demo", "--jsn"], "no such option '--jsn'"),
     ("ecgstore", ["split", "x", "--folds", "many"], "invalid value for '--folds'"),
     ("ecgtrain", ["bench", "demo", "--seconds", "long"], "invalid value for '--seconds'"),
-    ("ecgtrain", ["evaluate", "runs/x", "--store", "y", "--folds", "one"], "invalid value for --folds"),
     ("ecgstore", ["sidecar", "adder"], "no such command 'adder'"),
     ("ecgstore", ["completion", "tcsh"], "invalid value for '{bash|zsh|fish}'"),
 ]
@@ -42,7 +42,11 @@ def said(*words, **others):
     return subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, **others)
 
 
-@pytest.mark.parametrize(("program", "words", "expected"), WRONG)
+#: It has torch imported before it looks at its words.
+HEAVY = ("ecgtrain", ["evaluate", "runs/x", "--store", "y", "--folds", "one"], "invalid value for --folds")
+
+
+@pytest.mark.parametrize(("program", "words", "expected"), quickly([*WRONG, HEAVY], *WRONG))
 def test_wrong_usage_is_one_line_that_says_where_the_right_one_is_described(program, words, expected):
     done = said(program, *words)
     assert (done.returncode, done.stdout) == (2, "")
@@ -70,23 +74,30 @@ def test_every_command_answers_in_json_if_asked():
     assert lack == NO_JSON
 
 
-def test_commands_that_write_one_file_say_which_in_json(mini_store, tmp_path):
+#: By command: the words before and after the file, its name, and what the answer holds besides.
+WRITERS = {
+    "ecgstore report": (["STORE", "--pages", "0", "--out", "FILE"], "page.html", {"records": 53}),
+    "ecgstore plot": (
+        ["STORE", "145", "--leads", "II", "--out", "FILE"],
+        "page.png",
+        {"record_id": "145", "leads": ["II"]},
+    ),
+    "ecgstore simulate": (["FILE", "--records", "2"], "made", {"kind": "diagnoses", "records": 2}),
+    "ecgtrain init": (["FILE", "--from", "demo"], "my.yaml", {}),
+}
+
+
+@pytest.mark.parametrize("command", quickly(WRITERS, "ecgstore simulate", "ecgtrain init"))
+def test_commands_that_write_one_file_say_which_in_json(mini_store, tmp_path, command):
     """The others are asked in the tests of what they do."""
-    page, picture, made, recipe = (tmp_path / name for name in ("page.html", "page.png", "made", "my.yaml"))
-    for words, expected in [
-        (["ecgstore", "report", mini_store, "--pages", "0", "--out", page], {"path": str(page), "records": 53}),
-        (
-            ["ecgstore", "plot", mini_store, "145", "--leads", "II", "--out", picture],
-            {"record_id": "145", "leads": ["II"]},
-        ),
-        (["ecgstore", "simulate", made, "--records", "2"], {"path": str(made), "kind": "diagnoses", "records": 2}),
-        (["ecgtrain", "init", recipe, "--from", "demo"], {"path": str(recipe)}),
-    ]:
-        done = said(*map(str, words), "--json")
-        assert done.returncode == 0, done.stderr
-        answer = json.loads(done.stdout)
-        assert {name: answer[name] for name in expected} == expected
-        assert Path(answer["path"]).exists()
+    words, name, expected = WRITERS[command]
+    places = {"STORE": str(mini_store), "FILE": str(tmp_path / name)}
+    done = said(*command.split(), *(places.get(word, word) for word in words), "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert {key: answer[key] for key in expected} == expected
+    assert answer["path"] == places["FILE"]
+    assert Path(answer["path"]).exists()
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

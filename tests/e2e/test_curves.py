@@ -183,6 +183,7 @@ def test_a_run_of_several_seeds_is_judged_elsewhere_as_here(curved, mini_store):
     assert told([only]) == told([probe.model_copy(update={"p_of_difference": only.p_of_difference})])
 
 
+@pytest.mark.slow
 def test_an_export_of_several_seeds_says_their_mean(curved, mini_store, tmp_path):
     out, report = curved
     export_run(out, tmp_path / "model", name="probe")

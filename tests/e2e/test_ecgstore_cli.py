@@ -260,7 +260,7 @@ def test_settings_come_from_the_environment_too(mini, tmp_path):
         "ECGSTORE_INGEST_BANDPASS": "0.5 20",
         "ECGSTORE_PATIENT_KEY": "open sesame door",
     }
-    assert ecgstore("ingest", mini, tmp_path / "a.ecg", env={**os.environ, **env}).returncode == 0
+    assert here("ingest", mini, tmp_path / "a.ecg", **env).returncode == 0
     about = json.loads(here("info", tmp_path / "a.ecg", "--json").stdout)
     assert about["fs_hz"] == 50
     assert [(one["low_hz"], one["high_hz"]) for one in about["recipe"]["filters"]] == [(0.5, 20.0)]

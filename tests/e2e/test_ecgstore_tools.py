@@ -261,6 +261,7 @@ def test_settings_of_a_source_reach_it_however_it_is_named(mini, tmp_path):
     assert answer("scan", mini, "--config", tmp_path / "a.yaml", "--source", "wfdb_folder")["source"] == "wfdb_folder"
 
 
+@pytest.mark.slow
 def test_a_raw_store_is_looked_at_like_any_other(mini, mini_store, tmp_path):
     out = tmp_path / "raw.ecg"
     assert answer("ingest", mini, out, "--profile", "raw")["records"] == 53

@@ -183,6 +183,7 @@ def test_a_run_told_to_stop_writes_a_checkpoint_and_says_so(room, tmp_path, numb
     assert checkpoint.torn(tmp_path / "run" / "checkpoints" / f"step-{step:08d}") is None
 
 
+@pytest.mark.slow
 def test_a_time_limit_ends_a_run_in_time(room, tmp_path):
     arguments = (room / "recipe.yaml", *LONG, "--set", f"data.store={room / 'a.ecg'}", "--out", tmp_path / "run")
     done = ecgtrain("run", *arguments, "--time-limit", "2s")

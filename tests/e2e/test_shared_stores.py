@@ -15,6 +15,7 @@ from ecgtrain.errors import CheckpointError
 from ecgtrain.run import evaluate_store, run
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_what_its_tag_meant_and_without_the_share(mini, mini_store, tmp_path, monkeypatch):
     monkeypatch.setenv("ECGSTORE_CACHE_DIR", str(tmp_path / "cache"))
     share, out = tmp_path / "share", tmp_path / "run"

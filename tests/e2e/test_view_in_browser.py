@@ -146,6 +146,7 @@ def test_calipers_measure_a_millivolt_and_a_second(pages: dict[str, Page], tab: 
     assert re.fullmatch(r"\d+ ms . \d+ /min", tab.inner_text("#measured"))
 
 
+@pytest.mark.slow
 def test_a_search_can_be_typed_before_anything_is_counted(pages: dict[str, Page], tab: Any) -> None:
     held: list[Any] = []
     tab.route("**/api/counts*", lambda route: held.append(route))
@@ -160,25 +161,26 @@ def test_a_search_can_be_typed_before_anything_is_counted(pages: dict[str, Page]
     assert tab.input_value("#words") == "few"
 
 
-def test_a_printed_page_is_one_a4_sheet_true_to_scale(pages: dict[str, Page], tab: Any) -> None:
+@pytest.mark.parametrize(("layout", "gain"), quickly([("3x4%2B1", 10), ("12x1", 20)], ("3x4%2B1", 10)))
+def test_a_printed_page_is_one_a4_sheet_true_to_scale(pages: dict[str, Page], tab: Any, layout: str, gain: int) -> None:
     tab.goto(pages["made"].address)
-    for layout, gain in (("3x4%2B1", 10), ("12x1", 20)):
-        tab.goto(at(pages["made"], f"?record=pulses&layout={layout}&gain={gain}"))
-        tab.wait_for_selector("#paper svg.ecg path.trace")
-        tab.evaluate(
-            """() => addEventListener("beforeprint", () => {
-                const drawn = document.querySelector("svg.ecg");
-                window.printed = [drawn.viewBox.baseVal.width, drawn.style.getPropertyValue("--width")];
-            })"""
-        )
-        sheet = tab.pdf(prefer_css_page_size=True)
-        assert len(re.findall(rb"/Type */Page\b", sheet)) == 1
-        (size,) = re.findall(rb"/MediaBox *\[0 0 (\S+) (\S+)\]", sheet)
-        assert [round(float(side) / 72 * 25.4) for side in size] == [297, 210]
-        # 10 s at 25 mm/s, and the gutters; the unit of the drawing is the printed millimetre.
-        assert tab.evaluate("window.printed") == [270, "270mm"]
+    tab.goto(at(pages["made"], f"?record=pulses&layout={layout}&gain={gain}"))
+    tab.wait_for_selector("#paper svg.ecg path.trace")
+    tab.evaluate(
+        """() => addEventListener("beforeprint", () => {
+            const drawn = document.querySelector("svg.ecg");
+            window.printed = [drawn.viewBox.baseVal.width, drawn.style.getPropertyValue("--width")];
+        })"""
+    )
+    sheet = tab.pdf(prefer_css_page_size=True)
+    assert len(re.findall(rb"/Type */Page\b", sheet)) == 1
+    (size,) = re.findall(rb"/MediaBox *\[0 0 (\S+) (\S+)\]", sheet)
+    assert [round(float(side) / 72 * 25.4) for side in size] == [297, 210]
+    # 10 s at 25 mm/s, and the gutters; the unit of the drawing is the printed millimetre.
+    assert tab.evaluate("window.printed") == [270, "270mm"]
 
 
+@pytest.mark.slow
 def test_leads_that_are_absent_take_no_room(pages: dict[str, Page], tab: Any) -> None:
     tab.goto(pages["made"].address)
     tab.goto(at(pages["made"], "?record=few"))
@@ -198,6 +200,7 @@ def test_a_hostile_id_is_text(pages: dict[str, Page], tab: Any) -> None:
     assert tab.query_selector("main img") is None
 
 
+@pytest.mark.slow
 def test_a_note_is_kept(pages: dict[str, Page], tab: Any) -> None:
     tab.goto(pages["made"].address)
     tab.goto(at(pages["made"], "?record=pulses"))

@@ -112,6 +112,7 @@ def test_twenty_kills_at_random_moments(many, undisturbed, tmp_path):
     assert ecgstore.open_store(out).verify(deep=True) == []
 
 
+@pytest.mark.slow
 def test_a_commit_whose_shard_was_damaged_is_done_again(many, undisturbed, tmp_path):
     out = tmp_path / "killed.ecg"
     assert kill_when(many, out, commits=4)
@@ -130,6 +131,7 @@ def test_an_unfinished_store_of_other_settings_is_left_alone(many, tmp_path):
         ingest_folder(many, out, IngestSettings(fs_hz=250))
 
 
+@pytest.mark.slow
 def test_two_ingests_on_one_output(many, undisturbed, tmp_path):
     out = tmp_path / "store.ecg"
     assert kill_when(many, out, commits=2)

@@ -248,6 +248,7 @@ def test_a_trainer_that_is_a_bomb_is_not_resumed(received, mini_store):
     refused(lambda: run(made, received, resume=True), "trainer's state can't be read.*compressed")
 
 
+@pytest.mark.slow
 def test_a_question_is_not_answered_anew_under_other_settings(received, mini_store):
     before = (received / "downstream/q/cpc/result.json").read_bytes()
     other = parse(RunConfig, recipe(mini_store, stride_samples=100))

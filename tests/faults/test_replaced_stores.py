@@ -103,6 +103,7 @@ def test_overwrite_through_a_link_replaces_what_it_leads_to(source, tmp_path):
     assert [path.name for path in (tmp_path / "disk").iterdir()] == ["real.ecg"]
 
 
+@pytest.mark.slow
 def test_fifty_rounds_of_creating_and_reading(tmp_path, write_record, monkeypatch):
     """Whoever reads gets one store or the other, whole, or is told; never a mixture."""
     out, rng, stop = tmp_path / "out.ecg", random.Random(0), threading.Event()

@@ -211,6 +211,7 @@ def told(do) -> object:
         return str(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("start", "rounds"), FEW_AND_MANY)
 def test_rounds_of_two_runs(mini_store, tmp_path, start, rounds):
     """One of two makes the run, all of it; the other is refused, while that is at work or when it is done."""

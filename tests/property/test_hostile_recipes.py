@@ -62,6 +62,7 @@ def test_any_text_is_read_or_refused(text):
     try_recipe(text)
 
 
+@pytest.mark.slow
 def test_a_section_of_thousands_of_keys_is_refused_in_a_short_line():
     content = yaml.safe_load(GOOD)
     content["pretrain"]["method"] = {str(n): n for n in range(5000)}

@@ -260,6 +260,7 @@ def test_a_run_of_two_ranks_is_stopped_and_goes_on_as_one(mini_store, alone, tmp
     the_same(tmp_path / "run", alone)
 
 
+@pytest.mark.slow
 def test_a_dead_rank_ends_the_others(mini_store, tmp_path):
     path = recipe(mini_store, tmp_path / "recipe.yaml", steps=1000)
     (survivor, _, errors), (dead, _, _) = ranks(2, DYING, path, tmp_path / "run", 0)

@@ -48,6 +48,7 @@ def by_threads(source, tmp_path_factory):
     return out, ingest_folder(source, out, IngestSettings(), workers=1).fingerprint
 
 
+@pytest.mark.slow
 def test_two_threads_give_the_same_store(source, by_threads, tmp_path):
     report = ingest_folder(source, tmp_path / "out.ecg", IngestSettings(), workers=2)
     assert report.n_shards > 5
@@ -101,6 +102,7 @@ def talk(root, task):
     (root / "done").write_text(logging.getLevelName(logger.getEffectiveLevel()))
 
 
+@pytest.mark.slow
 def test_workers_that_end_write_no_tracebacks_into_the_terminal(tmp_path, capfd):
     schedule.run(tmp_path, [Talk(0)], talk, nothing, Workers(processes=True), lambda: None)
     assert (tmp_path / "done").read_text() == "CRITICAL"

@@ -132,7 +132,7 @@ def test_quality_suspects_and_the_worst_records_are_shown(store: Store) -> None:
     suspects[5] = "V1 and V2 swapped?"
     suspects[7] = "V1 and V2 swapped?; artefact of 35.4 mV in I?"
     changed = with_columns(store, hf_noise_mv=noise.tolist(), suspects=suspects)
-    text = report.render(changed, n_pages=4)
+    text = report.render(changed, n_pages=8)
     ids = store.column("record_id")
     assert f"<strong>{ids[n - 1]}</strong>  Highest by noise: 0.2 mV" in text
     assert f"<strong>{ids[5]}</strong>  Suspect: V1 and V2 swapped?" in text
@@ -141,7 +141,7 @@ def test_quality_suspects_and_the_worst_records_are_shown(store: Store) -> None:
     assert "artefact of … mV in I?" in text
     assert f'{linked[1]} <span class="detail">artefact of 35.4 mV in I?' in text
     assert all(f'<figure class="page" id="record-{row}">' in text for row in (5, 7))
-    assert text.count("<img") == 4
+    assert text.count("<img") == 8
 
 
 def test_what_was_left_out_is_told_with_its_reason(tmp_path: Path, write_record) -> None:
@@ -238,5 +238,5 @@ def test_who_has_withdrawn_is_counted_and_not_named(store: Store, tmp_path: Path
 
 def test_a_suspect_of_each_kind_is_drawn(store: Store) -> None:
     suspects = ["V1 and V2 swapped?"] * 20 + ["gain wrong?"] + [""] * (store.n_records - 21)
-    text = report.render(with_columns(store, suspects=suspects), n_pages=2)
+    text = report.render(with_columns(store, suspects=suspects), n_pages=4)
     assert '<figure class="page" id="record-20">' in text

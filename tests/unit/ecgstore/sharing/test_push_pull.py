@@ -448,16 +448,21 @@ def test_a_part_of_a_version_is_none(v1: Path, v2: Path, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("part", "kind"),
-    [
+    quickly(
+        [
+            (layout.MANIFEST, "lost"),
+            (layout.MANIFEST, 409),
+            ("signal/c/0/1", "lost"),
+            ("signal/c/0/1", 503),
+            ("tags/main/00000000", "lost"),
+            ("tags/main/00000000", 409),
+            (notes.MARKER, "lost"),
+            (notes.MARKER, 500),
+        ],
         (layout.MANIFEST, "lost"),
-        (layout.MANIFEST, 409),
-        ("signal/c/0/1", "lost"),
         ("signal/c/0/1", 503),
-        ("tags/main/00000000", "lost"),
         ("tags/main/00000000", 409),
-        (notes.MARKER, "lost"),
-        (notes.MARKER, 500),
-    ],
+    ),
 )
 def test_a_push_gets_through_answers_that_fail(
     at_s3: S3, between: Between, v1: Path, tmp_path: Path, part: str, kind: str | int

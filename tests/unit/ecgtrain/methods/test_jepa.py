@@ -297,6 +297,7 @@ def trained(seed, n_steps, without_teacher=False):
     return measured
 
 
+@pytest.mark.slow
 @pytest.mark.learning
 def test_it_learns_and_does_not_collapse(seed):
     before, after = trained(seed, 120)

@@ -159,6 +159,7 @@ def trained(seed, n_steps=40, **settings):
     return made, {name: value.item() for name, value in terms.parts.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.learning
 def test_it_learns(seed):
     # More decorrelation than published, to be seen after a few steps.

@@ -348,6 +348,7 @@ def train(made, method, n_steps, seed, make):
         return made(make_views(method, make(128, seed + 1), 10**6))
 
 
+@pytest.mark.slow
 @pytest.mark.learning
 def test_it_learns_leads_and_signal_of_held_out_windows(seed):
     method = settings(permutation=ANY)

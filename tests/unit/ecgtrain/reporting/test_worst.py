@@ -155,6 +155,7 @@ def test_a_report_draws_them_and_an_export_could_not_name_them(judged: tuple[Pat
     assert not any(f'"{record_id}"' in (out / "report.json").read_text() for record_id in ids)
 
 
+@pytest.mark.slow
 def test_pages_go_round_the_answers(judged: tuple[Path, Result]) -> None:
     run, one = judged
     other = one.model_copy(update={"name": "other"})

@@ -110,6 +110,7 @@ def test_nothing_is_chosen_by_what_taught_the_first_network(before, mini_store, 
     assert not any("only watch" in caveat for caveat in report.caveats)
 
 
+@pytest.mark.slow
 def test_a_head_that_is_chosen_by_what_taught_the_network_says_so(before, mini_store, tmp_path):
     asked = {"train_folds": [6], "test_folds": [7, 8], "settings": {"penalties": [1.0, 10.0]}}
     told = recipe(
