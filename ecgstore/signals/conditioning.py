@@ -24,6 +24,7 @@ from ecgstore.errors import ConfigError, need
 from ecgstore.rooms import occupant
 from ecgstore.settings import Settings, parse
 from ecgstore.signals.decimation import Decimation, decimation, undo
+from ecgstore.signals.gaps import Gaps, Missing, bridge, mark_missing, there_in
 
 #: Odd reflection at both ends, in seconds: scipy's default for ``sosfiltfilt`` is wrong by tens of µV at 0.5 Hz.
 PADDING_S = 4.0
@@ -45,7 +46,6 @@ _LEAST_DENOMINATOR, _MOST_DENOMINATOR = 10_000, 200_000
 _KEPT_CURVE = 1 << 20
 
 Signal = npt.NDArray[np.float32]
-Missing = npt.NDArray[np.bool_]
 Bands = tuple[tuple[float, float], ...]
 #: Curves that act together, or one stage.
 _Pass = tuple[Settings, ...] | Settings
@@ -166,14 +166,34 @@ def condition_alike(
     if not spectrum.is_whole:
         whole_mv_lt = np.concatenate(signals_mv_lt)
         missing_lt = ~np.isfinite(whole_mv_lt)
-        signals_mv_lt = [_bridge(whole_mv_lt, missing_lt)]
+        is_there_l = there_in(missing_lt)
+        if is_there_l.any() and not is_there_l.all():
+            there = condition_alike([whole_mv_lt[is_there_l]], fs_hz, target_hz, filters, bands_hz, envelope_hz)
+            return _beside_absent(there, is_there_l)
+        signals_mv_lt = [bridge(whole_mv_lt, missing_lt)]
         spectrum = _transform(signals_mv_lt, frame)
     power_lb = None if bands_hz is None else _band_power(spectrum, frame, bands_hz)
     envelope = None if envelope_hz is None else _envelope(spectrum, frame, envelope_hz, missing_lt)
     out_mv_lt = _pass_through(signals_mv_lt, framed, passes, n_out, spectrum if serves_both else None)
     if missing_lt is not None:
-        _mark_missing(out_mv_lt, missing_lt, frame.ratio)
+        mark_missing(out_mv_lt, missing_lt, frame.ratio)
     return Conditioned(out_mv_lt, power_lb, envelope)
+
+
+def _beside_absent(there: Conditioned, is_there_l: npt.NDArray[np.bool_]) -> Conditioned:
+    """What was told of the leads that are there, in the places of all: of the others nothing was recorded."""
+
+    def spread(found_l: Signal, absent: float) -> Signal:
+        all_l = np.full((len(is_there_l), *found_l.shape[1:]), absent, dtype=np.float32)
+        all_l[is_there_l] = found_l
+        return all_l
+
+    power_lb, envelope = there.band_power_mv2_lb, there.envelope
+    return Conditioned(
+        spread(there.signal_mv_lt, np.nan),
+        None if power_lb is None else spread(power_lb, 0.0),
+        None if envelope is None else envelope._replace(power_mv2_lp=spread(envelope.power_mv2_lp, np.nan)),
+    )
 
 
 def condition_pieces(
@@ -211,7 +231,7 @@ def condition_pieces(
         return
     margin = step * math.ceil(halo * fs_hz / step)
     n_out = n_resampled(n_samples, fs_hz, target_hz)
-    gaps = _Gaps(read_piece, n_samples, piece)
+    gaps = Gaps(read_piece, n_samples, piece)
     for start in range(0, n_samples, piece):
         stop = start + piece
         begin, end = max(0, start - margin), min(stop + margin, n_samples)
@@ -224,8 +244,12 @@ def condition_pieces(
         missing_lt = ~np.isfinite(signal_mv_lt)
         bridged_mv_lt = gaps.bridge(signal_mv_lt, missing_lt, begin, next_begin=max(0, stop - margin))
         framed = partial(_frame, end - begin, fs_hz, ratio, halo)
-        out_mv_lt = _pass_through([bridged_mv_lt], framed, passes, wanted)
-        _mark_missing(out_mv_lt, missing_lt, ratio)
+        out_mv_lt = np.full((len(missing_lt), wanted), np.nan, dtype=np.float32)
+        is_there_l = there_in(missing_lt)
+        if is_there_l.any():
+            there_mv_lt = _pass_through([bridged_mv_lt[is_there_l]], framed, passes, wanted)
+            mark_missing(there_mv_lt, missing_lt[is_there_l], ratio)
+            out_mv_lt[is_there_l] = there_mv_lt
         yield int(start * ratio), out_mv_lt[:, skipped:].copy()
 
 
@@ -544,91 +568,3 @@ def _fade(n_fft: int, width: int) -> npt.NDArray[np.float32]:
     fade_f: npt.NDArray[np.float32] = np.fft.rfft(closing_t).astype(np.complex64).view(np.float32)
     fade_f.setflags(write=False)
     return fade_f
-
-
-#: Per lead a recorded (sample, value) outside a signal, or None.
-_Knots = Sequence[tuple[int, float] | None]
-
-
-def _bridge(signal_lt: Signal, missing_lt: Missing, before: _Knots = (), after: _Knots = ()) -> Signal:
-    """Draw a straight line across each gap, and a level one to the edge where a record begins or ends with one.
-
-    ``before`` and ``after`` are the recorded samples nearest to the signal, for gaps that reach beyond it. A lead
-    without any sample becomes 0.
-    """
-    bridged_lt = signal_lt.copy()
-    t = np.arange(signal_lt.shape[1])
-    for lead in np.flatnonzero(missing_lt.any(axis=1)).tolist():
-        missing_t = missing_lt[lead]
-        if missing_t.all():
-            bridged_lt[lead] = 0.0
-            continue
-        at, values = t[~missing_t], signal_lt[lead, ~missing_t]
-        if before and (knot := before[lead]) is not None:
-            at, values = np.insert(at, 0, knot[0]), np.insert(values, 0, knot[1])
-        if after and (knot := after[lead]) is not None:
-            at, values = np.append(at, knot[0]), np.append(values, np.float32(knot[1]))
-        bridged_lt[lead, missing_t] = np.interp(t[missing_t], at, values)
-    return bridged_lt
-
-
-class _Gaps:
-    """Bridges the gaps of a record's pieces as those of the whole record; pieces must come in order."""
-
-    def __init__(self, read_piece: Callable[[int, int], Signal], n_samples: int, chunk: int) -> None:
-        self._read, self._n_samples, self._chunk = read_piece, n_samples, chunk
-        #: Per lead the last recorded (sample, value) before the next piece; and the first one behind the last piece,
-        #: where it had to be looked for. Sample ``n_samples``: there is none.
-        self._before: dict[int, tuple[int, float]] = {}
-        self._after: dict[int, tuple[int, float]] = {}
-
-    def bridge(self, signal_lt: Signal, missing_lt: Missing, begin: int, next_begin: int) -> Signal:
-        """Bridge the piece that begins with sample ``begin``; the next one will with ``next_begin``."""
-        end = begin + signal_lt.shape[1]
-        # A lead without any sample here has nothing that could be wrong: it is missing whatever is drawn.
-        open_l = missing_lt[:, -1] & ~missing_lt.all(axis=1)
-        unknown = [lead for lead in np.flatnonzero(open_l).tolist() if self._after.get(lead, (0, 0.0))[0] < end]
-        self._look_ahead(unknown, end)
-        leads = range(len(signal_lt))
-        before = [self._knot(self._before.get(lead), begin) for lead in leads]
-        after = [self._knot(self._after.get(lead), begin) if open_l[lead] else None for lead in leads]
-        recorded_lt = ~missing_lt[:, : next_begin - begin]
-        for lead in np.flatnonzero(recorded_lt.any(axis=1)).tolist():
-            last = int(np.flatnonzero(recorded_lt[lead])[-1])
-            self._before[lead] = begin + last, float(signal_lt[lead, last])
-        return _bridge(signal_lt, missing_lt, before, after)
-
-    def _look_ahead(self, wanted: Sequence[int], start: int) -> None:
-        for lead in wanted:
-            self._after[lead] = self._n_samples, 0.0
-        for at in range(start, self._n_samples, self._chunk):
-            if not wanted:
-                return
-            signal_lt = self._read(at, min(at + self._chunk, self._n_samples))
-            for lead in wanted:
-                recorded = np.flatnonzero(np.isfinite(signal_lt[lead]))
-                if recorded.size:
-                    self._after[lead] = at + int(recorded[0]), float(signal_lt[lead, recorded[0]])
-            wanted = [lead for lead in wanted if self._after[lead][0] == self._n_samples]
-
-    def _knot(self, found: tuple[int, float] | None, begin: int) -> tuple[int, float] | None:
-        return None if found is None or found[0] == self._n_samples else (found[0] - begin, found[1])
-
-
-def _mark_missing(out_lt: Signal, missing_lt: Missing, ratio: Fraction) -> None:
-    """Make NaN what has a missing input sample within half an output step (or nearest, if upsampled)."""
-    leads = np.flatnonzero(missing_lt.any(axis=1))
-    if not leads.size:
-        return
-    n_in, n_out = missing_lt.shape[1], out_lt.shape[1]
-    # Whole numbers throughout, so that a piece of a record gives what the whole record gives: output j stands at
-    # input j · q / p, and half a step is q / 2p, or half an input sample if that is more.
-    p, q = ratio.numerator, ratio.denominator
-    centre, half = 2 * q * np.arange(n_out, dtype=np.int64), max(p, q)
-    first = np.clip(-((half - centre) // (2 * p)), 0, n_in - 1)
-    last = np.clip(-((-half - centre) // (2 * p)), first + 1, n_in)
-    # A running count of missing samples answers "any in [first, last)" for all outputs at once.
-    count_lt = np.zeros((leads.size, n_in + 1), dtype=np.int64)
-    np.cumsum(missing_lt[leads], axis=1, out=count_lt[:, 1:])
-    rows, columns = np.nonzero(count_lt[:, last] > count_lt[:, first])
-    out_lt[leads[rows], columns] = np.nan

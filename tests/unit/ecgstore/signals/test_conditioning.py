@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.fft
 from scipy import ndimage
 from scipy import signal as ss
 
 from ecgstore import kernel
 from ecgstore.errors import ConfigError
 from ecgstore.signals import filters
-from ecgstore.signals.conditioning import condition, condition_alike, n_resampled
+from ecgstore.signals.conditioning import condition, condition_alike, condition_pieces, n_resampled
 from ecgstore.signals.filters import bandpass, highpass, lowpass, median, neurokit, notch
 from ecgstore.wfdb_io.samples import read_signal
 from ecgstore.wfdb_io.segments import read_header
@@ -88,6 +89,33 @@ def test_gaps_neither_spread_nor_vanish(real_mv_lt):
     # Far from the gap the filter gives what it gives without one.
     whole = condition(real_mv_lt, 500, 100, (BANDPASS,))
     assert np.abs(out[0, 600:] - whole[0, 600:]).max() < 0.02
+
+
+def test_leads_that_are_absent_cost_nothing_and_change_nothing(real_mv_lt, monkeypatch):
+    bands_hz, envelope_hz = ((0.0, 0.5), (49.0, 51.0)), (20.0, 50.0)
+    there = [1, 4, 7]
+    few_lt = np.full_like(real_mv_lt, np.nan)
+    few_lt[there] = real_mv_lt[there]
+    few_lt[4, 100:110] = np.nan
+    alone = condition_alike([few_lt[there]], 500, 100, (BANDPASS,), bands_hz, envelope_hz)
+    transformed, really = [], scipy.fft.rfft
+    monkeypatch.setattr(scipy.fft, "rfft", lambda x, **how: [transformed.append(len(x)), really(x, **how)][1])
+    among = condition_alike([few_lt], 500, 100, (BANDPASS,), bands_hz, envelope_hz)
+    assert set(transformed) == {3}
+    absent = [lead for lead in range(12) if lead not in there]
+    for all_l, its_l in (
+        (among.signal_mv_lt, alone.signal_mv_lt),
+        (among.band_power_mv2_lb, alone.band_power_mv2_lb),
+        (among.envelope.power_mv2_lp, alone.envelope.power_mv2_lp),
+    ):
+        np.testing.assert_array_equal(all_l[there], its_l)
+    assert np.isnan(among.signal_mv_lt[absent]).all()
+    assert np.isnan(among.envelope.power_mv2_lp[absent]).all()
+    assert not among.band_power_mv2_lb[absent].any()
+    (_, piece_lt), *others = condition_pieces(lambda a, b: few_lt[:, a:b], 5000, 500, 100, (BANDPASS,))
+    assert not others
+    np.testing.assert_array_equal(piece_lt, among.signal_mv_lt)
+    assert set(transformed) == {3}
 
 
 def test_leads_stay_einthoven_after_conditioning(real_mv_lt):
