@@ -204,6 +204,7 @@ def test_a_read_only_folder_is_said(mini, tmp_path):
     says(here("ingest", mini, tmp_path / "out.ecg"), 1, "can't be written", "Permission denied")
 
 
+@pytest.mark.slow
 def test_a_disk_that_takes_no_more_is_said_and_the_rest_goes_on_later(mini, tmp_path):
     def take_no_more():  # a signal file of 250 kB is then too large
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -319,6 +320,7 @@ def test_ctrl_c_ends_it_soon_and_wholly(mini, tmp_path, kind):
     assert 0 < before < 53, "it went on to the end"
 
 
+@pytest.mark.slow
 def test_two_at_once_on_one_output(mini, tmp_path):
     out = tmp_path / "out.ecg"
     command = [sys.executable, "-m", "ecgstore", "ingest", str(mini), str(out), "--workers", "1"]

@@ -13,6 +13,7 @@ import torch
 from click.testing import CliRunner
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
 METHODS = ("cpc", "swav")
 
 

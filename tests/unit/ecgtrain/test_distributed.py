@@ -91,6 +91,7 @@ with distributed.ranks("cpu"):
 )
 
 
+@pytest.mark.slow
 @pytest.mark.learning
 def test_a_loss_over_the_gathered_batch_with_batchnorm_is_that_of_one_process():
     namespace: dict = {}

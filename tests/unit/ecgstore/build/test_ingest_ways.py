@@ -55,6 +55,7 @@ def test_two_threads_give_the_same_store(source, by_threads, tmp_path):
     assert report.fingerprint == by_threads[1]
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_store(source, by_threads, tmp_path):
     crew = Workers(n=2, processes=True)
     assert ingest_folder(source, tmp_path / "out.ecg", IngestSettings(), workers=crew).fingerprint == by_threads[1]

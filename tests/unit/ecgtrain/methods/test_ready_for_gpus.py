@@ -100,7 +100,7 @@ def test_every_method_is_here() -> None:
     assert {content.get("name", name) for name, (content, _) in EVERY.items()} == set(occupants("ecgtrain.methods"))
 
 
-@pytest.mark.parametrize("name", quickly(sorted(EVERY), "cpc", "mae"))
+@pytest.mark.parametrize("name", quickly(sorted(EVERY), "mae"))
 def test_every_method_is_one_graph_once_its_views_are_drawn(name: str) -> None:
     objective, views_of = objective_of(name)
     views = views_of(0)
