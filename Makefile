@@ -27,6 +27,9 @@ demo/synthetic: | $(INSTALLED)
 
 # --- checks ---------------------------------------------------------------------------------------------------
 
+# Tests start many processes: compiled modules are kept, whatever the environment says, or each compiles all of them anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 # Two processes on two cores, more on more; the tests of a file stay together.
 TOGETHER := -n auto --maxprocesses 4 --dist loadfile
 
