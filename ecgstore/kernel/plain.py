@@ -141,14 +141,16 @@ def look(signals_lt: Sequence[Signal], step: int, least: int) -> tuple[npt.NDArr
 
 def _n_flat(grid_lg: Signal, least: int) -> npt.NDArray[np.int64]:
     """How many values of each lead stand in runs of at least ``least`` equal ones."""
-    n_leads, n = grid_lg.shape
-    # Where a run begins, and behind the last value the next one.
-    is_first_lg = np.ones((n_leads, n + 1), dtype=np.bool_)
-    np.not_equal(grid_lg[:, 1:], grid_lg[:, :-1], out=is_first_lg[:, 1:n])
-    lead, begin = np.nonzero(is_first_lg)
-    length = np.where(lead[1:] == lead[:-1], np.diff(begin), 0)
-    is_long = length >= least
-    return np.bincount(lead[:-1][is_long], length[is_long], n_leads).astype(np.int64)
+    n_flat_l = np.zeros(len(grid_lg), dtype=np.int64)
+    # A run holds four of every least / 4 values: few leads need more than that look.
+    coarse_lg = grid_lg[:, :: max(1, least // 4)]
+    n_same_l = np.count_nonzero(coarse_lg[:, 1:] == coarse_lg[:, :-1], axis=1)
+    for lead in np.flatnonzero(n_same_l >= min(3, least - 1)).tolist():
+        grid_g = grid_lg[lead]
+        begins = np.flatnonzero(grid_g[1:] != grid_g[:-1]) + 1
+        lengths = np.diff(begins, prepend=0, append=len(grid_g))
+        n_flat_l[lead] = lengths[lengths >= least].sum()
+    return n_flat_l
 
 
 def residual(signals_lt: Sequence[Signal], three: Sequence[int]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:

@@ -244,13 +244,24 @@ def condition_pieces(
         missing_lt = ~np.isfinite(signal_mv_lt)
         bridged_mv_lt = gaps.bridge(signal_mv_lt, missing_lt, begin, next_begin=max(0, stop - margin))
         framed = partial(_frame, end - begin, fs_hz, ratio, halo)
-        out_mv_lt = np.full((len(missing_lt), wanted), np.nan, dtype=np.float32)
-        is_there_l = there_in(missing_lt)
-        if is_there_l.any():
-            there_mv_lt = _pass_through([bridged_mv_lt[is_there_l]], framed, passes, wanted)
-            mark_missing(there_mv_lt, missing_lt[is_there_l], ratio)
-            out_mv_lt[is_there_l] = there_mv_lt
+        out_mv_lt = _piece_passed(bridged_mv_lt, missing_lt, framed, passes, wanted)
         yield int(start * ratio), out_mv_lt[:, skipped:].copy()
+
+
+def _piece_passed(
+    bridged_mv_lt: Signal, missing_lt: Missing, framed: Callable[[float], _Frame], passes: tuple[_Pass, ...], n_out: int
+) -> Signal:
+    """A piece behind all passes, NaN where its samples are missing; leads without any sample go through none."""
+    is_there_l = there_in(missing_lt)
+    if is_there_l.all():
+        passed_mv_lt = _pass_through([bridged_mv_lt], framed, passes, n_out)
+        mark_missing(passed_mv_lt, missing_lt, framed(math.inf).ratio)
+        return passed_mv_lt
+    out_mv_lt = np.full((len(missing_lt), n_out), np.nan, dtype=np.float32)
+    if is_there_l.any():
+        of_those = bridged_mv_lt[is_there_l], missing_lt[is_there_l]
+        out_mv_lt[is_there_l] = _piece_passed(*of_those, framed, passes, n_out)
+    return out_mv_lt
 
 
 class _Frame(NamedTuple):
