@@ -101,7 +101,7 @@ def look(signals_lt: Sequence[Signal], step: int, least: int) -> tuple[npt.NDArr
 def residual(signals_lt: Sequence[Signal], three: Sequence[int]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
     """Per record the sum of the squares of second − first − third over those samples that all three have.
 
-    ``three`` are the rows of these leads in signals of one length, float32 (leads, samples). Differences are taken in
+    ``three`` are the rows of these leads in signals of one shape, float32 (leads, samples). Differences are taken in
     float32, squares and their sum in float64. Returns the sums, and from how many samples they are.
     """
     found: tuple[npt.NDArray[Any], npt.NDArray[np.int64]] = _loops.residual(signals_lt, three)

@@ -105,6 +105,8 @@ def look(signals_lt: Sequence[Signal], step: int, least: int) -> tuple[npt.NDArr
 
 def residual(signals_lt: Sequence[Signal], three: Sequence[int]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
     leads, n = _leads_of(signals_lt)
+    if len(set(map(len, signals_lt))) > 1:
+        raise ValueError("signals of different leads")
     three_r3 = np.ascontiguousarray(leads.places.reshape(len(signals_lt), -1)[:, three])
     total_r, n_recorded_r = np.empty(len(signals_lt)), np.empty(len(signals_lt), dtype=np.int64)
     _LOOPS.residual(_at(three_r3), len(signals_lt), n, _at(total_r), _at(n_recorded_r))

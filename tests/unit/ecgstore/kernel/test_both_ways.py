@@ -153,6 +153,8 @@ def test_no_loop_is_given_arrays_that_do_not_fit():
         compiled.decimate([signal_lt, signal_lt[:, :9]], 0, 12, 2, (1.0,))
     with pytest.raises(ValueError, match="different lengths"):
         compiled.look([signal_lt, signal_lt[:, :9]], 1, 4)
+    with pytest.raises(ValueError, match="different leads"):
+        compiled.residual([np.zeros((4, 9), np.float32), np.zeros((2, 9), np.float32)], [0, 1, 2])
     with pytest.raises(ValueError, match="without a sample"):
         compiled.look([signal_lt[:, :0]], 1, 4)
 
