@@ -6,7 +6,7 @@ Five rates over the same records:
 
 * ``ingest_command``: the whole command ``ecgstore ingest``, from its start to its end, threads;
 * ``ingest_threads``: everything, from listing the folder to the sealed store (profile train: 100 Hz, 0.5-40 Hz
-  band-pass; quality judged; every shard read back and hashed), Dask threads;
+  band-pass; quality judged; every shard read back and hashed), threads;
 * ``ingest_processes``: the same in as many processes, their start included;
 * ``wfdb_threads``: ``wfdb.rdrecord`` of every record in as many threads, results thrown away;
 * ``wfdb_processes``: the same in as many processes, started and warmed up before the clock runs.
@@ -137,7 +137,7 @@ def main(source: Path, workers: int, rounds: int, copies: int, as_json: bool) ->
         "records_per_s": {name: round(value, 1) for name, value in medians.items()},
         "all_rounds": {name: [round(value, 1) for value in values] for name, values in figures.items()},
         "bytes_per_record": {name: round(value) for name, value in bytes_per_record.items()},
-        # The same workers for both: Dask threads here, threads there.
+        # The same workers for both.
         "ratio_to_wfdb": ratios["threads"],
         "ratio_to_wfdb_processes": ratios["processes"],
         "ratio_of_command": of_command,

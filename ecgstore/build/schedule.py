@@ -1,4 +1,4 @@
-"""Tasks to workers, by Dask: threads in this process, processes on this machine, or a cluster that is there.
+"""Tasks to workers: threads in this process, processes on this machine, or by Dask a cluster that is there.
 
 Only this file imports Dask. A task leaves its outcome on the disk, so nothing travels back but "done".
 """
@@ -8,15 +8,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import signal
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+from ecgstore.build import processes
 from ecgstore.build.memory import keep_freed_memory
 from ecgstore.errors import ConfigError, StoreError, need
 from ecgstore.settings import Settings
@@ -32,8 +31,6 @@ WAITING = 16
 CONNECT_S = 20
 #: How long its first worker may take to join.
 WORKER_S = 120
-#: How many workers a task may see die before it is thought to be the killer.
-DEATHS = 5
 
 
 class Workers(Settings):
@@ -64,8 +61,10 @@ def run(root: Path, tasks: Sequence[Any], do: Do, ready: Ready, workers: Workers
     """
     if not tasks:
         return
-    if workers.are_elsewhere:
+    if workers.scheduler:
         _run_distributed(root, tasks, do, ready, workers, done)
+    elif workers.processes:
+        processes.run(root.resolve(), tasks, functools.partial(_do, do, ready), workers.n, done)
     else:
         _run_threads(root, tasks, do, ready, workers.n, done)
 
@@ -168,7 +167,7 @@ def _plain_errors(workers: Workers, where: object) -> Iterator[None]:
         yield
     except need("distributed", "ingest").KilledWorker as error:
         raise StoreError(
-            f"{DEATHS} workers died over one task: too little memory, or a record that kills its reader",
+            "workers died over one task again and again: too little memory, or a record that kills its reader",
             where=where,
             got=str(error.task),
             fix="look into the workers' logs; running the same command again goes on from here",
@@ -204,10 +203,10 @@ def _run_distributed(
 
 
 def _submit(client: Any, root: Path, do: Do, ready: Ready, task: Any) -> Any:
-    return client.submit(_do, root, do, ready, task, key=f"shard-{task.first_shard:08d}", pure=False)
+    return client.submit(_do, do, ready, root, task, key=f"shard-{task.first_shard:08d}", pure=False)
 
 
-def _do(root: Path, do: Do, ready: Ready, task: Any) -> None:
+def _do(do: Do, ready: Ready, root: Path, task: Any) -> None:
     """A task in another process."""
     ready()
     with one_thread_each():
@@ -219,49 +218,15 @@ def _take(tasks: Iterator[Any], n: int) -> list[Any]:
 
 
 @contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Ctrl-C goes to every process of a terminal; those that start here leave it to this one, which then ends them.
-
-    The setting is inherited. While they start, a second or two, this one doesn't hear it either: a cluster that is
-    half there can't be closed.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextlib.contextmanager
 def _client(distributed: Any, workers: Workers) -> Iterator[Any]:
-    """A connection to the cluster that runs, or to one of this machine that ends with it."""
-    dask = need("dask", "ingest")
-    # Workers use one thread each; what NumPy and zarr start beneath would only fight over the cores.
+    """A connection to the cluster that runs."""
     quiet = {
-        "distributed.scheduler.allowed-failures": DEATHS,
         "distributed.logging.distributed": "error",
-        # What goes wrong in workers comes back as an error; those that end while they talk would show where they were.
-        # Their level is read when their process imports Dask, and lasts until it is gone.
-        "distributed.nanny.pre-spawn-environ.DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "critical",
         "distributed.comm.timeouts.connect": f"{CONNECT_S}s",
     }
-    with dask.config.set(quiet), contextlib.ExitStack() as stack:
-        address: Any = workers.scheduler
-        if not address:
-            with _without_interrupts():
-                cluster = distributed.LocalCluster(
-                    n_workers=workers.n,
-                    threads_per_worker=1,
-                    processes=True,
-                    dashboard_address=":0",
-                    silence_logs="CRITICAL",
-                )
-            address = stack.enter_context(cluster)
+    with need("dask", "ingest").config.set(quiet):
         try:
-            client = distributed.Client(address, set_as_default=False)
+            client = distributed.Client(workers.scheduler, set_as_default=False)
         except (OSError, ValueError) as error:
             raise ConfigError(
                 "no Dask scheduler answers",
@@ -269,4 +234,5 @@ def _client(distributed: Any, workers: Workers) -> Iterator[Any]:
                 got=" ".join(str(error).split())[:160],
                 fix="start one with `dask scheduler`, and workers with `dask worker ADDRESS`",
             ) from None
-        yield stack.enter_context(client)
+        with client:
+            yield client

@@ -244,6 +244,10 @@ def ingest(
     if parts is not None and (overwrite or append):
         raise click.UsageError("--parts makes a new store: it excludes --overwrite and --append")
     part = _part(parts)
+    if processes and not scheduler:
+        from ecgstore.build.processes import prepare
+
+        prepare()  # beside the imports of this process, and the plan
     from ecgstore.build.ingest import ingest_folder
     from ecgstore.storage.beside import read_card, write_card
 

@@ -44,15 +44,16 @@ NAME = "numpy" if _loops is plain else "compiled"
 
 
 def decode(
-    counts_tl: Counts, mv_per_count_l: Signal, offset_mv_l: Signal, signal_mv_lt: Signal, sum_l: npt.NDArray[np.uint16]
-) -> int:
-    """Interleaved counts of one record, int16 (samples, leads), to millivolts: count · ``mv_per_count_l`` − offset.
+    counts_rtl: Counts, mv_per_count_rl: Signal, offset_mv_rl: Signal
+) -> tuple[Signal, npt.NDArray[np.uint16], npt.NDArray[np.int64]]:
+    """Interleaved counts, int16 (records, samples, leads), to millivolts: count · ``mv_per_count_rl`` − offset.
 
-    Fills ``signal_mv_lt`` float32 (leads, samples), NaN where the count is −32768, and ``sum_l`` uint16 (leads,) with
-    the sum of the counts modulo 2¹⁶. Returns how many samples were recorded.
+    Returns float32 (records, leads, samples), NaN where the count is −32768; the sum of each lead's counts modulo 2¹⁶,
+    uint16 (records, leads); and how many samples of each record were recorded.
     """
-    n_recorded: int = _loops.decode(counts_tl, mv_per_count_l, offset_mv_l, signal_mv_lt, sum_l)
-    return n_recorded
+    found: tuple[Signal, npt.NDArray[np.uint16], npt.NDArray[np.int64]]
+    found = _loops.decode(counts_rtl, mv_per_count_rl, offset_mv_rl)
+    return found
 
 
 def decimate(

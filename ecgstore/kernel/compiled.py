@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 #: Of ``loops.c``; another one is of another version of the package, and not used.
-VERSION = 2
+VERSION = 3
 
 Signal = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.int16]
@@ -30,8 +31,8 @@ def _load() -> ctypes.CDLL:
         version = 0
     if version != VERSION:
         raise OSError(f"loops of version {version} instead of {VERSION}")
-    library.decode.argtypes = [_AT, _N, _N, _AT, _AT, _AT, _AT]
-    library.decode.restype = _N
+    library.decode.argtypes = [_AT, _N, _N, _N, *[_AT] * 5]
+    library.decode.restype = None
     library.decimate.argtypes = [_AT, _N, _N, _N, _N, _N, _AT, _N, _AT, _AT]
     library.decimate.restype = ctypes.c_int
     library.quantise.argtypes = [_AT, _N, _N, _AT, _AT]
@@ -49,18 +50,19 @@ _LOOPS = _load()
 
 
 def decode(
-    counts_tl: Counts, mv_per_count_l: Signal, offset_mv_l: Signal, signal_mv_lt: Signal, sum_l: npt.NDArray[np.uint16]
-) -> int:
-    counts_tl, out_lt = _as(counts_tl, np.int16), signal_mv_lt
-    scale_l, offset_mv_l = _as(mv_per_count_l, np.float32), _as(offset_mv_l, np.float32)
-    if not (out_lt.flags.c_contiguous and sum_l.flags.c_contiguous and out_lt.dtype == np.float32):
-        raise ValueError("decode fills contiguous arrays")
-    n_samples, n_leads = counts_tl.shape
-    if not (out_lt.shape == (n_leads, n_samples) and scale_l.size == offset_mv_l.size == sum_l.size == n_leads):
+    counts_rtl: Counts, mv_per_count_rl: Signal, offset_mv_rl: Signal
+) -> tuple[Signal, npt.NDArray[np.uint16], npt.NDArray[np.int64]]:
+    counts_rtl = _as(counts_rtl, np.int16)
+    scale_rl, offset_mv_rl = _as(mv_per_count_rl, np.float32), _as(offset_mv_rl, np.float32)
+    n_records, n_samples, n_leads = counts_rtl.shape
+    if not scale_rl.shape == offset_mv_rl.shape == (n_records, n_leads):
         raise ValueError("shapes that don't belong together")
-    return int(
-        _LOOPS.decode(_at(counts_tl), n_samples, n_leads, _at(scale_l), _at(offset_mv_l), _at(out_lt), _at(sum_l))
-    )
+    signal_mv_rlt = np.empty((n_records, n_leads, n_samples), dtype=np.float32)
+    sum_rl, n_recorded_r = np.empty((n_records, n_leads), dtype=np.uint16), np.empty(n_records, dtype=np.int64)
+    filled = signal_mv_rlt, sum_rl, n_recorded_r
+    at_filled = _at(signal_mv_rlt), _at(sum_rl), _at(n_recorded_r)
+    _LOOPS.decode(_at(counts_rtl), *counts_rtl.shape, _at(scale_rl), _at(offset_mv_rl), *at_filled)
+    return filled
 
 
 def decimate(
@@ -125,9 +127,8 @@ def _leads_of(signals_lt: Sequence[Signal]) -> tuple[_Leads, int]:
     n = kept[0].shape[1]
     if n < 1 or any(one_lt.shape[1] != n for one_lt in kept):
         raise ValueError("signals of different lengths, or without a sample")
-    begins = [_at(one_lt) for one_lt in kept]
-    places = [begin + 4 * n * row for begin, one_lt in zip(begins, kept, strict=True) for row in range(len(one_lt))]
-    return _Leads(np.array(places, dtype=np.uintp), kept), n
+    places = [range(begin, begin + one_lt.nbytes, 4 * n) for begin, one_lt in zip(map(_at, kept), kept, strict=True)]
+    return _Leads(np.fromiter(itertools.chain(*places), dtype=np.uintp), kept), n
 
 
 def _as(array: npt.NDArray[Any], dtype: type[np.generic]) -> npt.NDArray[Any]:

@@ -26,14 +26,11 @@
 /* Raised with every change of what a function takes. */
 int loops_version(void)
 {
-    return 2;
+    return 3;
 }
 
-/* Interleaved counts (samples, leads) of one record to millivolts (leads, samples), NaN where nothing was recorded;
- * and per lead the sum of its counts modulo 2^16. Returns how many samples were recorded. */
-FOR_EVERY_MACHINE
-int64_t decode(const int16_t *counts_tl, int64_t n_samples, int64_t n_leads, const float *mv_per_count_l,
-               const float *offset_mv_l, float *signal_mv_lt, uint16_t *sum_l)
+static inline int64_t decode_one(const int16_t *counts_tl, int64_t n_samples, int64_t n_leads, const float *mv_per_count_l,
+                                 const float *offset_mv_l, float *signal_mv_lt, uint16_t *sum_l)
 {
     int64_t n_missing = 0;
     for (int64_t lead = 0; lead < n_leads; lead++) {
@@ -49,14 +46,26 @@ int64_t decode(const int16_t *counts_tl, int64_t n_samples, int64_t n_leads, con
             signal_mv_t[t] = (float)count * scale - offset_mv;
         }
         sum_l[lead] = sum;
-        if (lowest == NOT_RECORDED)
-            for (int64_t t = 0; t < n_samples; t++)
-                if (counts_t[t * n_leads] == NOT_RECORDED) {
-                    signal_mv_t[t] = NAN;
-                    n_missing++;
-                }
+        for (int64_t t = 0; lowest == NOT_RECORDED && t < n_samples; t++)
+            if (counts_t[t * n_leads] == NOT_RECORDED) {
+                signal_mv_t[t] = NAN;
+                n_missing++;
+            }
     }
     return n_samples * n_leads - n_missing;
+}
+
+/* Interleaved counts (records, samples, leads) to millivolts (records, leads, samples), NaN where nothing was recorded;
+ * per record and lead the sum of its counts modulo 2^16, and per record how many samples were recorded. */
+FOR_EVERY_MACHINE
+void decode(const int16_t *counts_rtl, int64_t n_records, int64_t n_samples, int64_t n_leads, const float *mv_per_count_rl,
+            const float *offset_mv_rl, float *signal_mv_rlt, uint16_t *sum_rl, int64_t *n_recorded_r)
+{
+    for (int64_t r = 0; r < n_records; r++) {
+        const int64_t its = r * n_leads, begin = its * n_samples;
+        n_recorded_r[r] = decode_one(counts_rtl + begin, n_samples, n_leads, mv_per_count_rl + its, offset_mv_rl + its,
+                                     signal_mv_rlt + begin, sum_rl + its);
+    }
 }
 
 /* Odd reflection about both ends, again and again where the record is shorter than the padding. */
@@ -85,27 +94,23 @@ static void extend(const float *signal_t, int64_t n, int64_t left, int64_t n_pad
     }
 }
 
-/* One row for each place within a step. Steps of two and three, by far the most frequent, are written out. */
-static inline void split(const float *restrict round_t, int64_t n_row, int64_t factor, float *restrict rows)
+/* One row for each place within a step. */
+static inline void split_by(int64_t factor, const float *restrict round_t, int64_t n_row, float *restrict rows)
 {
-    if (factor == 2) {
-        float *restrict second = rows + n_row;
-        for (int64_t m = 0; m < n_row; m++) {
-            rows[m] = round_t[2 * m];
-            second[m] = round_t[2 * m + 1];
-        }
-    } else if (factor == 3) {
-        float *restrict second = rows + n_row, *restrict third = rows + 2 * n_row;
-        for (int64_t m = 0; m < n_row; m++) {
-            rows[m] = round_t[3 * m];
-            second[m] = round_t[3 * m + 1];
-            third[m] = round_t[3 * m + 2];
-        }
-    } else {
-        for (int64_t m = 0; m < n_row; m++)
-            for (int64_t place = 0; place < factor; place++)
-                rows[place * n_row + m] = round_t[factor * m + place];
-    }
+    for (int64_t m = 0; m < n_row; m++)
+        for (int64_t place = 0; place < factor; place++)
+            rows[place * n_row + m] = round_t[factor * m + place];
+}
+
+/* Steps of two and three, by far the most frequent, are built each for itself. */
+static inline void split(const float *round_t, int64_t n_row, int64_t factor, float *rows)
+{
+    if (factor == 2)
+        split_by(2, round_t, n_row, rows);
+    else if (factor == 3)
+        split_by(3, round_t, n_row, rows);
+    else
+        split_by(factor, round_t, n_row, rows);
 }
 
 /* Leads of n samples each, extended to n_padded samples of which `left` are in front, taken for circles, filtered, and every
@@ -197,7 +202,7 @@ void tally(const int16_t *counts_lt, int64_t n_leads, int64_t n, int64_t *n_l, i
 {
     for (int64_t lead = 0; lead < n_leads; lead++) {
         const int16_t *counts_t = counts_lt + lead * n;
-        int64_t total = 0, squares = 0, n_recorded = 0;
+        int64_t total = 0, squares = 0, n_recorded = n;
         int16_t lowest = MAX_COUNT, highest = NOT_RECORDED;
         for (int64_t t = 0; t < n; t++) {
             const int16_t count = counts_t[t];
@@ -209,7 +214,6 @@ void tally(const int16_t *counts_lt, int64_t n_leads, int64_t n, int64_t *n_l, i
             total += value;
             squares += value * value;
         }
-        n_recorded = n;
         if (lowest == NOT_RECORDED) {
             lowest = MAX_COUNT;
             for (int64_t t = 0; t < n; t++) {
@@ -311,8 +315,7 @@ void look(const float *const *signal_lt, int64_t n_leads, int64_t n, int64_t ste
             n_lowest += grid_g[g] == lowest;
             n_highest += grid_g[g] == highest;
         }
-        n_lowest_l[lead] = n_lowest;
-        n_highest_l[lead] = n_highest;
+        n_lowest_l[lead] = n_lowest, n_highest_l[lead] = n_highest;
         n_flat_l[lead] = count_flat(grid_g, n_grid, least);
     }
 }
@@ -338,8 +341,7 @@ void residual(const float *const *three_rt, int64_t n_records, int64_t n, double
                 square[lane] += there ? (double)left[lane] * (double)left[lane] : 0.0;
             }
         }
-        total_r[r] = 0.0;
-        n_recorded_r[r] = 0;
+        total_r[r] = 0.0, n_recorded_r[r] = 0;
         for (int lane = 0; lane < N_LANES; lane++) {
             total_r[r] += square[lane];
             n_recorded_r[r] += is_there[lane];

@@ -17,19 +17,25 @@ Counts = npt.NDArray[np.int16]
 
 
 def decode(
-    counts_tl: Counts, mv_per_count_l: Signal, offset_mv_l: Signal, signal_mv_lt: Signal, sum_l: npt.NDArray[np.uint16]
-) -> int:
-    counts_lt = np.ascontiguousarray(counts_tl.T)
-    # Unsigned 16-bit arithmetic wraps around just as the checksum does.
-    counts_lt.view(np.uint16).sum(axis=1, dtype=np.uint16, out=sum_l)
-    np.multiply(counts_lt, mv_per_count_l[:, None], dtype=np.float32, out=signal_mv_lt)
-    if offset_mv_l.any():
-        signal_mv_lt -= offset_mv_l[:, None]
-    if counts_lt.min() > NOT_RECORDED:
-        return counts_lt.size
-    missing_lt = counts_lt == NOT_RECORDED
-    signal_mv_lt[missing_lt] = np.nan
-    return counts_lt.size - int(np.count_nonzero(missing_lt))
+    counts_rtl: Counts, mv_per_count_rl: Signal, offset_mv_rl: Signal
+) -> tuple[Signal, npt.NDArray[np.uint16], npt.NDArray[np.int64]]:
+    n_records, n_samples, n_leads = counts_rtl.shape
+    signal_mv_rlt = np.empty((n_records, n_leads, n_samples), dtype=np.float32)
+    sum_rl = np.empty((n_records, n_leads), dtype=np.uint16)
+    n_recorded_r = np.full(n_records, n_leads * n_samples)
+    # Record after record, so that each comes into the processor's cache once.
+    for r, signal_mv_lt in enumerate(signal_mv_rlt):
+        counts_lt = np.ascontiguousarray(counts_rtl[r].T)
+        # Unsigned 16-bit arithmetic wraps around just as the checksum does.
+        counts_lt.view(np.uint16).sum(axis=1, dtype=np.uint16, out=sum_rl[r])
+        np.multiply(counts_lt, mv_per_count_rl[r][:, None], dtype=np.float32, out=signal_mv_lt)
+        if offset_mv_rl[r].any():
+            signal_mv_lt -= offset_mv_rl[r][:, None]
+        if counts_lt.min() == NOT_RECORDED:
+            missing_lt = counts_lt == NOT_RECORDED
+            signal_mv_lt[missing_lt] = np.nan
+            n_recorded_r[r] -= np.count_nonzero(missing_lt)
+    return signal_mv_rlt, sum_rl, n_recorded_r
 
 
 def decimate(

@@ -165,20 +165,20 @@ def _read_plain(records: Sequence[tuple[Path, Header, str]]) -> list[RawSignal |
     """Plain records of one shape: files → counts (samples, leads) → millivolts (leads, samples) → verified."""
     _, first, _ = records[0]
     n_signals = len(first.lead_names)
-    # One record's counts at a time, so that they are still in the processor's cache when they are looked at.
-    counts_tl = np.empty((first.n_samples, n_signals), dtype="<i2")
-    signal_mv_blt = np.empty((len(records), n_signals, first.n_samples), dtype=np.float32)
-    sums_bl = np.zeros((len(records), n_signals), dtype=np.uint16)
+    # Zeros where a record can't be read: what is decoded all the same must be numbers.
+    counts_btl = np.zeros((len(records), first.n_samples, n_signals), dtype="<i2")
     errors: list[RecordError | None] = [None] * len(records)
     source_crc32s = [0] * len(records)
     for i, (path, header, record_id) in enumerate(records):
         try:
-            source_crc32s[i] = _read_plain_file(os.fspath(path), header, record_id, counts_tl)
+            source_crc32s[i] = _read_plain_file(os.fspath(path), header, record_id, counts_btl[i])
         except RecordError as error:
             errors[i] = error
-            continue
-        if not kernel.decode(counts_tl, *plain_scale(header.layout), signal_mv_blt[i], sums_bl[i]):
-            errors[i] = RecordError(record_id, "no_samples", "every sample is marked as not recorded")
+    scales = zip(*(plain_scale(header.layout) for _, header, _ in records), strict=True)
+    signal_mv_blt, sums_bl, n_recorded_b = kernel.decode(counts_btl, *map(np.stack, scales))
+    for i in np.flatnonzero(n_recorded_b == 0).tolist():
+        unrecorded = RecordError(records[i][2], "no_samples", "every sample is marked as not recorded")
+        errors[i] = errors[i] or unrecorded
     is_right_b = agree(np.stack([stated_checksums(header) for _, header, _ in records]), sums_bl)
     outcomes: list[RawSignal | RecordError] = []
     for i, (_, header, record_id) in enumerate(records):

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -84,30 +82,6 @@ def cluster(tmp_path, n_workers):
         for process in reversed(started):
             process.kill()
             process.wait()
-
-
-class Talk(NamedTuple):
-    """A task for :func:`talk`."""
-
-    first_shard: int
-
-
-def nothing():
-    """What a process does before its first task here."""
-
-
-def talk(root, task):
-    """What Dask's own code does in a worker that loses its scheduler."""
-    logger = logging.getLogger("distributed.worker")
-    logger.error("it happened in shard %d", task.first_shard)
-    (root / "done").write_text(logging.getLevelName(logger.getEffectiveLevel()))
-
-
-@pytest.mark.slow
-def test_workers_that_end_write_no_tracebacks_into_the_terminal(tmp_path, capfd):
-    schedule.run(tmp_path, [Talk(0)], talk, nothing, Workers(processes=True), lambda: None)
-    assert (tmp_path / "done").read_text() == "CRITICAL"
-    assert "it happened" not in capfd.readouterr().err
 
 
 def test_a_separate_scheduler_gives_the_same_store_even_if_a_worker_is_killed(source, by_threads, tmp_path):

@@ -27,7 +27,8 @@ if compiled is None:
     pytest.skip(f"nothing is compiled here: {WHY}", allow_module_level=True)
 
 SHAPES = st.tuples(st.integers(1, 5), st.integers(1, 70))
-COUNTS = hnp.arrays(np.int16, SHAPES, elements=st.one_of(st.integers(-32768, 32767), st.just(-32768)))
+ONE_COUNT = st.one_of(st.integers(-32768, 32767), st.just(-32768))
+COUNTS = hnp.arrays(np.int16, SHAPES, elements=ONE_COUNT)
 MILLIVOLTS = hnp.arrays(
     np.float32,
     SHAPES,
@@ -40,21 +41,22 @@ MILLIVOLTS = hnp.arrays(
 )
 
 
-@given(COUNTS, st.integers(0, 2**32 - 1))
-def test_counts_become_the_same_millivolts(counts_lt, seed):
+@given(
+    hnp.arrays(np.int16, hnp.array_shapes(min_dims=3, max_dims=3, max_side=40), elements=ONE_COUNT),
+    st.integers(0, 2**32 - 1),
+)
+def test_counts_become_the_same_millivolts(counts_rtl, seed):
     random = np.random.default_rng(seed)
-    n_leads, n_samples = counts_lt.shape
-    scale_l = random.choice([0.001, 1 / 409.6, 0.3, 1e-30, np.nan], n_leads).astype(np.float32)
-    offset_l = random.choice([0.0, 0.5, -12.8], n_leads).astype(np.float32)
-    found = []
-    for loops in (plain, compiled):
-        signal_lt, sum_l = np.empty((n_leads, n_samples), dtype=np.float32), np.zeros(n_leads, dtype=np.uint16)
-        counts_tl = np.ascontiguousarray(counts_lt.T)
-        found.append((loops.decode(counts_tl, scale_l, offset_l, signal_lt, sum_l), signal_lt, sum_l))
-    assert found[0][0] == found[1][0] == np.count_nonzero(counts_lt != -32768)
-    np.testing.assert_array_equal(found[0][1], found[1][1])
-    np.testing.assert_array_equal(found[0][2], found[1][2])
-    np.testing.assert_array_equal(found[0][2], counts_lt.astype(np.int64).sum(axis=1) % 65536)
+    shape_rl = len(counts_rtl), counts_rtl.shape[2]
+    scale_rl = random.choice([0.001, 1 / 409.6, 0.3, 1e-30, np.nan], shape_rl).astype(np.float32)
+    offset_rl = random.choice([0.0, 0.5, -12.8], shape_rl).astype(np.float32)
+    found = [loops.decode(counts_rtl, scale_rl, offset_rl) for loops in (plain, compiled)]
+    for mine, theirs in zip(*found, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    signal_rlt, sum_rl, n_recorded_r = found[1]
+    assert signal_rlt.shape == (*shape_rl, counts_rtl.shape[1])
+    np.testing.assert_array_equal(n_recorded_r, np.count_nonzero(counts_rtl != -32768, axis=(1, 2)))
+    np.testing.assert_array_equal(sum_rl, counts_rtl.astype(np.int64).sum(axis=1) % 65536)
 
 
 @given(
@@ -131,12 +133,10 @@ def test_sums_of_the_largest_counts_do_not_overflow():
 
 
 def test_no_loop_is_given_arrays_that_do_not_fit():
-    counts_tl, one_l = np.zeros((10, 2), dtype=np.int16), np.ones(2, dtype=np.float32)
-    sum_l = np.zeros(2, dtype=np.uint16)
-    with pytest.raises(ValueError, match="shapes that don't belong together"):
-        compiled.decode(counts_tl, one_l, one_l, np.empty((2, 9), dtype=np.float32), sum_l)
-    with pytest.raises(ValueError, match="contiguous"):
-        compiled.decode(counts_tl, one_l, one_l, np.empty((2, 20), dtype=np.float32)[:, ::2], sum_l)
+    counts_rtl, two_rl, three_rl = np.zeros((4, 10, 2), dtype=np.int16), np.ones((4, 2)), np.ones((4, 3))
+    for scale_rl, offset_rl in ((two_rl, three_rl), (three_rl, two_rl), (two_rl[:3], two_rl[:3])):
+        with pytest.raises(ValueError, match="shapes that don't belong together"):
+            compiled.decode(counts_rtl, scale_rl, offset_rl)
     signal_lt = np.zeros((2, 10), dtype=np.float32)
     for left, n_padded, factor, half in (
         (0, 9, 1, (1.0,)),

@@ -1,0 +1,126 @@
+"""Workers that are processes: one that dies is replaced, none outlives whoever began it, and errors come back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from ecgstore.build import processes
+from ecgstore.errors import ConfigError, StoreError
+
+
+class Job(NamedTuple):
+    """A task that leaves a file."""
+
+    first_shard: int
+
+
+JOBS = [Job(number) for number in range(7)]
+
+
+def work(root, task):
+    (root / f"done-{task.first_shard}").write_text(str(os.getpid()))
+
+
+def die_once(root, task):
+    """As a worker that the system ends for want of memory, at the third task."""
+    killed = root / "killed"
+    if task.first_shard == 2 and not killed.exists():
+        killed.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    work(root, task)
+
+
+def die_always(root, task):
+    if task.first_shard == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    work(root, task)
+
+
+def refuse(root, task):
+    if task.first_shard == 2:
+        raise ConfigError("not this one", where="shard 2", got="two", fix="leave it out")
+    work(root, task)
+
+
+def say_where(root, task):
+    (root / f"done-{task.first_shard}").write_text(str(Path.cwd()))
+
+
+def wait_for_ever(root, task):
+    work(root, task)
+    while True:
+        time.sleep(1)
+
+
+def done_in(root):
+    return {int(path.name.removeprefix("done-")) for path in root.glob("done-*")}
+
+
+@pytest.mark.parametrize("do", [work, die_once])
+def test_every_task_is_done_and_told_once(tmp_path, do):
+    told = []
+    processes.run(tmp_path, JOBS, do, 2, lambda: told.append(1))
+    assert done_in(tmp_path) == set(range(7))
+    assert len(told) == 7
+    assert (tmp_path / "killed").exists() == (do is die_once)
+    assert str(os.getpid()) not in {path.read_text() for path in tmp_path.glob("done-*")}
+
+
+def test_a_task_that_kills_its_workers_is_named(tmp_path):
+    with pytest.raises(StoreError, match="5 workers died over one task") as caught:
+        processes.run(tmp_path, JOBS[2:3], die_always, 1, lambda: None)
+    assert "shard 2" in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_task_raises_comes_back_as_it_was(tmp_path):
+    with pytest.raises(ConfigError, match="not this one") as caught:
+        processes.run(tmp_path, JOBS, refuse, 1, lambda: None)
+    assert "leave it out" in str(caught.value)
+    assert done_in(tmp_path) < set(range(7))
+
+
+def test_workers_stand_where_the_command_does(tmp_path, monkeypatch):
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    processes.run(tmp_path, JOBS[:1], say_where, 1, lambda: None)
+    assert Path((tmp_path / "done-0").read_text()) == folder.resolve()
+
+
+def test_no_worker_outlives_a_command_that_was_killed(tmp_path):
+    script = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+import test_processes
+from ecgstore.build import processes
+processes.run(Path({str(tmp_path)!r}), test_processes.JOBS, test_processes.wait_for_ever, 2, lambda: None)
+"""
+    command = subprocess.Popen([sys.executable, "-c", script])
+    try:
+        while len(done_in(tmp_path)) < 2:
+            assert command.poll() is None
+            time.sleep(0.02)
+    finally:
+        command.kill()
+        command.wait()
+    for path in tmp_path.glob("done-*"):
+        while is_there(int(path.read_text())):
+            time.sleep(0.02)
+
+
+def is_there(pid):
+    """Whether a process is still at work; one that has ended may wait to be noticed."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
