@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ecgstore.build import building, commits, schedule, shards
-from ecgstore.build.commits import Commit
+from ecgstore.build.commits import Commit, Committed
 from ecgstore.build.construct import Job, Outcome, Part, Progress, Wish, construct, seal_parts
 from ecgstore.build.schedule import Workers
 from ecgstore.build.seal import seal_commits, software, sums_of
@@ -296,7 +296,7 @@ def _row(record: Mapping[str, Any], noisy: Noisy, crc32: int) -> dict[str, Any]:
 # --- the seal -----------------------------------------------------------------------------------------------
 
 
-def _seal(root: Path, made: _Plan, done: Sequence[Commit]) -> manifest.Manifest:
+def _seal(root: Path, made: _Plan, done: Sequence[Committed]) -> manifest.Manifest:
     store = made.parent
     # Tasks go by shard; the parent's rows need not.
     order = np.argsort(np.concatenate([task.rows for task in made.tasks]))

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from ecgstore.build import building, commits, schedule, shards
-from ecgstore.build.commits import Commit
+from ecgstore.build.commits import Commit, Committed
 from ecgstore.build.construct import Job, Progress, Wish, construct
 from ecgstore.build.schedule import Workers
 from ecgstore.build.seal import rejected, seal_commits, software, sums_of
@@ -302,7 +302,7 @@ def _marks(store: Store, rows: npt.NDArray[np.int64]) -> dict[int, npt.NDArray[n
 # --- the seal -----------------------------------------------------------------------------------------------
 
 
-def _seal(root: Path, made: _Plan, done: Sequence[Commit]) -> manifest.Manifest:
+def _seal(root: Path, made: _Plan, done: Sequence[Committed]) -> manifest.Manifest:
     store = made.parent
     written = pa.concat_tables([commit.written for commit in done])
     left_out = [one for commit in done for one in commit.rejected]

@@ -1,11 +1,13 @@
 """The commit of a task: written once its shards are, and read back by whoever goes on with the store or seals it.
 
 Only a commit makes a shard count. It names the hash of each object that the task wrote, so a shard that is torn, or
-that another task has written over, is found out and done again.
+that another task has written over, is found out and done again. Its rows are read when they are wanted, and let go
+again: those of all tasks together may be more than memory holds.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from typing import Protocol, TypeVar
 import pyarrow as pa
 
 from ecgstore.build.sums import Sums
+from ecgstore.errors import IntegrityError
 from ecgstore.record import Rejection
 from ecgstore.storage import layout, publish, tables
 from ecgstore.storage.manifest import ObjectHash, hash_object
@@ -46,6 +49,35 @@ class Commit:
     sums: Mapping[str, Sums]
 
 
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A commit as it stands in a store that is being built, but for its rows."""
+
+    objects: Mapping[str, ObjectHash]
+    rejected: tuple[Rejection, ...]
+    sums: Mapping[str, Sums]
+    #: Columns of its rows.
+    names: tuple[str, ...]
+    path: Path
+    sha256: str
+
+    @property
+    def written(self) -> pa.Table:
+        """A row for each record in its objects, read anew each time. Raises IntegrityError where it has changed."""
+        try:
+            content = _content(self.path)
+        except OSError:
+            content = b""
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise IntegrityError("a commit has changed since it was read", where=self.path, fix="run the command again")
+        return tables.from_arrow(content)[0]
+
+
+def _content(path: Path) -> bytes:
+    with open_plain(path, follow_links=False) as file:
+        return file.read()
+
+
 def write(root: Path, first_shard: int, commit: Commit, task_sha256: str) -> None:
     """Publish a commit.
 
@@ -62,21 +94,24 @@ def write(root: Path, first_shard: int, commit: Commit, task_sha256: str) -> Non
     publish.write_bytes(root / layout.commit_object(first_shard), content, durable=False)
 
 
-def load(root: Path, task: Unit, task_sha256: str, *, hashed: bool = True) -> Commit | None:
+def load(root: Path, task: Unit, task_sha256: str, *, hashed: bool = True) -> Committed | None:
     """Return the commit of a task if it is of this very task and its objects are whole; None where work is left.
 
     Without ``hashed`` the objects are trusted: only for those that were hashed a moment ago, when they were written.
     """
+    path = root / layout.commit_object(task.first_shard)
     try:
-        with open_plain(root / layout.commit_object(task.first_shard), follow_links=False) as file:
-            written, about = tables.from_arrow(file.read())
+        content = _content(path)
+        written, about = tables.from_arrow(content)
         if about["task_sha256"] != task_sha256:
             return None
-        commit = Commit(
+        commit = Committed(
             objects={name: ObjectHash(*found) for name, found in about["objects"].items()},
-            written=written,
             rejected=tuple(Rejection(*one) for one in about["rejected"]),
             sums={fold: Sums(*lists) for fold, lists in about["sums"].items()},
+            names=tuple(written.column_names),
+            path=path,
+            sha256=hashlib.sha256(content).hexdigest(),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -90,7 +125,7 @@ def load(root: Path, task: Unit, task_sha256: str, *, hashed: bool = True) -> Co
 
 def load_all(
     root: Path, tasks: Iterable[U], task_sha256: Callable[[U], str], n_threads: int, *, hashed: bool = True
-) -> dict[int, Commit]:
+) -> dict[int, Committed]:
     """The commits of those tasks that are done, by first shard."""
     tasks = list(tasks)
     with ThreadPoolExecutor(max_workers=n_threads) as pool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ecgstore.build import building, commits, schedule
-from ecgstore.build.commits import Commit, Unit
+from ecgstore.build.commits import Committed, Unit
 from ecgstore.build.schedule import Workers
 from ecgstore.errors import StoreExists, StoreIncomplete
 from ecgstore.storage import layout, manifest
@@ -67,7 +67,7 @@ class Job:
     create_array: Callable[[Path], None]
     #: What is noted down for whoever seals the store.
     about: Mapping[str, Any]
-    seal: Callable[[Path, Sequence[Commit]], manifest.Manifest]
+    seal: Callable[[Path, Sequence[Committed]], manifest.Manifest]
     #: How a store of another plan differs from this one, in words; and what to do about one that stands there.
     otherwise: str
     instead: str

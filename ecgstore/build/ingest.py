@@ -9,10 +9,12 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import pyarrow.parquet as pq
 
 from ecgstore.build import building, planned, schedule, shards
 from ecgstore.build.construct import Job, Outcome, Progress, Wish, construct, seal_parts
@@ -434,12 +436,17 @@ def _report(
 
 
 def _read_tables(out: Path) -> dict[str, Any]:
-    records = tables.from_parquet((out / layout.RECORDS).read_bytes())
     reasons = tables.from_parquet((out / layout.REJECTED).read_bytes())["reason"].to_pylist()
-    warnings = records["warnings"].to_pylist()
-    return {
-        "records": records.num_rows,
-        "reasons": dict(sorted(Counter(reasons).items())),
-        "warnings": sum(map(bool, warnings)),
-        "notes": notes(records["suspects"].to_pylist(), warnings),
-    }
+    with (out / layout.RECORDS).open("rb") as opened:
+        file = pq.ParquetFile(opened)
+
+        def texts(name: str) -> Iterator[str]:
+            for group in range(file.num_row_groups):
+                yield from file.read_row_group(group, columns=[name], use_threads=False)[name].to_pylist()
+
+        return {
+            "records": file.metadata.num_rows,
+            "reasons": dict(sorted(Counter(reasons).items())),
+            "warnings": sum(map(bool, texts("warnings"))),
+            "notes": notes(texts("suspects"), texts("warnings")),
+        }

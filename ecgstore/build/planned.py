@@ -8,6 +8,7 @@ plan again; and the seal takes whole columns. Patients stand in it as they will 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -252,23 +253,26 @@ def _records(columns: Mapping[str, list[Any]], source_root: Path) -> Iterator[Pl
         yield Planned(ref, header, start, n_samples, crc32)
 
 
-def facts(root: Path, made: Plan, hash_patient: HashPatient) -> pa.Table:
-    """What is known of all records of a plan, in its order: of its tasks, or out of its files."""
+def facts(root: Path, made: Plan, hash_patient: HashPatient) -> Iterator[pa.Table]:
+    """What is known of the records of a plan, task by task in its order: of the tasks, or out of its files.
+
+    Raises IntegrityError where the files don't hold what the plan says.
+    """
     if not made.stretches:
-        return facts_of((record for task in made.tasks for record in task.records), hash_patient)
-    parts = []
-    for name in dict.fromkeys(stretch.file for stretch in made.stretches):
+        yield from (facts_of(task.records, hash_patient) for task in made.tasks)
+        return
+    for name, stretches in itertools.groupby(made.stretches, key=lambda stretch: stretch.file):
         where = root / layout.PLAN / name
         try:
             with open_plain(where, follow_links=False) as opened:
                 file = pq.ParquetFile(opened, page_checksum_verification=True)
-                parts.append(file.read(columns=FACTS.names, use_threads=False).select(FACTS.names))
-        except (OSError, ValueError, KeyError) as error:
+                for stretch in stretches:
+                    part = file.read_row_group(stretch.group, columns=FACTS.names, use_threads=False)
+                    if part.num_rows != stretch.n_records:
+                        raise ValueError(f"{part.num_rows} records of {stretch.n_records}")
+                    yield part.select(FACTS.names).cast(FACTS).combine_chunks()
+        except (OSError, ValueError, KeyError, IndexError) as error:
             raise _damaged(where, " ".join(str(error).split())[:160]) from None
-    found = pa.concat_tables(parts).cast(FACTS).combine_chunks()
-    if found.num_rows != made.n_records:
-        raise _damaged(root / layout.PLAN, f"{found.num_rows} records of {made.n_records}")
-    return found
 
 
 def refuse_other_source(task: Task, source_root: Path) -> None:

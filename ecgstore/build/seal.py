@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -15,16 +14,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ecgstore.build import building, planned
-from ecgstore.build.commits import Commit, Unit
+from ecgstore.build.commits import Committed, Unit
 from ecgstore.build.patients import key_check, patient_hash
 from ecgstore.build.plan import Plan, public
 from ecgstore.build.settings import IngestSettings
 from ecgstore.build.sums import Sums, by_fold, statistics
 from ecgstore.errors import SourceError
 from ecgstore.record import Rejection, Terms
-from ecgstore.storage import layout, manifest
+from ecgstore.storage import layout, manifest, publish
 from ecgstore.storage.arrow import column, repeated, table
+from ecgstore.storage.growing import growing
 from ecgstore.storage.tables import (
+    ANNOTATION,
     BEATS_SCHEMA,
     RECORDS_SCHEMA,
     REJECTED_SCHEMA,
@@ -53,53 +54,79 @@ class _Sealed(NamedTuple):
     sha256: str
 
 
-def seal_ingested(root: Path, made: Plan, settings: IngestSettings, commits: Sequence[Commit]) -> manifest.Manifest:
-    """Seal an ingest: the plan's records that the commits hold, with what was found out of them."""
-    # Tasks without annotations lack the columns that say more of them.
-    written = pa.concat_tables([commit.written for commit in commits], promote_options="default")
+def seal_ingested(root: Path, made: Plan, settings: IngestSettings, commits: Sequence[Committed]) -> manifest.Manifest:
+    """Seal an ingest: the plan's records that the commits hold, with what was found out of them.
+
+    The tables are written as the tasks' rows are read, so that memory holds a row group of each, not all records.
+    """
     key = settings.secret_key or made.listing.terms.name
-    facts = planned.facts(root, made, functools.lru_cache(1 << 16)(functools.partial(patient_hash, key)))
-    rates = pc.unique(facts["source_fs_hz"]).to_pylist()
-    facts = facts.filter(pc.is_in(facts["record_id"], value_set=written["record_id"].combine_chunks()))
+    facts_of_tasks = planned.facts(root, made, functools.lru_cache(1 << 16)(functools.partial(patient_hash, key)))
     left_out = [*made.rejected, *(one for commit in commits for one in commit.rejected)]
-    if not facts.num_rows:
-        first = left_out[0]
-        got = f"{first.record_id}: {first.reason} {first.detail}".strip()
-        raise SourceError(f"none of {len(left_out)} records could be read", where=root, got=got)
-    tables = {
-        layout.RECORDS: records(facts, written, made),
-        layout.LEADS: leads(written, len(made.work.leads)),
-        layout.STATEMENTS: statements(facts),
-        layout.BEATS: beats(written),
-        layout.REJECTED: rejected(left_out),
-    }
-    sums = sums_of(commits)
-    attributes = _attributes(made, sums, settings, rates)
+    schemas = _schemas(len(made.work.leads), annotated=any("beats.note" in commit.names for commit in commits))
+    rates: dict[float, None] = {}
+    n_records = 0
+    with growing(root, {**schemas, layout.REJECTED: REJECTED_SCHEMA}) as tables:
+        for facts, commit in zip(facts_of_tasks, commits, strict=True):
+            rates |= dict.fromkeys(pc.unique(facts["source_fs_hz"]).to_pylist())
+            written = commit.written
+            facts = facts.filter(pc.is_in(facts["record_id"], value_set=written["record_id"].combine_chunks()))
+            tables[layout.RECORDS].add(records(facts, written, made))
+            tables[layout.LEADS].add(leads(written, len(made.work.leads)))
+            tables[layout.STATEMENTS].add(statements(facts, n_records))
+            tables[layout.BEATS].add(beats(written, schemas[layout.BEATS], n_records))
+            n_records += facts.num_rows
+        if not n_records:
+            first = left_out[0]
+            got = f"{first.record_id}: {first.reason} {first.detail}".strip()
+            raise SourceError(f"none of {len(left_out)} records could be read", where=root, got=got)
+        tables[layout.REJECTED].add(rejected(left_out))
+    attributes = _attributes(made, sums_of(commits), settings, list(rates))
     if settings.folds is not None:
         attributes["folds_drawn"] = settings.folds
-    return seal_commits(root, tables, attributes, commits, _Sealed(made.units, made.sha256))
+    return _seal_written(root, tables, attributes, commits, _Sealed(made.units, made.sha256))
+
+
+def _schemas(n_leads: int, *, annotated: bool) -> dict[str, pa.Schema]:
+    """Those of the tables of a store. One without annotations has the columns of beats that were there before others
+    were: its bytes don't tell that other stores may have more."""
+    names = [name for name in BEATS_SCHEMA.names if annotated or name not in dict(ANNOTATION)]
+    return {
+        layout.RECORDS: RECORDS_SCHEMA,
+        layout.LEADS: leads_schema(n_leads),
+        layout.STATEMENTS: STATEMENTS_SCHEMA,
+        layout.BEATS: pa.schema([BEATS_SCHEMA.field(name) for name in names]),
+    }
 
 
 def seal_commits(
     root: Path,
     tables: Mapping[str, pa.Table],
     attributes: Mapping[str, Any],
-    commits: Sequence[Commit],
+    commits: Sequence[Committed],
     made: Sealable,
 ) -> manifest.Manifest:
     """Write tables and root beside the shards that the commits name, and seal all of it."""
-    small = itertools.chain(
-        ((name, to_parquet(one, name)) for name, one in tables.items()),
-        [(layout.ROOT, root_metadata(root, attributes))],
-    )
-    names = [f"{layout.SIGNAL}/zarr.json", *(layout.commit_object(task.first_shard) for task in made.tasks)]
+    for name, one in tables.items():
+        publish.write_bytes(root / name, to_parquet(one, name))
+    return _seal_written(root, tables, attributes, commits, made)
+
+
+def _seal_written(
+    root: Path,
+    tables: Iterable[str],
+    attributes: Mapping[str, Any],
+    commits: Sequence[Committed],
+    made: Sealable,
+) -> manifest.Manifest:
+    """The same where the tables stand there already."""
+    names = [f"{layout.SIGNAL}/zarr.json", *tables, *(layout.commit_object(task.first_shard) for task in made.tasks)]
     objects = {name: manifest.hash_object(root / name) for name in names}
     for commit in commits:
         objects |= commit.objects
-    return building.seal(root, small, objects, made.sha256)
+    return building.seal(root, [(layout.ROOT, root_metadata(root, attributes))], objects, made.sha256)
 
 
-def sums_of(commits: Sequence[Commit]) -> dict[str, Sums]:
+def sums_of(commits: Sequence[Committed]) -> dict[str, Sums]:
     """The sums of all commits, by fold."""
     return by_fold(part for commit in commits for part in commit.sums.items())
 
@@ -192,11 +219,14 @@ def leads(written: pa.Table, n_leads: int) -> pa.Table:
     return pa.table({name: written[f"leads.{name}"] for name in schema.names}, schema=schema)
 
 
-def statements(facts: pa.Table) -> pa.Table:
-    """One row per statement; ``likelihood`` in percent, null where the source states none."""
+def statements(facts: pa.Table, first: int) -> pa.Table:
+    """One row per statement; ``likelihood`` in percent, null where the source states none.
+
+    ``first`` is the number of the first of these records.
+    """
     codes, systems, likelihoods = (facts[name].combine_chunks() for name in ("codes", "systems", "likelihoods"))
     columns = {
-        "row": codes.value_parent_indices(),
+        "row": _numbered(codes, first),
         "code": codes.flatten(),
         "system": systems.flatten(),
         "likelihood": likelihoods.flatten(),
@@ -204,15 +234,22 @@ def statements(facts: pa.Table) -> pa.Table:
     return pa.table(columns).cast(STATEMENTS_SCHEMA)
 
 
-def beats(written: pa.Table) -> pa.Table:
+def beats(written: pa.Table, schema: pa.Schema, first: int) -> pa.Table:
     """One row per beat or other annotation: the record's row, the sample in it, and what is said of it.
 
-    A store without any has the columns of before: its bytes don't tell that others may have more.
+    ``first`` is the number of the first of these records. Tasks without annotations lack the columns that say more.
     """
-    there = [name for name in BEATS_SCHEMA.names if name == "row" or f"beats.{name}" in written.column_names]
-    lists = {name: written[f"beats.{name}"].combine_chunks() for name in there if name != "row"}
-    columns = {"row": lists["sample"].value_parent_indices(), **{name: its.flatten() for name, its in lists.items()}}
-    return pa.table(columns).cast(pa.schema([BEATS_SCHEMA.field(name) for name in there]))
+    names = [name for name in schema.names if f"beats.{name}" in written.column_names]
+    lists = {name: written[f"beats.{name}"].combine_chunks() for name in names}
+    columns = {"row": _numbered(lists["sample"], first), **{name: its.flatten() for name, its in lists.items()}}
+    n = len(columns["row"])
+    return pa.table({one.name: columns.get(one.name, pa.nulls(n, one.type)) for one in schema}).cast(schema)
+
+
+def _numbered(lists: pa.Array, first: int) -> pa.Array:
+    """The number of the record of each value of its list."""
+    parents: pa.Array = lists.value_parent_indices()
+    return column(numbers(pa.chunked_array([parents])) + first, pa.int64())
 
 
 def rejected(rejections: Sequence[Rejection]) -> pa.Table:

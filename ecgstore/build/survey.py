@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from ecgstore.build import commits, schedule, shards
-from ecgstore.build.commits import Commit
+from ecgstore.build.commits import Committed
 from ecgstore.build.construct import Progress
 from ecgstore.build.notes import notes
 from ecgstore.build.patients import refuse_identifying
@@ -158,7 +158,7 @@ def _try(
     return round(size / share / 1e6, 2), round(seconds / share, 2), noted
 
 
-def _noted(found: Mapping[int, Commit]) -> tuple[str, ...]:
+def _noted(found: Mapping[int, Committed]) -> tuple[str, ...]:
     if not found:
         return ()
     written = pa.concat_tables([commit.written for commit in found.values()])

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ecgstore.build import commits, shards
-from ecgstore.build.commits import Commit
+from ecgstore.build.commits import Commit, Committed
 from ecgstore.build.plan import place
 from ecgstore.build.sums import Sums, by_fold, fold_name, tally
 from ecgstore.errors import IntegrityError
@@ -196,7 +196,7 @@ def _beats(store: Store, rows: Rows) -> dict[str, pa.Array]:
     return found
 
 
-def written_of(done: Sequence[Commit]) -> pa.Table:
+def written_of(done: Sequence[Committed]) -> pa.Table:
     """What all commits say of their records."""
     return pa.concat_tables([commit.written for commit in done], promote_options="default")
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from ecgstore.build import building, schedule
-from ecgstore.build.commits import Commit
+from ecgstore.build.commits import Committed
 from ecgstore.build.construct import Job, Progress, Wish, construct
 from ecgstore.build.schedule import Workers
 from ecgstore.build.seal import leads as leads_table
@@ -166,7 +166,7 @@ def _job(made: _Plan) -> Job:
     )
 
 
-def _seal(root: Path, made: _Plan, done: Sequence[Commit]) -> manifest.Manifest:
+def _seal(root: Path, made: _Plan, done: Sequence[Committed]) -> manifest.Manifest:
     store, written = made.parent, written_of(done)
     if not written.num_rows:
         raise ConfigError("no record has a sample in the leads that are kept", where=store.path)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 #: Marks a file or folder that is still being written; whatever bears it after a crash may be deleted.
 ASIDE = ".partial"
@@ -12,13 +15,20 @@ ASIDE = ".partial"
 
 def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Make ``path`` hold ``content``, wholly or not at all; ``durable``: also after a power cut."""
+    with writing(path, durable=durable) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def writing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """A file that stands at ``path`` once the context ends well; if it ends by an error, nothing is changed there."""
     if path.exists() and not path.is_file():  # a rename would replace even a device
         raise FileExistsError(errno.EEXIST, "something that is no plain file stands there", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{path.name}.{os.getpid()}{ASIDE}")
     try:
         with aside.open("wb") as file:
-            file.write(content)
+            yield file
             if durable:
                 file.flush()
                 os.fsync(file.fileno())

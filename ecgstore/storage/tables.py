@@ -16,10 +16,13 @@ import pyarrow.parquet as pq
 from ecgstore.record import Beat
 from ecgstore.storage import footers
 from ecgstore.storage.arrow import dtype_of
-from ecgstore.storage.layout import MEASURES, RECORDS
+from ecgstore.storage.layout import LEADS, MEASURES, RECORDS
 
-#: Rows of a row group of the table of records: what is asked about one record unpacks no more of them.
+#: Rows of a row group of the tables with a row for each record: what is asked about one record unpacks no more of
+#: them, and who writes them holds no more.
 RECORDS_PER_GROUP = 1 << 17
+#: Rows of a row group of any other.
+MOST_PER_GROUP = 1 << 20
 #: Columns of quality, one number per record: the worst of its leads.
 WORST = [(name, pa.float32()) for name in MEASURES]
 #: What is known of a record once its samples stand in the store.
@@ -90,11 +93,15 @@ def commit_schema(n_leads: int, *, annotated: bool = True) -> pa.Schema:
     return pa.schema([("record_id", pa.string()), *WRITTEN, *per_lead, *beats])
 
 
+def rows_per_group(name: str) -> int:
+    """Rows of a row group of the table ``name``, an object of a store."""
+    return RECORDS_PER_GROUP if name in (RECORDS, LEADS) else MOST_PER_GROUP
+
+
 def to_parquet(table: pa.Table, name: str = "") -> bytes:
     """The table as one Parquet file, the same bytes for the same table; ``name``: of an object of a store."""
-    rows_per_group = RECORDS_PER_GROUP if name == RECORDS else None
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", row_group_size=rows_per_group)
+    pq.write_table(table, sink, compression="zstd", row_group_size=rows_per_group(name))
     return bytes(sink.getvalue())
 
 

@@ -143,10 +143,10 @@ def test_a_record_has_the_fold_of_its_table_even_if_it_was_read_before(mini_stor
     assert other.read(first.record_id).fold == first.fold + 1
 
 
-def test_the_table_of_records_has_row_groups_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_with_a_row_for_each_record_have_smaller_row_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "RECORDS_PER_GROUP", 4)
     groups = [
         pq.ParquetFile(pa.BufferReader(tables.to_parquet(TABLE, name))).num_row_groups
-        for name in (layout.RECORDS, layout.LEADS)
+        for name in (layout.RECORDS, layout.LEADS, layout.STATEMENTS)
     ]
-    assert groups == [3, 1]
+    assert groups == [3, 3, 1]
