@@ -264,9 +264,11 @@ class _Drawing(NamedTuple):
     def judge(self, put: Posed | PosedElsewhere, one: Trained, name: str, place: Place, draw: int) -> Judged:
         if isinstance(put, PosedElsewhere):
             return put.judged()
-        if place.fraction is not None:
+        own = draw == 0 and place.fraction == getattr(put.settings, "label_fraction", None)
+        if place.fraction is not None and not own:
             fitted = fit(put, label_fraction=place.fraction, seed=seed_of_draw(self.config.seed, draw))
             return put.judged(fitted, {})
+        # The first draw at the question's own share of the labels is the question's answer: its head is there.
         folder = answer(self.run_dir, put.question.name, name)
         _, fitted = load_head(folder, one, self.device)
         change = None if place.changed is None else place.changed.change

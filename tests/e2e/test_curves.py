@@ -16,6 +16,7 @@ from ecgstore.inner import parse
 from ecgtrain import load_classifier, tasks
 from ecgtrain.config import RunConfig
 from ecgtrain.errors import CheckpointError, LeakageError, PassportError, ProtocolError
+from ecgtrain.evaluation import curves
 from ecgtrain.reporting.report import read_report
 from ecgtrain.run import embed_store, evaluate_store, export_run, predict_records, run
 from ecgtrain.scoring import metrics
@@ -252,6 +253,31 @@ def test_tables_hold_what_the_page_shows(curved):
 
 
 @pytest.mark.slow
+def test_what_the_question_has_learned_is_not_learned_again(mini_store, tmp_path, monkeypatch):
+    fitted, fit = [], curves.fit
+
+    def noted(posed, **changed):
+        fitted.append((posed.question.name, changed["label_fraction"], changed["seed"]))
+        return fit(posed, **changed)
+
+    monkeypatch.setattr(curves, "fit", noted)
+    few = {**OTHER, "settings": {"penalties": [10.0], "label_fraction": 0.5}}
+    run(
+        recipe(mini_store, [{**LABELS, "reference": None}], downstream=[{**OTHER, "name": "all"}, few]),
+        tmp_path / "run",
+    )
+    second = curves.seed_of_draw(1, 1)
+    # Each at both shares in two draws, but for the first draw at its own.
+    assert fitted == [
+        ("all", 0.5, 1),
+        ("all", 0.5, second),
+        ("all", 1.0, second),
+        ("other", 0.5, second),
+        ("other", 1.0, 1),
+        ("other", 1.0, second),
+    ]
+
+
 def test_points_are_kept_and_a_stopped_curve_goes_on(curved, mini_store):
     out, report = curved
     before = points_of(out)
