@@ -1,7 +1,7 @@
 """How long a store on another machine takes: a web server on this one, which answers each request so much later.
 
-What is timed is the first opening, the first record and the next ones, each in seconds and in requests. Packages are
-imported before. Each round begins with a fresh store.
+What is timed is the first opening, the first record and the next ones, each in seconds, in requests and in bytes that
+came. Packages are imported before. Each round begins with a fresh store.
 
     python benchmarks/afar.py STORE                30 ms for each answer
     python benchmarks/afar.py STORE --delay-ms 100
@@ -35,7 +35,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, folder: Path, delay_s: float) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.folder, self.delay_s, self.n_asked = folder, delay_s, 0
+        self.folder, self.delay_s, self.n_asked, self.n_bytes = folder, delay_s, 0, 0
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -69,15 +69,17 @@ class Handler(BaseHTTPRequestHandler):
         if not path.is_file():
             self.send_error(404)
             return
-        content, asked = path.read_bytes(), re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-        begin, end = (int(asked[1]), min(int(asked[2]) + 1, len(content))) if asked else (0, len(content))
+        size, asked = path.stat().st_size, re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        begin, end = (int(asked[1]), min(int(asked[2]) + 1, size)) if asked else (0, size)
         self.send_response(206 if asked else 200)
         if asked:
-            self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{len(content)}")
+            self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{size}")
         self.send_header("Content-Length", str(end - begin))
         self.end_headers()
         if with_body:
-            self.wfile.write(content[begin:end])
+            with path.open("rb") as file:
+                file.seek(begin)
+                self.server.n_bytes += self.wfile.write(file.read(end - begin))
 
 
 @click.command(help=__doc__.partition("\n\n")[0])
@@ -92,7 +94,8 @@ def main(store: Path, delay_ms: float, rounds: int) -> None:
     rows = [_round(server, names) for _ in range(rounds)]
     found = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
     for what in ("open", "first record", "next record", "another chunk"):
-        click.echo(f"{what:<14} {found[f'{what}, s']:.3f} s   {found[f'{what}, requests']:.0f} requests")
+        n_asked, kilobytes = found[f"{what}, requests"], found[f"{what}, bytes"] / 1e3
+        click.echo(f"{what:<14} {found[f'{what}, s']:.3f} s   {n_asked:.0f} requests   {kilobytes:,.0f} kB")
     click.echo(json.dumps({"delay_ms": delay_ms, "rounds": rounds, **found}))
 
 
@@ -100,10 +103,10 @@ def _round(server: Server, names: list[str]) -> dict[str, float]:
     found: dict[str, float] = {}
 
     def timed(what: str, do: Callable[[], T]) -> T:
-        before, began = server.n_asked, time.perf_counter()
+        before, began = (server.n_asked, server.n_bytes), time.perf_counter()
         made = do()
         found[f"{what}, s"] = time.perf_counter() - began
-        found[f"{what}, requests"] = server.n_asked - before
+        found[f"{what}, requests"], found[f"{what}, bytes"] = server.n_asked - before[0], server.n_bytes - before[1]
         return made
 
     store: Store = timed("open", lambda: open_store(server.address))

@@ -21,7 +21,7 @@ from ecgstore.build.settings import IngestSettings
 from ecgstore.build.sums import Sums, by_fold, statistics
 from ecgstore.errors import SourceError
 from ecgstore.record import Rejection, Terms
-from ecgstore.storage import layout, manifest, publish
+from ecgstore.storage import blocks, layout, manifest, publish
 from ecgstore.storage.arrow import column, repeated, table
 from ecgstore.storage.growing import growing
 from ecgstore.storage.tables import (
@@ -123,7 +123,8 @@ def _seal_written(
     objects = {name: manifest.hash_object(root / name) for name in names}
     for commit in commits:
         objects |= commit.objects
-    return building.seal(root, [(layout.ROOT, root_metadata(root, attributes))], objects, made.sha256)
+    content = root_metadata(root, attributes, root / layout.RECORDS)
+    return building.seal(root, [(layout.ROOT, content)], objects, made.sha256)
 
 
 def sums_of(commits: Sequence[Committed]) -> dict[str, Sums]:
@@ -131,12 +132,16 @@ def sums_of(commits: Sequence[Committed]) -> dict[str, Sums]:
     return by_fold(part for commit in commits for part in commit.sums.items())
 
 
-def root_metadata(root: Path, attributes: Mapping[str, Any]) -> bytes:
-    """The Zarr v3 root group with everything a reader must know before it touches a sample."""
+def root_metadata(root: Path, attributes: Mapping[str, Any], of_records: bytes | Path) -> bytes:
+    """The Zarr v3 root group with everything a reader must know before it touches a sample.
+
+    ``of_records``: the table of records, or where it stands.
+    """
+    own = {name: value for name, value in attributes.items() if name != blocks.ATTRIBUTE}
     content = {
         "zarr_format": 3,
         "node_type": "group",
-        "attributes": attributes,
+        "attributes": own | blocks.stated(layout.RECORDS, of_records),
         "consolidated_metadata": layout.consolidated(json.loads((root / layout.SIGNAL_JSON).read_bytes())),
     }
     return json.dumps(content, indent=1).encode() + b"\n"

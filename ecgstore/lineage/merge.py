@@ -244,7 +244,7 @@ def _make(
         crc32[-1] = pa.concat_tables([found[task.first_shard].written for task in part.tasks])["crc32"]
     objects[layout.SIGNAL_JSON] = hash_object(root / layout.SIGNAL_JSON)
     small = {name: tables.to_parquet(table, name) for name, table in _tables(parts, crc32, shard_samples).items()}
-    small[layout.ROOT] = root_metadata(root, attributes)
+    small[layout.ROOT] = root_metadata(root, attributes, small[layout.RECORDS])
     return building.seal(root, small.items(), objects, plan_sha256)
 
 

@@ -300,7 +300,8 @@ def _make(root: Path, parent: Parent, gone: _Gone, plan_sha256: str, progress: P
     objects[layout.SIGNAL_JSON] = hash_object(root / layout.SIGNAL_JSON)
     taken = by_fold(part for parts in sums_of_row.values() for part in parts.items())
     small = {name: tables.to_parquet(table.combine_chunks(), name) for name, table in _tables(store, gone).items()}
-    small[layout.ROOT] = root_metadata(root, _attributes(store, gone, plan_sha256, taken))
+    attributes = _attributes(store, gone, plan_sha256, taken)
+    small[layout.ROOT] = root_metadata(root, attributes, small[layout.RECORDS])
     return building.seal(root, small.items(), objects, plan_sha256)
 
 

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from ecgstore.storage import layout, validate_tables
 from ecgstore.storage.arrow import column
+from ecgstore.storage.blocks import Blocks
 
 #: So many ids are looked for in a large column one by one, before all of them are put into a dictionary.
 _FEW_LOOKUPS = 32
@@ -63,7 +64,7 @@ class Whole:
 
 
 class Packed:
-    """A table in the bytes of its Parquet file. May be used by several threads.
+    """A table in the bytes of its Parquet file, or in those of them that were fetched. May be used by several threads.
 
     ``check`` is shown the columns that are read together, and refuses what the format doesn't know. The footer of
     ``file`` was checked.
@@ -102,6 +103,7 @@ class Packed:
 
     def _read(self, names: Sequence[str], group: int | None) -> pa.Table:
         def read() -> pa.Table:
+            self._file.have_here(names, group)
             options = {"columns": list(names), "use_threads": False}
             return self._file.read(**options) if group is None else self._file.read_row_group(group, **options)
 
@@ -119,7 +121,7 @@ def _in_one_piece(table: pa.Table) -> dict[str, pa.Array]:
     return {name: its.chunk(0) if its.num_chunks else column([], its.type) for name, its in columns}
 
 
-def packed(content: bytes, *, version: int, where: object, check: Check) -> Packed:
+def packed(content: bytes | Blocks, *, version: int, where: object, check: Check) -> Packed:
     """The table of records in these bytes, of which only the places of the records are unpacked and checked.
 
     Raises StoreFormatError.

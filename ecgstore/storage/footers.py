@@ -22,12 +22,17 @@ _BYTE_ARRAY, _DICTIONARIES = 6, (2, 8)
 
 
 class Column(NamedTuple):
-    """A column within a group of rows: how many values, nulls (where that is stated), and bytes when unpacked."""
+    """A column within a group of rows: how many values, nulls (where that is stated), and bytes when unpacked.
+
+    As it stands in the file it takes ``n_packed`` bytes from ``begin`` on.
+    """
 
     name: str
     n_values: int
     n_nulls: int | None
     n_bytes: int
+    begin: int
+    n_packed: int
     is_text: bool
     has_dictionary: bool
 
@@ -87,6 +92,7 @@ def _column(reader: _Reader) -> Column:
 
 def _description(reader: _Reader) -> Column:
     of_type = n_values = n_bytes = -1
+    n_packed, places = 0, list[int]()
     name, n_nulls = "", None
     encodings: list[int] = []
     for number, kind in reader.fields():
@@ -100,6 +106,10 @@ def _description(reader: _Reader) -> Column:
             n_values = reader.number()
         elif number == 6 and kind in _NUMBERS:
             n_bytes = reader.number()
+        elif number == 7 and kind in _NUMBERS:
+            n_packed = reader.number()
+        elif number in (9, 11) and kind in _NUMBERS:  # of the values and of the list that they are indices into
+            places.append(reader.number())
         elif (number, kind) == (12, _STRUCT):
             n_nulls = _nulls(reader)
         else:
@@ -107,7 +117,9 @@ def _description(reader: _Reader) -> Column:
     if n_values < 0 or n_bytes < 0:
         raise ValueError(f"the column {name[:80]} has no size")
     is_text = of_type == _BYTE_ARRAY
-    return Column(name, n_values, n_nulls, n_bytes, is_text, any(one in _DICTIONARIES for one in encodings))
+    has_dictionary = any(one in _DICTIONARIES for one in encodings)
+    begin = min(filter(None, places), default=0)
+    return Column(name, n_values, n_nulls, n_bytes, begin, n_packed, is_text, has_dictionary)
 
 
 def _nulls(reader: _Reader) -> int | None:

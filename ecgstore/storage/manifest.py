@@ -95,6 +95,21 @@ def open_sealed(root: Place) -> tuple[Objects, Manifest]:
     return objects, parse(content, root)
 
 
+def needed_at_once(sealed: Manifest, most_of_records: int) -> dict[str, int]:
+    """The objects that opening a store reads, each with the end of what is asked for; none that is refused unread.
+
+    Of a larger table of records than this only parts may be wanted.
+    """
+    bounds = limits()
+    most = {
+        layout.ROOT: bounds.root_bytes,
+        layout.SIGNAL_JSON: bounds.array_bytes,
+        layout.RECORDS: min(bounds.table_bytes, most_of_records),
+    }
+    sizes = {name: sealed.objects[name].size for name in most}
+    return {name: size + 1 for name, size in sizes.items() if size <= most[name]}
+
+
 def parse(content: bytes, root: Place) -> Manifest:
     """What the manifest of the store at ``root`` says; raises as :func:`load`."""
     path = root / layout.MANIFEST

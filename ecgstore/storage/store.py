@@ -17,11 +17,12 @@ import pyarrow as pa
 
 from ecgstore.errors import ConfigError, EcgError, IntegrityError, StoreError, StoreReplaced, StoreUnreachable, nearest
 from ecgstore.record import Beat, LeadState, Record, Statement, Terms
-from ecgstore.storage import layout, manifest, parsed, stated_codes, tables, validate, validate_tables
+from ecgstore.storage import blocks, layout, manifest, parsed, stated_codes, tables, validate, validate_tables
+from ecgstore.storage.blocks import Blocks
 from ecgstore.storage.chunks import Chunks
 from ecgstore.storage.columns import Columns, Ids, Whole, packed
 from ecgstore.storage.limits import FIX, limits
-from ecgstore.storage.objects import Objects, Remote
+from ecgstore.storage.objects import Folder, Objects, Remote
 from ecgstore.storage.place import Place, is_remote, patiently, place, refuse_whole_files_only
 from ecgstore.storage.shard_signal import ShardSignal
 from ecgstore.storage.statistics import LeadStatistics, statistics_of
@@ -56,21 +57,9 @@ def open_store(path: str | Path) -> Store:
     root = place(path)
     objects, sealed = manifest.open_sealed(root)
     if isinstance(objects, Remote):
-        objects.read_ahead(_needed_at_once(sealed))
+        objects.read_ahead(manifest.needed_at_once(sealed, PARSED_MEANWHILE_BYTES))
     refuse_whole_files_only(root, layout.MANIFEST)
     return Store(root, objects, sealed)
-
-
-def _needed_at_once(sealed: manifest.Manifest) -> dict[str, int]:
-    """The objects that opening a store reads, each with the end of what is asked for; none that is refused unread."""
-    bounds = limits()
-    most = {
-        layout.ROOT: bounds.root_bytes,
-        layout.SIGNAL_JSON: bounds.array_bytes,
-        layout.RECORDS: bounds.table_bytes,
-    }
-    sizes = {name: sealed.objects[name].size for name in most}
-    return {name: size + 1 for name, size in sizes.items() if size <= most[name]}
 
 
 def _reopen(path: str, fingerprint: str) -> Store:
@@ -269,20 +258,31 @@ class Store(Ways):
 
         if self._manifest.objects[layout.RECORDS].size < PARSED_MEANWHILE_BYTES:
             return Whole(self._table(layout.RECORDS, check))
-        open_packed = functools.partial(packed, version=self.format_version, where=self._root / layout.RECORDS)
-        return self._sealed(layout.RECORDS, limits().table_bytes, functools.partial(open_packed, check=check))
+        open_packed = functools.partial(
+            packed, version=self.format_version, where=self._root / layout.RECORDS, check=check
+        )
+        if not isinstance(self._objects, Folder) and (parts := self._in_blocks(layout.RECORDS, limits().table_bytes)):
+            return open_packed(parts)
+        return self._sealed(layout.RECORDS, limits().table_bytes, open_packed)
+
+    def _in_blocks(self, name: str, most_bytes: int) -> Blocks | None:
+        """An object of which parts can be read, each compared with what was sealed."""
+        where, size = self._root / name, self._manifest.objects[name].size
+        validate.check_length(size, most_bytes, where)
+        read, refuse = functools.partial(self._read_part, name), functools.partial(self._refuse_changed, where)
+        return blocks.of(self._attributes, name, size, read, refuse, where)
 
     @functools.cached_property
     def _array(self) -> Any:
         from ecgstore.storage.array import read_array  # zarr takes a quarter of a second, and few stores need it
 
-        return read_array(self._metadata, self._sizes, self._read_shard_part)
+        return read_array(self._metadata, self._sizes, self._read_part)
 
     @functools.cached_property
     def _counts(self) -> Callable[[int, int], npt.NDArray[np.int16]]:
         """Reads counts (leads, samples) of the signal from one sample up to another."""
         if self.storage["codec"] == "blosc":
-            return Chunks(self._metadata, self._sizes, self._read_shard_part).counts
+            return Chunks(self._metadata, self._sizes, self._read_part).counts
         return lambda begin, end: np.asarray(self._array[:, begin:end], dtype=np.int16)
 
     @functools.cached_property
@@ -572,7 +572,7 @@ class Store(Ways):
             self._refuse_replaced()
         return counts_lt
 
-    def _read_shard_part(self, name: str, begin: int, end: int) -> bytes:
+    def _read_part(self, name: str, begin: int, end: int) -> bytes:
         try:
             part = self._objects.read(name, begin, end)
         except OSError as error:
@@ -581,9 +581,9 @@ class Store(Ways):
             part = b""
         if len(part) != end - begin:
             self._refuse_replaced(certainly=True)
-            raise IntegrityError(
-                "a shard is missing, or has lost its end", where=self._root / name, fix="copy or ingest the store again"
-            )
+            what = "a shard" if name.startswith(f"{layout.SIGNAL}/") else "a table"
+            missing, fix = f"{what} is missing, or has lost its end", "copy or ingest the store again"
+            raise IntegrityError(missing, where=self._root / name, fix=fix)
         return part
 
     def _refuse_missing(self, shard: int) -> None:
@@ -607,8 +607,7 @@ class Store(Ways):
     def _sealed(self, name: str, most_bytes: int, parse: Callable[[bytes], T]) -> T:
         """What ``parse`` makes of an object, once it is the one that was sealed."""
         where, stated = self._root / name, self._manifest.objects[name]
-        if stated.size > most_bytes:
-            validate.refuse("a file of the store is too large", where, f"{most_bytes} bytes at most", stated.size, FIX)
+        validate.check_length(stated.size, most_bytes, where)
         try:
             content = self._objects.read(name, 0, stated.size + 1)
         except (FileNotFoundError, NotADirectoryError):

@@ -48,12 +48,17 @@ def _short(value: object) -> str:
 # --- JSON ---------------------------------------------------------------------------------------------------------
 
 
+def check_length(n_bytes: int, most_bytes: int, where: object) -> None:
+    """Refuse a file that is larger than anybody wants to read."""
+    if n_bytes > most_bytes:
+        refuse("a file of the store is too large", where, f"{most_bytes} bytes at most", n_bytes, FIX)
+
+
 def parse_json(content: bytes, where: object, most_bytes: int) -> dict[str, Any]:
     """A JSON object of bounded size and depth, without NaN, doubled keys and half characters."""
     bounds = limits()
     n_values = sum(content.count(mark) for mark in (b",", b"[", b"{"))
-    if len(content) > most_bytes:
-        refuse("a file of the store is too large", where, f"{most_bytes} bytes at most", len(content), FIX)
+    check_length(len(content), most_bytes, where)
     if n_values > bounds.json_values:
         refuse("a file of the store says too much", where, f"{bounds.json_values} values at most", n_values, FIX)
     try:
@@ -250,6 +255,14 @@ def _is_lineage(value: Any) -> bool:
     return isinstance(value, list) and 0 < len(value) <= 1000 and all(map(_is_step, value))
 
 
+def _is_blocks(value: Any) -> bool:
+    sha256 = value.get("sha256") if isinstance(value, dict) else None
+    if not isinstance(sha256, dict) or not all(isinstance(its, list) for its in sha256.values()):
+        return False
+    is_right = all(is_sha256(one) for its in sha256.values() for one in its)
+    return is_right and _is_whole(value.get("block_bytes"), 1 << 8, 1 << 24)
+
+
 def _is_texts(value: Any) -> bool:
     return isinstance(value, dict) and all(_is_text(one) for pair in value.items() for one in pair)
 
@@ -282,6 +295,7 @@ _ROOT_IF_THERE: dict[str, tuple[str, Check]] = {
     "record_ids": ("path, stem or hashed", lambda value: value in ("path", "stem", "hashed")),
     withdrawn.ATTRIBUTE: ("hashes of patients and of records", _is_withdrawn),
     "lineage": ("the steps that it was made by", _is_lineage),
+    "blocks": ("the hashes of the blocks of tables", _is_blocks),
     "folds_drawn": ("a number of folds", lambda value: _is_whole(value, 2, 1000)),
 }
 

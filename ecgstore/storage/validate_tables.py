@@ -6,7 +6,7 @@ Checked in whole columns, so that a million records cost hundredths of a second.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from ecgstore.errors import REASONS, EcgError
 from ecgstore.storage import footers, layout, tables
+from ecgstore.storage.blocks import Blocks
 from ecgstore.storage.limits import FIX, limits
 from ecgstore.storage.validate import refuse
 
@@ -64,18 +65,39 @@ def parse_table(content: bytes, name: str, n_leads: int, version: int, where: ob
 class BoundedFile(pq.ParquetFile):  # type: ignore[misc]
     """A file of which only the footer has been read. The texts ``weighed`` come as indices into a list."""
 
-    def __init__(self, content: bytes, weighed: Sequence[str] = ()) -> None:
+    def __init__(self, content: bytes | Blocks, weighed: Sequence[str] = ()) -> None:
         bounds = {"thrift_string_size_limit": _THRIFT_BYTES, "thrift_container_size_limit": _THRIFT_ITEMS}
-        super().__init__(pa.BufferReader(content), read_dictionary=list(weighed), **bounds)
+        if isinstance(content, bytes):
+            super().__init__(pa.BufferReader(content), read_dictionary=list(weighed), **bounds)
+        else:
+            # Of the footer as a file of its own: Arrow would fetch 64 KiB to look for it.
+            about = pq.ParquetFile(pa.BufferReader(_end_of(content)), **bounds).metadata
+            source = pa.PythonFile(content.file(), mode="r")
+            super().__init__(source, metadata=about, read_dictionary=list(weighed), **bounds)
         self._content = content
 
     @functools.cached_property
     def groups(self) -> list[footers.Group]:
         """Its groups of rows. Arrow isn't asked for them: it ends the process where a footer contradicts itself."""
-        return footers.groups_of(self._content)
+        content = self._content
+        return footers.groups_of(content if isinstance(content, bytes) else _end_of(content))
+
+    def have_here(self, names: Collection[str], group: int | None) -> None:
+        """Fetch these columns, of one group of rows or of all, if they are elsewhere."""
+        if isinstance(self._content, bytes):
+            return
+        groups = self.groups if group is None else [self.groups[group]]
+        columns = (column for its in groups for column in its.columns if column.name.partition(".")[0] in names)
+        self._content.fetch((column.begin, column.begin + column.n_packed) for column in columns)
 
 
-def open_table(content: bytes, name: str, n_leads: int, version: int, where: object) -> BoundedFile:
+def _end_of(content: Blocks) -> bytes:
+    """The footer, and four bytes before it, so that it doesn't begin the file."""
+    n_bytes = int.from_bytes(content.part(len(content) - 8, len(content) - 4), "little")
+    return content.part(len(content) - 12 - n_bytes, len(content))
+
+
+def open_table(content: bytes | Blocks, name: str, n_leads: int, version: int, where: object) -> BoundedFile:
     """The same, of which no column is read yet: each is by :func:`plain_errors`."""
     return plain_errors(
         lambda: _opened(content, lambda file: _check_footer(file, name, n_leads, version, where)), where
@@ -87,7 +109,7 @@ def parse_bounded(content: bytes, check: Callable[[BoundedFile], None], where: o
     return plain_errors(lambda: tables.columns_of(_opened(content, check), content), where)
 
 
-def _opened(content: bytes, check: Callable[[BoundedFile], None]) -> BoundedFile:
+def _opened(content: bytes | Blocks, check: Callable[[BoundedFile], None]) -> BoundedFile:
     file = BoundedFile(content)
     check(file)
     weighed = _texts_to_weigh(file.groups)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ecgstore.errors import EcgError, IntegrityError, StoreReplaced, StoreUnreachable, visible
-from ecgstore.storage import layout, manifest, validate, validate_tables
+from ecgstore.storage import blocks, layout, manifest, validate, validate_tables
 from ecgstore.storage.manifest import Manifest
 from ecgstore.storage.objects import Objects
 
@@ -20,6 +20,8 @@ class Opened(Protocol):
 
     @property
     def path(self) -> str: ...
+    @property
+    def attributes(self) -> dict[str, Any]: ...
     @property
     def format_version(self) -> int: ...
     @property
@@ -60,9 +62,25 @@ def problems_of(
     problems = manifest.verify(objects, sealed, deep=deep, progress=progress)
     problems += _problems_of_tables(store, {problem.partition(":")[0] for problem in problems})
     if deep and not problems:
+        problems += _problems_of_blocks(store, objects, sealed)
         crc32: dict[int, int] = {}
         for shard in range(store.n_shards):
             problems += _problems_of_records(store, shard, crc32)
+    return problems
+
+
+def _problems_of_blocks(store: Opened, objects: Objects, sealed: Manifest) -> list[str]:
+    """Objects of which the root states other blocks than those that are there: from afar they can't be read."""
+    said = store.attributes.get(blocks.ATTRIBUTE, {"block_bytes": 1, "sha256": {}})
+    problems = []
+    for name, sha256 in said["sha256"].items():
+        found = (
+            blocks.hashes(objects, name, sealed.objects[name].size, said["block_bytes"])
+            if name in sealed.objects
+            else []
+        )
+        if found != sha256:
+            problems.append(f"{visible(name)}: not of the blocks whose hashes the root states")
     return problems
 
 

@@ -311,7 +311,16 @@ def noisy_store(mini_store: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 #: Attributes that stand only where there is something to say: neither of the two stores has them.
-ON_OCCASION = {"withdrawn", "lineage", "patient_key_check", "record_ids", "folds_drawn", "vocabulary_by_site", "beats"}
+ON_OCCASION = {
+    "withdrawn",
+    "lineage",
+    "patient_key_check",
+    "record_ids",
+    "folds_drawn",
+    "vocabulary_by_site",
+    "beats",
+    "blocks",
+}
 
 
 def test_the_format_names_every_attribute(mini_store: Path, noisy_store: Path) -> None:

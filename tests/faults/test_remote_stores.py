@@ -18,17 +18,20 @@ from click.testing import CliRunner
 
 from ecgstore import (
     ConfigError,
+    IngestSettings,
     IntegrityError,
     MissingExtra,
     StoreError,
     StoreNotFound,
     StoreUnreachable,
     cli,
+    ingest_folder,
     open_store,
 )
 from ecgstore.inner import parse
+from ecgstore.storage import blocks, layout, tables, web
 from ecgstore.storage import place as places
-from ecgstore.storage import web
+from ecgstore.storage import store as stores
 from ecgstore.storage.store import Store
 from ecgtrain.config import RunConfig
 from ecgtrain.run import learn
@@ -44,6 +47,7 @@ class Server(ThreadingHTTPServer):
         self.folder, self.parts, self.dead, self.silent = str(folder), True, False, threading.Event()
         self.silent.set()
         self.failing: Counter[str] = Counter()
+        self.sent: Counter[str] = Counter()
         self.asked: list[tuple[str, str]] = []
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -88,6 +92,7 @@ class Handler(SimpleHTTPRequestHandler):
         if spoilt == "cut":
             self.server.failing["cut"] -= 1
             end -= (end - begin) // 2
+        self.server.sent[path.name] += end - begin
         self.wfile.write(content[begin:end])
         self.close_connection = True
         return None
@@ -142,6 +147,74 @@ def test_read_over_http_as_from_a_folder(served, mini_store):
     for shard in range(near.n_shards):
         assert np.array_equal(far.read_shard(shard).counts_lt, near.read_shard(shard).counts_lt)
     assert far.verify(deep=True) == []
+
+
+@pytest.fixture
+def in_blocks(mini, served, tmp_path, monkeypatch):
+    """A store on a server whose table of records is large, five times the bundled ones: it stands in blocks."""
+    monkeypatch.setattr(blocks, "LEAST_BYTES", 0)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 256)
+    monkeypatch.setattr(tables, "RECORDS_PER_GROUP", 53)
+    monkeypatch.setattr(stores, "PARSED_MEANWHILE_BYTES", 0)
+    folder, source = Path(served.folder, "large.ecg"), tmp_path / "source"
+    for copy in range(5):
+        shutil.copytree(mini / "records500", source / str(copy))
+    ingest_folder(source, folder, IngestSettings())
+    return folder, f"{served.address}/large.ecg"
+
+
+def test_of_a_large_table_only_parts_come_over_http(in_blocks, served):
+    folder, address = in_blocks
+    far, near = open_store(address), open_store(folder)
+    one, other = far.read(near.id_of(200)), near.read(near.id_of(200))
+    assert np.array_equal(one.signal_mv_lt, other.signal_mv_lt, equal_nan=True)
+    assert (one.age_years, one.sex, one.fold, one.warnings) == (other.age_years, other.sex, other.fold, other.warnings)
+    size = (folder / layout.RECORDS).stat().st_size
+    # All of the footer, ids and places of all records, and of the rest what stands in one group of rows out of five.
+    assert 0 < served.sent[layout.RECORDS] < size - 4 * 256
+    assert far.records.equals(near.records)
+    assert served.sent[layout.RECORDS] <= size, "a block came twice"
+    assert far.verify(deep=True) == []
+
+
+def test_a_large_table_of_which_a_block_was_changed_is_refused(in_blocks, served):
+    folder, address = in_blocks
+    path = folder / layout.RECORDS
+    whole = path.read_bytes()
+    ends = []
+    for block in range(0, -(-len(whole) // 256), 17):
+        spoilt = bytearray(whole)
+        spoilt[block * 256 + 3] ^= 1
+        path.write_bytes(spoilt)
+        try:
+            its = open_store(address)
+        except IntegrityError:
+            ends.append("refused when it was opened")
+            continue
+        with pytest.raises(IntegrityError, match="changed after the store was sealed"):
+            _ = its.records
+        ends.append("refused when it was asked for")
+    assert set(ends) == {"refused when it was opened", "refused when it was asked for"}
+    path.write_bytes(whole[:-1])
+    with pytest.raises(IntegrityError):
+        open_store(address)
+    path.unlink()
+    with pytest.raises(IntegrityError, match="missing"):
+        open_store(address)
+
+
+def test_a_line_that_breaks_while_blocks_come_is_borne(in_blocks, served):
+    folder, address = in_blocks
+    served.failing["cut"] = 3
+    far = open_store(address)
+    served.failing["cut"] = 2
+    assert far.records.equals(open_store(folder).records)
+    far = open_store(address)
+    served.dead = True
+    with pytest.raises(StoreUnreachable):
+        _ = far.records
+    served.dead = False
+    assert far.records.equals(open_store(folder).records)
 
 
 def test_read_from_any_place_that_fsspec_knows(mini_store):

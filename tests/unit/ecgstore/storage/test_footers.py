@@ -50,7 +50,9 @@ def check_same(content: bytes) -> None:
             is_text = other.physical_type == "BYTE_ARRAY"
             has_dictionary = bool({"RLE_DICTIONARY", "PLAIN_DICTIONARY"} & set(other.encodings))
             sizes = other.num_values, n_nulls, other.total_uncompressed_size
-            assert column == (other.path_in_schema, *sizes, is_text, has_dictionary)
+            begin = other.dictionary_page_offset if other.has_dictionary_page else other.data_page_offset
+            place = begin, other.total_compressed_size
+            assert column == (other.path_in_schema, *sizes, *place, is_text, has_dictionary)
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: f"{path.parts[-2]}/{path.name}")
