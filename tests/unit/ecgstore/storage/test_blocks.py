@@ -7,11 +7,13 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from quickly import quickly
 
 from ecgstore import IngestSettings, ingest_folder, merge_stores, open_store, subset_store, withdraw_records
-from ecgstore.errors import IntegrityError, StoreFormatError
-from ecgstore.storage import blocks, layout
+from ecgstore.errors import EcgError, IntegrityError, StoreFormatError
+from ecgstore.storage import blocks, columns, layout
 from ecgstore.storage.blocks import Blocks
 
 CONTENT = np.random.default_rng(0).bytes(10_000)
@@ -100,6 +102,51 @@ def test_other_numbers_of_blocks_than_there_are_are_refused():
     for n_bytes in (len(CONTENT) - 1024, len(CONTENT) + 1024):
         with pytest.raises(StoreFormatError, match="hashes of other blocks"):
             blocks.of(said, "records.parquet", n_bytes, read, changed, "x")
+
+
+def spoilt(content, seed):
+    """A table of which some bytes are others, most of them in the footer."""
+    random = np.random.default_rng(seed)
+    its = bytearray(content)
+    n_footer = 8 + int.from_bytes(content[-8:-4], "little")
+    for _ in range(random.integers(1, 4)):
+        begin = len(its) - n_footer if random.random() < 0.8 else 0
+        its[random.integers(begin, len(its))] = random.integers(256)
+    return bytes(its[: len(its) - random.integers(0, 12)]) if random.random() < 0.1 else bytes(its)
+
+
+def what_comes(content, in_blocks):
+    """All columns and one row, or how they are refused."""
+
+    def check(table, where):
+        table.validate(full=True)
+
+    if in_blocks:
+        sha256 = [hashlib.sha256(content[i : i + 512]).hexdigest() for i in range(0, len(content), 512)]
+        content = Blocks(lambda begin, end: whole[begin:end], len(whole := content), 512, sha256, changed)
+    try:
+        its = columns.packed(content, version=2, where="a table", check=check)
+        return its.about(3, ["sex", "fold", "record_id"]), its.table(its.names)
+    except EcgError as error:
+        return type(error)
+    except pa.ArrowInvalid:
+        return "invalid"
+
+
+@pytest.mark.parametrize("first", quickly(range(0, 4000, 200), 0))
+def test_forged_tables_are_read_or_refused_in_blocks_as_in_one_piece(mini_store, first):
+    content = (mini_store / layout.RECORDS).read_bytes()
+    refused = 0
+    for seed in range(first, first + 200):
+        forged = spoilt(content, seed)
+        here, afar = what_comes(forged, in_blocks=False), what_comes(forged, in_blocks=True)
+        if isinstance(here, tuple):
+            assert here[0] == afar[0]
+            assert here[1].equals(afar[1]), seed
+        else:
+            assert here == afar, seed
+            refused += 1
+    assert 0 < refused < 200
 
 
 def test_every_way_to_a_store_states_the_hashes_of_its_own_table(mini, mini_store, tmp_path, monkeypatch):
