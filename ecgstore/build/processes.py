@@ -63,9 +63,11 @@ def _as_far_as_it_goes(
     """Do tasks until one of the workers dies; returns those that are left, and of them those that were begun."""
     waiting = iter(tasks)
     running: dict[Future[None], Any] = {}
+    context = multiprocessing.get_context(_method())
+    # Nothing is ever written to it: workers read that it is closed, which it is when this process is no more, too.
+    theirs, ours = context.Pipe(duplex=False)
     with without_interrupts():  # inherited by the workers
-        context, here = multiprocessing.get_context(_method()), Path.cwd()
-        pool = ProcessPoolExecutor(n, context, initializer=_begin, initargs=(here,))
+        pool = ProcessPoolExecutor(n, context, initializer=_begin, initargs=(Path.cwd(), theirs))
         _submit(pool, running, waiting, root, do, n)
     try:
         while running:
@@ -76,6 +78,7 @@ def _as_far_as_it_goes(
                 done()
             # One each, and one that the next to end finds there.
             _submit(pool, running, waiting, root, do, n + 1)
+        pool.shutdown()
         return [], []
     except BrokenProcessPool:
         # The others die with it, and some were done before.
@@ -84,7 +87,9 @@ def _as_far_as_it_goes(
             done()
         return [*begun, *waiting], begun
     finally:
-        # After an error, or Ctrl-C, the shards that were not begun yet are left for the next time.
+        # After an error, or Ctrl-C, what was not done is left for the next time.
+        ours.close()
+        theirs.close()
         pool.shutdown(cancel_futures=True)
 
 
@@ -104,17 +109,15 @@ def _method() -> str:
     return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 
-def _begin(folder: Path) -> None:
+def _begin(folder: Path, command: connection.Connection) -> None:
     """In a worker, once: it stands in the folder of the process that began it, leaves it Ctrl-C, ends with it."""
     os.chdir(folder)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(command,), daemon=True).start()
 
 
-def _end_with(sentinel: int) -> None:
-    connection.wait([sentinel])
+def _end_with(command: connection.Connection) -> None:
+    connection.wait([command])
     os._exit(1)
 
 

@@ -96,7 +96,8 @@ def test_workers_stand_where_the_command_does(tmp_path, monkeypatch):
     assert Path((tmp_path / "done-0").read_text()) == folder.resolve()
 
 
-def test_no_worker_outlives_a_command_that_was_killed(tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_no_worker_outlives_a_command_that_was_ended(tmp_path, sent):
     script = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -105,14 +106,19 @@ import test_processes
 from ecgstore.build import processes
 processes.run(Path({str(tmp_path)!r}), test_processes.JOBS, test_processes.wait_for_ever, 2, lambda: None)
 """
-    command = subprocess.Popen([sys.executable, "-c", script])
+    command = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
     try:
         while len(done_in(tmp_path)) < 2:
             assert command.poll() is None
             time.sleep(0.02)
+        command.send_signal(sent)
+        # Interrupted, it waits for no task: these never end.
+        said = command.communicate(timeout=300)[1]
     finally:
         command.kill()
         command.wait()
+    assert command.returncode == -sent
+    assert said.count("Traceback") == (sent == signal.SIGINT), "a worker has said something, too"
     for path in tmp_path.glob("done-*"):
         while is_there(int(path.read_text())):
             time.sleep(0.02)
