@@ -309,7 +309,7 @@ def _seal(root: Path, made: _Plan, done: Sequence[Committed]) -> manifest.Manife
     for name, table in ((layout.LEADS, store.lead_quality), (layout.BEATS, store.beats)):
         if table.num_columns:  # a parent of format 1 has none
             small[name] = table
-    return seal_commits(root, small, _attributes(made, sums_of(done)), done, made)
+    return seal_commits(root, small, _attributes(made, sums_of(done)), done, made.sha256)
 
 
 def _records(parent: pa.Table, written: pa.Table) -> pa.Table:

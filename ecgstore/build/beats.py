@@ -332,7 +332,7 @@ def _seal(root: Path, made: _Plan, done: Sequence[Committed]) -> manifest.Manife
         "beats": made.settings.model_dump(mode="json"),
         "parent": store.fingerprint,
     }
-    return seal_commits(root, small, attributes, done, made)
+    return seal_commits(root, small, attributes, done, made.sha256)
 
 
 def _records(made: _Plan, rows: npt.NDArray[np.int64], written: pa.Table) -> pa.Table:

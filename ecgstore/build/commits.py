@@ -7,7 +7,6 @@ again: those of all tasks together may be more than memory holds.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from ecgstore.build.sums import Sums
 from ecgstore.errors import IntegrityError
 from ecgstore.record import Rejection
 from ecgstore.storage import layout, publish, tables
-from ecgstore.storage.manifest import ObjectHash, hash_object
+from ecgstore.storage.manifest import ObjectHash, hash_bytes, hash_object
 from ecgstore.storage.plain import open_plain
 
 
@@ -59,7 +58,8 @@ class Committed:
     #: Columns of its rows.
     names: tuple[str, ...]
     path: Path
-    sha256: str
+    #: Of the file as it was read.
+    own: ObjectHash
 
     @property
     def written(self) -> pa.Table:
@@ -68,7 +68,7 @@ class Committed:
             content = _content(self.path)
         except OSError:
             content = b""
-        if hashlib.sha256(content).hexdigest() != self.sha256:
+        if hash_bytes(content) != self.own:
             raise IntegrityError("a commit has changed since it was read", where=self.path, fix="run the command again")
         return tables.from_arrow(content)[0]
 
@@ -111,7 +111,7 @@ def load(root: Path, task: Unit, task_sha256: str, *, hashed: bool = True) -> Co
             sums={fold: Sums(*lists) for fold, lists in about["sums"].items()},
             names=tuple(written.column_names),
             path=path,
-            sha256=hashlib.sha256(content).hexdigest(),
+            own=hash_bytes(content),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

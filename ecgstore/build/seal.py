@@ -8,13 +8,13 @@ import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ecgstore.build import building, planned
-from ecgstore.build.commits import Committed, Unit
+from ecgstore.build.commits import Committed
 from ecgstore.build.patients import key_check, patient_hash
 from ecgstore.build.plan import Plan, public
 from ecgstore.build.settings import IngestSettings
@@ -35,23 +35,6 @@ from ecgstore.storage.tables import (
     numbers,
     to_parquet,
 )
-
-
-class Sealable(Protocol):
-    """What is sealed: tasks, whose commits are listed, and the hash of the plan that they are of."""
-
-    @property
-    def tasks(self) -> Sequence[Unit]:
-        """Every task of the store."""
-
-    @property
-    def sha256(self) -> str:
-        """The plan's hash."""
-
-
-class _Sealed(NamedTuple):
-    tasks: Sequence[Unit]
-    sha256: str
 
 
 def seal_ingested(root: Path, made: Plan, settings: IngestSettings, commits: Sequence[Committed]) -> manifest.Manifest:
@@ -83,7 +66,7 @@ def seal_ingested(root: Path, made: Plan, settings: IngestSettings, commits: Seq
     attributes = _attributes(made, sums_of(commits), settings, list(rates))
     if settings.folds is not None:
         attributes["folds_drawn"] = settings.folds
-    return _seal_written(root, tables, attributes, commits, _Sealed(made.units, made.sha256))
+    return _seal_written(root, tables, attributes, commits, made.sha256)
 
 
 def _schemas(n_leads: int, *, annotated: bool) -> dict[str, pa.Schema]:
@@ -103,12 +86,12 @@ def seal_commits(
     tables: Mapping[str, pa.Table],
     attributes: Mapping[str, Any],
     commits: Sequence[Committed],
-    made: Sealable,
+    plan_sha256: str,
 ) -> manifest.Manifest:
     """Write tables and root beside the shards that the commits name, and seal all of it."""
     for name, one in tables.items():
         publish.write_bytes(root / name, to_parquet(one, name))
-    return _seal_written(root, tables, attributes, commits, made)
+    return _seal_written(root, tables, attributes, commits, plan_sha256)
 
 
 def _seal_written(
@@ -116,15 +99,14 @@ def _seal_written(
     tables: Iterable[str],
     attributes: Mapping[str, Any],
     commits: Sequence[Committed],
-    made: Sealable,
+    plan_sha256: str,
 ) -> manifest.Manifest:
     """The same where the tables stand there already."""
-    names = [f"{layout.SIGNAL}/zarr.json", *tables, *(layout.commit_object(task.first_shard) for task in made.tasks)]
-    objects = {name: manifest.hash_object(root / name) for name in names}
+    objects = {name: manifest.hash_object(root / name) for name in (layout.SIGNAL_JSON, *tables)}
     for commit in commits:
-        objects |= commit.objects
+        objects |= {commit.path.relative_to(root).as_posix(): commit.own, **commit.objects}
     content = root_metadata(root, attributes, root / layout.RECORDS)
-    return building.seal(root, [(layout.ROOT, content)], objects, made.sha256)
+    return building.seal(root, [(layout.ROOT, content)], objects, plan_sha256)
 
 
 def sums_of(commits: Sequence[Committed]) -> dict[str, Sums]:

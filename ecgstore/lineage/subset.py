@@ -188,7 +188,7 @@ def _seal(root: Path, made: _Plan, done: Sequence[Committed]) -> manifest.Manife
     attributes = _attributes(made, records)
     if store.encoding != "adc":
         attributes["statistics"] = statistics(sums_of(done))
-    return seal_commits(root, small, attributes, done, made)
+    return seal_commits(root, small, attributes, done, made.sha256)
 
 
 def _attributes(made: _Plan, records: pa.Table) -> dict[str, Any]:
