@@ -167,7 +167,7 @@ def test_a_page_is_accessible_and_fits(shown: Any, name: str, width: int) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["store", "run"])
+@pytest.mark.parametrize("name", quickly(["store", "run"], "run"))
 def test_dark_surroundings_leave_it_readable(shown: Any, name: str) -> None:
     assert barriers(shown(name, 1240, color_scheme="dark")) == []
 
@@ -243,7 +243,7 @@ def test_what_is_saved_from_the_page_are_the_numbers(shown: Any) -> None:
     assert "macro_auroc" in Path(saved.value.path()).read_text(encoding="utf-8-sig")
 
 
-@pytest.mark.parametrize("name", ["hostile", "store"])
+@pytest.mark.parametrize("name", quickly(["hostile", "store"], "hostile"))
 def test_hostile_names_are_text(shown: Any, name: str) -> None:
     tab = shown(name, 1240)
     assert tab.evaluate("document.scripts.length") == 0
