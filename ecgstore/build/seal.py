@@ -52,7 +52,8 @@ def seal_ingested(root: Path, made: Plan, settings: IngestSettings, commits: Seq
         for facts, commit in zip(facts_of_tasks, commits, strict=True):
             rates |= dict.fromkeys(pc.unique(facts["source_fs_hz"]).to_pylist())
             written = commit.written
-            facts = facts.filter(pc.is_in(facts["record_id"], value_set=written["record_id"].combine_chunks()))
+            if commit.rejected:
+                facts = facts.filter(pc.is_in(facts["record_id"], value_set=written["record_id"].combine_chunks()))
             tables[layout.RECORDS].add(records(facts, written, made))
             tables[layout.LEADS].add(leads(written, len(made.work.leads)))
             tables[layout.STATEMENTS].add(statements(facts, n_records))
