@@ -7,11 +7,12 @@ none, each imports for itself). A task leaves its outcome on the disk, so nothin
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import signal
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -61,15 +62,15 @@ def _as_far_as_it_goes(
     root: Path, tasks: Sequence[Any], do: Callable[[Path, Any], None], n: int, done: Callable[[], None]
 ) -> tuple[list[Any], list[Any]]:
     """Do tasks until one of the workers dies; returns those that are left, and of them those that were begun."""
-    waiting = iter(tasks)
-    running: dict[Future[None], Any] = {}
+    waiting, running = deque(tasks), dict[Future[None], Any]()
     context = multiprocessing.get_context(_method())
     # Nothing is ever written to it: workers read that it is closed, which it is when this process is no more, too.
     theirs, ours = context.Pipe(duplex=False)
-    with without_interrupts():  # inherited by the workers
-        pool = ProcessPoolExecutor(n, context, initializer=_begin, initargs=(Path.cwd(), theirs))
-        _submit(pool, running, waiting, root, do, n)
+    pool = ProcessPoolExecutor(n, context, initializer=_begin, initargs=(Path.cwd(), theirs))
+    submit = functools.partial(_submit, pool, running, waiting, root, do)
     try:
+        with without_interrupts():  # inherited by the workers, which begin with the first task
+            submit(n)
         while running:
             ended, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in ended:
@@ -77,7 +78,7 @@ def _as_far_as_it_goes(
                 del running[future]
                 done()
             # One each, and one that the next to end finds there.
-            _submit(pool, running, waiting, root, do, n + 1)
+            submit(n + 1)
         pool.shutdown()
         return [], []
     except BrokenProcessPool:
@@ -96,13 +97,15 @@ def _as_far_as_it_goes(
 def _submit(
     pool: ProcessPoolExecutor,
     running: dict[Future[None], Any],
-    waiting: Iterator[Any],
+    waiting: deque[Any],
     root: Path,
     do: Callable[[Path, Any], None],
     n: int,
 ) -> None:
-    while len(running) < n and (task := next(waiting, None)) is not None:
-        running[pool.submit(do, root, task)] = task
+    """Have ``n`` tasks running, if so many are left. Raises BrokenProcessPool where a worker has died meanwhile."""
+    while waiting and len(running) < n:
+        future = pool.submit(do, root, waiting[0])
+        running[future] = waiting.popleft()
 
 
 def _method() -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import deque
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,6 +49,15 @@ def die_always(root, task):
     work(root, task)
 
 
+def die_after_one(root, task):
+    """As a worker that does one task and is ended in the next."""
+    mark = root / f"worked-{os.getpid()}"
+    if mark.exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    mark.touch()
+    work(root, task)
+
+
 def refuse(root, task):
     if task.first_shard == 2:
         raise ConfigError("not this one", where="shard 2", got="two", fix="leave it out")
@@ -65,7 +78,7 @@ def done_in(root):
     return {int(path.name.removeprefix("done-")) for path in root.glob("done-*")}
 
 
-@pytest.mark.parametrize("do", [work, die_once])
+@pytest.mark.parametrize("do", [work, die_once, die_after_one])
 def test_every_task_is_done_and_told_once(tmp_path, do):
     told = []
     processes.run(tmp_path, JOBS, do, 2, lambda: told.append(1))
@@ -73,6 +86,17 @@ def test_every_task_is_done_and_told_once(tmp_path, do):
     assert len(told) == 7
     assert (tmp_path / "killed").exists() == (do is die_once)
     assert str(os.getpid()) not in {path.read_text() for path in tmp_path.glob("done-*")}
+
+
+def test_a_task_that_a_broken_pool_does_not_take_is_still_to_be_done(tmp_path):
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    with pytest.raises(BrokenProcessPool):
+        pool.submit(os._exit, 1).result()
+    running, waiting = {}, deque(JOBS)
+    with pytest.raises(BrokenProcessPool):
+        processes._submit(pool, running, waiting, tmp_path, work, 2)
+    assert (running, list(waiting)) == ({}, JOBS)
+    pool.shutdown()
 
 
 def test_a_task_that_kills_its_workers_is_named(tmp_path):
