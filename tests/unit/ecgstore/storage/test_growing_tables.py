@@ -22,7 +22,9 @@ def some(n, seed=0):
     return pa.table([pa.array(ids), of_leads, pa.array(codes, pa.list_(pa.string()))], schema=SCHEMA)
 
 
-@pytest.mark.parametrize("sizes", [[70_000], [1] * 30 + [69_970], [9_999] * 7 + [7], [0, 40_000, 0, 30_000, 0]])
+@pytest.mark.parametrize(
+    "sizes", [[70_000], [1] * 30 + [69_970], [9_999] * 7 + [7], [777] * 90 + [70], [0, 40_000, 0, 30_000, 0]]
+)
 def test_the_bytes_are_those_of_the_whole_table(tmp_path, monkeypatch, sizes):
     monkeypatch.setattr(tables, "RECORDS_PER_GROUP", 32_768)
     whole = some(70_000)
