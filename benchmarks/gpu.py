@@ -6,7 +6,7 @@ In this order, each part with a share of ``--seconds`` (400 by default, so that 
 - ``lstm``: what torch's autocast makes of an LSTM, what this package does, and how long CPC's takes in each precision;
 - ``right``: each method at its published width against this machine's processor: the same weights, the same windows,
   the same draws; views, loss and gradient. The processor computes in float64, so that what differs is the other's. And
-  bfloat16 is judged where the recipe trains so: at a loss of which little hangs on the network yet, it is mostly noise;
+  half precision is judged where the recipe trains in it: of a loss of which little hangs on the network, it is noise;
 - ``feed``: windows a second by every way of feeding (``benchmarks/feed.py`` with a store);
 - ``train``: ``ecgtrain bench`` of each published recipe: feed, views, step, the loop, waiting, memory, hours;
 - ``compile``: the step of two of them again, compiled, and of one with CUDA graphs, if there is time left.
@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -89,8 +90,14 @@ class Tolerance(NamedTuple):
 TOLERANCES = {
     "float32": Tolerance(1e-4, 1e-3),
     "tf32": Tolerance(1e-2, 5e-2),
+    "float16": Tolerance(1e-2, 5e-2),  # as long a mantissa as TF32's
     "bfloat16": Tolerance(3e-2, 1.5e-1),
 }
+
+
+HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+#: Below 6e-8 float16 has nothing: a loss is multiplied before its gradient is taken, and the gradient divided.
+LOSS_SCALE = 64.0
 
 
 class Sizes(NamedTuple):
@@ -190,15 +197,19 @@ def lstm(sizes: Sizes, device: torch.device, seconds: float) -> dict[str, Any]:
     found: dict[str, Any] = {"of_cpc": {name: its.removeprefix("torch.") for name, its in seen.items()}}
     found["left_to_autocast"] = str(by_torch).removeprefix("torch.")
     found["step_ms"] = {}
-    ways = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    ways = ("float32", "float16") if device.type == "cuda" else ("float32",)
     each_s = seconds / (len(ways) * len(sizes.lstm_batches))
-    for name, dtype in ways.items():
-        layers = nn.LSTM(width, width, 2, batch_first=True, device=device, dtype=dtype)
+    for name in ways:
         for n in sizes.lstm_batches:
-            x_bsd = torch.randn(n, sizes.lstm_samples, width, device=device, dtype=dtype)
+            x_bsd = torch.randn(n, sizes.lstm_samples, width, device=device, requires_grad=True)
+
+            def both_ways(x_bsd: Tensor = x_bsd, halves: bool = name == "float16") -> None:
+                with torch.autocast(device.type, torch.float16, enabled=halves):
+                    contexts_bsd = network.context(x_bsd)
+                contexts_bsd.sum().backward()
+
             with tensor_float(device):
-                rate = per_s(lambda layers=layers, x=x_bsd: layers(x)[0].sum().backward(), device, each_s)
-            found["step_ms"][f"{name}, {n} x {sizes.lstm_samples}"] = 1000 / rate
+                found["step_ms"][f"{name}, {n} x {sizes.lstm_samples}"] = 1000 / per_s(both_ways, device, each_s)
     return found
 
 
@@ -218,10 +229,10 @@ def right(run: RunConfig, n_windows: int, device: torch.device) -> dict[str, Any
     views = _as(views, device, torch.float32)
     found["of"] = {}
     before = {name: value.clone() for name, value in there.objective.to(device).state_dict().items()}
-    for how in ("float32", *(("tf32",) if device.type == "cuda" else ()), "bfloat16"):
+    for how in ("float32", *(("tf32", "float16") if device.type == "cuda" else ()), "bfloat16"):
         there.objective.load_state_dict(before)  # BatchNorm has remembered something
         compared = _compared(_step(there.objective, views, device, how), expected, TOLERANCES[how])
-        is_used = how != "bfloat16" or pretrain_of(run).precision == how
+        is_used = how not in HALVES or pretrain_of(run).precision == how
         found["of"][how] = compared if is_used else {**compared, "right": None}
     found["loss"] = expected.loss
     return found
@@ -240,13 +251,14 @@ def _step(objective: Objective, views: Any, device: torch.device, how: str) -> S
     torch.backends.cudnn.allow_tf32 = how == "tf32"
     torch.set_float32_matmul_precision("high" if how == "tf32" else "highest")
     try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=how == "bfloat16"):
+        with torch.autocast(device.type, HALVES.get(how, torch.bfloat16), enabled=how in HALVES):
             terms = objective(views)
-        terms.total.backward()
+        scale = LOSS_SCALE if how == "float16" else 1.0
+        (terms.total * scale).backward()
     finally:
         torch.backends.cudnn.allow_tf32 = convolves
         torch.set_float32_matmul_precision(before)
-    parts = [one.grad for one in objective.parameters() if one.grad is not None]
+    parts = [one.grad / scale for one in objective.parameters() if one.grad is not None]
     return Stepped(terms.total.item(), torch.cat([part.detach().flatten().to("cpu", torch.float64) for part in parts]))
 
 
@@ -373,8 +385,11 @@ def trained(run: RunConfig, device: torch.device, seconds: float) -> dict[str, A
 def measure(
     sizes: Sizes, device: torch.device, methods: Sequence[str], parts: Sequence[str], seconds: float, say: Any
 ) -> dict[str, Any]:
-    """All ``parts`` within about ``seconds``; what fails or finds no time is a line under ``left_out``."""
-    began_s, budget = time.perf_counter(), Budget(seconds)
+    """All ``parts`` within about ``seconds``; what fails or finds no time is a line under ``left_out``.
+
+    A minute of a GPU is dear: where this is interrupted, what was found until then is returned.
+    """
+    began_s = time.perf_counter()
     found: dict[str, Any] = {"benchmark": "gpu", "machine": environment(device), "left_out": {}}
     found |= {"small": sizes is TRIED, "seconds_allowed": seconds, "paper_epochs": PAPER_EPOCHS}
 
@@ -389,26 +404,41 @@ def measure(
             found["left_out"][what] = _one_line(error)
             return None
 
+    try:
+        _measure(found, attempt, sizes, device, methods, parts, Budget(seconds), say)
+    except KeyboardInterrupt:
+        found["left_out"]["the rest"] = "it was interrupted"
+    return found | {"seconds": time.perf_counter() - began_s}
+
+
+def _measure(
+    found: dict[str, Any],
+    attempt: Callable[..., Any],
+    sizes: Sizes,
+    device: torch.device,
+    methods: Sequence[str],
+    parts: Sequence[str],
+    budget: Budget,
+    say: Any,
+) -> None:
+    """Put each part into ``found`` as soon as it is known."""
     with tempfile.TemporaryDirectory(prefix="ecgtrain-gpu-") as folder, own_torch_generator(device):
         torch.manual_seed(0)
         if "matrix" in parts:
             found["matrix"] = attempt("matrix", LEAST_S, lambda: matrix(sizes, device, budget.of("matrix")))
         if "lstm" in parts:
             found["lstm"] = attempt("lstm", LEAST_S, lambda: lstm(sizes, device, budget.of("lstm")))
-        say(f"{time.perf_counter() - began_s:5.0f} s  stores")
+        say("         stores")
         rates = {100.0: sizes.n_records, 250.0: sizes.n_long}
         stores = {rate: store_of(Path(folder), n, rate) for rate, n in rates.items()}
         runs = {name: recipe_of(name, sizes, stores) for name in methods}
         if "right" in parts:
-            ends_s = time.perf_counter() + budget.of("right")
-            found["right"] = {
-                name: attempt(
-                    f"right: {name}",
-                    ends_s - time.perf_counter(),
-                    lambda run=run: right(run, sizes.n_compared, device),
+            ends_s, found["right"] = time.perf_counter() + budget.of("right"), {}
+            for name, run in runs.items():
+                left_s = ends_s - time.perf_counter()
+                found["right"][name] = attempt(
+                    f"right: {name}", left_s, lambda run=run: right(run, sizes.n_compared, device)
                 )
-                for name, run in runs.items()
-            }
         if "feed" in parts:
             opened: Store = open_store(stores[100.0])
             each_s = max(budget.of("feed") / 8, 0.02)
@@ -438,7 +468,6 @@ def measure(
                     LEAST_TO_COMPILE_S,
                 )
                 found["compile"].setdefault(name, {})[how] = result and result["step"]["windows_per_s"]
-    return found | {"seconds": time.perf_counter() - began_s}
 
 
 # --- tables ---------------------------------------------------------------------------------------------------
@@ -525,6 +554,8 @@ def main(
     device: str, small: bool, seconds: float, methods: tuple[str, ...], parts: tuple[str, ...], out: Path | None
 ) -> None:
     """Measure everything on a GPU, and compare each method with the processor."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise click.ClickException("no GPU is found here; to see that the script works: --device cpu --small")
     keep_freed_memory()
     sizes = TRIED if small else FULL
     chosen = [name for name in sizes.recipes if not methods or name in methods]
@@ -538,4 +569,6 @@ def main(
 
 
 if __name__ == "__main__":
+    # Whoever lends a GPU may end this with SIGTERM: that is as Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     main()

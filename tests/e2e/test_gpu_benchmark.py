@@ -98,3 +98,21 @@ def test_every_method_has_a_published_recipe(script: ModuleType) -> None:
     assert set(script.PUBLISHED.values()) <= set(shipped())
     named = {config.load(name).pretrain.method.name for name in script.PUBLISHED.values()}
     assert named == set(occupants("ecgtrain.methods"))
+
+
+def test_what_was_found_before_an_interruption_is_kept(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(script, "right", interrupt)
+    found = script.measure(script.TRIED, torch.device("cpu"), ["cpc"], ["matrix", "right", "feed"], 1.0, lambda _: None)
+    assert found["matrix"]["float32"] > 0
+    assert "feed" not in found
+    assert "Left out: the rest: it was interrupted" in script.tables(found)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_machine_without_a_gpu_is_told_in_a_line(script: ModuleType) -> None:
+    told = CliRunner().invoke(script.main, [])
+    assert told.exit_code == 1
+    assert told.stderr == "Error: no GPU is found here; to see that the script works: --device cpu --small\n"

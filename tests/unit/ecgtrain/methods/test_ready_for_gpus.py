@@ -227,6 +227,21 @@ def test_a_recurrent_layer_is_float32_under_bfloat16() -> None:
     torch.testing.assert_close(found, network.context(latents.bfloat16().float()))
 
 
+@pytest.mark.parametrize("layers", [1, 3])
+def test_layers_one_by_one_are_the_stack(layers: int) -> None:
+    stack = torch.nn.LSTM(5, 7, layers, batch_first=True, dtype=torch.float64)
+    x_bsd = torch.randn(4, 9, 5, dtype=torch.float64, requires_grad=True)
+    found, expected = cpc_lstm.layer_by_layer(stack, x_bsd), stack(x_bsd)[0]
+    torch.testing.assert_close(found, expected)
+    weigh = torch.randn_like(expected)
+    of = [
+        torch.autograd.grad((out * weigh).sum(), [x_bsd, *stack.parameters()], retain_graph=True)
+        for out in (found, expected)
+    ]
+    for its, theirs in zip(*of, strict=True):
+        torch.testing.assert_close(its, theirs)
+
+
 def test_a_processor_multiplies_as_it_did() -> None:
     before = torch.get_float32_matmul_precision()
     with tensor_float(torch.device("cpu")):
