@@ -25,6 +25,7 @@ def environment(device: torch.device | str) -> dict[str, Any]:
             versions[name] = version(name)
         except PackageNotFoundError:
             versions[name] = None
+    versions["torch"] = str(torch.__version__)  # its own word says of which CUDA it is
     cuda = torch.device(device).type == "cuda"
     return {
         "python": platform.python_version(),
