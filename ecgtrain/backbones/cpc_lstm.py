@@ -13,9 +13,8 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 import ecgstore
-from ecgstore import ConfigError
 from ecgtrain.backbones import Backbone
-from ecgtrain.backbones.layers.encoder import Encoder, EncoderLayer
+from ecgtrain.backbones.layers.encoder import Encoder, EncoderLayers
 from ecgtrain.backbones.layers.features import Features, pool
 
 DESCRIPTION = "four 1x1 convolutions (one latent per sample) under a two-layer LSTM; features are mean, max and last"
@@ -43,45 +42,30 @@ class CpcLstm(Backbone):
         self.latent_width = settings.encoder.width
         self.width = settings.lstm_width
         self.pooled_width = 3 * settings.lstm_width
-        self._kernels, self._strides = settings.encoder.kernels, settings.encoder.strides
-        widths = [n_leads] + [settings.encoder.width] * len(self._kernels)
-        self.encoder = nn.Sequential(
-            *(EncoderLayer(*sizes) for sizes in zip(widths, widths[1:], self._kernels, self._strides, strict=False))
-        )
+        self.encoder = EncoderLayers(settings.encoder, n_leads)
         self.lstm = nn.LSTM(settings.encoder.width, settings.lstm_width, settings.lstm_layers, batch_first=True)
 
     def n_tokens(self, n_samples: int) -> int:
         """Latents of a window of ``n_samples``."""
-        for kernel, stride in zip(self._kernels, self._strides, strict=True):
-            n_samples = (n_samples - kernel) // stride + 1
-        return n_samples
+        return self.encoder.n_latents(n_samples)
 
     def encode(self, x_blt: Tensor) -> Tensor:
         """Latents (batch, tokens, ``latent_width``) of windows (batch, leads, samples)."""
-        if self.n_tokens(x_blt.shape[2]) < 1:
-            raise ConfigError(
-                "the window is shorter than the encoder's receptive field",
-                got=f"{x_blt.shape[2]} samples",
-                fix="raise window_samples or use smaller kernels",
-            )
-        latents: Tensor = self.encoder(x_blt.transpose(1, 2))
-        return latents
+        return self.encoder.latents(x_blt)
 
     def context(self, latents_bsd: Tensor) -> Tensor:
         """Contexts (batch, tokens, ``width``), each of its own and all earlier latents."""
-        # Autocast would run it in float16 on a GPU, whatever was asked for, and nobody scales the loss of bfloat16.
         device = latents_bsd.device.type
-        if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16:
+        within = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        contexts: Tensor
+        if within == torch.bfloat16:
+            # Autocast would run it in float16 on a GPU, whatever was asked for, and nobody scales the loss of bfloat16.
             with torch.autocast(device, enabled=False):
-                return self._recur(latents_bsd.float())
-        return self._recur(latents_bsd)
-
-    def _recur(self, latents_bsd: Tensor) -> Tensor:
-        device = latents_bsd.device.type
-        halves = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
-        if device == "cuda" and halves:
-            return layer_by_layer(self.lstm, latents_bsd)
-        contexts: Tensor = self.lstm(latents_bsd)[0]
+                contexts = self.lstm(latents_bsd.float())[0]
+        elif within == torch.float16 and device == "cuda":
+            contexts = layer_by_layer(self.lstm, latents_bsd)
+        else:
+            contexts = self.lstm(latents_bsd)[0]
         return contexts
 
     def forward(self, x_blt: Tensor) -> Features:

@@ -24,9 +24,8 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 import ecgstore
-from ecgstore import ConfigError
 from ecgtrain.backbones import Backbone
-from ecgtrain.backbones.layers.encoder import Encoder, EncoderLayer
+from ecgtrain.backbones.layers.encoder import Encoder, EncoderLayers
 from ecgtrain.backbones.layers.features import Features, pool
 
 DESCRIPTION = "an encoder per time step under diagonal state-space layers (S4D), causal by default; features are means"
@@ -179,11 +178,7 @@ class S4(Backbone):
         self.n_leads = n_leads
         self.latent_width = settings.encoder.width
         self.width = self.pooled_width = settings.width
-        self._kernels, self._strides = settings.encoder.kernels, settings.encoder.strides
-        widths = [n_leads] + [settings.encoder.width] * len(self._kernels)
-        self.encoder = nn.Sequential(
-            *(EncoderLayer(*sizes) for sizes in zip(widths, widths[1:], self._kernels, self._strides, strict=False))
-        )
+        self.encoder = EncoderLayers(settings.encoder, n_leads)
         same = settings.encoder.width == settings.width
         self.entry = nn.Identity() if same else nn.Linear(settings.encoder.width, settings.width)
         self.layers = nn.Sequential(
@@ -195,20 +190,11 @@ class S4(Backbone):
 
     def n_tokens(self, n_samples: int) -> int:
         """Latents of a window of ``n_samples``."""
-        for kernel, stride in zip(self._kernels, self._strides, strict=True):
-            n_samples = (n_samples - kernel) // stride + 1
-        return n_samples
+        return self.encoder.n_latents(n_samples)
 
     def encode(self, x_blt: Tensor) -> Tensor:
         """Latents (batch, tokens, ``latent_width``) of windows (batch, leads, samples)."""
-        if self.n_tokens(x_blt.shape[2]) < 1:
-            raise ConfigError(
-                "the window is shorter than the encoder's receptive field",
-                got=f"{x_blt.shape[2]} samples",
-                fix="raise window_samples or use smaller kernels",
-            )
-        latents: Tensor = self.encoder(x_blt.transpose(1, 2))
-        return latents
+        return self.encoder.latents(x_blt)
 
     def forward(self, x_blt: Tensor) -> Features:
         """Tokens, and their mean."""

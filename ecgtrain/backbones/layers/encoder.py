@@ -1,4 +1,4 @@
-"""Convolutions in front of a sequence model (Mehari & Strodthoff 2022): settings, and one layer."""
+"""Convolutions in front of a sequence model (Mehari & Strodthoff 2022): settings and layers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 import ecgstore
+from ecgstore import ConfigError
 
 
 class Encoder(ecgstore.Settings):
@@ -48,3 +49,33 @@ class EncoderLayer(nn.Module):
             y_bsd = self.conv(x_bsd.transpose(1, 2)).transpose(1, 2)
         flat = self.norm(y_bsd.flatten(0, 1))
         return F.relu(flat, inplace=True).view(y_bsd.shape)
+
+
+class EncoderLayers(nn.Sequential):
+    """One layer after the other, on tokens (batch, tokens, features)."""
+
+    def __init__(self, settings: Encoder, n_leads: int) -> None:
+        widths = [n_leads] + [settings.width] * len(settings.kernels)
+        sizes = zip(widths, widths[1:], settings.kernels, settings.strides, strict=False)
+        super().__init__(*(EncoderLayer(*its) for its in sizes))
+        self._kernels, self._strides = settings.kernels, settings.strides
+
+    def n_latents(self, n_samples: int) -> int:
+        """Latents of a window of ``n_samples``."""
+        for kernel, stride in zip(self._kernels, self._strides, strict=True):
+            n_samples = (n_samples - kernel) // stride + 1
+        return n_samples
+
+    def latents(self, x_blt: Tensor) -> Tensor:
+        """Latents (batch, tokens, width) of windows (batch, leads, samples).
+
+        Raises ConfigError where a window is too short for one.
+        """
+        if self.n_latents(x_blt.shape[2]) < 1:
+            raise ConfigError(
+                "the window is shorter than the encoder's receptive field",
+                got=f"{x_blt.shape[2]} samples",
+                fix="raise window_samples or use smaller kernels",
+            )
+        latents: Tensor = self(x_blt.transpose(1, 2))
+        return latents
