@@ -133,6 +133,12 @@ def store_of(folder: Path) -> Path:
     return folder / "cohort.ecg"
 
 
+def _for(device: str) -> set[str]:
+    """Small recipes that are made for such a device: a processor takes days for those in half precision."""
+    of = {path.stem: config.load(path).pretrain for path in RECIPES.glob("*.yaml")}
+    return {name for name, its in of.items() if device == "cuda" or (its and its.precision == "float32")}
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--method", "methods", multiple=True, help="Only these small recipes, by name; `none` for none.")
 @click.option("--store", type=click.Path(exists=True, path_type=Path), help="Train on this store instead.")
@@ -148,7 +154,7 @@ def main(
     keep_freed_memory()
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="ecgtrain-step-") as folder:
-        names = [path.stem for path in sorted(RECIPES.glob("*.yaml")) if not methods or path.stem in methods]
+        names = [path.stem for path in sorted(RECIPES.glob("*.yaml")) if path.stem in (methods or _for(device))]
         trained_on = store or (store_of(Path(folder)) if names else None)
         for name in names:
             # The peak of one must not be hidden by what another left behind.
