@@ -66,7 +66,7 @@ def _refuse(known: Sequence[str], found: Shared, between: str) -> None:
 
 
 def _origins(table: pa.Table) -> Iterable[Origin]:
-    pairs = table.select(["source", "site"]).group_by(["source", "site"]).aggregate([]).to_pylist()
+    pairs = table.select(["source", "site"]).group_by(["source", "site"], use_threads=False).aggregate([]).to_pylist()
     return [Origin(pair["source"] or "", pair["site"] or "") for pair in pairs]
 
 

@@ -165,6 +165,22 @@ def test_nobody_reads_parquet_with_threads_that_outlive_the_reader():
         assert "read_table" not in names, f"{name_of(path)}: see ecgstore.storage.tables.from_parquet"
 
 
+def test_arrow_is_given_no_threads_that_outlive_the_call():
+    """One that lets go of something of Python's as the process ends aborts it, once in hundreds of times."""
+    asked = {"group_by", "IpcWriteOptions", "IpcReadOptions", "read_row_group", "read_row_groups"}
+    wanted = {"new_file", "new_stream", "open_file", "open_stream"}
+    for path in EVERY:
+        calls = [node for node in house.nodes(path) if isinstance(node, ast.Call)]
+        for call in (one for one in calls if isinstance(one.func, ast.Attribute)):
+            said = {word.arg: word.value for word in call.keywords}
+            if call.func.attr in asked and None not in said:
+                no = said.get("use_threads")
+                assert isinstance(no, ast.Constant), f"{name_of(path)}:{call.lineno}: use_threads=False"
+                assert no.value is False
+            if call.func.attr in wanted and ast.unparse(call.func).startswith("pa.ipc"):
+                assert "options" in said, f"{name_of(path)}:{call.lineno}: options without threads"
+
+
 @pytest.mark.parametrize("package", [ecgstore, ecgtrain], ids=house.PACKAGES)
 def test_the_door_is_what_it_says(package):
     assert sorted(package.__all__) == sorted(name for name in dir(package) if name in package.__all__)
