@@ -438,7 +438,7 @@ def _report(
 def _read_tables(out: Path) -> dict[str, Any]:
     reasons = tables.from_parquet((out / layout.REJECTED).read_bytes())["reason"].to_pylist()
     with (out / layout.RECORDS).open("rb") as opened:
-        file = pq.ParquetFile(opened)
+        file = pq.ParquetFile(opened, pre_buffer=False)
 
         def texts(name: str) -> Iterator[str]:
             for group in range(file.num_row_groups):

@@ -212,7 +212,7 @@ def read_task(root: Path, stretch: Stretch, source_root: Path, work: Work) -> Ta
     where = root / layout.PLAN / stretch.file
     try:
         with open_plain(where, follow_links=False) as opened:
-            file = pq.ParquetFile(opened, page_checksum_verification=True)
+            file = pq.ParquetFile(opened, pre_buffer=False, page_checksum_verification=True)
             columns = file.read_row_group(stretch.group, columns=_TO_DO, use_threads=False).to_pydict()
         task = Task(stretch.first_shard, stretch.n_shards, tuple(_records(columns, source_root)))
     except (OSError, ValueError, KeyError, TypeError, IndexError, RecordError) as error:
@@ -265,7 +265,7 @@ def facts(root: Path, made: Plan, hash_patient: HashPatient) -> Iterator[pa.Tabl
         where = root / layout.PLAN / name
         try:
             with open_plain(where, follow_links=False) as opened:
-                file = pq.ParquetFile(opened, page_checksum_verification=True)
+                file = pq.ParquetFile(opened, pre_buffer=False, page_checksum_verification=True)
                 for stretch in stretches:
                     part = file.read_row_group(stretch.group, columns=FACTS.names, use_threads=False)
                     if part.num_rows != stretch.n_records:

@@ -248,7 +248,7 @@ def _read_parquet(path: Path) -> Any:
     bounds = {"thrift_string_size_limit": _THRIFT_BYTES, "thrift_container_size_limit": _THRIFT_ITEMS}
     try:
         with open_plain(path) as opened:
-            about = pq.ParquetFile(opened, **bounds).metadata
+            about = pq.ParquetFile(opened, pre_buffer=False, **bounds).metadata
             _refuse_large(path, "columns", about.num_columns, MAX_COLUMNS)
             _refuse_large(path, "rows", about.num_rows, MAX_PARQUET_BYTES // (8 * max(about.num_columns, 1)))
             groups = [about.row_group(i) for i in range(about.num_row_groups)]
@@ -256,7 +256,7 @@ def _read_parquet(path: Path) -> Any:
             leaves = [about.schema.column(i) for i in range(about.num_columns)]
             texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
             # Without threads: see docs/adr/0008.
-            table = pq.ParquetFile(opened, read_dictionary=texts, **bounds).read(use_threads=False)
+            table = pq.ParquetFile(opened, read_dictionary=texts, pre_buffer=False, **bounds).read(use_threads=False)
         _refuse_large(path, "bytes in memory", unpacked_bytes(table), MAX_PARQUET_BYTES // 4)
         table.validate(full=True)  # Arrow takes any bytes for a text
         names = list(table.column_names)

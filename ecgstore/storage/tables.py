@@ -107,7 +107,7 @@ def to_parquet(table: pa.Table, name: str = "") -> bytes:
 
 def from_parquet(content: bytes) -> pa.Table:
     """Read such bytes back."""
-    return columns_of(pq.ParquetFile(pa.BufferReader(content)), content)
+    return columns_of(pq.ParquetFile(pa.BufferReader(content), pre_buffer=False), content)
 
 
 def columns_of(file: pq.ParquetFile, content: bytes) -> pa.Table:

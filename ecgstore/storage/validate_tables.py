@@ -68,12 +68,12 @@ class BoundedFile(pq.ParquetFile):  # type: ignore[misc]
     def __init__(self, content: bytes | Blocks, weighed: Sequence[str] = ()) -> None:
         bounds = {"thrift_string_size_limit": _THRIFT_BYTES, "thrift_container_size_limit": _THRIFT_ITEMS}
         if isinstance(content, bytes):
-            super().__init__(pa.BufferReader(content), read_dictionary=list(weighed), **bounds)
+            super().__init__(pa.BufferReader(content), read_dictionary=list(weighed), pre_buffer=False, **bounds)
         else:
             # Of the footer as a file of its own: Arrow would fetch 64 KiB to look for it.
-            about = pq.ParquetFile(pa.BufferReader(_end_of(content)), **bounds).metadata
+            about = pq.ParquetFile(pa.BufferReader(_end_of(content)), pre_buffer=False, **bounds).metadata
             source = pa.PythonFile(content.file(), mode="r")
-            super().__init__(source, metadata=about, read_dictionary=list(weighed), **bounds)
+            super().__init__(source, metadata=about, read_dictionary=list(weighed), pre_buffer=False, **bounds)
         self._content = content
 
     @functools.cached_property

@@ -44,7 +44,7 @@ def read_table(path: Path, columns: Mapping[str, pa.DataType], optional: frozens
 
 def _read(file: pa.NativeFile, columns: Mapping[str, pa.DataType], optional: frozenset[str]) -> pa.Table:
     bounds = {"thrift_string_size_limit": MAX_FOOTER_BYTES, "thrift_container_size_limit": 1_000_000}
-    table = pq.ParquetFile(file, **bounds)
+    table = pq.ParquetFile(file, pre_buffer=False, **bounds)
     about = table.metadata
     n_bytes = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
     if about.num_rows > MAX_ROWS or n_bytes > MAX_BYTES:
@@ -56,7 +56,9 @@ def _read(file: pa.NativeFile, columns: Mapping[str, pa.DataType], optional: fro
     # Texts come as indices into a list first: a few bytes can stand for gigabytes.
     texts = [name for name in there if columns[name] == pa.string()]
     # Not read_table: its threads can abort the process at its end (apache/arrow#34314).
-    found = pq.ParquetFile(file, read_dictionary=texts, **bounds).read(columns=there, use_threads=False)
+    found = pq.ParquetFile(file, read_dictionary=texts, pre_buffer=False, **bounds).read(
+        columns=there, use_threads=False
+    )
     if (n_bytes := unpacked_bytes(found)) > MAX_UNPACKED_BYTES:
         raise ValueError(f"{n_bytes} bytes, unpacked, are no table of records")
     whole = {

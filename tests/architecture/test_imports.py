@@ -177,6 +177,9 @@ def test_arrow_is_given_no_threads_that_outlive_the_call():
                 no = said.get("use_threads")
                 assert isinstance(no, ast.Constant), f"{name_of(path)}:{call.lineno}: use_threads=False"
                 assert no.value is False
+            if call.func.attr == "ParquetFile":
+                # Since pyarrow 26 its own threads fetch what is read, unless they are told not to.
+                assert "pre_buffer" in said, f"{name_of(path)}:{call.lineno}: pre_buffer=False"
             if call.func.attr in wanted and ast.unparse(call.func).startswith("pa.ipc"):
                 assert "options" in said, f"{name_of(path)}:{call.lineno}: options without threads"
 
