@@ -134,7 +134,7 @@ def store_of(folder: Path) -> Path:
 
 
 def _for(device: str) -> set[str]:
-    """Small recipes that are made for such a device: a processor takes days for those in half precision."""
+    """Small recipes that are made for such a device: those in half precision are for a GPU."""
     of = {path.stem: config.load(path).pretrain for path in RECIPES.glob("*.yaml")}
     return {name for name, its in of.items() if device == "cuda" or (its and its.precision == "float32")}
 

@@ -104,8 +104,9 @@ class Packed:
     def _read(self, names: Sequence[str], group: int | None) -> pa.Table:
         def read() -> pa.Table:
             self._file.have_here(names, group)
-            options = {"columns": list(names), "use_threads": False}
-            return self._file.read(**options) if group is None else self._file.read_row_group(group, **options)
+            if group is None:
+                return self._file.read(list(names), use_threads=False)
+            return self._file.read_row_group(group, list(names), use_threads=False)
 
         table = validate_tables.plain_errors(read, self._where)
         self._check(table, self._where)

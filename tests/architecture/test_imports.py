@@ -165,22 +165,33 @@ def test_nobody_reads_parquet_with_threads_that_outlive_the_reader():
         assert "read_table" not in names, f"{name_of(path)}: see ecgstore.storage.tables.from_parquet"
 
 
+#: What starts threads of Arrow's unless it is told not to, and by which word.
+THREADED = {
+    "group_by": "use_threads",
+    "IpcWriteOptions": "use_threads",
+    "IpcReadOptions": "use_threads",
+    "read_row_group": "use_threads",
+    "read_row_groups": "use_threads",
+    "ParquetFile": "pre_buffer",
+}
+
+
 def test_arrow_is_given_no_threads_that_outlive_the_call():
-    """One that lets go of something of Python's as the process ends aborts it, once in hundreds of times."""
-    asked = {"group_by", "IpcWriteOptions", "IpcReadOptions", "read_row_group", "read_row_groups"}
-    wanted = {"new_file", "new_stream", "open_file", "open_stream"}
+    """One that lets go of something of Python's as the process ends aborts it: see docs/adr/0008."""
     for path in EVERY:
-        calls = [node for node in house.nodes(path) if isinstance(node, ast.Call)]
-        for call in (one for one in calls if isinstance(one.func, ast.Attribute)):
-            said = {word.arg: word.value for word in call.keywords}
-            if call.func.attr in asked and None not in said:
-                no = said.get("use_threads")
-                assert isinstance(no, ast.Constant), f"{name_of(path)}:{call.lineno}: use_threads=False"
-                assert no.value is False
-            if call.func.attr == "ParquetFile":
-                # Since pyarrow 26 its own threads fetch what is read, unless they are told not to.
-                assert "pre_buffer" in said, f"{name_of(path)}:{call.lineno}: pre_buffer=False"
-            if call.func.attr in wanted and ast.unparse(call.func).startswith("pa.ipc"):
+        nodes = house.nodes(path)
+        calls = [node for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+        subclasses = [node for node in nodes if isinstance(node, ast.ClassDef)]
+        of_files = [one for one in subclasses if any("ParquetFile" in ast.unparse(base) for base in one.bases)]
+        begins = {
+            id(node) for one in of_files for node in ast.walk(one) if "super().__init__" in ast.unparse(node)[:16]
+        }
+        for call in calls:
+            name = "ParquetFile" if id(call) in begins else call.func.attr
+            said = {word.arg: ast.unparse(word.value) for word in call.keywords}
+            if name in THREADED:
+                assert said.get(THREADED[name]) == "False", f"{name_of(path)}:{call.lineno}: {THREADED[name]}=False"
+            if ast.unparse(call.func) in ("pa.ipc.new_file", "pa.ipc.open_file"):
                 assert "options" in said, f"{name_of(path)}:{call.lineno}: options without threads"
 
 

@@ -111,8 +111,8 @@ def test_what_was_found_before_an_interruption_is_kept(script: ModuleType, monke
     assert "Left out: the rest: it was interrupted" in script.tables(found)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_machine_without_a_gpu_is_told_in_a_line(script: ModuleType) -> None:
+def test_a_machine_without_a_gpu_is_told_in_a_line(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     told = CliRunner().invoke(script.main, [])
     assert told.exit_code == 1
     assert told.stderr == "Error: no GPU is found here; to see that the script works: --device cpu --small\n"

@@ -285,3 +285,21 @@ def test_a_changed_annotation_is_taken_up_when_a_store_grows(tmp_path, write_rec
             wfdb.wrann("r", "atr", np.array([time]), symbol=["N"], write_dir=str(folder))
             ingest_folder(folder, tmp_path / "out.ecg", IngestSettings(), **options)
             assert ecgstore.open_store(tmp_path / "out.ecg").beats["sample"].to_pylist() == [time // 5]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="only Linux lists the threads of a process")
+def test_no_thread_outlives_an_ingest(mini, tmp_path):
+    """One of Arrow's that lets go of something of Python's as the process ends aborts it."""
+    code = """
+import os, sys
+import scipy.fft, scipy.signal  # OpenBLAS begins its own when it is imported
+from ecgstore import IngestSettings, ingest_folder, open_store
+before = len(os.listdir("/proc/self/task"))
+ingest_folder(sys.argv[1], sys.argv[2], IngestSettings(), workers=2)
+assert open_store(sys.argv[2]).verify(deep=True) == []
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    words = [sys.executable, "-c", code, str(mini), str(tmp_path / "out.ecg")]
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == "0\n"

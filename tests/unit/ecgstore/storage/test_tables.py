@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -64,19 +61,3 @@ def test_numbers_are_those_of_pyarrow(chunks, kind, first):
 def test_a_column_that_lacks_a_number_is_not_one_of_numbers():
     with pytest.raises(ValueError, match="lacks"):
         tables.numbers(pa.chunked_array([pa.array([1, None])]))
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells the threads of a process")
-def test_tables_are_written_and_read_without_threads_of_arrows():
-    code = """
-import os, pyarrow as pa
-from ecgstore.storage import tables
-table = pa.table({str(i): list(range(1000)) for i in range(12)})
-before = len(os.listdir("/proc/self/task"))
-back, about = tables.from_arrow(tables.to_arrow(table, {"of": 1}))
-assert back == table and about == {"of": 1}
-assert tables.from_parquet(tables.to_parquet(table)) == table
-print(len(os.listdir("/proc/self/task")) - before)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "0\n"
