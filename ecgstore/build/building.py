@@ -162,7 +162,8 @@ def seal(
     sealed = manifest.seal(root, whole, plan_sha256)
     for name in (layout.BUILDING, layout.SCAN):
         (root / name).unlink(missing_ok=True)
-    shutil.rmtree(root / layout.PLAN, ignore_errors=True)
+    for name in (layout.PLAN, layout.DONE):
+        shutil.rmtree(root / name, ignore_errors=True)
     return sealed
 
 
@@ -201,7 +202,7 @@ def _remove_strangers(root: Path, objects: Mapping[str, manifest.ObjectHash]) ->
     keep = objects.keys() | {layout.BUILDING, layout.SCAN}
     for path in root.rglob("*"):
         name = path.relative_to(root).as_posix()
-        if path.is_file() and name not in keep and not name.startswith(f"{layout.PLAN}/"):
+        if path.is_file() and name not in keep and not name.startswith((f"{layout.PLAN}/", f"{layout.DONE}/")):
             path.unlink()
 
 

@@ -1,8 +1,9 @@
 """The commit of a task: written once its shards are, and read back by whoever goes on with the store or seals it.
 
 Only a commit makes a shard count. It names the hash of each object that the task wrote, so a shard that is torn, or
-that another task has written over, is found out and done again. Its rows are read when they are wanted, and let go
-again: those of all tasks together may be more than memory holds.
+that another task has written over, is found out and done again. What the commit itself was is noted beside the store
+as long as that is being built, and then in its manifest: Arrow has no checksums of its own. Its rows are read when they
+are wanted, and let go again: those of all tasks together may be more than memory holds.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ class Unit(Protocol):
 
 
 U = TypeVar("U", bound=Unit)
+
+#: A size and a SHA-256 take less.
+_NOTE_BYTES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,28 +96,54 @@ def write(root: Path, first_shard: int, commit: Commit, task_sha256: str) -> Non
     }
     content = tables.to_arrow(commit.written, about)
     publish.write_bytes(root / layout.commit_object(first_shard), content, durable=False)
+    note(root, first_shard, hash_bytes(content))
 
 
-def load(root: Path, task: Unit, task_sha256: str, *, hashed: bool = True) -> Committed | None:
+def note(root: Path, first_shard: int, own: ObjectHash) -> None:
+    """Note down what the commit of a task is; it counts from then on."""
+    text = f"{own.size} {own.sha256}\n"
+    publish.write_bytes(root / layout.note_of_commit(first_shard), text.encode(), durable=False)
+
+
+def is_noted(root: Path, task: Unit) -> bool:
+    """Whether somebody was here before; what is noted may be damaged all the same."""
+    return (root / layout.note_of_commit(task.first_shard)).exists()
+
+
+def _noted(root: Path, first_shard: int) -> ObjectHash:
+    with open_plain(root / layout.note_of_commit(first_shard), follow_links=False) as file:
+        size, sha256 = file.read(_NOTE_BYTES).decode().split()
+    return ObjectHash(int(size), sha256)
+
+
+def load(
+    root: Path, task: Unit, task_sha256: str, *, hashed: bool = True, sealed: ObjectHash | None = None
+) -> Committed | None:
     """Return the commit of a task if it is of this very task and its objects are whole; None where work is left.
 
     Without ``hashed`` the objects are trusted: only for those that were hashed a moment ago, when they were written.
+    ``sealed``: what the manifest says of the commit, where the store is a sealed one.
     """
     path = root / layout.commit_object(task.first_shard)
     try:
         content = _content(path)
+        own = hash_bytes(content)
+        if own != (sealed or _noted(root, task.first_shard)):
+            return None
         written, about = tables.from_arrow(content)
         if about["task_sha256"] != task_sha256:
             return None
+        # An unfinished store may come from elsewhere.
+        written.validate(full=True)
         commit = Committed(
             objects={name: ObjectHash(*found) for name, found in about["objects"].items()},
-            rejected=tuple(Rejection(*one) for one in about["rejected"]),
+            rejected=tuple(Rejection(*map(str, one)) for one in about["rejected"]),
             sums={fold: Sums(*lists) for fold, lists in about["sums"].items()},
             names=tuple(written.column_names),
             path=path,
-            own=hash_bytes(content),
+            own=own,
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, RecursionError, pa.ArrowException):
         return None
     if len(written) + len(commit.rejected) != task.n_records:
         return None

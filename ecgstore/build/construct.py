@@ -196,15 +196,19 @@ def _build(
 
 
 def _reuse(previous: Path, root: Path, job: Job) -> None:
-    """Let the new version share the shards of those tasks that the version before did just so."""
+    """Let the new version share the shards of those tasks that the version before did just so, and still holds."""
+    sealed = manifest.load(previous).objects
     for task in job.tasks:
         commit = layout.commit_object(task.first_shard)
-        if (root / commit).exists():
+        if commit not in sealed or commits.is_noted(root, task):
             continue
-        committed = commits.load(previous, task, job.task_sha256(task))
-        # A record that could not be read has no place in the version before: its task is another now, and is done.
-        for name in (*committed.objects, commit) if committed is not None else ():
+        committed = commits.load(previous, task, job.task_sha256(task), sealed=sealed[commit])
+        if committed is None or any(sealed.get(name) != own for name, own in committed.objects.items()):
+            # A record that could not be read has no place in the version before: its task is another now, and is done.
+            continue
+        for name in (*committed.objects, commit):
             building.link(previous / name, root / name)
+        commits.note(root, task.first_shard, committed.own)
 
 
 def counter(phase: str, done: int, total: int, progress: Progress | None) -> Callable[[], None]:

@@ -242,7 +242,7 @@ def _do(root: Path, unit: Task | Stretch, work: Work, source_root: Path, is_rece
     """One task, by its records or by its place in the plan's files; ``is_received``: another process wrote these."""
     task = planned.read_task(root, unit, source_root, work) if isinstance(unit, Stretch) else unit
     if is_received:
-        planned.refuse_other_source(task, source_root)
+        planned.refuse_other_source(task, source_root, work.recipe)
     shards.write(root, task, work)
 
 

@@ -160,6 +160,8 @@ class Stretch:
     group: int
     #: :func:`task_sha256` of the task.
     sha256: str
+    #: SHA-256 of the file.
+    file_sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +254,7 @@ def _checked_rate(header: Header, recipe: Recipe, record_id: str) -> Header:
 
     Raises RecordError too_large where the record would become too long.
     """
-    target_hz, n_out = recipe.fs_hz or header.fs_hz, _length(header, recipe)
+    target_hz, n_out = recipe.fs_hz or header.fs_hz, n_stored(header, recipe)
     if target_hz > MOST_UPSAMPLED * header.fs_hz or n_out * len(recipe.leads) > MAX_VALUES:
         raise RecordError(
             record_id,
@@ -327,7 +329,7 @@ def make_plan(
     if hides_names:
         rejected = [replace(one, detail="") for one in rejected]
     leads = _leads((item.header for item in usable), recipe)
-    lengths = [_length(item.header, recipe) for item in usable]
+    lengths = [n_stored(item.header, recipe) for item in usable]
     if occupied is None:
         shard_samples = layout.shard_samples(sum(lengths), max(lengths, default=0))
         starts = place(lengths, shard_samples)
@@ -407,7 +409,8 @@ def _leads(headers: Iterable[Header], recipe: Recipe) -> tuple[str, ...]:
     return (*recipe.leads, *sorted(kept))
 
 
-def _length(header: Header, recipe: Recipe) -> int:
+def n_stored(header: Header, recipe: Recipe) -> int:
+    """How many samples the store will have of a record."""
     return conditioning.n_resampled(header.n_samples, header.fs_hz, recipe.fs_hz or header.fs_hz)
 
 

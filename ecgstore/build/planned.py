@@ -3,6 +3,9 @@
 ``building.plan/`` holds the records in the order of the plan, a row group for each task. So what goes to another
 process or machine is a place in there, a :class:`Stretch`, and not a thousand headers; parts of a job array need not
 plan again; and the seal takes whole columns. Patients stand in it as they will in the store, by their keyed hashes.
+
+Each file is compared with its hash before it is believed: ``plan.json`` holds its own and those of the lists, and the
+list of tasks holds those of the files of records.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecgstore.build.plan import Plan, Planned, Stretch, Task, Work, task_sha256
+from ecgstore.build.plan import Plan, Planned, Recipe, Scanned, Stretch, Task, Work, n_stored, scan, task_sha256
 from ecgstore.build.scan import OF_HEADER
 from ecgstore.errors import IntegrityError, RecordError, StoreExists
 from ecgstore.record import Listing, RecordRef, Rejection, Terms
@@ -27,14 +30,14 @@ from ecgstore.storage import layout, publish, tables
 from ecgstore.storage.arrow import table
 from ecgstore.storage.plain import open_plain
 from ecgstore.wfdb_io.annotations import annotation_crc32
-from ecgstore.wfdb_io.files import header_content, refuse_outside
+from ecgstore.wfdb_io.files import refuse_outside
 from ecgstore.wfdb_io.header import header_from_row, header_to_row
-from ecgstore.wfdb_io.segments import read_header
+from ecgstore.wfdb_io.segments import read_header_and_comments
 
 #: Row groups of one file: more would make its footer long to read, fewer would make many files.
 TASKS_PER_FILE = 64
 #: Raised whenever these files change: those of another version are not read, and the plan is made anew.
-VERSION = 1
+VERSION = 2
 
 #: What the store will say of a record, and the plan knows.
 FACTS = pa.schema(
@@ -72,6 +75,7 @@ _TASKS = pa.schema(
         ("file", pa.string()),
         ("group", pa.int64()),
         ("sha256", pa.string()),
+        ("file_sha256", pa.string()),
     ]
 )
 #: Columns that a task reads.
@@ -115,19 +119,27 @@ def write(root: Path, made: Plan, source_root: Path, key: str, hash_patient: Has
         some, name = made.tasks[first : first + TASKS_PER_FILE], f"{first // TASKS_PER_FILE:05d}.parquet"
         content = _groups(_rows_of(task.records, source_root, hash_patient) for task in some)
         publish.write_bytes(root / layout.PLAN / name, content, durable=False)
+        own = hashlib.sha256(content).hexdigest()
         stretches += [
-            Stretch(task.first_shard, task.n_shards, task.n_records, name, group, task_sha256(task, made.work))
+            Stretch(task.first_shard, task.n_shards, task.n_records, name, group, task_sha256(task, made.work), own)
             for group, task in enumerate(some)
         ]
     listed = {name: [getattr(one, name) for one in stretches] for name in _TASKS.names}
     left_out = {name: [getattr(one, name) for one in made.rejected] for name in tables.REJECTED_SCHEMA.names}
+    lists = {}
     for its, said, schema in (("tasks", listed, _TASKS), ("rejected", left_out, tables.REJECTED_SCHEMA)):
         content = tables.to_parquet(table(said, schema))
         publish.write_bytes(root / layout.PLAN / f"{its}.parquet", content, durable=False)
+        lists[its] = hashlib.sha256(content).hexdigest()
     # Last, for only with this file does the plan count.
-    about = json.dumps({"version": VERSION, "key": key, **_about(made)}, indent=1)
-    publish.write_bytes(root / layout.PLAN / "plan.json", about.encode() + b"\n", durable=False)
+    about = {"version": VERSION, "key": key, **_about(made), "lists": lists}
+    content = json.dumps({**about, "sha256": _sha256_of(about)}, indent=1).encode() + b"\n"
+    publish.write_bytes(root / layout.PLAN / "plan.json", content, durable=False)
     return tuple(stretches)
+
+
+def _sha256_of(about: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
 def _about(made: Plan) -> dict[str, Any]:
@@ -161,7 +173,7 @@ def _rows_of(records: Sequence[Planned], source_root: Path, hash_patient: HashPa
 def _groups(parts: Iterable[pa.Table]) -> bytes:
     sink = pa.BufferOutputStream()
     schema = pa.schema([*FACTS, *_WORK])
-    with pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True) as writer:
+    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
         for part in parts:
             writer.write_table(part, row_group_size=max(1, len(part)))
     return bytes(sink.getvalue())
@@ -179,13 +191,19 @@ def load(root: Path, key: str, source: Settings, work: Callable[[Sequence[str], 
     try:
         with open_plain(folder / "plan.json", follow_links=False) as file:
             about = json.load(file)
-        if about["version"] != VERSION or about["key"] != key:
+        own = about.pop("sha256")
+        if about["version"] != VERSION or about["key"] != key or own != _sha256_of(about):
             return None
-        listed, left_out = (_table(folder / f"{name}.parquet").to_pylist() for name in ("tasks", "rejected"))
+        listed, left_out = (
+            tables.from_parquet(_content(folder / f"{name}.parquet", about["lists"][name])).to_pylist()
+            for name in ("tasks", "rejected")
+        )
+        if not listed:
+            return None
         return Plan(
             work=work(about["leads"], about["shard_samples"]),
             source=source,
-            listing=Listing((), (), Terms(**about["terms"]), notes=tuple(about["notes"])),
+            listing=Listing((), (), _terms(about["terms"]), notes=tuple(map(str, about["notes"]))),
             tasks=(),
             stretches=tuple(Stretch(**one) for one in listed),
             rejected=tuple(Rejection(**one) for one in left_out),
@@ -198,24 +216,35 @@ def load(root: Path, key: str, source: Settings, work: Callable[[Sequence[str], 
             sha256=about["plan_sha256"],
             needs_wfdb=about["needs_wfdb"],
         )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, AttributeError, pa.ArrowException):
         return None
 
 
-def _table(path: Path) -> pa.Table:
+def _terms(said: Mapping[str, Any]) -> Terms:
+    terms = Terms(**said)
+    for name in Terms.__dataclass_fields__:
+        if not isinstance(getattr(terms, name), bool if name == "redistributable" else str):
+            raise TypeError(f"terms: {name}")
+    return terms
+
+
+def _content(path: Path, sha256: str) -> bytes:
+    """The bytes of a file of a plan. Raises ValueError where they are not those that were written."""
     with open_plain(path, follow_links=False) as file:
-        return tables.from_parquet(file.read())
+        content = file.read()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError("other bytes than were written")
+    return content
 
 
 def read_task(root: Path, stretch: Stretch, source_root: Path, work: Work) -> Task:
     """The task of a stretch, with its records. Raises IntegrityError where the files hold another one."""
     where = root / layout.PLAN / stretch.file
     try:
-        with open_plain(where, follow_links=False) as opened:
-            file = pq.ParquetFile(opened, pre_buffer=False, page_checksum_verification=True)
-            columns = file.read_row_group(stretch.group, columns=_TO_DO, use_threads=False).to_pydict()
+        file = pq.ParquetFile(pa.BufferReader(_content(where, stretch.file_sha256)), pre_buffer=False)
+        columns = file.read_row_group(stretch.group, columns=_TO_DO, use_threads=False).to_pydict()
         task = Task(stretch.first_shard, stretch.n_shards, tuple(_records(columns, source_root)))
-    except (OSError, ValueError, KeyError, TypeError, IndexError, RecordError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecordError, pa.ArrowException) as error:
         raise _damaged(where, " ".join(str(error).split())[:160]) from None
     if task_sha256(task, work) != stretch.sha256:
         raise _damaged(where, f"another task of shard {stretch.first_shard}")
@@ -264,37 +293,45 @@ def facts(root: Path, made: Plan, hash_patient: HashPatient) -> Iterator[pa.Tabl
     for name, stretches in itertools.groupby(made.stretches, key=lambda stretch: stretch.file):
         where = root / layout.PLAN / name
         try:
-            with open_plain(where, follow_links=False) as opened:
-                file = pq.ParquetFile(opened, pre_buffer=False, page_checksum_verification=True)
-                for stretch in stretches:
-                    part = file.read_row_group(stretch.group, columns=FACTS.names, use_threads=False)
-                    if part.num_rows != stretch.n_records:
-                        raise ValueError(f"{part.num_rows} records of {stretch.n_records}")
-                    yield part.select(FACTS.names).cast(FACTS).combine_chunks()
-        except (OSError, ValueError, KeyError, IndexError) as error:
+            first, *others = stretches
+            file = pq.ParquetFile(pa.BufferReader(_content(where, first.file_sha256)), pre_buffer=False)
+            for stretch in (first, *others):
+                part = file.read_row_group(stretch.group, columns=FACTS.names, use_threads=False)
+                if part.num_rows != stretch.n_records:
+                    raise ValueError(f"{part.num_rows} records of {stretch.n_records}")
+                yield part.select(FACTS.names).cast(FACTS).combine_chunks()
+        except (OSError, ValueError, KeyError, IndexError, pa.ArrowException) as error:
             raise _damaged(where, " ".join(str(error).split())[:160]) from None
 
 
-def refuse_other_source(task: Task, source_root: Path) -> None:
+def refuse_other_source(task: Task, source_root: Path, recipe: Recipe) -> None:
     """Raise StoreExists where a record's header or annotations are not those that the plan was made of.
 
-    Somebody else wrote that plan down, and it may come from elsewhere: nothing outside the source is read by it.
+    Somebody else wrote that plan down, and it may come from elsewhere: nothing outside the source is read by it, and
+    nothing that it says of a header is believed.
     """
     for record in task.records:
-        path = os.path.normpath(record.ref.path)
-        try:
-            inside = path.startswith(f"{source_root}{os.sep}")
-            if inside and record.header.plain:
-                found = hashlib.sha256(header_content(f"{path}.hea", record.ref.record_id)).hexdigest()
-            else:
-                found = read_header(Path(path), record.ref.record_id).sha256 if inside else ""
-        except RecordError:
-            found = ""
-        is_same = found == record.header.sha256
-        if not is_same or annotation_crc32(record.ref.path, record.ref.annotators) != record.annotation_crc32:
-            raise StoreExists(
-                "the source is not what it was when this store was begun",
-                where=source_root,
-                got=f"{'other annotations' if is_same else 'another header'} of record {record.ref.record_id}",
-                fix="delete the unfinished store and begin again",
-            )
+        if not _is_header_of(record, source_root, recipe):
+            differing = "another header"
+        elif annotation_crc32(record.ref.path, record.ref.annotators) != record.annotation_crc32:
+            differing = "other annotations"
+        else:
+            continue
+        raise StoreExists(
+            "the source is not what it was when this store was begun",
+            where=source_root,
+            got=f"{differing} of record {record.ref.record_id}",
+            fix="delete the unfinished store and begin again",
+        )
+
+
+def _is_header_of(record: Planned, source_root: Path, recipe: Recipe) -> bool:
+    path = os.path.normpath(record.ref.path)
+    if not path.startswith(f"{source_root}{os.sep}"):
+        return False
+    try:
+        header, comments = read_header_and_comments(Path(path), record.ref.record_id)
+    except RecordError:
+        return False
+    found = scan(record.ref, header, comments, recipe)
+    return isinstance(found, Scanned) and (found.header, n_stored(header, recipe)) == (record.header, record.n_samples)

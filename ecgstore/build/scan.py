@@ -1,11 +1,15 @@
-"""The headers of a source, read once: a table of them spares the second reading."""
+"""The headers of a source, read once: a table of them spares the second reading.
+
+The table is input like any other: each of its rows has a checksum, and what doesn't fit is read from its header again.
+"""
 
 from __future__ import annotations
 
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -20,7 +24,9 @@ from ecgstore.record import RecordRef, Rejection
 from ecgstore.storage import publish, tables
 from ecgstore.storage.arrow import column
 from ecgstore.storage.plain import open_plain
-from ecgstore.wfdb_io.header import Header, header_from_row, header_to_row
+from ecgstore.wfdb_io.files import refuse_outside
+from ecgstore.wfdb_io.header import Header, SignalLayout, header_from_row, header_to_row
+from ecgstore.wfdb_io.parse import MAX_HZ, MAX_VALUES, MIN_HZ
 from ecgstore.wfdb_io.segments import read_header_and_comments, segment_names
 
 #: A header that takes longer than this to open stands on a slow file system: many are then read at a time.
@@ -48,8 +54,11 @@ SCHEMA = pa.schema(
         ("comments", pa.list_(pa.string())),
         ("fs_hz", pa.float64()),
         *OF_HEADER,
+        ("crc32", pa.int64()),
     ]
 )
+#: What the checksum of a row is of.
+_CHECKED = [name for name in SCHEMA.names if name != "crc32"]
 
 #: A record, its header or why it has none, and its header's comment lines.
 Read = tuple[RecordRef, Header | Rejection, tuple[str, ...]]
@@ -108,14 +117,42 @@ def _read_unless_known(
     except OSError:
         return _read(ref), None
     if row is not None and (row["size"], row["mtime_ns"]) == (status.st_size, status.st_mtime_ns):
-        return (ref, header_from_row(row), tuple(row["comments"])), None
+        known = _header_of(row)
+        if known is not None:
+            return (ref, known, tuple(row["comments"])), None
     read = _read(ref)
     _, header, comments = read
     # What a header without a length or of several segments says hangs on other files too: it is read every time.
     if isinstance(header, Rejection) or not header.plain:
         return read, None
     file = {"path": name, "size": status.st_size, "mtime_ns": status.st_mtime_ns, "comments": list(comments)}
-    return read, file | header_to_row(header)
+    row = file | header_to_row(header)
+    return read, {**row, "crc32": _crc32(row)}
+
+
+def _crc32(row: Mapping[str, Any]) -> int:
+    return zlib.crc32(repr([row[name] for name in _CHECKED]).encode(errors="surrogatepass"))
+
+
+def _header_of(row: Mapping[str, Any]) -> Header | None:
+    """The header that a row holds; None where it isn't the row that was written, or no header that could be read."""
+    if row["crc32"] != _crc32(row):
+        return None
+    try:
+        header = header_from_row(row)
+        refuse_outside(header.files, "signal", "")
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError, RecordError):
+        return None
+    n_signals = len(header.lead_names)
+    of_each = {len(getattr(header.layout, name)) for name in SignalLayout.__slots__}
+    is_possible = (
+        header.plain
+        and MIN_HZ <= header.fs_hz <= MAX_HZ
+        and 0 < header.n_samples * n_signals <= MAX_VALUES
+        and of_each == {n_signals}
+        and len(header.stated) == 8 * n_signals
+    )
+    return header if is_possible else None
 
 
 def _reader(refs: Sequence[RecordRef]) -> Any:
@@ -182,11 +219,13 @@ def _load(path: Path) -> pa.Table:
     try:
         with open_plain(path) as file:
             table = tables.from_parquet(file.read())
-        if table.column_names == SCHEMA.names[:-1]:
-            # Of a release that passed nothing over: headers are read anew.
+        if table.column_names in (_CHECKED, _CHECKED[:-1]):
+            # Of a release before rows had a checksum, or warnings: headers are read anew.
             return pa.Table.from_batches([], SCHEMA)
-        return table.select(SCHEMA.names).cast(SCHEMA)
-    except (OSError, ValueError, KeyError) as error:
+        found = table.select(SCHEMA.names).cast(SCHEMA)
+        found.validate(full=True)
+        return found
+    except (OSError, ValueError, KeyError, MemoryError, pa.ArrowException) as error:
         got = " ".join(str(error).split())[:160]
         raise ConfigError("not a table of scanned headers", where=path, got=got, fix="delete it") from None
 

@@ -11,7 +11,7 @@ import itertools
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -163,9 +163,17 @@ def _await_worker(client: Any, workers: Workers) -> None:
 @contextlib.contextmanager
 def _plain_errors(workers: Workers, where: object) -> Iterator[None]:
     """Says what went wrong between processes in words of ours."""
+    distributed = need("distributed", "ingest")
     try:
         yield
-    except need("distributed", "ingest").KilledWorker as error:
+    except (CancelledError, distributed.comm.CommClosedError) as error:
+        raise StoreError(
+            "the Dask scheduler went away",
+            where=workers.scheduler,
+            got=" ".join(f"{type(error).__name__} {error}".split())[:160],
+            fix="start it and its workers again; running the same command again goes on from here",
+        ) from None
+    except distributed.KilledWorker as error:
         raise StoreError(
             "workers died over one task again and again: too little memory, or a record that kills its reader",
             where=where,
@@ -186,15 +194,14 @@ def _run_distributed(
     root: Path, tasks: Sequence[Any], do: Do, ready: Ready, workers: Workers, done: Callable[[], None]
 ) -> None:
     distributed = need("distributed", "ingest")
-    with _client(distributed, workers) as client:
+    with _client(distributed, workers) as client, _plain_errors(workers, root):
         _await_worker(client, workers)
         waiting = iter(tasks)
         submit = functools.partial(_submit, client, root.resolve(), do, ready)
         first = [submit(task) for task in _take(waiting, AHEAD * sum(client.nthreads().values()))]
         running = distributed.as_completed(first, loop=client.loop)
         for future in running:
-            with _plain_errors(workers, root):
-                future.result()
+            future.result()
             done()
             # Workers come and go.
             ahead = AHEAD * sum(client.nthreads().values()) - running.count()

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import json
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from ecgstore.build.patients import key_check, patient_hash
 from ecgstore.build.plan import Plan, public
 from ecgstore.build.settings import IngestSettings
 from ecgstore.build.sums import Sums, by_fold, statistics
-from ecgstore.errors import SourceError
+from ecgstore.errors import IntegrityError, SourceError
 from ecgstore.record import Rejection, Terms
 from ecgstore.storage import blocks, layout, manifest, publish
 from ecgstore.storage.arrow import column, repeated, table
@@ -51,13 +51,14 @@ def seal_ingested(root: Path, made: Plan, settings: IngestSettings, commits: Seq
     with growing(root, {**schemas, layout.REJECTED: REJECTED_SCHEMA}) as tables:
         for facts, commit in zip(facts_of_tasks, commits, strict=True):
             rates |= dict.fromkeys(pc.unique(facts["source_fs_hz"]).to_pylist())
-            written = commit.written
-            if commit.rejected:
-                facts = facts.filter(pc.is_in(facts["record_id"], value_set=written["record_id"].combine_chunks()))
-            tables[layout.RECORDS].add(records(facts, written, made))
-            tables[layout.LEADS].add(leads(written, len(made.work.leads)))
-            tables[layout.STATEMENTS].add(statements(facts, n_records))
-            tables[layout.BEATS].add(beats(written, schemas[layout.BEATS], n_records))
+            with _told_by(commit):
+                written = commit.written
+                if commit.rejected:
+                    facts = facts.filter(pc.is_in(facts["record_id"], value_set=written["record_id"].combine_chunks()))
+                tables[layout.RECORDS].add(records(facts, written, made))
+                tables[layout.LEADS].add(leads(written, len(made.work.leads)))
+                tables[layout.STATEMENTS].add(statements(facts, n_records))
+                tables[layout.BEATS].add(beats(written, schemas[layout.BEATS], n_records))
             n_records += facts.num_rows
         if not n_records:
             first = left_out[0]
@@ -68,6 +69,20 @@ def seal_ingested(root: Path, made: Plan, settings: IngestSettings, commits: Seq
     if settings.folds is not None:
         attributes["folds_drawn"] = settings.folds
     return _seal_written(root, tables, attributes, commits, made.sha256)
+
+
+@contextlib.contextmanager
+def _told_by(commit: Committed) -> Iterator[None]:
+    """An unfinished store may come from elsewhere: what its commits lack is said, and where."""
+    try:
+        yield
+    except (KeyError, TypeError, pa.ArrowException) as error:
+        raise IntegrityError(
+            "a commit of the store doesn't hold what one must",
+            where=commit.path,
+            got=" ".join(str(error).split())[:160],
+            fix="delete it, and run the command again",
+        ) from None
 
 
 def _schemas(n_leads: int, *, annotated: bool) -> dict[str, pa.Schema]:

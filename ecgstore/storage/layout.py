@@ -38,6 +38,8 @@ SCAFFOLD = "building."
 BUILDING = f"{SCAFFOLD}json"
 SCAN = f"{SCAFFOLD}scan.parquet"
 PLAN = f"{SCAFFOLD}plan"
+#: Folder of the notes of what each commit was when it was written.
+DONE = f"{SCAFFOLD}done"
 
 #: One count is one microvolt, in every store but a raw one: the hot path needs no scale per record.
 COUNTS_PER_MV = 1000
@@ -120,6 +122,11 @@ def shard_object(shard: int) -> str:
 def commit_object(shard: int) -> str:
     """Path of a shard's commit record inside the store."""
     return f"{COMMITS}/{shard:06d}.arrow"
+
+
+def note_of_commit(shard: int) -> str:
+    """Name of the note that says which bytes the commit of a task has, as long as the store is being built."""
+    return f"{DONE}/{shard:06d}"
 
 
 def consolidated(array: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from ecgstore.build.parts import seal_store
 from ecgstore.build.schedule import Workers
 from ecgstore.build.settings import IngestSettings
 from ecgstore.build.survey import survey
-from ecgstore.errors import ConfigError, StoreExists, StoreIncomplete
+from ecgstore.errors import ConfigError, StoreError, StoreExists, StoreIncomplete
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def cluster(tmp_path, n_workers):
         for _ in range(n_workers):
             worker = [*dask, "worker", *options, "--nthreads", "1", "--no-nanny"]
             started.append(subprocess.Popen(worker, **where))
-        yield json.loads(contact.read_text())["address"], started[1:]
+        yield json.loads(contact.read_text())["address"], started
     finally:
         for process in reversed(started):
             process.kill()
@@ -85,7 +85,7 @@ def cluster(tmp_path, n_workers):
 
 
 def test_a_separate_scheduler_gives_the_same_store_even_if_a_worker_is_killed(source, by_threads, tmp_path):
-    with cluster(tmp_path, 2) as (address, workers):
+    with cluster(tmp_path, 2) as (address, (_, *workers)):
         crew = Workers(scheduler=address)
 
         def kill_one(phase, done, total):
@@ -95,6 +95,21 @@ def test_a_separate_scheduler_gives_the_same_store_even_if_a_worker_is_killed(so
         report = ingest_folder(source, tmp_path / "out.ecg", IngestSettings(), workers=crew, progress=kill_one)
         assert workers[0].wait(10) != 0
     assert report.fingerprint == by_threads[1]
+
+
+def test_a_scheduler_that_goes_away_is_said_and_what_was_done_stays_done(source, by_threads, tmp_path):
+    out = tmp_path / "out.ecg"
+    with cluster(tmp_path, 1) as (address, (scheduler, _)):
+
+        def kill(phase, done, total):
+            if phase == "shards" and done == 3:
+                scheduler.kill()
+
+        with pytest.raises(StoreError, match=r"the Dask scheduler went away.*running the same command again"):
+            ingest_folder(source, out, IngestSettings(), workers=Workers(scheduler=address), progress=kill)
+    report = ingest_folder(source, out, IngestSettings())
+    assert report.fingerprint == by_threads[1]
+    assert report.n_shards_resumed >= 3
 
 
 @pytest.mark.slow

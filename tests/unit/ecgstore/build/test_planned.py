@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -235,6 +237,81 @@ def test_without_the_plans_files_a_part_plans_again(source, tmp_path, monkeypatc
     assert len(plans) == 2
 
 
+def forge_records(out, name, change):
+    """Another plan beside an unfinished store, whole in itself: ``change`` was done to a column of its records."""
+    folder = out / layout.PLAN
+    sha256 = {}
+    for path in folder.glob("0*.parquet"):
+        file = pq.ParquetFile(path)
+        groups = [file.read_row_group(i) for i in range(file.num_row_groups)]
+        with pq.ParquetWriter(path, groups[0].schema) as writer:
+            for group in groups:
+                at = group.column_names.index(name)
+                field = group.schema.field(name)
+                changed = pa.array([change(one) for one in group[name].to_pylist()], field.type)
+                writer.write_table(group.set_column(at, field, changed))
+        sha256[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    listed = tables.from_parquet((folder / "tasks.parquet").read_bytes())
+    rewritten = [sha256[one] for one in listed["file"].to_pylist()]
+    forge_lists(out, listed.set_column(listed.column_names.index("file_sha256"), "file_sha256", [rewritten]))
+
+
+def forge_lists(out, listed):
+    folder = out / layout.PLAN
+    (folder / "tasks.parquet").write_bytes(tables.to_parquet(listed))
+    about = json.loads((folder / "plan.json").read_text())
+    del about["sha256"]
+    about["lists"]["tasks"] = hashlib.sha256((folder / "tasks.parquet").read_bytes()).hexdigest()
+    own = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    (folder / "plan.json").write_text(json.dumps({**about, "sha256": own}))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("header.n_samples", lambda n: n - 1),
+        ("header.stated", lambda stated: b""),
+        ("header.warnings", lambda warnings: ["another"]),
+        ("source_fs_hz", lambda fs_hz: 2 * fs_hz),
+    ],
+)
+def test_what_a_plan_from_elsewhere_says_of_a_header_is_not_believed(source, tmp_path, name, change):
+    out = tmp_path / "out.ecg"
+    ingest_folder(source, out, settings(), part=(1, 2))
+    forge_records(out, name, change)
+    with pytest.raises(StoreExists, match="another header of record"):
+        ingest_folder(source, out, settings(), part=(2, 2))
+
+
+def test_a_plan_from_elsewhere_without_a_task_is_made_anew(source, tmp_path):
+    whole = ingest_folder(source, tmp_path / "whole.ecg", settings())
+    out = tmp_path / "out.ecg"
+    ingest_folder(source, out, settings(), part=(1, 2))
+    forge_lists(out, tables.from_parquet((out / layout.PLAN / "tasks.parquet").read_bytes()).slice(0, 0))
+    ingest_folder(source, out, settings(), part=(2, 2))
+    assert seal_store(out, patient_key="a secret that is long").fingerprint == whole.fingerprint
+
+
+@pytest.mark.parametrize("name", ["plan.json", "tasks.parquet", "rejected.parquet", "00000.parquet"])
+def test_a_changed_bit_of_a_plan_is_found_out(source, tmp_path, name):
+    """Wherever it stands: the plan is made anew, or its file refused, and no other store comes out."""
+    whole = ingest_folder(source, tmp_path / "whole.ecg", settings())
+    begun = tmp_path / "begun.ecg"
+    ingest_folder(source, begun, settings(), part=(1, 2))
+    n = (begun / layout.PLAN / name).stat().st_size
+    for at in np.random.default_rng(len(name)).choice(n, 4, replace=False):
+        out = shutil.copytree(begun, tmp_path / f"{at}.ecg")
+        content = bytearray((out / layout.PLAN / name).read_bytes())
+        content[at] ^= 4
+        (out / layout.PLAN / name).write_bytes(content)
+        if name == "00000.parquet":
+            with pytest.raises(IntegrityError, match="the plan of the store is damaged"):
+                ingest_folder(source, out, settings(), part=(2, 2))
+            shutil.rmtree(out / layout.PLAN)
+        ingest_folder(source, out, settings(), part=(2, 2))
+        assert seal_store(out, patient_key="a secret that is long").fingerprint == whole.fingerprint
+
+
 def test_a_plan_from_elsewhere_reads_nothing_outside_the_source(source, tmp_path):
     out = tmp_path / "out.ecg"
     ingest_folder(source, out, settings(), part=(1, 2))
@@ -243,17 +320,7 @@ def test_a_plan_from_elsewhere_reads_nothing_outside_the_source(source, tmp_path
     source.mkdir()
     shutil.copy2(secret / "labels.csv", source)
     # As if somebody had written a plan whose paths lead out of the folder.
-    for path in (out / layout.PLAN).glob("0*.parquet"):
-        table = tables.from_parquet(path.read_bytes())
-        led_out = [f"../secret/{one.decode()}".encode() for one in table["path"].to_pylist()]
-        at = table.column_names.index("path")
-        table = table.set_column(at, table.schema.field("path"), [led_out])
-        sizes = [
-            pq.ParquetFile(path).metadata.row_group(i).num_rows for i in range(pq.ParquetFile(path).num_row_groups)
-        ]
-        with pq.ParquetWriter(path, table.schema) as writer:
-            for i, size in enumerate(sizes):
-                writer.write_table(table.slice(sum(sizes[:i]), size))
+    forge_records(out, "path", lambda path: f"../secret/{path.decode()}".encode())
     assert json.loads((out / layout.BUILDING).read_text())["source_root"] == str(source)
     with pytest.raises(StoreExists, match="the source is not what it was"):
         ingest_folder(source, out, settings(), part=(2, 2))

@@ -79,7 +79,9 @@ def done_in(root):
 
 
 @pytest.mark.parametrize("do", [work, die_once, die_after_one])
-def test_every_task_is_done_and_told_once(tmp_path, do):
+def test_every_task_is_done_and_told_once(tmp_path, do, monkeypatch):
+    # Where every worker dies, a task that only waited for one is counted as well: how often is the machine's doing.
+    monkeypatch.setattr(processes, "DEATHS", 100)
     told = []
     processes.run(tmp_path, JOBS, do, 2, lambda: told.append(1))
     assert done_in(tmp_path) == set(range(7))

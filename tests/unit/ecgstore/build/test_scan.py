@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -128,6 +129,61 @@ def test_a_table_of_other_columns_or_kinds_is_refused(folder, tmp_path):
         path.write_bytes(tables.to_parquet(other))
         with pytest.raises(ConfigError, match=r"not a table of scanned headers.*delete it"):
             read(folder, path)
+
+
+@pytest.mark.parametrize("columns", [["crc32"], ["crc32", "warnings"]])
+def test_a_table_of_a_release_before_is_written_anew(folder, tmp_path, columns):
+    path = tmp_path / "scan.parquet"
+    first = read(folder, path)
+    content = path.read_bytes()
+    path.write_bytes(tables.to_parquet(tables.from_parquet(content).drop_columns(columns)))
+    assert read(folder, path) == first
+    assert path.read_bytes() == content
+
+
+def test_a_changed_bit_gives_the_same_headers_or_a_refusal(folder, tmp_path):
+    """Wherever it stands: a row that is not the one that was written is read from its header again."""
+    path = tmp_path / "scan.parquet"
+    first = read(folder, path)
+    content = path.read_bytes()
+    refusals = []
+    for at in np.random.default_rng(0).choice(len(content), 150, replace=False):
+        changed = bytearray(content)
+        changed[at] ^= 1 << int(at) % 8
+        path.write_bytes(changed)
+        try:
+            assert read(folder, path) == first
+        except ConfigError as error:
+            refusals.append(str(error))
+    assert all("not a table of scanned headers" in one for one in refusals)
+    assert 0 < len(refusals) < 150
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("fs_hz", 16e6),
+        ("fs_hz", float("nan")),
+        ("n_samples", -1),
+        ("n_samples", 2**40),
+        ("plain", 0),
+        ("layout", "[]"),
+        ("layout", "{"),
+        ("layout", "null"),
+        ("files", ["../secret.dat"]),
+        ("files", None),
+        ("stated", b""),
+    ],
+)
+def test_a_row_that_no_header_could_give_is_not_believed(folder, tmp_path, name, value):
+    path = tmp_path / "scan.parquet"
+    first = read(folder, path)
+    rows = tables.from_parquet(path.read_bytes()).to_pylist()
+    for row in rows:
+        row[name] = value
+        row["crc32"] = scan._crc32(row)
+    path.write_bytes(tables.to_parquet(pa.Table.from_pylist(rows, scan.SCHEMA)))
+    assert read(folder, path) == first
 
 
 def test_a_table_that_is_none_is_refused_with_what_to_do(folder, tmp_path):
