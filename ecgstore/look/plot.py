@@ -33,6 +33,7 @@ from ecgstore.look.layouts import (
 )
 from ecgstore.look.parts import lasts_s
 from ecgstore.record import LeadState, Record, Statement
+from ecgstore.storage import asked
 from ecgstore.vocabularies.titles import title_of
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def plot_record(
     if seconds is not None and not 0 < seconds <= MOST_S:
         raise ConfigError("a page shows another time", expected=f"up to {MOST_S:g} s", got=f"{seconds:g} s")
     if leads is not None:
-        record = _only(record, leads)
+        record = _only(record, asked.texts(leads, "leads", f"record {record.record_id}"))
     if record.n_samples == 0 or not record.leads:
         raise ConfigError(f"record {record.record_id} has no leads or no samples to draw")
     seen = Seen(record, start_s, whole_s) if whole_s is not None else Seen(record, 0.0, record.duration_s)
