@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from ecgstore.storage import asked, blocks, layout, manifest, parsed, stated_cod
 from ecgstore.storage.blocks import Blocks
 from ecgstore.storage.chunks import Chunks
 from ecgstore.storage.columns import Columns, Ids, Whole, packed
+from ecgstore.storage.handed import copied, fixed
 from ecgstore.storage.limits import FIX, limits
 from ecgstore.storage.objects import Folder, Objects, Remote
 from ecgstore.storage.place import Place, is_remote, patiently, place, refuse_whole_files_only
@@ -148,17 +150,17 @@ class Store(Ways):
     @property
     def storage(self) -> dict[str, Any]:
         """How the store keeps what was prepared: codec, and how quality was judged."""
-        return dict(self._attributes.get("storage", {"codec": "blosc", "quality": "basic"}))
+        return dict(copied(self._attributes.get("storage", {"codec": "blosc", "quality": "basic"})))
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """Everything that the root of the store says, as docs/format.md lists it."""
-        return dict(self._attributes)
+        """Everything that the root of the store says, as docs/format.md lists it; a copy, made each time."""
+        return dict(copied(self._attributes))
 
     @property
     def objects(self) -> Mapping[str, manifest.ObjectHash]:
         """Size and SHA-256 of every object of the store, by its name."""
-        return self._manifest.objects
+        return MappingProxyType(self._manifest.objects)
 
     @property
     def fingerprint(self) -> str:
@@ -168,7 +170,7 @@ class Store(Ways):
     @property
     def recipe(self) -> dict[str, Any]:
         """The preparation: what was done to every record."""
-        return dict(self._attributes["recipe"])
+        return dict(copied(self._attributes["recipe"]))
 
     @property
     def recipe_sha256(self) -> str:
@@ -183,7 +185,7 @@ class Store(Ways):
     @property
     def software(self) -> dict[str, str]:
         """Versions of what wrote the store."""
-        return dict(self._attributes["software"])
+        return dict(copied(self._attributes["software"]))
 
     @property
     def n_records(self) -> int:
@@ -305,9 +307,12 @@ class Store(Ways):
 
     @functools.cached_property
     def spans(self) -> Spans:
-        """First sample of each record in the array, and the one behind its last, each (records,); both ascend."""
+        """First sample of each record in the array, and the one behind its last, each (records,); both ascend.
+
+        They can't be written into: the store finds its records by them.
+        """
         starts = self.column("start")
-        return starts, starts + self.column("n_samples")
+        return fixed(starts), fixed(starts + self.column("n_samples"))
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """The column ``name`` of :attr:`records` as NumPy, shape (records,); raises ConfigError where there is none.
@@ -519,6 +524,13 @@ class Store(Ways):
 
     def decode(self, begin: int, end: int, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int16]:
         """Counts (leads, samples) of the array from ``begin`` up to ``end``; ``rows`` are the records in there."""
+        if not 0 <= begin <= end <= self.total_samples:
+            raise ConfigError(
+                "no such part of the array",
+                where=self.path,
+                expected=f"0 to {self.total_samples}",
+                got=f"{begin} to {end}",
+            )
         if (n_bytes := 2 * len(self.leads) * (end - begin)) > limits().record_bytes:
             raise StoreError("that is too much to read at once", where=self.path, got=f"{n_bytes} bytes", fix=FIX)
         if not is_remote(self._root):  # there, what is missing or too short is seen as it is read

@@ -72,6 +72,8 @@ def store(mini_store):
         (lambda s: s.id_of("50"), "a row is a whole number.*got '50'"),
         (lambda s: s.read_shard(0.5), "a shard is a whole number.*got 0.5"),
         (lambda s: s.read_shard("0"), "a shard is a whole number"),
+        (lambda s: s.decode(-1, 5, []), "no such part of the array.*got -1 to 5"),
+        (lambda s: s.decode(0, 10**9, []), "no such part of the array.*got 0 to 1000000000"),
         (lambda s: 50 in s, "the id of a record is a text.*got 50"),
     ],
 )
@@ -146,3 +148,25 @@ def test_others_that_take_several_refuse_one_text_too(store, tmp_path):
     with pytest.raises(ConfigError, match="leads are a list of texts"):
         plot_record(store[0], leads="II")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_handed_out_changes_no_store(mini_store):
+    opened = open_store(mini_store)
+    before = [opened.attributes, opened.recipe, opened.software, opened.storage, opened.leads]
+    attributes = opened.attributes
+    attributes["leads"][0] = "X"
+    attributes["statistics"].clear()
+    attributes["vocabulary"]["scp_ecg"].append("NONE")
+    for name in ("recipe", "software", "storage"):
+        getattr(opened, name)["codec"] = "another"
+    opened.recipe["filters"].clear()
+    opened.recipe["leads"].append("X")
+    with pytest.raises(TypeError):
+        opened.objects["zarr.json"] = None
+    for array in opened.spans:
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 5
+    opened.column("start")[0] = 5
+    assert [opened.attributes, opened.recipe, opened.software, opened.storage, opened.leads] == before
+    assert opened.spans[0][0] == opened.column("start")[0] == 0
+    assert opened.read_shard(0).rows[0] == 0
