@@ -7,7 +7,6 @@ order, then the tables, and the manifest last.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ecgstore.errors import StoreError, StoreExists, StoreIncomplete
-from ecgstore.storage import layout, locks, manifest, publish
+from ecgstore.storage import disk, layout, locks, manifest, publish
 from ecgstore.storage.plain import open_plain
 
 #: Settings and a few paths: more than this was not written by :func:`begin`.
@@ -136,13 +135,7 @@ def plain_disk_errors(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreError(
-                "the disk is full",
-                where=root,
-                fix="make room and run the same command again: it goes on from here",
-            ) from error
-        raise StoreError("the store can't be written", where=root, got=error.strerror or str(error)) from error
+        raise disk.refusal("the store can't be written", root, error) from error
 
 
 def seal(

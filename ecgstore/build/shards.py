@@ -22,10 +22,10 @@ from ecgstore.build import commits, describe, long, pipeline
 from ecgstore.build.commits import Commit
 from ecgstore.build.describe import Described
 from ecgstore.build.plan import Planned, Task, Work, task_sha256
-from ecgstore.errors import IntegrityError, RecordError, StoreError
+from ecgstore.errors import IntegrityError, RecordError
 from ecgstore.record import Rejection
 from ecgstore.signals import conditioning
-from ecgstore.storage import chunks, layout, publish
+from ecgstore.storage import chunks, disk, layout, publish
 from ecgstore.storage.chunks import Chunks, is_packed_here, pack
 from ecgstore.storage.manifest import ObjectHash, hash_bytes, hash_object
 
@@ -179,7 +179,7 @@ def write_counts(root: Path, shard: int, counts_lt: npt.NDArray[np.int16], shard
         read_lt = np.asarray(array[:, begin:end])
         objects = {name: hash_object(root / name)} if (root / name).exists() else {}
     except OSError as error:
-        raise StoreError("a shard could not be written", where=root / name, got=error.strerror or str(error)) from error
+        raise disk.refusal("a shard could not be written", root / name, error) from error
     if not np.array_equal(read_lt, recorded_lt):
         raise IntegrityError(_DIFFERS, where=root / name)
     return objects

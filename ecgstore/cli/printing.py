@@ -62,8 +62,12 @@ def plain_errors(command: F) -> F:
         except BrokenPipeError:  # the reader, such as `head`, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except OSError as error:  # a file or folder that can't be read or written, not a bug
+            from ecgstore.storage import disk
+
             where = f"; in {error.filename}" if error.filename is not None else ""
-            say(f"error: the file system refuses: {error.strerror or error}{where}", err=True)
+            refused = f"the file system refuses: {error.strerror or error}{where}"
+            full = f"{disk.FULL}{where}; {disk.MAKE_ROOM}"
+            say(f"error: {full if disk.is_full(error) else refused}", err=True)
             sys.exit(EXIT_ERROR)
 
     return cast(F, wrapped)

@@ -1,7 +1,7 @@
 """The loops of an ingest that cost most, compiled where a compiler was there at the installation, else in NumPy.
 
 Both ways give the same bits, so a store doesn't say which it was. ``ECGSTORE_KERNEL=numpy`` takes NumPy all the same,
-``ECGSTORE_KERNEL=compiled`` raises where there is nothing compiled.
+``ECGSTORE_KERNEL=compiled`` raises ConfigError where nothing compiled can be used.
 
 Letters: l lead, t sample as recorded, m sample of a lower rate.
 """
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ecgstore.errors import ConfigError
 from ecgstore.kernel import plain
 
 __all__ = ["NAME", "decimate", "decode", "look", "quantise", "residual", "tally"]
@@ -28,12 +29,20 @@ def _chosen() -> ModuleType:
     wanted = os.environ.get("ECGSTORE_KERNEL", "")
     if wanted == "numpy":
         return plain
+    if wanted not in ("", "compiled"):
+        fix = "leave it out for the loops that are there"
+        raise ConfigError("no such loops", where="ECGSTORE_KERNEL", expected="compiled or numpy", got=wanted, fix=fix)
     try:
         from ecgstore.kernel import compiled
-    except OSError:
-        if wanted == "compiled":
-            raise
-        return plain
+    except OSError as error:
+        if wanted != "compiled":
+            return plain
+        raise ConfigError(
+            "there are no compiled loops that can be used",
+            where="ECGSTORE_KERNEL=compiled",
+            got=str(error),
+            fix="install ecgstore again where a C compiler is, or leave the variable out for the same in NumPy",
+        ) from None
     return compiled
 
 

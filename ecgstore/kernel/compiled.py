@@ -22,15 +22,19 @@ _N, _AT = ctypes.c_int64, ctypes.c_void_p
 
 
 def _load() -> ctypes.CDLL:
-    """Raises OSError where there is no library, or one of another version."""
+    """Raises OSError where there is no library, one of another version, or one that lacks a function."""
     library = ctypes.CDLL(str(Path(__file__).with_name(f"_loops{sysconfig.get_config_var('EXT_SUFFIX')}")))
     try:
         library.loops_version.restype = ctypes.c_int
-        version = library.loops_version()
-    except AttributeError:
-        version = 0
-    if version != VERSION:
-        raise OSError(f"loops of version {version} instead of {VERSION}")
+        if (version := library.loops_version()) != VERSION:
+            raise OSError(f"loops of version {version} instead of {VERSION}")
+        return _declared(library)
+    except AttributeError as error:
+        raise OSError(f"loops that lack a function: {error}") from None
+
+
+def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
+    """The library, told what each function takes; AttributeError where it lacks one."""
     library.decode.argtypes = [_AT, _N, _N, _N, *[_AT] * 5]
     library.decode.restype = None
     library.decimate.argtypes = [_AT, _N, _N, _N, _N, _N, _AT, _N, _AT, _AT]
@@ -132,7 +136,8 @@ def _leads_of(signals_lt: Sequence[Signal]) -> tuple[_Leads, int]:
 
 
 def _as(array: npt.NDArray[Any], dtype: type[np.generic]) -> npt.NDArray[Any]:
-    return np.ascontiguousarray(array, dtype=dtype)
+    array = np.ascontiguousarray(array, dtype=dtype)
+    return array if array.flags.aligned else array.copy()  # C may take no number from an odd place
 
 
 def _at(array: npt.NDArray[Any]) -> int:

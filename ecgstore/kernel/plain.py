@@ -20,6 +20,9 @@ def decode(
     counts_rtl: Counts, mv_per_count_rl: Signal, offset_mv_rl: Signal
 ) -> tuple[Signal, npt.NDArray[np.uint16], npt.NDArray[np.int64]]:
     n_records, n_samples, n_leads = counts_rtl.shape
+    offset_mv_rl = np.asarray(offset_mv_rl, dtype=np.float32)
+    # To take away 0.0 changes nothing, but to take away -0.0 makes 0.0 of -0.0.
+    is_offset_r = ((offset_mv_rl != 0) | np.signbit(offset_mv_rl)).any(axis=1)
     signal_mv_rlt = np.empty((n_records, n_leads, n_samples), dtype=np.float32)
     sum_rl = np.empty((n_records, n_leads), dtype=np.uint16)
     n_recorded_r = np.full(n_records, n_leads * n_samples)
@@ -29,7 +32,7 @@ def decode(
         # Unsigned 16-bit arithmetic wraps around just as the checksum does.
         counts_lt.view(np.uint16).sum(axis=1, dtype=np.uint16, out=sum_rl[r])
         np.multiply(counts_lt, mv_per_count_rl[r][:, None], dtype=np.float32, out=signal_mv_lt)
-        if offset_mv_rl[r].any():
+        if is_offset_r[r]:
             signal_mv_lt -= offset_mv_rl[r][:, None]
         if counts_lt.min() == NOT_RECORDED:
             missing_lt = counts_lt == NOT_RECORDED
@@ -92,7 +95,7 @@ def _extended(signals_lt: Sequence[Signal], left: int, n_padded: int) -> Signal:
             begin -= k
         while end < n_padded:
             k = min(n_padded - end, n - 1)
-            mirrored_lt = padded_lt[:, end - 2 : end - 2 - k : -1]
+            mirrored_lt = padded_lt[:, end - 1 - k : end - 1][:, ::-1]
             np.subtract(2 * padded_lt[:, end - 1 : end], mirrored_lt, out=padded_lt[:, end : end + k])
             end += k
     return padded_lt

@@ -25,7 +25,7 @@ from ecgstore.build.sums import statistics
 from ecgstore.errors import ConfigError, nearest
 from ecgstore.lineage.parents import LINEAGE, apart, with_step
 from ecgstore.lineage.placing import Piece, Rows, Work, pieces, records_of, write_piece, written_of
-from ecgstore.storage import layout, manifest, tables
+from ecgstore.storage import asked, layout, manifest, tables
 from ecgstore.storage.stated_codes import stating
 from ecgstore.storage.store import Store, open_store
 
@@ -57,7 +57,7 @@ class _Plan(NamedTuple):
     leads: tuple[int, ...]
     shard_samples: int
     tasks: Sequence[Piece]
-    asked: dict[str, Any]
+    wish: dict[str, Any]
     sha256: str
 
 
@@ -102,8 +102,11 @@ def subset_store(
 
 
 def _plan(store: Store, where: str, codes: Sequence[str], folds: Sequence[int], leads: Sequence[str]) -> _Plan:
+    codes, leads = asked.texts(codes, "codes", store.path), asked.texts(leads, "leads", store.path)
+    folds = asked.folds_of(folds, store.path)
     if not (where or codes or folds or leads):
         raise ConfigError("nothing says which part is wanted", fix="say --where, --code, --fold or --leads")
+    _refuse_empty(folds, store)
     wanted_n = np.zeros(store.n_records, dtype=np.bool_)
     wanted_n[store.select(folds=folds or None, where=where)] = True
     if codes:
@@ -115,15 +118,25 @@ def _plan(store: Store, where: str, codes: Sequence[str], folds: Sequence[int], 
     lengths = store.column("n_samples")[rows]
     size = layout.shard_samples(int(lengths.sum()), int(lengths.max()))
     told = where if len(where) <= _MOST_TOLD else f"sha256 {hashlib.sha256(where.encode()).hexdigest()}"
-    asked: dict[str, Any] = {
+    wish: dict[str, Any] = {
         **({"where": told} if where else {}),
         **({"codes": list(codes)} if codes else {}),
         **({"folds": sorted(set(folds))} if folds else {}),
         **({"leads": [store.leads[lead] for lead in which]} if leads else {}),
     }
-    about = ["subset", layout.FORMAT_VERSION, store.fingerprint, asked, where]
+    about = ["subset", layout.FORMAT_VERSION, store.fingerprint, wish, where]
     sha256 = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-    return _Plan(store, rows, which, size, pieces(store, rows, size), asked, sha256)
+    return _Plan(store, rows, which, size, pieces(store, rows, size), wish, sha256)
+
+
+def _refuse_empty(folds: Sequence[int], store: Store) -> None:
+    """Raise ConfigError for folds of which no record is."""
+    there = set(store.column("fold").tolist()) if folds else set()
+    if absent := sorted(set(folds) - there):
+        listed = ", ".join(map(str, sorted(there - {-1}))) or "none"
+        one = "fold" if len(absent) == 1 else "folds"
+        what = f"no record is in {one} {', '.join(map(str, absent))}"
+        raise ConfigError(what, where=store.path, expected=f"some of {listed}", got=", ".join(map(str, folds)))
 
 
 def _which(store: Store, leads: Sequence[str]) -> tuple[int, ...]:
@@ -159,7 +172,7 @@ def _job(made: _Plan) -> Job:
         create_array=lambda root: create_array(
             root, store.storage["codec"], len(made.leads), int(ends.max()), made.shard_samples
         ),
-        about={"parent": store.fingerprint, "subset": made.asked},
+        about={"parent": store.fingerprint, "subset": made.wish},
         seal=lambda root, done: _seal(root, made, done),
         otherwise="of another parent, or another part of it",
         instead="choose another output, or replace it with --overwrite",
@@ -215,5 +228,5 @@ def _attributes(made: _Plan, records: pa.Table) -> dict[str, Any]:
             one for one in store.attributes["sources"] if one["name"] in there or one["name"] not in everywhere
         ],
         "software": software(),
-        LINEAGE: with_step([store], "subset", {**made.asked, "records": len(records)}),
+        LINEAGE: with_step([store], "subset", {**made.wish, "records": len(records)}),
     }

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from ecgstore.errors import ConfigError, StoreError
 from ecgstore.lineage.exporting import folder_for
-from ecgstore.storage import layout, tables
+from ecgstore.storage import asked, layout, tables
 from ecgstore.storage.store import Store
 
 MEDS_VERSION = "0.4.1"
@@ -163,8 +163,12 @@ def _splits(
     fold_n = store.column("fold")
     folds = sorted(set(fold_n.tolist()) - {-1})
     chosen = {
-        "tuning": list(tuning) if tuning is not None else folds[-2:-1] if len(folds) > 2 else [],
-        "held_out": list(held_out) if held_out is not None else folds[-1:] if len(folds) > 2 else [],
+        "tuning": asked.folds_of(tuning, store.path) if tuning is not None else folds[-2:-1] if len(folds) > 2 else [],
+        "held_out": asked.folds_of(held_out, store.path)
+        if held_out is not None
+        else folds[-1:]
+        if len(folds) > 2
+        else [],
     }
     for name, its in chosen.items():
         if unknown := sorted(set(its) - set(folds)):

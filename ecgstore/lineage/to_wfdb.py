@@ -42,10 +42,10 @@ def export_wfdb(store: Store, out: str | Path, *, progress: Progress | None = No
     """
     out = Path(out)
     names = _names(store)
-    n_lost, n_leads = 0, 0
+    n_lost, n_leads, fs_hz = 0, 0, store.attributes["fs_hz"]
     with folder_for(store, out) as folder:
         for row, name in enumerate(names):
-            gone, uncalibrated = _write(store, row, folder, name)
+            gone, uncalibrated = _write(store, row, folder, name, fs_hz)
             n_lost, n_leads = n_lost + gone, n_leads + uncalibrated
             if progress is not None:
                 progress("records", row + 1, len(names))
@@ -70,9 +70,9 @@ def _names(store: Store) -> list[str]:
     return names
 
 
-def _write(store: Store, row: int, folder: Path, name: str) -> tuple[int, int]:
+def _write(store: Store, row: int, folder: Path, name: str, same_fs_hz: float | None) -> tuple[int, int]:
     record = store.records.slice(row, 1).to_pylist()[0]
-    fs_hz = float(store.attributes["fs_hz"] or record["source_fs_hz"])
+    fs_hz = float(same_fs_hz or record["source_fs_hz"])
     begin, end = (int(ends[row]) for ends in store.spans)
     counts_lt = store.decode(begin, end, np.array([row]))
     n_leads = len(store.leads)

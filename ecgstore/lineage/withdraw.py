@@ -28,7 +28,7 @@ from ecgstore.errors import ConfigError, IntegrityError, nearest
 from ecgstore.lineage.parents import LINEAGE, Parent, apart, sums_of_root, with_step
 from ecgstore.lineage.publishing import begin, publish
 from ecgstore.sources._labels import names_patient
-from ecgstore.storage import layout, manifest, tables
+from ecgstore.storage import asked, layout, manifest, tables
 from ecgstore.storage.manifest import ObjectHash, hash_object
 from ecgstore.storage.plain import open_plain
 from ecgstore.storage.store import Store, open_store
@@ -191,6 +191,7 @@ def read_list(path: Path) -> tuple[list[str], list[str]]:
 
 
 def _gone(store: Store, patients: Sequence[str], records: Sequence[str], secret_key: str, skip_unknown: bool) -> _Gone:
+    patients, records = asked.texts(patients, "patients", store.path), asked.texts(records, "records", store.path)
     if not patients and not records:
         raise ConfigError("nobody is named who withdraws", fix="name a --patient or a --record")
     before = Withdrawn.of(store.attributes)

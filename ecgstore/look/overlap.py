@@ -21,6 +21,7 @@ from ecgstore.look.shifted import Candidate, alike, marks
 from ecgstore.look.shifted import candidates as candidates_of
 from ecgstore.record import Record
 from ecgstore.signals import quality
+from ecgstore.storage import asked
 from ecgstore.storage.store import Store
 
 #: Signatures of nearly equal signals differ in at most this many of 64 bits.
@@ -377,10 +378,7 @@ def _shared_patients(store_a: Store, of_a: Rows, store_b: Store, of_b: Rows) -> 
 def _rows(store: Store, rows: Iterable[int] | None) -> Rows:
     if rows is None:
         return np.arange(store.n_records, dtype=np.int64)
-    chosen = np.unique(np.fromiter(rows, dtype=np.int64))
-    if chosen.size and not 0 <= chosen[0] <= chosen[-1] < store.n_records:
-        raise ConfigError("no such row", where=store.path, expected=f"0 to {store.n_records - 1}", got=int(chosen[-1]))
-    return chosen
+    return np.unique(np.array(asked.rows_of(rows, store.n_records, store.path), dtype=np.int64))
 
 
 def _check(max_bits: int, min_correlation: float) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
+
 from ecgstore.record import Record
 from ecgstore.storage.store import Store
 
@@ -32,15 +34,18 @@ class Reader:
 
     def __init__(self, store: Store) -> None:
         self._store, self._ids = store, store.column("record_id")
+        fs_hz = store.attributes["fs_hz"]
+        self._fs_hz_n = store.column("source_fs_hz") if fs_hz is None else np.full(store.n_records, fs_hz)
         self._whole = lru_cache(maxsize=_KEPT_RECORDS)(lambda row: store.read(str(self._ids[row])))
 
     def lasts_s(self, row: int) -> float:
         """See :func:`lasts_s`."""
-        return lasts_s(self._store, row)
+        starts, ends = self._store.spans
+        return float((ends[row] - starts[row]) / self._fs_hz_n[row])
 
     def read(self, row: int, start_s: float, stop_s: float) -> Part:
         """The seconds from ``start_s`` to ``stop_s`` as far as there are any, a sample at least; and maybe more."""
-        whole_s, fs_hz = self.lasts_s(row), _fs_hz(self._store, row)
+        whole_s, fs_hz = self.lasts_s(row), float(self._fs_hz_n[row])
         if whole_s <= WHOLE_S:
             return Part(self._whole(row), 0.0, whole_s)
         first_s = round(min(max(0.0, start_s), whole_s - 1 / fs_hz) * fs_hz) / fs_hz

@@ -33,6 +33,7 @@ from ecgstore.look.layouts import (
 )
 from ecgstore.look.parts import lasts_s
 from ecgstore.record import LeadState, Record, Statement
+from ecgstore.storage import asked, disk
 from ecgstore.vocabularies.titles import title_of
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def page(record: Record, path: str | Path, **how: Any) -> None:
     """Write :func:`plot_record`, which takes ``how``, to ``path`` (.png, .svg or .pdf), aside first and then by rename.
 
     The same record gives the same bytes. Raises ConfigError for another suffix, a folder that is not there,
-    or whatever :func:`plot_record` refuses; MissingExtra without matplotlib.
+    or whatever :func:`plot_record` refuses; StoreError where the disk is full; MissingExtra without matplotlib.
     """
     path = Path(path)
     kind = path.suffix.lower().removeprefix(".")
@@ -79,7 +80,7 @@ def page(record: Record, path: str | Path, **how: Any) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         # Without a salt the SVG writer names its clip paths at random.
-        with need("matplotlib", "ingest").rc_context({"svg.hashsalt": "ecgstore"}):
+        with need("matplotlib", "ingest").rc_context({"svg.hashsalt": "ecgstore"}), disk.saying_full(path):
             drawn.savefig(aside, format=kind, dpi=DPI, metadata=UNDATED[kind])
         aside.replace(path)
     finally:
@@ -145,7 +146,7 @@ def plot_record(
     if seconds is not None and not 0 < seconds <= MOST_S:
         raise ConfigError("a page shows another time", expected=f"up to {MOST_S:g} s", got=f"{seconds:g} s")
     if leads is not None:
-        record = _only(record, leads)
+        record = _only(record, asked.texts(leads, "leads", f"record {record.record_id}"))
     if record.n_samples == 0 or not record.leads:
         raise ConfigError(f"record {record.record_id} has no leads or no samples to draw")
     seen = Seen(record, start_s, whole_s) if whole_s is not None else Seen(record, 0.0, record.duration_s)

@@ -25,7 +25,7 @@ from ecgstore.errors import REASONS, ConfigError, need
 from ecgstore.look import overlap
 from ecgstore.look.by_fold import ByFold, by_fold
 from ecgstore.look.parts import lasts_s
-from ecgstore.storage import publish
+from ecgstore.storage import disk, publish
 from ecgstore.storage.beside import card_of
 from ecgstore.storage.store import Store
 from ecgstore.storage.withdrawn import Withdrawn
@@ -68,7 +68,8 @@ def write(store: Store, out: Path, n_pages: int = 10) -> Path:
     """Write the page on ``store`` to the file ``out``, whole or not at all, and return ``out``.
 
     ``n_pages`` records are shown as ECG pages: typical ones, then suspects, then the worst by each measure in turns.
-    Raises ConfigError where ``out`` is a folder or ``n_pages`` negative, MissingExtra without jinja2 or matplotlib.
+    Raises ConfigError where ``out`` is a folder or ``n_pages`` negative, StoreError where the
+    disk is full, MissingExtra without jinja2 or matplotlib.
     """
     out = Path(out)
     if out.is_dir():
@@ -77,7 +78,9 @@ def write(store: Store, out: Path, n_pages: int = 10) -> Path:
         )
     if n_pages < 0:
         raise ConfigError("the number of ECG pages can't be negative", got=n_pages)
-    publish.write_bytes(out, render(store, n_pages).encode())
+    content = render(store, n_pages).encode()
+    with disk.saying_full(out):
+        publish.write_bytes(out, content)
     return out
 
 

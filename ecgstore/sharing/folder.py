@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ecgstore.errors import IntegrityError, StoreError, StoreFormatError, without_links
 from ecgstore.sharing.target import BLOCK, Listed, checked
-from ecgstore.storage import publish
+from ecgstore.storage import disk, publish
 from ecgstore.storage.manifest import ObjectHash
 from ecgstore.storage.objects import Folder as Reader
 
@@ -225,15 +225,9 @@ def disk_errors(where: object) -> Iterator[None]:
         # Among what is done here are the generators that read elsewhere.
         if isinstance(error, FileNotFoundError) and not error.errno:
             raise
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreError(
-                "the disk is full",
-                where=where,
-                fix="make room and run the same command again: it goes on from here",
-            ) from error
         if isinstance(error, PermissionError) or error.errno == errno.EROFS:
             raise StoreError("you have no right to write here", where=where, got=error.strerror) from error
-        raise StoreError("the folder can't be written", where=where, got=error.strerror or str(error)) from error
+        raise disk.refusal("the folder can't be written", where, error) from error
 
 
 def is_stale(path: Path) -> bool:

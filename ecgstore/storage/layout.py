@@ -12,8 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ecgstore import kernel
-
 FORMAT = "ecgstore"
 #: Raised whenever anything in this file changes what is written. Readers accept the versions they know.
 FORMAT_VERSION = 2
@@ -67,6 +65,9 @@ def mv_to_counts(signal_mv_lt: npt.NDArray[np.float32]) -> Counts:
 
     Shapes are kept. Rounding is to nearest, ties to even.
     """
+    # Who only reads loads no library that was compiled, and can't fall over a broken one.
+    from ecgstore import kernel
+
     return Counts(*kernel.quantise(signal_mv_lt))
 
 

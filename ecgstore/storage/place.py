@@ -139,6 +139,12 @@ def patiently(root: Place, read: Callable[[], T]) -> T:
                 raise error.__cause__ from None
             if _is_missing(error) or not is_remote(root):
                 raise
+            if _is_circle(error):
+                raise StoreUnreachable(
+                    "the server sends us on and on, and nowhere is the file",
+                    where=root,
+                    fix="open the address in a browser: where that goes in a circle too, its server is set up wrongly",
+                ) from error
             if wait_s is None or _is_refused(error):
                 if not _is_of_the_network(error):
                     raise
@@ -168,6 +174,10 @@ def _is_refused(error: Exception) -> bool:
         if isinstance(status, int) and 400 <= status < 500 and status not in _PASSING:
             return True
     return False
+
+
+def _is_circle(error: Exception) -> bool:
+    return any(type(one).__name__ == "TooManyRedirects" for one in (error, error.__cause__))
 
 
 def _is_of_the_network(error: Exception) -> bool:

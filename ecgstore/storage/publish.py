@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from ecgstore.storage import disk
+
 #: Marks a file or folder that is still being written; whatever bears it after a crash may be deleted.
 ASIDE = ".partial"
 
@@ -33,8 +35,11 @@ def writing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(file.fileno())
         aside.replace(path)
-    except BaseException:
+    except BaseException as error:
         aside.unlink(missing_ok=True)
+        # What fails while a file is written doesn't say which one.
+        if isinstance(error, OSError) and disk.is_full(error) and error.filename is None:
+            error.filename = str(path)
         raise
     if durable:
         flush_folder(path.parent)

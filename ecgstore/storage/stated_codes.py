@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ecgstore.errors import ConfigError, nearest
-from ecgstore.storage import tables
+from ecgstore.storage import asked, tables
 
 Bools = npt.NDArray[np.bool_]
 
@@ -66,12 +66,12 @@ def matrix(codes: Sequence[str], system: str, statements: pa.Table, n_records: i
     stated_nc = np.zeros((n_records, len(codes)), dtype=np.bool_)
     its = statements.filter(pc.equal(statements["system"], system))
     # Of a code that is asked for twice each column is filled.
-    asked = list(dict.fromkeys(codes))
-    place = pc.index_in(its["code"], value_set=pa.array(asked, pa.string()))
+    distinct = list(dict.fromkeys(codes))
+    place = pc.index_in(its["code"], value_set=pa.array(distinct, pa.string()))
     known = pc.is_valid(place)
     rows, columns = tables.numbers(its["row"].filter(known)), tables.numbers(place.filter(known))
-    stated_nc[:, : len(asked)][rows, columns] = True
-    return stated_nc if len(asked) == len(codes) else stated_nc[:, [asked.index(code) for code in codes]]
+    stated_nc[:, : len(distinct)][rows, columns] = True
+    return stated_nc if len(distinct) == len(codes) else stated_nc[:, [distinct.index(code) for code in codes]]
 
 
 def mask(
@@ -91,22 +91,20 @@ def mask(
     return known_nc
 
 
-def refuse_unknown(
-    codes: Sequence[str], system: str, statements: pa.Table, vocabulary: Mapping[str, Sequence[str]], where: str
-) -> None:
-    """Raise ConfigError for a code that the sources never state in ``system``, naming the nearest."""
-    if isinstance(codes, str) or not all(isinstance(code, str) for code in codes):
-        fix = f"ask for [{codes!r}]" if isinstance(codes, str) else "write each in quotes"
-        raise ConfigError("codes are a list of texts", where=where, got=repr(codes)[:80], fix=fix)
-    known = set(vocabulary.get(system, ()))
-    if known.issuperset(codes):
-        return
-    known |= set(statements.filter(pc.equal(statements["system"], system))["code"].unique().to_pylist())
-    unknown = next((code for code in codes if code not in known), None)
+def known_codes(
+    codes: Iterable[str], system: str, statements: pa.Table, vocabulary: Mapping[str, Sequence[str]], where: str
+) -> tuple[str, ...]:
+    """The ``codes``; raises ConfigError for one that the sources never state in ``system``, naming the nearest."""
+    system, wanted = asked.one_text(system, "a coding system", where), asked.texts(codes, "codes", where)
+    there = set(vocabulary.get(system, ()))
+    if there.issuperset(wanted):
+        return wanted
+    there |= set(statements.filter(pc.equal(statements["system"], system))["code"].unique().to_pylist())
+    unknown = next((code for code in wanted if code not in there), None)
     if unknown is None:
-        return
-    near = nearest(unknown, known)
+        return wanted
+    near = nearest(unknown, there)
     systems = ", ".join(sorted(vocabulary)) or "none"
-    listed = f"see store.vocabulary({system!r})" if known else f"the store has codes of: {systems}"
+    listed = f"see store.vocabulary({system!r})" if there else f"the store has codes of: {systems}"
     fix = f"did you mean {near}?" if near else listed
     raise ConfigError(f"no record could state the code {unknown!r} of {system}", where=where, fix=fix)

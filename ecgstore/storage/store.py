@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
@@ -17,18 +18,19 @@ import pyarrow as pa
 
 from ecgstore.errors import ConfigError, EcgError, IntegrityError, StoreError, StoreReplaced, StoreUnreachable, nearest
 from ecgstore.record import Beat, LeadState, Record, Statement, Terms
-from ecgstore.storage import blocks, layout, manifest, parsed, stated_codes, tables, validate, validate_tables
+from ecgstore.storage import asked, blocks, layout, manifest, parsed, stated_codes, tables, validate, validate_tables
 from ecgstore.storage.blocks import Blocks
 from ecgstore.storage.chunks import Chunks
 from ecgstore.storage.columns import Columns, Ids, Whole, packed
+from ecgstore.storage.handed import copied, fixed
 from ecgstore.storage.limits import FIX, limits
 from ecgstore.storage.objects import Folder, Objects, Remote
 from ecgstore.storage.place import Place, is_remote, patiently, place, refuse_whole_files_only
+from ecgstore.storage.selecting import selected
 from ecgstore.storage.shard_signal import ShardSignal
 from ecgstore.storage.statistics import LeadStatistics, statistics_of
 from ecgstore.storage.verify import problems_of
 from ecgstore.storage.ways import Ways
-from ecgstore.storage.where import columns_in, rows_where
 
 T = TypeVar("T")
 
@@ -148,17 +150,17 @@ class Store(Ways):
     @property
     def storage(self) -> dict[str, Any]:
         """How the store keeps what was prepared: codec, and how quality was judged."""
-        return dict(self._attributes.get("storage", {"codec": "blosc", "quality": "basic"}))
+        return dict(copied(self._attributes.get("storage", {"codec": "blosc", "quality": "basic"})))
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """Everything that the root of the store says, as docs/format.md lists it."""
-        return dict(self._attributes)
+        """Everything that the root of the store says, as docs/format.md lists it; a copy, made each time."""
+        return dict(copied(self._attributes))
 
     @property
     def objects(self) -> Mapping[str, manifest.ObjectHash]:
         """Size and SHA-256 of every object of the store, by its name."""
-        return self._manifest.objects
+        return MappingProxyType(self._manifest.objects)
 
     @property
     def fingerprint(self) -> str:
@@ -168,7 +170,7 @@ class Store(Ways):
     @property
     def recipe(self) -> dict[str, Any]:
         """The preparation: what was done to every record."""
-        return dict(self._attributes["recipe"])
+        return dict(copied(self._attributes["recipe"]))
 
     @property
     def recipe_sha256(self) -> str:
@@ -183,7 +185,7 @@ class Store(Ways):
     @property
     def software(self) -> dict[str, str]:
         """Versions of what wrote the store."""
-        return dict(self._attributes["software"])
+        return dict(copied(self._attributes["software"]))
 
     @property
     def n_records(self) -> int:
@@ -305,16 +307,19 @@ class Store(Ways):
 
     @functools.cached_property
     def spans(self) -> Spans:
-        """First sample of each record in the array, and the one behind its last, each (records,); both ascend."""
+        """First sample of each record in the array, and the one behind its last, each (records,); both ascend.
+
+        They can't be written into: the store finds its records by them.
+        """
         starts = self.column("start")
-        return starts, starts + self.column("n_samples")
+        return fixed(starts), fixed(starts + self.column("n_samples"))
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """The column ``name`` of :attr:`records` as NumPy, shape (records,); raises ConfigError where there is none.
 
         Null is NaN in a float, -1 in an integer, 0 in an unsigned and "" in a text column.
         """
-        if name not in self._columns.names:
+        if asked.one_text(name, "the name of a column", self.path) not in self._columns.names:
             near = nearest(name, self._columns.names)
             known = f"did you mean {near}?" if near else f"there are {', '.join(self._columns.names)}"
             raise ConfigError(f"no column {name!r} in the table of records", where=self.path, fix=known)
@@ -327,25 +332,26 @@ class Store(Ways):
 
     def vocabulary(self, system: str) -> frozenset[str]:
         """Every code that the sources ever state in ``system``; :meth:`statement_mask` says of which records."""
+        system = asked.one_text(system, "a coding system", self.path)
         return frozenset(self._attributes["vocabulary"].get(system, ()))
 
-    def statement_matrix(self, codes: Sequence[str], system: str) -> npt.NDArray[np.bool_]:
+    def statement_matrix(self, codes: Iterable[str], system: str) -> npt.NDArray[np.bool_]:
         """Which record states which of ``codes``, bool (records, codes); a likelihood of any size counts.
 
         Raises ConfigError for a code that the sources never state in ``system``: it could only be misspelt.
         """
-        stated_codes.refuse_unknown(codes, system, self.statements, self._attributes["vocabulary"], self.path)
-        return stated_codes.matrix(codes, system, self.statements, self.n_records)
+        known = stated_codes.known_codes(codes, system, self.statements, self._attributes["vocabulary"], self.path)
+        return stated_codes.matrix(known, system, self.statements, self.n_records)
 
-    def statement_mask(self, codes: Sequence[str], system: str) -> npt.NDArray[np.bool_]:
+    def statement_mask(self, codes: Iterable[str], system: str) -> npt.NDArray[np.bool_]:
         """Where the absence of one of ``codes`` in ``system`` is a "no", bool (records, codes): its site states it.
 
         Sources that publish their codes mean them for all records; for others each site has a list of its own. A
         store without such lists has one for all its records. Raises ConfigError as :meth:`statement_matrix` does.
         """
-        stated_codes.refuse_unknown(codes, system, self.statements, self._attributes["vocabulary"], self.path)
+        known = stated_codes.known_codes(codes, system, self.statements, self._attributes["vocabulary"], self.path)
         by_site = self._attributes.get("vocabulary_by_site", {})
-        return stated_codes.mask(codes, self.vocabulary(system), system, by_site, self.column("site"))
+        return stated_codes.mask(known, self.vocabulary(system), system, by_site, self.column("site"))
 
     def select(
         self,
@@ -358,16 +364,10 @@ class Store(Ways):
 
         ``where`` is a condition on the columns of :attr:`records`, such as
         ``"mains_mv < 0.05 and age_years >= 18 and sex == 'female'"``; a record that doesn't state what is asked
-        for doesn't match. Raises ConfigError naming what in it is not understood.
+        for doesn't match. A fold may have no record; raises ConfigError naming a source, a site or what in the
+        condition is not known.
         """
-        wanted = np.ones(self.n_records, dtype=np.bool_)
-        asked: dict[str, Iterable[Any] | None] = {"fold": folds, "source": sources, "site": sites}
-        for name, values in asked.items():
-            if values is not None:
-                wanted &= np.isin(self.column(name), list(values))
-        if where:
-            wanted &= rows_where(self._columns.table(columns_in(where, self._columns.names)), where)
-        return np.flatnonzero(wanted)
+        return selected(self, self._columns, folds, sources, sites, where)
 
     def statistics(self, folds: Iterable[int] | None = None) -> LeadStatistics:
         """Mean and standard deviation per lead over all recorded samples of the records in ``folds`` (None: all).
@@ -377,7 +377,8 @@ class Store(Ways):
         """
         if self.encoding == "adc":
             raise StoreError("a raw store has no statistics: its counts have gains of their own", where=self.path)
-        return statistics_of(self._attributes["statistics"], len(self.leads), folds)
+        wanted = None if folds is None else asked.folds_of(folds, self.path)
+        return statistics_of(self._attributes["statistics"], len(self.leads), wanted)
 
     def read_shard(self, shard: int) -> ShardSignal:
         """Read and decode the whole shard number ``shard``, from 0 on; every chunk's checksum is verified.
@@ -385,8 +386,7 @@ class Store(Ways):
         Raises ConfigError where there is no such shard, IntegrityError naming the records in it where the bytes are not
         those that were written.
         """
-        if not 0 <= shard < self.n_shards:
-            raise ConfigError(f"no shard {shard}", where=self.path, expected=f"0 to {self.n_shards - 1}")
+        shard = asked.shard_of(shard, self.n_shards, self.path)
         size = self.shard_samples
         begin, end = shard * size, min((shard + 1) * size, self.total_samples)
         starts, ends = self.spans
@@ -404,7 +404,7 @@ class Store(Ways):
         *,
         start_s: float = 0.0,
         stop_s: float | None = None,
-        leads: Sequence[str] | None = None,
+        leads: Iterable[str] | None = None,
     ) -> Record:
         """Read the record ``record_id``, or a part of it: float32 mV (leads, samples).
 
@@ -419,8 +419,8 @@ class Store(Ways):
         """
         row = self.row_of(record_id)
         about = self._columns.about(row, _TOLD)
-        which, fs_hz = self._which_leads(leads), self._fs_of(about)
-        first, last = self._part_of(record_id, about["n_samples"], fs_hz, start_s, stop_s)
+        which, fs_hz = asked.leads_of(leads, self.leads, self.path), self._fs_of(about)
+        first, last = asked.part_of(record_id, about["n_samples"], fs_hz, start_s, stop_s, self.path)
         begin = about["start"] + first
         with self._statements_meanwhile():
             counts_lt = self.decode(begin, about["start"] + last, np.array([row]))
@@ -455,30 +455,6 @@ class Store(Ways):
         thread = stack.enter_context(ThreadPoolExecutor(1))
         thread.submit(lambda: self.statements)  # whoever asks for them meets what went wrong
         return stack
-
-    def _which_leads(self, leads: Sequence[str] | None) -> list[int]:
-        if leads is None:
-            return list(range(len(self.leads)))
-        for lead in leads:
-            if lead not in self.leads:
-                raise ConfigError(f"no lead {lead!r}", where=self.path, expected=", ".join(self.leads))
-        return [self.leads.index(lead) for lead in leads]
-
-    def _part_of(
-        self, record_id: str, n_samples: int, fs_hz: float, start_s: float, stop_s: float | None
-    ) -> tuple[int, int]:
-        """First sample of the part of a record that is asked for, and the one behind its last."""
-        end_s = n_samples / fs_hz if stop_s is None else stop_s
-        is_part = 0 <= start_s <= end_s < float("inf")  # false for what is no number
-        first, last = (round(start_s * fs_hz), round(end_s * fs_hz)) if is_part else (0, 0)
-        if not 0 <= first < last <= n_samples:
-            raise ConfigError(
-                f"no such part of record {record_id}",
-                where=self.path,
-                expected=f"within 0 to {n_samples / fs_hz:g} s",
-                got=f"{start_s} to {end_s} s",
-            )
-        return first, last
 
     def read_beats(self, record_id: str) -> tuple[Beat, ...]:
         """Beats and other annotations of the record ``record_id``, in time; empty where its source states none."""
@@ -542,11 +518,19 @@ class Store(Ways):
                 raise IntegrityError(f"record {self.id_of(int(row))} is not what was written", where=self.path)
 
     def id_of(self, row: int) -> str:
-        """The id of the record at ``row``."""
+        """The id of the record at ``row``, from 0 on; raises ConfigError where there is none."""
+        row = asked.row_of(row, self.n_records, self.path)
         return str(self._columns.about(row, ("record_id",))["record_id"])
 
     def decode(self, begin: int, end: int, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int16]:
         """Counts (leads, samples) of the array from ``begin`` up to ``end``; ``rows`` are the records in there."""
+        if not 0 <= begin <= end <= self.total_samples:
+            raise ConfigError(
+                "no such part of the array",
+                where=self.path,
+                expected=f"0 to {self.total_samples}",
+                got=f"{begin} to {end}",
+            )
         if (n_bytes := 2 * len(self.leads) * (end - begin)) > limits().record_bytes:
             raise StoreError("that is too much to read at once", where=self.path, got=f"{n_bytes} bytes", fix=FIX)
         if not is_remote(self._root):  # there, what is missing or too short is seen as it is read

@@ -67,7 +67,13 @@ def parse_json(content: bytes, where: object, most_bytes: int) -> dict[str, Any]
     except RecursionError:
         refuse("a file of the store is nested too deeply", where, f"{JSON_DEPTH} levels at most")
     except ValueError as error:
-        refuse("a file of the store is not JSON", where, got=str(error))
+        fix = "check the address, and whether its server wants a login: none is given" if "://" in str(where) else None
+        begins = content[:200].decode(errors="replace").strip()
+        if not begins:
+            refuse("a file of the store is not JSON: it is empty", where, fix=fix)
+        if begins.startswith("<"):
+            refuse("a file of the store is not JSON, but a web page", where, got=begins, fix=fix)
+        refuse("a file of the store is not JSON", where, got=str(error), fix=fix)
     if not isinstance(parsed, dict):
         refuse("a file of the store holds no JSON object", where, got=type(parsed).__name__)
     level: list[Any] = [parsed]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
@@ -10,6 +9,7 @@ import pyarrow as pa
 
 from ecgstore.errors import ConfigError
 from ecgstore.record import Record
+from ecgstore.storage import asked
 
 
 class Ways:
@@ -22,20 +22,28 @@ class Ways:
     def __bool__(self) -> bool:
         return True  # a store without a record is a store
 
+    def __contains__(self, record_id: str) -> bool:
+        """Whether there is a record of that id."""
+        store = cast(Any, self)
+        return store._ids.row_of(asked.one_text(record_id, "the id of a record", store.path)) is not None
+
     def __getitem__(self, row: int) -> Record:
-        """The record of that number, from 0 on; raises IndexError where there is none."""
-        return next(self.read_rows([range(len(self))[operator.index(row)]]))
+        """The record of that number, from 0 on; raises ConfigError, an IndexError too, where there is none."""
+        store = cast(Any, self)
+        given: object = row
+        if isinstance(given, str | slice):
+            fix = f"store.read({given!r})" if isinstance(given, str) else "store.read_rows(range(...)) reads several"
+            raise ConfigError("a record is had by its number", where=store.path, got=repr(given)[:80], fix=fix)
+        return next(self.read_rows([asked.row_of(row, len(self), store.path, first=-len(self))]))
 
     def read_rows(self, rows: Iterable[int]) -> Iterator[Record]:
         """The records at ``rows`` (numbers from 0 on), one after the other, as :meth:`Store.read` reads them.
 
         Neighbours in the store are best read one after the other: a chunk that holds both is unpacked once. Raises
-        ConfigError before the first where a number is that of no record.
+        ConfigError before the first where a number is that of no record, or a mask is given.
         """
         store = cast(Any, self)
-        wanted = [operator.index(row) for row in rows]
-        if unknown := [row for row in wanted if not 0 <= row < len(self)]:
-            raise ConfigError(f"no row {unknown[0]}", where=store.path, expected=f"0 to {len(self) - 1}")
+        wanted = asked.rows_of(rows, len(self), store.path)
         return (store.read(store.id_of(row)) for row in wanted)
 
     def sidecar(self, name: str) -> pa.Table:
@@ -46,7 +54,8 @@ class Ways:
         """
         from ecgstore.storage.sidecar_tables import read_sidecar
 
-        return read_sidecar(cast(Any, self), name)
+        store = cast(Any, self)
+        return read_sidecar(store, asked.one_text(name, "the name of a sidecar", store.path))
 
     def to_dask(self, *, counts: bool = False) -> Any:
         """All samples as a lazy ``dask.array`` (leads, samples), a block per shard: float32 mV, NaN where nothing is.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +15,8 @@ from ecgstore.errors import StoreError
 from ecgstore.record import Beat
 from ecgstore.wfdb_io.files import import_wfdb, why
 
+#: Of NumPy, where a file took less than it was given.
+_CUT_SHORT = re.compile(r"\d+ requested and \d+ written")
 #: Suffix of annotations of stores that don't say theirs.
 UNSAID = "atr"
 
@@ -27,7 +32,8 @@ def write_record(
 ) -> None:
     """Write ``name.hea`` and ``name.dat``: mV = (count − baseline) / gain, -32768 where nothing was recorded.
 
-    WFDB knows no negative gain, so a lead of one is written turned. Raises StoreError where wfdb refuses.
+    WFDB knows no negative gain, so a lead of one is written turned. Raises StoreError where wfdb refuses, OSError where
+    the disk does.
     """
     is_turned_l = gain_per_mv_l < 0
     signal_tl = counts_lt.T.astype(np.int64)
@@ -46,6 +52,11 @@ def write_record(
             baseline=np.where(is_turned_l, -baseline_l, baseline_l).astype(int).tolist(),
             write_dir=str(folder),
         )
+    except OSError as error:
+        if error.errno is None and _CUT_SHORT.search(str(error)):
+            # NumPy counts what it wrote, and forgets why it was less: a file ends early where the disk does.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / name)) from error
+        raise
     except (ValueError, TypeError, IndexError) as error:
         raise StoreError("a record can't be written in WFDB's format", where=folder / name, got=why(error)) from error
 

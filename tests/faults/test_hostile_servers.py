@@ -44,6 +44,12 @@ class Handler(QuietHandler):
             return self.answer(404, b"", {})
         if fault == "forbidden":
             return self.answer(403, b"no", {})
+        if fault == "circle":
+            return self.answer(302, b"", {"Location": self.path})
+        if fault == "page":
+            return self.answer(200, b"<!doctype html><title>Log in</title>", {"Content-Type": "text/html"}, head)
+        if fault == "nothing":
+            return self.answer(204, b"", {})
         if fault in ("away", "round") and self.path.startswith("/store/"):
             to = f"/again/{name}" if fault == "round" else f"{self.server.elsewhere}/store/{name}"
             return self.answer(302, b"", {"Location": to})
@@ -134,6 +140,26 @@ def test_what_is_forbidden_is_asked_for_once(server):
     with pytest.raises(StoreUnreachable, match="403"):
         open_store(f"{server.address}/store")
     assert server.asked[TABLE] == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("circle", "the server sends us on and on.*open the address in a browser"),
+        (
+            "page",
+            "not JSON, but a web page; in .*manifest.json; got '<!doctype html>.*Log in.*whether .* wants a login",
+        ),
+        ("nothing", "not JSON: it is empty; in .*manifest.json; check the address"),
+    ],
+)
+def test_what_comes_in_the_place_of_a_store_is_said_with_what_to_do(server, fault, said):
+    server.fault, server.name = fault, "manifest.json"
+    with pytest.raises(StoreError, match=said) as caught:
+        open_store(f"{server.address}/store")
+    assert "\n" not in str(caught.value)
+    if fault == "circle":  # to ask again is no use
+        assert server.asked["manifest.json"] < 15
 
 
 @pytest.mark.timeout(60)

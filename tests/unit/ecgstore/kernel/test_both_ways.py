@@ -48,11 +48,14 @@ MILLIVOLTS = hnp.arrays(
 def test_counts_become_the_same_millivolts(counts_rtl, seed):
     random = np.random.default_rng(seed)
     shape_rl = len(counts_rtl), counts_rtl.shape[2]
-    scale_rl = random.choice([0.001, 1 / 409.6, 0.3, 1e-30, np.nan], shape_rl).astype(np.float32)
-    offset_rl = random.choice([0.0, 0.5, -12.8], shape_rl).astype(np.float32)
+    scale_rl = random.choice([0.001, 1 / 409.6, -0.3, 1e-30, np.nan], shape_rl).astype(np.float32)
+    some = random.choice([[0.0, 0.5, -12.8, -0.0], [-0.0] * 4, [0.0, 0.0, -0.0, -0.0]])
+    offset_rl = random.choice(some, shape_rl).astype(np.float32)
     found = [loops.decode(counts_rtl, scale_rl, offset_rl) for loops in (plain, compiled)]
     for mine, theirs in zip(*found, strict=True):
         np.testing.assert_array_equal(mine, theirs)
+    is_there_rlt = ~np.isnan(found[0][0])
+    np.testing.assert_array_equal(*(np.signbit(one[0][is_there_rlt]) for one in found))
     signal_rlt, sum_rl, n_recorded_r = found[1]
     assert signal_rlt.shape == (*shape_rl, counts_rtl.shape[1])
     np.testing.assert_array_equal(n_recorded_r, np.count_nonzero(counts_rtl != -32768, axis=(1, 2)))
@@ -62,7 +65,7 @@ def test_counts_become_the_same_millivolts(counts_rtl, seed):
 @given(
     hnp.arrays(np.float32, SHAPES, elements=st.one_of(st.floats(-50, 50, width=32), st.sampled_from([np.nan, np.inf]))),
     st.sampled_from([(500.0, 61.0), (400.0, 61.0), (1000.0, 61.0), (1000.0, 50.0), (2000.0, 61.0), (250.0, 125.0)]),
-    st.integers(1, 90),
+    st.integers(0, 90),
 )
 @pytest.mark.filterwarnings("ignore:invalid value")
 def test_signals_are_decimated_alike(signal_lt, rates_hz, left):
@@ -159,6 +162,32 @@ def test_no_loop_is_given_arrays_that_do_not_fit():
         compiled.look([signal_lt[:, :0]], 1, 4)
 
 
+def test_taking_away_a_negative_zero_leaves_the_same_zero():
+    counts_rtl, scale_rl = np.zeros((1, 2, 1), np.int16), np.float32([[-1.0]])
+    for offset, is_negative in ((0.0, True), (-0.0, False)):
+        for loops in (plain, compiled):
+            signal_rlt = loops.decode(counts_rtl, scale_rl, np.float32([[offset]]))[0]
+            assert np.signbit(signal_rlt).tolist() == [[[is_negative] * 2]]
+
+
+@pytest.mark.parametrize("n", [2, 3, 7])
+def test_a_short_signal_with_nothing_in_front_is_extended_alike(n):
+    signal_lt = np.arange(2 * n, dtype=np.float32).reshape(2, n) ** 2
+    mine, theirs = (loops.decimate([signal_lt], 0, 4 * n, 1, (1.0,)) for loops in (plain, compiled))
+    for one, other in zip(mine, theirs, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_numbers_at_odd_places_are_moved_before_c_takes_them():
+    signal_lt = np.arange(30, dtype=np.float32).reshape(2, 15)
+    odd_lt = np.frombuffer(b"-" + signal_lt.tobytes(), np.uint8)[1:].view(np.float32).reshape(2, 15)
+    assert not odd_lt.flags.aligned
+    assert compiled._as(odd_lt, np.float32).flags.aligned
+    assert compiled._as(signal_lt, np.float32) is signal_lt
+    for one, other in zip(compiled.quantise(odd_lt), compiled.quantise(signal_lt), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def name(folder=Path(__file__).parents[4], **environment):
     inherited = {key: value for key, value in os.environ.items() if key != "ECGSTORE_KERNEL"}
     command = "from ecgstore import kernel; print(kernel.NAME)"
@@ -171,6 +200,7 @@ def test_the_environment_chooses():
     assert name() == "compiled"
     assert name(ECGSTORE_KERNEL="compiled") == "compiled"
     assert name(ECGSTORE_KERNEL="numpy") == "numpy"
+    assert "expected compiled or numpy, got bogus" in name(ECGSTORE_KERNEL="bogus")
 
 
 def test_a_library_of_another_version_is_not_used(tmp_path):
@@ -180,7 +210,24 @@ def test_a_library_of_another_version_is_not_used(tmp_path):
     source = copy / "kernel" / "compiled.py"
     source.write_text(source.read_text().replace(f"VERSION = {compiled.VERSION}\n", "VERSION = 0\n"))
     assert name(tmp_path) == "numpy"
-    assert f"OSError: loops of version {compiled.VERSION} instead of 0" in name(tmp_path, ECGSTORE_KERNEL="compiled")
+    said = name(tmp_path, ECGSTORE_KERNEL="compiled")
+    assert "ConfigError: there are no compiled loops that can be used; in ECGSTORE_KERNEL=compiled" in said
+    assert f"got loops of version {compiled.VERSION} instead of 0; install ecgstore again" in said
+    # A function of another name stands for one that the library lacks.
+    source.write_text(source.read_text().replace("VERSION = 0\n", f"VERSION = {compiled.VERSION}\n"))
+    source.write_text(source.read_text().replace("library.tally.", "library.talley."))
+    assert name(tmp_path) == "numpy"
+    assert "got loops that lack a function: " in name(tmp_path, ECGSTORE_KERNEL="compiled")
     (library,) = (copy / "kernel").glob("_loops*")
     library.unlink()
     assert name(tmp_path) == "numpy"
+    assert "there are no compiled loops that can be used" in name(tmp_path, ECGSTORE_KERNEL="compiled")
+
+
+def test_who_only_reads_loads_no_library(mini_store):
+    command = (
+        "import sys, ecgstore; store = ecgstore.open_store(sys.argv[1]); store[0]; store.read_shard(0);\n"
+        "assert store.verify(deep=True) == []; assert 'ecgstore.kernel' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", command, str(mini_store)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

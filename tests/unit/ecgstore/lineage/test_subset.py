@@ -124,3 +124,12 @@ def test_a_subset_does_not_grow_from_a_folder(mini: Path, mini_store: Path, tmp_
     assert (done.exit_code, '"of_records": 53' in done.stdout) == (0, True)
     with pytest.raises(ConfigError, match="can't grow from a folder"):
         ingest_folder(mini, out, IngestSettings(fs_hz=100, filters=BANDPASS), append=True)
+
+
+def test_a_fold_without_a_record_is_named(mini_store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "part.ecg"
+    done = CliRunner().invoke(main, ["subset", str(mini_store), str(out), "--folds", "1,99,98"])
+    assert done.exit_code != 0
+    assert "no record is in folds 98, 99" in done.output
+    assert "expected some of 1, 2, 3, 4, 5, 6, 7, 8, got 1, 99, 98" in done.output
+    assert not out.exists()

@@ -96,7 +96,8 @@ def test_select_and_statement_matrix(mini_store):
     folds = store.column("fold")
     np.testing.assert_array_equal(store.select(folds=[8]), np.flatnonzero(folds == 8))
     assert len(store.select()) == 53
-    assert len(store.select(sources=["elsewhere"])) == 0
+    with pytest.raises(ConfigError, match="no source .elsewhere.*there are ptbxl"):
+        store.select(sources=["elsewhere"])
     matrix = store.statement_matrix(["NORM", "SR", "NORM"], "scp_ecg")
     for row in (0, 17, 52):
         codes = {s.code for s in store.read(store.column("record_id")[row]).statements}
