@@ -8,11 +8,14 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ecgstore.errors import EcgError, IntegrityError, StoreReplaced, StoreUnreachable, visible
 from ecgstore.storage import blocks, layout, manifest, validate, validate_tables
 from ecgstore.storage.manifest import Manifest
 from ecgstore.storage.objects import Objects
+from ecgstore.storage.validate_values import fold_name
+from ecgstore.storage.verify_samples import Counted
 
 
 class Opened(Protocol):
@@ -34,6 +37,10 @@ class Opened(Protocol):
     def total_samples(self) -> int: ...
     @property
     def records(self) -> pa.Table: ...
+    @property
+    def encoding(self) -> str: ...
+    @property
+    def split_sha256(self) -> str | None: ...
     @property
     def statements(self) -> pa.Table: ...
     @property
@@ -64,8 +71,11 @@ def problems_of(
     if deep and not problems:
         problems += _problems_of_blocks(store, objects, sealed)
         crc32: dict[int, int] = {}
+        counted = Counted(store)
         for shard in range(store.n_shards):
-            problems += _problems_of_records(store, shard, crc32)
+            problems += _problems_of_records(store, shard, crc32, counted)
+        # Of samples that are not those that were written, sums say nothing.
+        problems += counted.problems_of_statistics() if not problems else []
     return problems
 
 
@@ -93,6 +103,7 @@ def _problems_of_tables(store: Opened, bad: set[str]) -> list[str]:
         layout.BEATS: lambda: store.beats,
         layout.REJECTED: lambda: store.rejected,
         layout.RECORDS: lambda: _check_places(store, rejected_is_bad=layout.REJECTED in bad),
+        layout.ROOT: lambda: _check_folds(store),
     }
     for name, check in checks.items():
         if name not in bad:
@@ -114,7 +125,17 @@ def _check_places(store: Opened, *, rejected_is_bad: bool) -> None:
         validate.refuse("the signal does not end with its last record", where, end, store.total_samples)
 
 
-def _problems_of_records(store: Opened, shard: int, crc32: dict[int, int]) -> list[str]:
+def _check_folds(store: Opened) -> None:
+    if store.encoding == "adc" or store.split_sha256 is not None:  # folds of a table beside the store are not its own
+        return
+    there = {fold_name(fold) for fold in pc.unique(store.records["fold"]).to_pylist()}
+    for fold in store.attributes["statistics"]:
+        if fold not in there:
+            where = f"{store.path}/{layout.ROOT}"
+            validate.refuse("statistics are stated of a fold that no record is in", where, got=fold)
+
+
+def _problems_of_records(store: Opened, shard: int, crc32: dict[int, int], counted: Counted) -> list[str]:
     """``crc32`` holds those of records that began in a shard before, as far as they were read."""
     try:
         signal = store.read_shard(shard)
@@ -138,7 +159,7 @@ def _problems_of_records(store: Opened, shard: int, crc32: dict[int, int]) -> li
             is_right = offset + length < whole or crc32.pop(row) == sealed
         if not is_right:
             problems.append(visible(f"record {store.id_of(row)}: its samples are not those that were written"))
-    return problems
+    return problems or counted.problems_of(signal)
 
 
 def _is_empty_between(signal: Any) -> bool:
