@@ -15,6 +15,7 @@ from ecgstore.storage import blocks, layout, manifest, validate, validate_tables
 from ecgstore.storage.manifest import Manifest
 from ecgstore.storage.objects import Objects
 from ecgstore.storage.validate_values import fold_name
+from ecgstore.storage.verify_commits import problems_of_commits
 from ecgstore.storage.verify_samples import Counted
 
 
@@ -67,7 +68,9 @@ def problems_of(
 ) -> list[str]:
     """One line per problem of an open store; see :meth:`Store.verify`."""
     problems = manifest.verify(objects, sealed, deep=deep, progress=progress)
-    problems += _problems_of_tables(store, {problem.partition(":")[0] for problem in problems})
+    bad = {problem.partition(":")[0] for problem in problems}
+    problems += _problems_of_tables(store, bad)
+    of_commits = problems_of_commits(store, objects, sealed, bad)
     if deep and not problems:
         problems += _problems_of_blocks(store, objects, sealed)
         crc32: dict[int, int] = {}
@@ -76,7 +79,7 @@ def problems_of(
             problems += _problems_of_records(store, shard, crc32, counted)
         # Of samples that are not those that were written, sums say nothing.
         problems += counted.problems_of_statistics() if not problems else []
-    return problems
+    return problems + of_commits
 
 
 def _problems_of_blocks(store: Opened, objects: Objects, sealed: Manifest) -> list[str]:
@@ -98,10 +101,10 @@ def _problems_of_tables(store: Opened, bad: set[str]) -> list[str]:
     """Whatever was not checked at the opening; ``bad``: objects of which a problem is known."""
     problems = []
     checks: dict[str, Callable[[], object]] = {
-        layout.STATEMENTS: lambda: store.statements,
+        layout.STATEMENTS: lambda: _check_statements(store),
         layout.LEADS: lambda: store.lead_quality,
         layout.BEATS: lambda: store.beats,
-        layout.REJECTED: lambda: store.rejected,
+        layout.REJECTED: lambda: _check_rejected(store),
         layout.RECORDS: lambda: _check_places(store, rejected_is_bad=layout.REJECTED in bad),
         layout.ROOT: lambda: _check_folds(store),
     }
@@ -123,6 +126,21 @@ def _check_places(store: Opened, *, rejected_is_bad: bool) -> None:
     # Only a record that was left out while its samples were read leaves a hole at the end.
     if end != store.total_samples and not rejected_is_bad and not store.rejected.num_rows:
         validate.refuse("the signal does not end with its last record", where, end, store.total_samples)
+
+
+def _check_statements(store: Opened) -> None:
+    """A source's own list may lack a code that its records state; of a system without any list, all are listed."""
+    known = store.attributes["vocabulary"]
+    for system in store.statements["system"].unique().to_pylist():
+        if system not in known:
+            where = f"{store.path}/{layout.STATEMENTS}"
+            validate.refuse("the vocabulary lacks a coding system that records state", where, got=system)
+
+
+def _check_rejected(store: Opened) -> None:
+    listed = list(zip(store.rejected["record_id"].to_pylist(), store.rejected["reason"].to_pylist(), strict=True))
+    if listed != sorted(listed):
+        validate.refuse("what was left out is not sorted by record_id and reason", f"{store.path}/{layout.REJECTED}")
 
 
 def _check_folds(store: Opened) -> None:

@@ -57,17 +57,23 @@ def problems(root, *, deep):
 
 def test_statistics_of_a_fold_without_records_are_found(root):
     edit(root, lambda about: about["statistics"].update({"77": about["statistics"]["1"]}))
-    (problem,) = problems(root, deep=False)
+    problem, _ = problems(root, deep=False)
     assert problem.startswith("zarr.json: statistics are stated of a fold that no record is in")
     assert "77" in problem
 
 
-@pytest.mark.parametrize("name", ["n", "sum_counts", "sum_squared_counts"])
-def test_statistics_are_the_sums_of_the_samples(root, name):
+@pytest.mark.parametrize("i", range(3))
+def test_statistics_are_the_sums_of_the_samples(root, i):
     def change(about):
-        about["statistics"]["5"][name][3] += 1
+        about["statistics"]["5"][("n", "sum_counts", "sum_squared_counts")[i]][3] += 1
 
     edit(root, change)
+    assert problems(root, deep=False) == ["zarr.json: the statistics are not the sums that the commits state"]
+    path = root / "commits/000000.arrow"
+    written, about = tables.from_arrow(path.read_bytes())
+    about["sums"]["5"][i][3] += 1
+    path.write_bytes(tables.to_arrow(written, about))
+    reseal(root)
     assert problems(root, deep=False) == []
     assert problems(root, deep=True) == ["zarr.json: the statistics of fold '5' are not the sums of its samples"]
 
@@ -182,6 +188,19 @@ def test_statements_are_within_their_bounds(root, column, value, said):
     table = tables.from_parquet((root / layout.STATEMENTS).read_bytes())
     put(root, layout.STATEMENTS, column, [value, *table[column].to_pylist()[1:]])
     assert said in problems(root, deep=False)[0]
+
+
+def test_a_coding_system_that_records_state_is_in_the_vocabulary(root):
+    edit(root, lambda about: about.update(vocabulary={"mine": ["NORM"]}))
+    assert "the vocabulary lacks a coding system" in problems(root, deep=False)[0]
+
+
+def test_what_was_left_out_is_sorted(root):
+    columns = {"record_id": ["b", "a"], "reason": ["no_samples"] * 2, "detail": [""] * 2}
+    replace(root, layout.REJECTED, columns)
+    assert "not sorted by record_id" in problems(root, deep=False)[0]
+    replace(root, layout.REJECTED, {**columns, "record_id": ["a", "b"]})
+    assert problems(root, deep=True) == []
 
 
 def test_a_detail_is_never_null(root):

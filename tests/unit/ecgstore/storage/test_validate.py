@@ -418,7 +418,7 @@ def test_samples_between_records_are_found(root):
         pq.write_table(tables.from_parquet((root / name).read_bytes()).slice(0, 0), root / name)
     pq.write_table(tables.from_parquet((root / layout.LEADS).read_bytes()).take([0, 2]), root / layout.LEADS)
     edit(root, "zarr.json", lambda content: content["attributes"]["statistics"].pop("5"))
-    assert deep(root) == ["signal/c/0/0: samples that belong to no record"]
+    assert deep(root)[0] == "signal/c/0/0: samples that belong to no record"
 
 
 @pytest.mark.parametrize("claimed", [2**31 - 1, 0, 960_001])
