@@ -29,7 +29,7 @@ def refuse_null(table: pa.Table, names: list[str], where: object) -> None:
 
 def refuse_empty(table: pa.Table, name: str, where: object) -> None:
     """Raise StoreFormatError where a text has no letters."""
-    if _any(table[name], lambda column: pc.equal(column, ""), lambda word: word == ""):
+    if _any(table, name, lambda column: pc.equal(column, ""), lambda word: word == "", where):
         refuse(f"column {name} holds an empty text", where)
 
 
@@ -39,15 +39,15 @@ def check_hashes(table: pa.Table, name: str, where: object) -> None:
     def is_none(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return pc.invert(pc.match_substring_regex(column, _HASH))
 
-    if _any(table[name], is_none, lambda word: not re.fullmatch(_HASH, word)):
+    if _any(table, name, is_none, lambda word: not re.fullmatch(_HASH, word), where):
         refuse(f"column {name} holds what is no hash", where, "16 hexadecimal digits, or null")
 
 
-def _any(column: pa.ChunkedArray, among: Any, of_word: Any) -> bool:
+def _any(table: pa.Table, name: str, among: Any, of_word: Any, where: object) -> bool:
     """Whether a text of the column is such a one: by ``among`` of all of them, or by ``of_word`` of each word."""
-    if pa.types.is_dictionary(column.type):
-        return any(word is not None and of_word(word) for word in words(column))
-    return pc.any(among(column)).as_py() is True
+    if pa.types.is_dictionary(table[name].type):
+        return any(word is not None and of_word(word) for word in words(table, name, where))
+    return pc.any(among(table[name])).as_py() is True
 
 
 def check_rows(table: pa.Table, n_records: int, where: object) -> None:
@@ -87,23 +87,27 @@ def _check_range(column: pa.Array, name: str, least: float, most: float, where: 
         refuse(f"a value in column {name} is out of range", where, expected, got)
 
 
-def words(column: pa.ChunkedArray) -> list[Any]:
+def words(table: pa.Table, name: str, where: object) -> list[Any]:
     """Each text of a column once, or more of them than that."""
-    if pa.types.is_dictionary(column.type):
-        return [word for chunk in column.chunks for word in chunk.dictionary.to_pylist()]
-    return list(pc.unique(column).to_pylist())
+    column = table[name]
+    try:
+        if pa.types.is_dictionary(column.type):
+            return [word for chunk in column.chunks for word in chunk.dictionary.to_pylist()]
+        return list(pc.unique(column).to_pylist())
+    except UnicodeDecodeError:
+        refuse(f"column {name} holds a text that is not UTF-8", where)
 
 
 def check_words(table: pa.Table, name: str, known: set[str], where: object) -> None:
     """Words out of a closed list. Null passes."""
-    for word in words(table[name]):
+    for word in words(table, name, where):
         if word is not None and word not in known:
             refuse(f"column {name} holds a word that it can't", where, " or ".join(sorted(known)[:4]), word)
 
 
 def check_letters(table: pa.Table, n_leads: int, where: object) -> None:
     """A letter per lead."""
-    for states in words(table["lead_states"]):
+    for states in words(table, "lead_states", where):
         if len(states) != n_leads or set(states) - set("mdab"):
             refuse("lead_states are wrong", where, f"{n_leads} letters out of m, d, a, b", states)
 

@@ -105,8 +105,7 @@ def _problems_of_tables(store: Opened, bad: set[str]) -> list[str]:
         layout.LEADS: lambda: store.lead_quality,
         layout.BEATS: lambda: store.beats,
         layout.REJECTED: lambda: _check_rejected(store),
-        layout.RECORDS: lambda: _check_places(store, rejected_is_bad=layout.REJECTED in bad),
-        layout.ROOT: lambda: _check_folds(store),
+        layout.RECORDS: lambda: _check_records(store, rejected_is_bad=layout.REJECTED in bad),
     }
     for name, check in checks.items():
         if name not in bad:
@@ -119,13 +118,14 @@ def _problems_of_tables(store: Opened, bad: set[str]) -> list[str]:
     return problems
 
 
-def _check_places(store: Opened, *, rejected_is_bad: bool) -> None:
+def _check_records(store: Opened, *, rejected_is_bad: bool) -> None:
     where = f"{store.path}/{layout.RECORDS}"
     validate_tables.check_unique_ids(store.records, where)
     end = int(store.spans[1][-1]) if store.n_records else 0
     # Only a record that was left out while its samples were read leaves a hole at the end.
     if end != store.total_samples and not rejected_is_bad and not store.rejected.num_rows:
         validate.refuse("the signal does not end with its last record", where, end, store.total_samples)
+    _check_folds(store)
 
 
 def _check_statements(store: Opened) -> None:

@@ -58,7 +58,7 @@ def problems(root, *, deep):
 def test_statistics_of_a_fold_without_records_are_found(root):
     edit(root, lambda about: about["statistics"].update({"77": about["statistics"]["1"]}))
     problem, _ = problems(root, deep=False)
-    assert problem.startswith("zarr.json: statistics are stated of a fold that no record is in")
+    assert problem.startswith("records.parquet: statistics are stated of a fold that no record is in")
     assert "77" in problem
 
 
@@ -155,6 +155,19 @@ def test_values_are_within_their_bounds(root, column, value, said):
     (problem,) = problems(root, deep=False)
     assert said in problem
     assert "Smith" not in problem
+
+
+@pytest.mark.parametrize("column", ["patient_key", "lead_states", "sex"])
+def test_a_text_that_is_not_utf_8_is_one_line(root, column):
+    """Also where it comes as one of a list of texts: a long one does."""
+    table = tables.from_parquet((root / layout.RECORDS).read_bytes())
+    for text in (b"\xff" * 16, b"\xff" * 5000):
+        odd = pa.array([text] * 3, pa.binary())
+        odd = pa.StringArray.from_buffers(3, odd.buffers()[1], odd.buffers()[2])
+        pq.write_table(table.set_column(table.column_names.index(column), column, odd), root / layout.RECORDS)
+        reseal(root)
+        with pytest.raises(StoreFormatError, match=f"{column} holds"):
+            open_store(root)
 
 
 def test_ids_that_are_said_to_be_hashed_are_hashes(root):
