@@ -346,6 +346,8 @@ def _check_together(attributes: Mapping[str, Any], plan_sha256: str, where: obje
         refuse("counts_per_mv and encoding contradict each other", where)
     if not raw and attributes["fs_hz"] is None:
         refuse("only a raw store can have several sampling rates", where)
+    if recipe["fs_hz"] not in (None, attributes["fs_hz"]):
+        refuse("fs_hz is not the rate of the recipe", where, f"{recipe['fs_hz']:g} Hz", f"{attributes['fs_hz']} Hz")
     chunk, size = layout.CHUNK_SAMPLES, attributes["shard_samples"]
     if size % chunk or size // chunk > max(layout.CHUNKS_PER_SHARD):
         refuse("shard_samples is wrong", where, f"1 to {max(layout.CHUNKS_PER_SHARD)} times {chunk}", size)

@@ -6,6 +6,7 @@ Checked in whole columns, so that a million records cost hundredths of a second.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 
 from ecgstore.errors import REASONS, EcgError
 from ecgstore.storage import footers, layout, tables
+from ecgstore.storage import validate_values as values
 from ecgstore.storage.blocks import Blocks
 from ecgstore.storage.limits import FIX, limits
 from ecgstore.storage.validate import refuse
@@ -28,7 +30,8 @@ _V2 = [*_V1, *layout.MEASURES, "site", "einthoven_mv", "suspects", "signature", 
 _V2 += ["noise_rms_mv", "snr_db"]
 #: Those that are never null.
 _STATED = ["record_id", "source", "start", "n_samples", "shard", "source_fs_hz", "lead_states"]
-_STATED += ["n_clipped", "n_not_recorded", "crc32"]
+_STATED += ["n_clipped", "n_not_recorded", "source_crc32", "crc32", "warnings"]
+_STATED_SINCE_2 = ["suspects", "signature"]
 #: A text column is read as it is where its file holds so many bytes per row, or it is small in any case: such a column
 #: can't grow without bounds. Any other is read as indices into a list of texts first, and weighed.
 _PLAIN_BYTES_PER_ROW = 12
@@ -41,8 +44,11 @@ _RANGES: dict[str, tuple[float, float]] = {
     "source_fs_hz": (1e-3, 1e7),
     "crc32": (0, 2**32 - 1),
     "source_crc32": (0, 2**32 - 1),
-    "n_clipped": (0, 2**62),
-    "n_not_recorded": (0, 2**62),
+    **dict.fromkeys(("flat_fraction", "clipped_fraction", "missing_fraction"), (0, 1)),
+    # Of counts with an odd gain they can be beyond float32, which is infinite.
+    **dict.fromkeys(("hf_noise_mv", "mains_mv", "baseline_mv", "range_mv", "einthoven_mv"), (0, math.inf)),
+    **dict.fromkeys(("heart_rate_bpm", "noise_rms_mv"), (0, math.inf)),
+    **dict.fromkeys(("sqi", "snr_db"), (-math.inf, math.inf)),
 }
 #: Of the footer of a Parquet file.
 _THRIFT_BYTES, _THRIFT_ITEMS = 16 << 20, 1 << 20
@@ -158,6 +164,8 @@ def _check_footer(file: BoundedFile, name: str, n_leads: int, version: int, wher
             refuse("a table has a column that the format doesn't know", where, got=field.name)
         if not _same_type(field.type, schema.field(field.name).type):
             refuse(f"column {field.name} has a wrong type", where, schema.field(field.name).type, str(field.type))
+    if version > 1 and name != layout.SPLIT and found.names != [one for one in schema.names if one in found.names]:
+        refuse("the columns of a table stand in another order", where, ", ".join(schema.names[:3]) + ", …")
     check_width(file, where)
 
 
@@ -282,25 +290,39 @@ def _refuse_other_text(name: str, texts: pa.Array, where: object) -> None:
 def check_records(table: pa.Table, where: object, attributes: Mapping[str, Any], total_samples: int) -> None:
     """Every record lies within the signal, apart from all others; every value is one that the format knows.
 
-    Of some columns, those are checked; where records lie hangs on three together.
+    Of some columns, those are checked, and of some rows, those; where records lie hangs on three columns together.
     """
     there, n_leads = set(table.column_names), len(attributes["leads"])
-    _refuse_null(table, [name for name in _STATED if name in there], where)
+    # Of stores of format 1 there are copies of today (`augment`), with null in what was not written then.
+    stated = _STATED if "encoding" not in attributes["recipe"] else [*_STATED, *_STATED_SINCE_2]
+    values.refuse_null(table, [name for name in stated if name in there], where)
     if there.issuperset(PLACES):
         start, n_samples, shard = (tables.numbers(table[name]) for name in PLACES)
         _check_places(start, n_samples, shard, attributes["shard_samples"], total_samples, where)
         most = limits().record_bytes // (2 * n_leads)
         if len(n_samples) and n_samples.max() > most:
             refuse("a record is too long", where, f"{most} samples at most", int(n_samples.max()), FIX)
-    for name, (least, most_of_it) in _RANGES.items():
+    # Where noise was added, what it lifted out of the range stands beside what had been out of it.
+    of_values = {"n_clipped": (0, 2 * n_leads * total_samples), "n_not_recorded": (0, n_leads * total_samples)}
+    for name, (least, most_of_it) in (_RANGES | of_values).items():
         if name in there:
-            _check_range(table, name, least, most_of_it, where)
+            values.check_range(table, name, least, most_of_it, where)
     if "sex" in there:
-        _check_words(table, "sex", {"female", "male"}, where)
+        values.check_words(table, "sex", {"female", "male"}, where)
     if "source" in there:
-        _check_words(table, "source", {source["name"] for source in attributes["sources"]}, where)
+        values.check_words(table, "source", {source["name"] for source in attributes["sources"]}, where)
     if "lead_states" in there:
-        _check_letters(table, n_leads, where)
+        values.check_letters(table, n_leads, where)
+    if "record_id" in there:
+        values.refuse_empty(table, "record_id", where)
+        if attributes.get("record_ids") == "hashed":
+            values.check_hashes(table, "record_id", where)
+    if "patient_key" in there:
+        values.check_hashes(table, "patient_key", where)
+    if "fold" in there and attributes["counts_per_mv"] is not None:
+        values.check_folds(table, attributes["statistics"], where)
+    if "source_fs_hz" in there and attributes["recipe"]["fs_hz"] is None and attributes["fs_hz"] is not None:
+        values.check_rate(table, attributes["fs_hz"], where)
 
 
 def _check_places(
@@ -337,10 +359,16 @@ def check_unique_ids(table: pa.Table, where: object) -> None:
 
 def check_leads(table: pa.Table, where: object, n_records: int, attributes: Mapping[str, Any]) -> None:
     """One row per record; in a raw store, a baseline for each lead, and a gain, or null where it is not known."""
-    _check_rows(table, n_records, where)
+    values.check_rows(table, n_records, where)
+    values.refuse_null(table, [*layout.MEASURES], where)
+    for name in layout.MEASURES:
+        values.check_lists(table, name, *_RANGES[name], where)
     if attributes["counts_per_mv"] is not None:
+        for name in ("gain_per_mv", "baseline"):
+            if table[name].null_count < len(table):
+                refuse(f"column {name} is for raw stores, and this is none", where, "null in each row")
         return
-    _refuse_null(table, ["gain_per_mv", "baseline"], where)
+    values.refuse_null(table, ["gain_per_mv", "baseline"], where)
     if any(chunk.flatten().null_count for chunk in table["baseline"].chunks):
         refuse("column baseline lacks a value", where)
     for chunk in table["gain_per_mv"].chunks:
@@ -351,17 +379,17 @@ def check_leads(table: pa.Table, where: object, n_records: int, attributes: Mapp
 
 def check_statements(table: pa.Table, where: object, n_records: int) -> None:
     """Each of a record that is there, in the order of the records."""
-    _refuse_null(table, ["row", "code", "system"], where)
-    _check_row_numbers(table, n_records, where)
-    likelihood = table["likelihood"]
-    if not _all(pc.is_finite(likelihood)):
-        refuse("a likelihood is no number", where)
+    values.refuse_null(table, ["row", "code", "system"], where)
+    values.check_row_numbers(table, n_records, where)
+    for name in ("code", "system"):
+        values.refuse_empty(table, name, where)
+    values.check_range(table, "likelihood", 0, 100, where)
 
 
 def check_beats(table: pa.Table, where: object, n_samples: npt.NDArray[np.int64]) -> None:
     """Each within a record that is there, in the order of the records. ``n_samples``: of each record."""
-    _refuse_null(table, ["row", "sample", "symbol"], where)
-    _check_row_numbers(table, len(n_samples), where)
+    values.refuse_null(table, ["row", "sample", "symbol"], where)
+    values.check_row_numbers(table, len(n_samples), where)
     sample = tables.numbers(table["sample"])
     if len(sample) and ((sample < 0) | (sample > n_samples[tables.numbers(table["row"])])).any():
         refuse("a beat lies outside its record", where)
@@ -369,65 +397,12 @@ def check_beats(table: pa.Table, where: object, n_samples: npt.NDArray[np.int64]
 
 def check_rejected(table: pa.Table, where: object) -> None:
     """Each with a reason out of the closed list."""
-    _refuse_null(table, ["record_id", "reason"], where)
-    _check_words(table, "reason", set(REASONS), where)
+    values.refuse_null(table, ["record_id", "reason", "detail"], where)
+    values.check_words(table, "reason", set(REASONS), where)
 
 
 def check_split(table: pa.Table, most_folds: int, where: object) -> None:
     """Each record once, in a fold out of 1 to ``most_folds`` or in none."""
-    _refuse_null(table, ["record_id"], where)
+    values.refuse_null(table, ["record_id"], where)
     check_unique_ids(table, where)
-    _check_range(table, "fold", 1, most_folds, where)
-
-
-def _refuse_null(table: pa.Table, names: list[str], where: object) -> None:
-    for name in names:
-        if table[name].null_count:
-            refuse(f"column {name} lacks a value", where)
-
-
-def _check_rows(table: pa.Table, n_records: int, where: object) -> None:
-    if len(table) != n_records:
-        refuse("a table has another number of rows than there are records", where, n_records, len(table))
-
-
-def _check_row_numbers(table: pa.Table, n_records: int, where: object) -> None:
-    row = tables.numbers(table["row"])
-    if len(row) and (row.min() < 0 or row.max() >= n_records):
-        refuse("a table refers to a record that is not there", where, f"rows 0 to {n_records - 1}")
-    if (row[1:] < row[:-1]).any():
-        refuse("a table does not stand in the order of the records", where)
-
-
-def _check_range(table: pa.Table, name: str, least: float, most: float, where: object) -> None:
-    """Null passes; what is no number does not."""
-    column = table[name]
-    found = pc.min_max(column).as_py()
-    if found["min"] is None:
-        return
-    is_number = not pa.types.is_floating(column.type) or _all(pc.is_finite(column))
-    if not is_number or not least <= found["min"] <= found["max"] <= most:
-        refuse(f"a value in column {name} is out of range", where, f"{least:g} to {most:g}")
-
-
-def _all(column: pa.ChunkedArray) -> bool:
-    return pc.all(column).as_py() in (True, None)
-
-
-def _words(column: pa.ChunkedArray) -> list[Any]:
-    """Each text of a column once, or more of them than that."""
-    if pa.types.is_dictionary(column.type):
-        return [word for chunk in column.chunks for word in chunk.dictionary.to_pylist()]
-    return list(pc.unique(column).to_pylist())
-
-
-def _check_words(table: pa.Table, name: str, known: set[str], where: object) -> None:
-    for word in _words(table[name]):
-        if word is not None and word not in known:
-            refuse(f"column {name} holds a word that it can't", where, " or ".join(sorted(known)[:4]), word)
-
-
-def _check_letters(table: pa.Table, n_leads: int, where: object) -> None:
-    for states in _words(table["lead_states"]):
-        if len(states) != n_leads or set(states) - set("mdab"):
-            refuse("lead_states are wrong", where, f"{n_leads} letters out of m, d, a, b", states)
+    values.check_range(table, "fold", 1, most_folds, where)

@@ -8,11 +8,15 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ecgstore.errors import EcgError, IntegrityError, StoreReplaced, StoreUnreachable, visible
 from ecgstore.storage import blocks, layout, manifest, validate, validate_tables
 from ecgstore.storage.manifest import Manifest
 from ecgstore.storage.objects import Objects
+from ecgstore.storage.validate_values import fold_name
+from ecgstore.storage.verify_commits import problems_of_commits
+from ecgstore.storage.verify_samples import Counted
 
 
 class Opened(Protocol):
@@ -34,6 +38,10 @@ class Opened(Protocol):
     def total_samples(self) -> int: ...
     @property
     def records(self) -> pa.Table: ...
+    @property
+    def encoding(self) -> str: ...
+    @property
+    def split_sha256(self) -> str | None: ...
     @property
     def statements(self) -> pa.Table: ...
     @property
@@ -60,13 +68,18 @@ def problems_of(
 ) -> list[str]:
     """One line per problem of an open store; see :meth:`Store.verify`."""
     problems = manifest.verify(objects, sealed, deep=deep, progress=progress)
-    problems += _problems_of_tables(store, {problem.partition(":")[0] for problem in problems})
+    bad = {problem.partition(":")[0] for problem in problems}
+    problems += _problems_of_tables(store, bad)
+    of_commits = problems_of_commits(store, objects, sealed, bad)
     if deep and not problems:
         problems += _problems_of_blocks(store, objects, sealed)
         crc32: dict[int, int] = {}
+        counted = Counted(store)
         for shard in range(store.n_shards):
-            problems += _problems_of_records(store, shard, crc32)
-    return problems
+            problems += _problems_of_records(store, shard, crc32, counted)
+        # Of samples that are not those that were written, sums say nothing.
+        problems += counted.problems_of_statistics() if not problems else []
+    return problems + of_commits
 
 
 def _problems_of_blocks(store: Opened, objects: Objects, sealed: Manifest) -> list[str]:
@@ -88,11 +101,11 @@ def _problems_of_tables(store: Opened, bad: set[str]) -> list[str]:
     """Whatever was not checked at the opening; ``bad``: objects of which a problem is known."""
     problems = []
     checks: dict[str, Callable[[], object]] = {
-        layout.STATEMENTS: lambda: store.statements,
+        layout.STATEMENTS: lambda: _check_statements(store),
         layout.LEADS: lambda: store.lead_quality,
         layout.BEATS: lambda: store.beats,
-        layout.REJECTED: lambda: store.rejected,
-        layout.RECORDS: lambda: _check_places(store, rejected_is_bad=layout.REJECTED in bad),
+        layout.REJECTED: lambda: _check_rejected(store),
+        layout.RECORDS: lambda: _check_records(store, rejected_is_bad=layout.REJECTED in bad),
     }
     for name, check in checks.items():
         if name not in bad:
@@ -105,16 +118,42 @@ def _problems_of_tables(store: Opened, bad: set[str]) -> list[str]:
     return problems
 
 
-def _check_places(store: Opened, *, rejected_is_bad: bool) -> None:
+def _check_records(store: Opened, *, rejected_is_bad: bool) -> None:
     where = f"{store.path}/{layout.RECORDS}"
     validate_tables.check_unique_ids(store.records, where)
     end = int(store.spans[1][-1]) if store.n_records else 0
     # Only a record that was left out while its samples were read leaves a hole at the end.
     if end != store.total_samples and not rejected_is_bad and not store.rejected.num_rows:
         validate.refuse("the signal does not end with its last record", where, end, store.total_samples)
+    _check_folds(store)
 
 
-def _problems_of_records(store: Opened, shard: int, crc32: dict[int, int]) -> list[str]:
+def _check_statements(store: Opened) -> None:
+    """A source's own list may lack a code that its records state; of a system without any list, all are listed."""
+    known = store.attributes["vocabulary"]
+    for system in store.statements["system"].unique().to_pylist():
+        if system not in known:
+            where = f"{store.path}/{layout.STATEMENTS}"
+            validate.refuse("the vocabulary lacks a coding system that records state", where, got=system)
+
+
+def _check_rejected(store: Opened) -> None:
+    listed = list(zip(store.rejected["record_id"].to_pylist(), store.rejected["reason"].to_pylist(), strict=True))
+    if listed != sorted(listed):
+        validate.refuse("what was left out is not sorted by record_id and reason", f"{store.path}/{layout.REJECTED}")
+
+
+def _check_folds(store: Opened) -> None:
+    if store.encoding == "adc" or store.split_sha256 is not None:  # folds of a table beside the store are not its own
+        return
+    there = {fold_name(fold) for fold in pc.unique(store.records["fold"]).to_pylist()}
+    for fold in store.attributes["statistics"]:
+        if fold not in there:
+            where = f"{store.path}/{layout.ROOT}"
+            validate.refuse("statistics are stated of a fold that no record is in", where, got=fold)
+
+
+def _problems_of_records(store: Opened, shard: int, crc32: dict[int, int], counted: Counted) -> list[str]:
     """``crc32`` holds those of records that began in a shard before, as far as they were read."""
     try:
         signal = store.read_shard(shard)
@@ -138,7 +177,7 @@ def _problems_of_records(store: Opened, shard: int, crc32: dict[int, int]) -> li
             is_right = offset + length < whole or crc32.pop(row) == sealed
         if not is_right:
             problems.append(visible(f"record {store.id_of(row)}: its samples are not those that were written"))
-    return problems
+    return problems or counted.problems_of(signal)
 
 
 def _is_empty_between(signal: Any) -> bool:

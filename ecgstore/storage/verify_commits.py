@@ -1,0 +1,163 @@
+"""Whether the commits of a store are those of its shards: whoever withdraws, merges or appends goes by them.
+
+Of a commit in Arrow only the footer is read, which has all of it but the rows.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from ecgstore.errors import EcgError, StoreReplaced, StoreUnreachable, visible
+from ecgstore.storage import layout, validate
+from ecgstore.storage.blocks import File
+from ecgstore.storage.limits import limits
+from ecgstore.storage.manifest import Manifest
+from ecgstore.storage.objects import Objects
+
+_NAME = re.compile(rf"{layout.COMMITS}/([0-9]+)\.(arrow|json)")
+#: What an Arrow file ends with: the length of its footer, and a word.
+_MARK = b"ARROW1"
+_END_BYTES = 4 + len(_MARK)
+_ABOUT = b"about"
+
+#: Fold → sums of its samples, each a list with one integer per lead.
+Sums = dict[str, list[list[int]]]
+
+
+class Committed(Protocol):
+    """What is asked of a :class:`ecgstore.storage.store.Store`."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def attributes(self) -> dict[str, Any]: ...
+    @property
+    def encoding(self) -> str: ...
+    @property
+    def format_version(self) -> int: ...
+    @property
+    def shard_samples(self) -> int: ...
+    @property
+    def total_samples(self) -> int: ...
+
+
+def problems_of_commits(store: Committed, objects: Objects, sealed: Manifest, bad: Collection[str]) -> list[str]:
+    """One line per commit that is not of shards that are there; ``bad``: objects of which a problem is known."""
+    names = sorted(name for name in sealed.objects if name.startswith(f"{layout.COMMITS}/"))
+    problems, said = [], []
+    for name in names:
+        if name in bad:
+            continue
+        try:
+            said.append(_said(store, objects, sealed, name))
+        except (StoreReplaced, StoreUnreachable):
+            raise
+        except EcgError as error:
+            problems.append(f"{visible(name)}: {error}")
+    if problems or len(said) < len(names):
+        return problems
+    of_shards = Counter(shard for about in said for shard in about["objects"])
+    shards = [name for name in sealed.objects if name.startswith(layout.shard_object(0)[:-1])]
+    problems = [
+        f"{name}: {'no commit is' if not of_shards[name] else f'{of_shards[name]} commits are'} of this shard"
+        for name in shards
+        if of_shards[name] != 1
+    ]
+    if not problems and store.encoding != "adc" and _added(said) != _stated(store.attributes["statistics"]):
+        problems.append(f"{layout.ROOT}: the statistics are not the sums that the commits state")
+    return problems
+
+
+def _said(store: Committed, objects: Objects, sealed: Manifest, name: str) -> dict[str, Any]:
+    """What a commit says besides its rows. Raises StoreFormatError where it isn't as docs/format.md says."""
+    where = f"{store.path}/{name}"
+    n_shards = -(-store.total_samples // store.shard_samples)
+    suffix = "json" if store.format_version == 1 else "arrow"
+    match = _NAME.fullmatch(name)
+    if match is None or match[2] != suffix or match[1] != f"{int(match[1]):06d}":
+        validate.refuse("a commit has another name than this version gives", where, f"six digits and .{suffix}")
+    if int(match[1]) >= n_shards:
+        validate.refuse("a commit is of a shard that is not there", where, f"0 to {n_shards - 1}", int(match[1]))
+    size, read = sealed.objects[name].size, functools.partial(objects.read, name)
+    about = _about_of_json(read, size, where) if suffix == "json" else _about_of_arrow(read, size, where)
+    task = "plan_sha256" if suffix == "json" else "task_sha256"
+    if not validate.is_sha256(about.get(task)):
+        validate.refuse("a commit doesn't say what it is of", where, f"{task}: a SHA-256")
+    if not _are_objects(about.get("objects"), sealed):
+        validate.refuse("a commit names objects that the store doesn't hold", where)
+    if not _are_left_out(about.get("rejected")):
+        validate.refuse("a commit doesn't say what was left out", where, "rejected: a list of id, reason and detail")
+    if not _are_sums(about.get("sums"), len(store.attributes["leads"])):
+        validate.refuse("a commit has no sums of its samples", where, "sums: three lists of integers for each fold")
+    return about
+
+
+def _about_of_json(read: Any, size: int, where: object) -> dict[str, Any]:
+    validate.check_length(size, limits().root_bytes, where)
+    about = validate.parse_json(read(0, size), where, limits().root_bytes)
+    if not isinstance(about.get("written"), dict):
+        validate.refuse("a commit lacks its rows", where, "written")
+    return about
+
+
+def _about_of_arrow(read: Any, size: int, where: object) -> dict[str, Any]:
+    end = read(max(size - _END_BYTES, 0), size)
+    if end[4:] != _MARK:
+        validate.refuse("a commit is no Arrow file", where)
+    validate.check_length(int.from_bytes(end[:4], "little"), 2 * limits().root_bytes, where)
+    try:
+        with pa.ipc.open_file(pa.PythonFile(File(read, size), mode="r")) as file:
+            schema = file.schema
+    except (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError) as error:
+        if isinstance(error, EcgError):
+            raise
+        validate.refuse("a commit can't be read", where, got=" ".join(str(error).split())[:160])
+    if "record_id" not in schema.names or schema.field("record_id").type != pa.string():
+        validate.refuse("a commit has no ids", where, "record_id, a text")
+    if _ABOUT not in (schema.metadata or {}):
+        validate.refuse("a commit says nothing of itself", where, "about")
+    return validate.parse_json(schema.metadata[_ABOUT], where, limits().root_bytes)
+
+
+def _are_objects(said: Any, sealed: Manifest) -> bool:
+    return isinstance(said, dict) and all(
+        name in sealed.objects
+        and name.startswith(f"{layout.SIGNAL}/")
+        and pair == [sealed.objects[name].size, sealed.objects[name].sha256]
+        for name, pair in said.items()
+    )
+
+
+def _are_left_out(said: Any) -> bool:
+    return isinstance(said, list) and all(
+        isinstance(one, list) and len(one) == 3 and all(isinstance(text, str) for text in one) for one in said
+    )
+
+
+def _are_sums(said: Any, n_leads: int) -> bool:
+    return isinstance(said, dict) and all(
+        isinstance(lists, list)
+        and len(lists) == 3
+        and all(isinstance(one, list) and len(one) == n_leads for one in lists)
+        and all(type(value) is int for one in lists for value in one)
+        for lists in said.values()
+    )
+
+
+def _added(said: list[dict[str, Any]]) -> Sums:
+    found: Sums = {}
+    for about in said:
+        for fold, lists in about["sums"].items():
+            before = found.get(fold, [[0] * len(one) for one in lists])
+            found[fold] = [[a + b for a, b in zip(*pair, strict=True)] for pair in zip(before, lists, strict=True)]
+    return found
+
+
+def _stated(statistics: Mapping[str, Mapping[str, list[int]]]) -> Sums:
+    return {fold: [its["n"], its["sum_counts"], its["sum_squared_counts"]] for fold, its in statistics.items()}
