@@ -187,7 +187,7 @@ def pose_elsewhere(folder: Path, trained: Trained, asked: Asked, seen: Sequence[
     windows = StoredWindows(store, rows, trained, head.window_samples, head.stride_samples, asked.device)
     test = Split.of(rows, targets, store.column("patient_key"), windows)
     test, classes, unknown = _of_head(test, targets, head)
-    said = (*warnings, *assumed_calibration(store), *targets.caveats, *unknown)
+    said = (*warnings, *fitted.notes(store, test.row_r), *assumed_calibration(store), *targets.caveats, *unknown)
     return PosedElsewhere(head, fitted, store, targets, test, classes, wanted, said)
 
 
@@ -270,8 +270,9 @@ def _of_head(test: Split, targets: Targets, head: Head) -> tuple[Split, tuple[st
 
 def _seen_by(folder: Path, head: Head) -> pa.Table:
     """What a head was fitted on and chosen by; of one of an older version only patients are known."""
-    if (folder / SEEN).exists():
-        return read_seen(folder / SEEN)
+    # A head is fitted on somebody: a table without a row was emptied.
+    if (folder / SEEN).exists() and (seen := read_seen(folder / SEEN)).num_rows:
+        return seen
     n = len(head.patients)
     known = {"patient_key": list(head.patients), "role": ["train"] * n}
     return pa.table({name: pa.array(known.get(name, [None] * n), kind) for name, kind in COLUMNS.items()})

@@ -18,12 +18,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ecgstore import Settings
+from ecgstore import Settings, Store
 from ecgstore.inner import occupant, parse
 from ecgtrain.backbones import Backbone, build_backbone
 from ecgtrain.data.feed import Batch
 from ecgtrain.errors import CheckpointError, ProtocolError
-from ecgtrain.evaluation.splits import Float64, Split, refuse_overlap
+from ecgtrain.evaluation.splits import Float64, Rows, Split, refuse_overlap
 from ecgtrain.representation.export import Trained
 from ecgtrain.tasks import TargetKind
 from ecgtrain.views.normalise import to_mv
@@ -110,6 +110,10 @@ class Fitted(ABC):
     def about(self) -> Mapping[str, Any]:
         """Plain values that :func:`load` needs besides."""
         return {}
+
+    def notes(self, store: Store, rows: Rows) -> tuple[str, ...]:
+        """What its answers on the records at ``rows`` of ``store`` must be read with, in sentences."""
+        return ()
 
     def scorer(self, trained: Trained) -> nn.Module | None:
         """All of it as one network: normalised windows (batch, leads, samples) → scores (batch, classes), or None.
