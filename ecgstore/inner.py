@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         occupants,
         own_file_sha256,
     )
-    from ecgstore.settings import NOT_SAID, first_difference, parse, read_yaml, yaml_of
+    from ecgstore.settings import NOT_SAID, first_difference, innermost_difference, parse, read_yaml, yaml_of
     from ecgstore.signals.ectopic import steepest_complex
     from ecgstore.signals.noise import add_noise, check_noise, with_bank
     from ecgstore.simulate.ventricles import distances_mm, reference_heart
@@ -58,6 +58,7 @@ __all__ = [
     "distances_mm",
     "first_difference",
     "held",
+    "innermost_difference",
     "keep_freed_memory",
     "load_split",
     "mv_to_counts",
@@ -109,6 +110,7 @@ _HOME = {
     "distances_mm": "simulate.ventricles",
     "first_difference": "settings",
     "held": "storage.locks",
+    "innermost_difference": "settings",
     "keep_freed_memory": "build.memory",
     "load_split": "storage.splits",
     "mv_to_counts": "storage.layout",

@@ -78,6 +78,7 @@ class Fitted(ABC):
       ProtocolError where there is nothing to fit or to choose by. A probe asks its splits for features or tokens; what
       trains a network takes :meth:`Context.network` or :meth:`Context.untrained` and :meth:`Split.feed`;
     - ``USES_PRETRAINING = False``, where nothing but the representation's architecture and passport is used;
+    - ``STANDS_ON``, where that is no fresh network: what it learns from, in words;
     - ``label_fraction`` among the settings, if it is there, has been obeyed before: the splits are those patients';
     - ``check(train: Split, validation: Split | None, settings, seed)``, where labels alone can tell that ``fit`` would
       raise: it is asked before anything is trained. Without it, some class must have positives and negatives;
@@ -132,6 +133,11 @@ def settings_of(protocol: str, content: Mapping[str, Any], where: object) -> Set
 def uses_pretraining(protocol: str) -> bool:
     """Whether a protocol asks anything of the representation; raises ConfigError for an unknown one."""
     return bool(getattr(occupant(__name__, protocol), "USES_PRETRAINING", True))
+
+
+def stands_on(protocol: str) -> str:
+    """What a protocol that uses no pretraining learns from, in words."""
+    return str(getattr(occupant(__name__, protocol), "STANDS_ON", "a fresh network"))
 
 
 def check(train: Split, validation: Split | None, settings: Settings, seed: int) -> None:

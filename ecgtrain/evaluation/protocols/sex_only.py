@@ -22,6 +22,7 @@ from ecgtrain.tasks import TargetKind
 
 DESCRIPTION = "what sex alone tells: no signal is looked at"
 USES_PRETRAINING = False
+STANDS_ON = "the stated sex"
 KINDS: tuple[TargetKind, ...] = ("multilabel", "exclusive", "regression")
 _SEXES = ("female", "male")
 

@@ -74,7 +74,7 @@ def test_leads_go_to_the_network_in_the_passports_order(mine, mini_store, raw):
         (
             lambda x, fs, leads: (x[:2], fs, ["I", "RESP"]),
             RecordError,
-            "unknown_lead; got 'RESP' is not a lead: leave its row out",
+            "unknown_lead; got RESP is not a lead: leave its row out",
         ),
         (lambda x, fs, leads: (x[:2], fs, ["I", "I"]), RecordError, "duplicate_lead"),
         (lambda x, fs, leads: (x, fs, None), RecordError, "bad_header"),
@@ -123,6 +123,13 @@ def test_what_is_said_of_whom_states_no_sex_is_noted(baselines, tmp_path, write_
     said = predict(load_model(baselines, "sex"), tmp_path / "new")
     assert any("1 of 1 records state no sex" in note for note in said.notes)
     assert not any("sex" in note for note in predict(load_model(baselines, "qrs"), tmp_path / "new").notes)
+
+
+def test_a_head_without_its_weights_says_what_to_do(mine):
+    (weights,) = mine.rglob("head.safetensors")
+    weights.unlink()
+    with pytest.raises(CheckpointError, match="a file of the head is missing.*whole folder of the export"):
+        ecgtrain.load_classifier(mine)
 
 
 def test_what_is_no_path_is_one_line():
