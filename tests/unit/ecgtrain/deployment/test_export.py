@@ -123,10 +123,10 @@ def test_nothing_is_left_of_an_export_that_failed(finished, tmp_path):
 
 
 def test_one_head_that_can_not_be_judged_is_told_with_the_way_out():
-    with pytest.raises(
-        ProtocolError, match="the head age, one of 3, can't be judged here: no age.*--name q --name sex"
+    with (
+        pytest.raises(ProtocolError, match="the head age, one of 3, can't be judged here: no age.*--name q --name sex"),
+        told_which("age", ["age", "q", "sex"]),
     ):
-        with told_which("age", ["age", "q", "sex"]):
-            raise ProtocolError("no age")
+        raise ProtocolError("no age")
     with pytest.raises(ProtocolError, match="^no age$"), told_which("age", ["age"]):
         raise ProtocolError("no age")
