@@ -33,6 +33,7 @@ from ecgstore.look.layouts import (
 )
 from ecgstore.look.parts import lasts_s
 from ecgstore.record import LeadState, Record, Statement
+from ecgstore.storage.outside import refuse_within_store
 from ecgstore.vocabularies.titles import title_of
 
 if TYPE_CHECKING:
@@ -66,8 +67,8 @@ STATE_WORDS = {LeadState.DERIVED: "derived", LeadState.ABSENT: "absent", LeadSta
 def page(record: Record, path: str | Path, **how: Any) -> None:
     """Write :func:`plot_record`, which takes ``how``, to ``path`` (.png, .svg or .pdf), aside first and then by rename.
 
-    The same record gives the same bytes. Raises ConfigError for another suffix, a folder that is not there,
-    or whatever :func:`plot_record` refuses; MissingExtra without matplotlib.
+    The same record gives the same bytes. Raises ConfigError for another suffix, a folder that is not there or within a
+    store, or whatever :func:`plot_record` refuses; MissingExtra without matplotlib.
     """
     path = Path(path)
     kind = path.suffix.lower().removeprefix(".")
@@ -75,6 +76,7 @@ def page(record: Record, path: str | Path, **how: Any) -> None:
         raise ConfigError("the suffix names no picture format", where=path, expected=".png, .svg or .pdf")
     if not path.parent.is_dir():
         raise ConfigError("the folder of the picture does not exist", where=path.parent, fix="create it first")
+    refuse_within_store(path)
     drawn = plot_record(record, **how)
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
