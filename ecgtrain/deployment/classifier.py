@@ -43,6 +43,12 @@ def _prepared(signal_mv_lt: Any, fs_hz: float, leads: Sequence[str], recipe: Rec
         raise RecordError(error.record_id, error.reason, f"{detail}: leave its row out") from None
 
 
+def _path_of(path: Any) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise CheckpointError("this is no path of a run or an export", expected="a text or a Path", got=repr(path)[:80])
+    return Path(path)
+
+
 @dataclass(frozen=True, eq=False)
 class Classifier:
     """What :func:`load_classifier` gives. It keeps nothing of what it is shown, and may be asked from one thread."""
@@ -119,10 +125,9 @@ def load_classifier(path: str | Path, name: str | None = None, *, device: torch.
 
     Raises CheckpointError where it can't be loaded, PassportError where this release can't prepare recordings so.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise CheckpointError("this is no path of a run or an export", expected="a text or a Path", got=repr(path)[:80])
-    with looked_at(Path(path)):
-        if Path(path).is_dir():
-            refuse_strange_files(Path(path))
-        model = load_models(path, name, device=device)
+    run_dir = _path_of(path)
+    with looked_at(run_dir):
+        if run_dir.is_dir():
+            refuse_strange_files(run_dir)
+        model = load_models(run_dir, name, device=device)
     return Classifier(model, recipe_of(model.passport))
