@@ -223,8 +223,11 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     meant, spelt = word[:_MOST_LETTERS].casefold(), list(known)
     folded = [name[:_MOST_LETTERS].casefold() for name in spelt]
     longer = [name for name in folded if len(meant) > 1 and name.startswith(meant)]
+    with_it = [name for name in folded if len(meant) > 2 and meant in name.split("_")[1:]]
     if longer:
         found: str | None = min(longer)
+    elif with_it:
+        found = min(with_it)
     else:
         close = difflib.get_close_matches(meant, _worth_comparing(meant, folded), n=8)
         # Of several words that are equally near, the one that begins alike: AFBI is AFIB and not LAFB.

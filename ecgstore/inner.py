@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ecgstore.build.memory import keep_freed_memory
     from ecgstore.build.patients import patients_in_words
     from ecgstore.build.plan import Recipe
-    from ecgstore.build.single import prepare_record
+    from ecgstore.build.single import Prepared, prepare_record
     from ecgstore.errors import nearest, need, visible, without_links
     from ecgstore.rooms import (
         descriptions,
@@ -23,13 +23,14 @@ if TYPE_CHECKING:
         occupants,
         own_file_sha256,
     )
-    from ecgstore.settings import NOT_SAID, first_difference, parse, read_yaml, yaml_of
+    from ecgstore.settings import NOT_SAID, first_difference, innermost_difference, parse, read_yaml, yaml_of
     from ecgstore.signals.ectopic import steepest_complex
     from ecgstore.signals.noise import add_noise, check_noise, with_bank
     from ecgstore.simulate.ventricles import distances_mm, reference_heart
     from ecgstore.sources._tables import Table, number, open_table
     from ecgstore.storage.layout import counts_to_mv, mv_to_counts
     from ecgstore.storage.locks import held
+    from ecgstore.storage.outside import refuse_within_store
     from ecgstore.storage.plain import open_plain
     from ecgstore.storage.splits import load_split
     from ecgstore.storage.tables import unpacked_bytes
@@ -43,6 +44,7 @@ __all__ = [
     "NOT_SAID",
     "Origin",
     "PlainUsage",
+    "Prepared",
     "Recipe",
     "Table",
     "Withdrawn",
@@ -56,6 +58,7 @@ __all__ = [
     "distances_mm",
     "first_difference",
     "held",
+    "innermost_difference",
     "keep_freed_memory",
     "load_split",
     "mv_to_counts",
@@ -78,6 +81,7 @@ __all__ = [
     "prepare_record",
     "read_yaml",
     "reference_heart",
+    "refuse_within_store",
     "scored_classes",
     "scp_to_snomed",
     "steepest_complex",
@@ -92,6 +96,7 @@ _HOME = {
     "NOT_SAID": "settings",
     "Origin": "vocabularies.known_overlaps",
     "PlainUsage": "terminal",
+    "Prepared": "build.single",
     "Recipe": "build.plan",
     "add_noise": "signals.noise",
     "Table": "sources._tables",
@@ -105,6 +110,7 @@ _HOME = {
     "distances_mm": "simulate.ventricles",
     "first_difference": "settings",
     "held": "storage.locks",
+    "innermost_difference": "settings",
     "keep_freed_memory": "build.memory",
     "load_split": "storage.splits",
     "mv_to_counts": "storage.layout",
@@ -127,6 +133,7 @@ _HOME = {
     "prepare_record": "build.single",
     "read_yaml": "settings",
     "reference_heart": "simulate.ventricles",
+    "refuse_within_store": "storage.outside",
     "scored_classes": "vocabularies.vocabulary",
     "scp_to_snomed": "vocabularies.vocabulary",
     "steepest_complex": "signals.ectopic",

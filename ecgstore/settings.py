@@ -6,6 +6,7 @@ Both houses use this file: an ingest has its settings, a training run has its re
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import stat
 import typing
@@ -142,20 +143,117 @@ def parse(model: type[M], content: Mapping[str, Any], *, where: object = None) -
     try:
         return model.model_validate(dict(content))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        more = "" if error.error_count() == 1 else f" (and {error.error_count() - 1} more)"
+        first, others, n_more = _first_of(model, error.errors())
+        key = ".".join(str(part) for part in _key_of(model, first))
+        more = f" (and {n_more} more)" if n_more else ""
         if first["type"] == "extra_forbidden":
             known = _fields_at(model, first["loc"][:-1])
-            near = nearest(str(first["loc"][-1]), known)
+            near = _meant_by(model, str(first["loc"][-1]), known)
             hint = f"did you mean {near}?" if near else f"known here: {', '.join(sorted(known))}"
             raise ConfigError(f"unknown setting {key}{more}", where=where, fix=hint) from None
-        message = first["msg"].removeprefix("Value error, ")
-        message = f"{message[:1].lower()}{message[1:]}{more}"
+        messages = dict.fromkeys(_in_words(one) for one in (first, *others))
+        message = f"{'; or '.join(messages)}{more}"
         given = None if first["type"] == "missing" or _may_be_secret(model, first) else repr(first["input"])
         if given is not None and len(given) > 120:
             given = given[:117] + "..."
         raise ConfigError(f"setting {key}: {message}" if key else message, where=where, got=given) from None
+
+
+#: Kinds of values as those who write YAML call them.
+_KINDS = {"tuple_type": "a list", "list_type": "a list", "dict_type": "a mapping", "model_type": "a mapping"}
+
+
+def _in_words(error: Any) -> str:
+    """What pydantic says of one value, without its own notions."""
+    about = error.get("ctx", {})
+    if error["type"] in _KINDS:
+        return f"input should be {_KINDS[error['type']]}"
+    if error["type"] in ("too_long", "too_short") and "actual_length" in about:
+        bound = about.get("max_length", about.get("min_length"))
+        size = "most" if error["type"] == "too_long" else "least"
+        return f"should have at {size} {bound} item{'' if bound == 1 else 's'}, not {about['actual_length']}"
+    if error["type"] == "union_tag_invalid":
+        return f"unknown {about['discriminator']} {about['tag']!r}, expected one of {about['expected_tags']}"
+    if error["type"] == "union_tag_not_found":
+        return f"{about['discriminator']} is missing"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{message[:1].lower()}{message[1:]}"
+
+
+def _first_of(model: type[BaseModel], errors: list[Any]) -> tuple[Any, list[Any], int]:
+    """The error to tell; those of other forms that the same value may have; and how many more there are.
+
+    Where a value may have several forms, each complains of its own. That which found most right is told, or all are.
+    """
+    first = errors[0]
+    is_said = _is_said(model, first)
+    if all(is_said):
+        return first, [], len(errors) - 1
+    place = first["loc"][: is_said.index(False)]
+    its = [one for one in errors if one["loc"][: len(place)] == place and len(one["loc"]) > len(place)]
+    forms = {one["loc"][len(place)] for one in its}
+    if len(forms) == 1:
+        return first, [], len(errors) - 1
+    deepest = max(len(one["loc"]) for one in its)
+    closest = [one for one in its if len(one["loc"]) == deepest]
+    if deepest > len(place) + 1:
+        same_form = sum(one["loc"][len(place)] == closest[0]["loc"][len(place)] for one in its)
+        return closest[0], [], len(errors) - len(its) + same_form - 1
+    return first, closest[1:], len(errors) - len(its)
+
+
+def _key_of(model: type[BaseModel], error: Any) -> list[str | int]:
+    """Where a value stands as somebody wrote it: without the forms that pydantic names in between."""
+    return [part for part, said in zip(error["loc"], _is_said(model, error), strict=True) if said]
+
+
+def _is_said(model: type[BaseModel], error: Any) -> list[bool]:
+    """Of each part of a place, whether it is a name or a number that somebody wrote."""
+    candidates: list[Any] = [model]
+    said = []
+    for place, part in enumerate(error["loc"]):
+        its = [option for candidate in candidates for option in _models_in(candidate)]
+        fields = [option.model_fields[part].annotation for option in its if part in option.model_fields]
+        if isinstance(part, int):
+            said.append(True)
+        elif fields:
+            said.append(True)
+            candidates = fields
+        else:
+            is_unknown = error["type"] == "extra_forbidden" and place == len(error["loc"]) - 1
+            has_keys = any(_holds_mapping(candidate) for candidate in candidates)
+            said.append(is_unknown or (has_keys and part.isidentifier() and part not in _FORMS))
+    return said
+
+
+#: What pydantic calls forms of plain values.
+_FORMS = frozenset({"str", "int", "float", "bool", "none", "constrained-str", "constrained-int"})
+
+
+def _holds_mapping(annotation: Any) -> bool:
+    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
+        return False
+    origin = typing.get_origin(annotation) or annotation
+    is_one = inspect.isclass(origin) and issubclass(origin, Mapping)
+    return is_one or any(_holds_mapping(argument) for argument in typing.get_args(annotation))
+
+
+def _meant_by(model: type[BaseModel], name: str, known: list[str]) -> str:
+    """What somebody meant who wrote ``name`` where ``known`` settings are, in words; empty where nothing is near."""
+    near, elsewhere = nearest(name, known), _at_home_elsewhere(model, name)
+    if elsewhere and near and name not in near.split("_"):
+        near = None  # the very word stands elsewhere
+    return " or ".join(filter(None, (near, elsewhere)))
+
+
+def _at_home_elsewhere(model: type[BaseModel], name: str) -> str | None:
+    """Where a setting of exactly this name stands, in the first section of ``model`` that has one, or at its top."""
+    if name in model.model_fields:
+        return name
+    for section, field in model.model_fields.items():
+        if any(name in option.model_fields for option in _models_in(field.annotation)):
+            return f"{section}.{name}"
+    return None
 
 
 class Difference(NamedTuple):
@@ -181,6 +279,18 @@ def first_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> Differ
                 if within := first_difference(item, beside):
                     return Difference(f"{key}: {within.name} of {item['name']}", within.one, within.other)
         return Difference(key, *(repr(side[key]) if key in side else NOT_SAID for side in (one, other)))
+    return None
+
+
+def innermost_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> Difference | None:
+    """The first setting that differs, by the alphabet; of sections within sections by its dotted name, as JSON."""
+    for key in sorted({*one, *other}):
+        if (key in one) == (key in other) and one.get(key) == other.get(key):
+            continue
+        mine, its = one.get(key), other.get(key)
+        if isinstance(mine, Mapping) and isinstance(its, Mapping) and (within := innermost_difference(mine, its)):
+            return Difference(f"{key}.{within.name}", within.one, within.other)
+        return Difference(key, *(json.dumps(side[key]) if key in side else NOT_SAID for side in (one, other)))
     return None
 
 

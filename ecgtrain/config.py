@@ -408,7 +408,8 @@ class RunConfig(Settings):
     @model_validator(mode="after")
     def _each_seed_once(self) -> Self:
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("each of seeds may stand there once")
+            twice = next(seed for seed in self.seeds if self.seeds.count(seed) > 1)
+            raise ValueError(f"each of seeds may stand there once, and {twice} does so more often")
         return self
 
     @model_validator(mode="after")

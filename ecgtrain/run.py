@@ -40,7 +40,7 @@ from ecgtrain.representation.nulls import SHUFFLED, shuffled
 from ecgtrain.representation.online import online_probe
 from ecgtrain.training import loop
 from ecgtrain.training.claim import claimed, looked_at
-from ecgtrain.training.files import plain, read_json, refuse_strange_files, refuse_taken, write_text
+from ecgtrain.training.files import TABLE, plain, read_json, refuse_strange_files, refuse_taken, write_text
 from ecgtrain.training.initial import TakenOver, take_over
 from ecgtrain.training.layout import ENVIRONMENT, NULLS, SEEDS, SEEN, curve, run_of_seed
 from ecgtrain.training.log import read_metrics, train_seconds
@@ -88,7 +88,7 @@ def run(
             got=f"{os.environ['WORLD_SIZE']} processes",
             fix="run each seed by itself under torchrun: --set seeds=[] --set seed=1",
         )
-    with claimed(run_dir):
+    with claimed(run_dir, of_run=True):
         if (run_dir / RESOLVED).exists():
             raise _other_run(run_dir, "a run of one seed")
         whole = []
@@ -132,7 +132,7 @@ def _run_one(
 ) -> Ran | None:
     with ExitStack() as until_the_end:
         with distributed.ranks(device) as here, (until or _never)() as should_stop:
-            until_the_end.enter_context(claimed(run_dir))
+            until_the_end.enter_context(claimed(run_dir, of_run=True))
             if (run_dir / SEEDS).exists():
                 raise _other_run(run_dir, "a run of several seeds")
             if resume:
@@ -200,7 +200,7 @@ def learn(
 
 
 def _learn(config: RunConfig, run_dir: Path, attempt: Attempt) -> Trained:
-    with claimed(run_dir):
+    with claimed(run_dir, of_run=True):
         return _trained(config, _made(config, run_dir, attempt.device), run_dir, attempt)
 
 
@@ -332,7 +332,7 @@ def predict_records(
     Raises ClaimedError where another process writes into the run, ConfigError where ``out`` is taken, and what
     :func:`ecgtrain.deployment.predict.predict` raises.
     """
-    refuse_taken(Path(out), overwrite=overwrite)
+    refuse_taken(Path(out), overwrite=overwrite, suffix=TABLE)
     with looked_at(Path(path)):
         refuse_strange_files(Path(path))
         model = load_models(path, name, device=device)
@@ -359,7 +359,7 @@ def embed_store(
     """Write the features of a store's records by the network of a run or an export; see
     :func:`ecgtrain.representation.embed.embed`.
     """
-    refuse_taken(Path(out), overwrite=overwrite)
+    refuse_taken(Path(out), overwrite=overwrite, suffix=TABLE)
     with looked_at(Path(path)):
         refuse_strange_files(Path(path))
         trained = load_backbone(path, device=device)

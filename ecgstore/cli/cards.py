@@ -42,6 +42,7 @@ def card(store: str, out: Path | None, croissant_out: Path | None, given: Path |
     from ecgstore.look.card import card as page_of
     from ecgstore.look.croissant import croissant
     from ecgstore.storage.beside import card_of, read_card, write_card
+    from ecgstore.storage.outside import refuse_within_store
     from ecgstore.storage.publish import write_bytes
     from ecgstore.storage.store import open_store
 
@@ -53,6 +54,8 @@ def card(store: str, out: Path | None, croissant_out: Path | None, given: Path |
         write_card(store, said)
     beside = Path(store.rstrip("/")).name if "://" in store else store.rstrip("/")
     page, about = out or Path(f"{beside}.card.md"), croissant_out or Path(f"{beside}.croissant.json")
+    for path in (page, about):
+        refuse_within_store(path)
     write_bytes(page, page_of(opened, said).encode())
     write_bytes(about, croissant(opened, said, _way_to(store, about)).encode())
     if as_json:

@@ -54,7 +54,7 @@ def split(
     The store itself stays as it is. With `--set data.split=TABLE.parquet`, `ecgtrain run` takes the folds of the table
     in the place of the store's own.
     """
-    from ecgstore.errors import StoreExists
+    from ecgstore.errors import ConfigError, StoreExists
     from ecgstore.split.draw import counts_of, split_records
     from ecgstore.storage.store import open_store
 
@@ -65,6 +65,8 @@ def split(
         raise click.UsageError("--site makes a fold for each site: leave --folds and --stratify out")
     beside = Path(store).name if "://" in store else store.rstrip("/")
     path = out or Path(f"{beside}.split.parquet")
+    if path.suffix.lower() != ".parquet":
+        raise ConfigError("the table is written as Parquet", where=path, expected="a name that ends with .parquet")
     if path.exists() and not overwrite:  # said before any work
         raise StoreExists("there is already such a file", where=path, fix="choose another (--out), or say --overwrite")
     opened = open_store(store)

@@ -34,6 +34,7 @@ from ecgstore.look.layouts import (
 from ecgstore.look.parts import lasts_s
 from ecgstore.record import LeadState, Record, Statement
 from ecgstore.storage import asked, disk
+from ecgstore.storage.outside import refuse_within_store
 from ecgstore.vocabularies.titles import title_of
 
 if TYPE_CHECKING:
@@ -67,8 +68,8 @@ STATE_WORDS = {LeadState.DERIVED: "derived", LeadState.ABSENT: "absent", LeadSta
 def page(record: Record, path: str | Path, **how: Any) -> None:
     """Write :func:`plot_record`, which takes ``how``, to ``path`` (.png, .svg or .pdf), aside first and then by rename.
 
-    The same record gives the same bytes. Raises ConfigError for another suffix, a folder that is not there,
-    or whatever :func:`plot_record` refuses; StoreError where the disk is full; MissingExtra without matplotlib.
+    The same record gives the same bytes. Raises ConfigError for another suffix, a folder that is not there or within a
+    store, or whatever :func:`plot_record` refuses; StoreError where the disk is full; MissingExtra without matplotlib.
     """
     path = Path(path)
     kind = path.suffix.lower().removeprefix(".")
@@ -76,6 +77,7 @@ def page(record: Record, path: str | Path, **how: Any) -> None:
         raise ConfigError("the suffix names no picture format", where=path, expected=".png, .svg or .pdf")
     if not path.parent.is_dir():
         raise ConfigError("the folder of the picture does not exist", where=path.parent, fix="create it first")
+    refuse_within_store(path)
     drawn = plot_record(record, **how)
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:

@@ -27,6 +27,7 @@ from ecgstore.look.by_fold import ByFold, by_fold
 from ecgstore.look.parts import lasts_s
 from ecgstore.storage import disk, publish
 from ecgstore.storage.beside import card_of
+from ecgstore.storage.outside import refuse_within_store
 from ecgstore.storage.store import Store
 from ecgstore.storage.withdrawn import Withdrawn
 from ecgstore.vocabularies.titles import title_of
@@ -68,14 +69,15 @@ def write(store: Store, out: Path, n_pages: int = 10) -> Path:
     """Write the page on ``store`` to the file ``out``, whole or not at all, and return ``out``.
 
     ``n_pages`` records are shown as ECG pages: typical ones, then suspects, then the worst by each measure in turns.
-    Raises ConfigError where ``out`` is a folder or ``n_pages`` negative, StoreError where the
-    disk is full, MissingExtra without jinja2 or matplotlib.
+    Raises ConfigError where ``out`` is a folder or within a store, or ``n_pages`` negative; StoreError where the disk is
+    full; MissingExtra without jinja2 or matplotlib.
     """
     out = Path(out)
     if out.is_dir():
         raise ConfigError(
             "the report is a file, and this is a folder", where=out, fix="name a file, such as report.html"
         )
+    refuse_within_store(out)
     if n_pages < 0:
         raise ConfigError("the number of ECG pages can't be negative", got=n_pages)
     content = render(store, n_pages).encode()

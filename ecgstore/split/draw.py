@@ -26,6 +26,10 @@ _PARTS = 5
 _NAMED, _COMMONEST = 5, 5
 
 
+#: What a record has of a column in which nothing is said of it.
+_NOT_STATED = "not stated"
+
+
 @dataclass(frozen=True, eq=False)
 class Labels:
     """What records are labelled with: of the pair ``p``, record ``row_p`` has label ``label_p``; each pair once."""
@@ -146,7 +150,23 @@ def _together(store: Store) -> tuple[Int64, list[str]]:
 
 
 def labels_of(store: Store, asked: str) -> Labels:
-    """The labels that ``asked`` names: of a system, of some of its codes, or of a column; raises ConfigError."""
+    """The labels that ``asked`` names: of a system, of some of its codes, or of a column.
+
+    Raises ConfigError, also where no record says anything of it.
+    """
+    labels, not_stated = _asked_for(store, asked), f"{asked} {_NOT_STATED}"
+    if not any(n for name, n in zip(labels.names, labels.counts().tolist(), strict=True) if name != not_stated):
+        raise ConfigError(
+            f"no record states anything of {asked}, so there is nothing to stratify by",
+            where=store.path,
+            expected="a value or a code of some records",
+            got=f"none of {store.n_records} records",
+            fix="name another column or coding system, or leave --stratify out",
+        )
+    return labels
+
+
+def _asked_for(store: Store, asked: str) -> Labels:
     systems = store.attributes["vocabulary"]
     if asked in systems:
         return _codes(store, asked, sorted(store.vocabulary(asked)))
@@ -194,7 +214,7 @@ def _of_column(store: Store, name: str) -> Labels:
     value_n = store.column(name)
     if value_n.dtype.kind == "f":
         value_n = _parts(value_n)
-    stated = ["not stated" if one in ("", -1) else str(one) for one in value_n.tolist()]
+    stated = [_NOT_STATED if one in ("", -1) else str(one) for one in value_n.tolist()]
     unique, label_n = np.unique(np.array(stated, dtype=object), return_inverse=True)
     if len(unique) > MAX_VALUES:
         raise ConfigError(
@@ -248,7 +268,12 @@ def _drawn(store: Store, group_n: Int64, labels: Labels | None, n_folds: int, se
     n_groups_l = np.bincount(positives.label_p, minlength=n_labels)
     rare = [name for name, n in zip(labels.names, n_groups_l.tolist(), strict=True) if n < n_folds]
     notes = []
-    if rare:
+    is_stated_l = np.array([not name.endswith(f" {_NOT_STATED}") for name in labels.names], dtype=np.bool_)
+    if n_labels and n_groups_l[is_stated_l].max(initial=0) <= 1:
+        notes.append("no two patients share any of what was asked for, so that folds are balanced by nothing")
+    elif len(labels.label_p) and (n_groups_l == len(size_g)).sum() == 1 == np.count_nonzero(n_groups_l):
+        notes.append("all patients have the same of what was asked for, so that folds are balanced by nothing")
+    elif rare:
         more = f" and {len(rare) - _NAMED} more" if len(rare) > _NAMED else ""
         notes.append(f"too few patients to be in every fold: {', '.join(rare[:_NAMED])}{more}")
     return (fold_g[group_n] + 1).astype(np.int16), notes

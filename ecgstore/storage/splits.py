@@ -24,6 +24,7 @@ from ecgstore.settings import Settings
 from ecgstore.storage import layout, tables, validate_tables
 from ecgstore.storage.beside import about_of
 from ecgstore.storage.limits import limits
+from ecgstore.storage.outside import refuse_within_store
 from ecgstore.storage.plain import open_plain
 from ecgstore.storage.publish import write_bytes
 from ecgstore.storage.statistics import LeadStatistics
@@ -117,11 +118,7 @@ class Split:
         Raises StoreExists where something stands there and ``overwrite`` is not set, ConfigError within a store.
         """
         path = Path(path)
-        for folder in path.absolute().parents:
-            if (folder / layout.MANIFEST).exists() and (folder / layout.ROOT).exists():
-                raise ConfigError(
-                    "nothing may be added to a sealed store", where=folder, fix="write the table beside it"
-                )
+        refuse_within_store(path)
         if os.path.lexists(path) and not overwrite:
             raise StoreExists("there is already such a file", where=path, fix="choose another, or say --overwrite")
         try:

@@ -124,9 +124,20 @@ def read_seen(path: Path) -> pa.Table:
         raise CheckpointError("what the run has seen can't be read", where=path, got=str(error)) from error
 
 
+def seen_by_network(path: Path) -> pa.Table | None:
+    """Whom an exported network has seen; None where that was not written down, or a table without a row says so.
+
+    No network is exported that has seen nobody: such a table was emptied. Raises CheckpointError.
+    """
+    if not path.exists():
+        return None
+    seen = read_seen(path)
+    return seen if seen.num_rows else None
+
+
 def more_than_is_known(seen: pa.Table) -> tuple[str, ...]:
-    """What a result must be read with, where nobody wrote down whom the network had seen before."""
-    if _MORE not in (seen.schema.metadata or {}):
+    """What a result must be read with, where nobody wrote down whom the network had seen before, or wrote nobody."""
+    if seen.num_rows and _MORE not in (seen.schema.metadata or {}):
         return ()
     return ("whom the network had seen before this run began with it is not known: no seen.parquet came with it",)
 

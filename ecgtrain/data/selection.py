@@ -64,6 +64,10 @@ def what_folds(store: Store) -> str:
     if there:
         of = "its split table" if store.split_sha256 is not None else "the store"
         return f"choose other folds: {of} has {', '.join(map(str, there[:20]))}{', …' if len(there) > 20 else ''}"
+    if store.split_sha256 is not None:
+        return (
+            "its split table puts no record into any fold: draw another with `ecgstore split`, or leave the table out"
+        )
     return f"the store has no folds: draw some with `ecgstore split {store.path}`, and name the table (data.split)"
 
 

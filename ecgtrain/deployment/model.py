@@ -6,9 +6,11 @@ Of a run of several seeds all are asked, and the mean of what they say is told.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +29,8 @@ from ecgtrain.training.checkpoint import MODEL
 from ecgtrain.training.files import open_plain
 from ecgtrain.training.layout import EXPORT, HEAD, SEEN, answers, one_of_seeds, runs_of_seeds
 from ecgtrain.views.passport import Passport
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,10 +91,13 @@ class Model:
             tell(done, len(rows))
         return np.concatenate(parts)
 
-    def score_one(self, counts_lt: npt.NDArray[np.int16]) -> Float64:
-        """The same of one record in memory, (classes,): int16 (leads, samples), of the passport's leads, as a store."""
+    def score_one(self, counts_lt: npt.NDArray[np.int16], known: Mapping[str, Any] = _NOTHING) -> Float64:
+        """The same of one record in memory, (classes,): int16 (leads, samples), of the passport's leads, as a store.
+
+        ``known``: what else is known of it, by the columns of a store; raises ProtocolError where the head asks more.
+        """
         head = self.head
-        windows = HeldWindows(counts_lt, self.trained, head.window_samples, head.stride_samples, self.device)
+        windows = HeldWindows(counts_lt, self.trained, head.window_samples, head.stride_samples, self.device, known)
         split = Split.unlabelled(np.zeros(1, dtype=np.int64), len(head.classes), windows, head.kind)
         score_c: Float64 = protocols.scores(self.fitted, split)[0]
         return score_c
@@ -146,9 +153,9 @@ class Ensemble:
         mean_rc: Float64 = np.mean(each, axis=0)
         return mean_rc
 
-    def score_one(self, counts_lt: npt.NDArray[np.int16]) -> Float64:
+    def score_one(self, counts_lt: npt.NDArray[np.int16], known: Mapping[str, Any] = _NOTHING) -> Float64:
         """The same of one record in memory, (classes,)."""
-        mean_c: Float64 = np.mean([model.score_one(counts_lt) for model in self.models], axis=0)
+        mean_c: Float64 = np.mean([model.score_one(counts_lt, known) for model in self.models], axis=0)
         return mean_c
 
 

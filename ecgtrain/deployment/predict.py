@@ -19,7 +19,7 @@ from ecgtrain.deployment.model import Ensemble, Model
 from ecgtrain.deployment.replay import LOST, ExtraLeads, Progress, replayed
 from ecgtrain.errors import ProtocolError
 from ecgtrain.evaluation.splits import Float64, Rows
-from ecgtrain.training.files import published
+from ecgtrain.training.files import TABLE, published
 
 #: Why a record of a store is not predicted, besides what an ingest leaves out.
 TOO_SHORT, NO_LEADS = "too_short", "no_leads"
@@ -197,6 +197,7 @@ def _notes(model: Model | Ensemble, store: Store, rows: Rows) -> tuple[str, ...]
         notes.append(
             f"{n_lost} of {len(rows)} records lack leads that the model takes, or have bad ones: see leads_lost"
         )
+    notes += model.models[0].fitted.notes(store, rows)
     tables = [read_seen(path) for path in model.seen]
     if tables:
         again = int(shared(learned_from(tables), seen_of(store, rows, "test")).any.sum())
@@ -209,6 +210,7 @@ def _notes(model: Model | Ensemble, store: Store, rows: Rows) -> tuple[str, ...]
 
 
 def write_predictions(predictions: Predictions, out: str | Path, *, overwrite: bool = False) -> None:
-    """Write the table to ``out``, whole or not at all; raises ConfigError where something stands there."""
-    with published(Path(out), overwrite=overwrite) as aside:
+    """Write the table to ``out``, whole or not at all; raises ConfigError where something stands there,
+    or its name is no Parquet file's."""
+    with published(Path(out), overwrite=overwrite, suffix=TABLE) as aside:
         pq.write_table(predictions.table, aside)

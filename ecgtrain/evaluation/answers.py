@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import torch
 
 from ecgstore import ConfigError, EcgError, Store, open_shared
-from ecgstore.inner import load_split
+from ecgstore.inner import innermost_difference, load_split
 from ecgtrain.config import NO_PRETRAINING, Downstream, RunConfig
 from ecgtrain.data.seen import write_seen
 from ecgtrain.evaluation import protocols
@@ -52,11 +52,13 @@ def refuse_other_questions(config: RunConfig, run_dir: Path) -> None:
             asked, before = asked_of(question, config.seed), read_json(path)
             for key in sorted({*asked, *before} - {REPRESENTATION}):
                 if asked.get(key) != before.get(key):
+                    differs = innermost_difference({key: before.get(key)}, {key: asked.get(key)})
+                    assert differs is not None
                     raise ConfigError(
-                        f"the question {question.name} was answered with other settings: {key} differs",
+                        f"the question {question.name} was answered with other settings: {differs.name} differs",
                         where=run_dir,
-                        expected=json.dumps(before.get(key)),
-                        got=json.dumps(asked.get(key)),
+                        expected=differs.one,
+                        got=differs.other,
                         fix="give the new question another name",
                     )
 

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ecgstore import Settings
+from ecgstore import ConfigError, Settings
 from ecgstore.inner import parse
 from ecgtrain.backbones import Backbone, build_backbone
 from ecgtrain.backbones.layers.features import Features
@@ -32,8 +32,9 @@ class HeadSettings(Settings):
     """What stands on the backbone.
 
     ``reads``: ``pooled`` features as the backbone pools them, or all tokens by ``attention``: ``queries`` learned
-    vectors look for what they need by so many ``attention_heads``. ``hidden``: units of a layer between; null for a
-    linear head. ``dropout``: share of the features, and of the hidden units, that are left out in training.
+    vectors look for what they need by so many ``attention_heads``, which must divide the width of the tokens where they
+    are named; otherwise they are 4, or the most below that do. ``hidden``: units of a layer between; null for a linear
+    head. ``dropout``: share of the features, and of the hidden units, that are left out in training.
     ``batchnorm``: scale features and hidden units by BatchNorm.
     """
 
@@ -43,6 +44,26 @@ class HeadSettings(Settings):
     hidden: int | None = Field(default=None, ge=1, le=_MOST_UNITS)
     dropout: tuple[Share, Share] = (0.0, 0.0)
     batchnorm: bool = False
+
+
+def refuse_heads(settings: Settings, backbone: Backbone, where: object) -> None:
+    """Raise ConfigError where a number of heads is named that the tokens of ``backbone`` can't be divided by."""
+    head = getattr(settings, "head", None)
+    if (
+        not isinstance(head, HeadSettings)
+        or head.reads != "attention"
+        or "attention_heads" not in head.model_fields_set
+    ):
+        return
+    width = backbone.width
+    if width % head.attention_heads:
+        divisors = [n for n in range(1, min(width, _MOST_QUERIES) + 1) if width % n == 0]
+        raise ConfigError(
+            f"the tokens' width of {width} can't be divided among the heads",
+            where=f"{where}, settings.head.attention_heads",
+            expected=f"one of {', '.join(map(str, divisors))}",
+            got=head.attention_heads,
+        )
 
 
 class AttentionPool(nn.Module):
@@ -72,7 +93,7 @@ class Head(nn.Module):
     def __init__(self, settings: HeadSettings, backbone: Backbone, n_classes: int) -> None:
         super().__init__()
         attends = settings.reads == "attention"
-        # A number of heads divides the features, or is the nearest below it that does.
+        # A number that was named divides the features (refuse_heads); the default is lowered to one that does.
         heads = next(n for n in range(settings.attention_heads, 0, -1) if backbone.width % n == 0)
         self.pool = AttentionPool(backbone.width, settings.queries, heads) if attends else None
         n_features = settings.queries * backbone.width if attends else backbone.pooled_width

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -36,6 +37,8 @@ from ecgtrain.views.passport import assumed_calibration
 
 Folds = Sequence[int] | Literal["all"]
 
+#: Of heads that could be judged, so many are named.
+_NAMED = 4
 _NOT_KEPT = "its null {0} is not judged here: the run keeps no such network; run its recipe again with --resume"
 
 
@@ -76,7 +79,8 @@ def judged_heads(asked: Asked, names: Sequence[str] = ()) -> list[JudgedHead]:
         raise CheckpointError("the run has no such trained head", where=run_dir, expected=f"one of: {known}")
     heads = []
     for folder in chosen:
-        result, judged, seed = _judge_head(folder, trained, asked, [read_seen(run_dir / SEEN)])
+        with told_which(folder.parent.name, sorted({its.parent.name for its in chosen})):
+            result, judged, seed = _judge_head(folder, trained, asked, [read_seen(run_dir / SEEN)])
         nulls = _nulls_of(folder, run_dir, device)
         beside = {
             name: _judge_head(folder.with_name(name), null, asked, [])[:2]
@@ -88,6 +92,21 @@ def judged_heads(asked: Asked, names: Sequence[str] = ()) -> list[JudgedHead]:
             JudgedHead(result.model_copy(update={"caveats": (*result.caveats, *unknown)}), judged, seed, beside)
         )
     return heads
+
+
+@contextmanager
+def told_which(name: str, names: Sequence[str]) -> Iterator[None]:
+    """Where one of several heads can't be judged, say which, and how to judge the others all the same."""
+    try:
+        yield
+    except ProtocolError as error:
+        others = [one for one in names if one != name]
+        if not others:
+            raise
+        some = " ".join(f"--name {one}" for one in others[:_NAMED]) + (" …" if len(others) > _NAMED else "")
+        raise ProtocolError(
+            f"the head {name}, one of {len(names)}, can't be judged here: {error}", fix=f"judge the others: {some}"
+        ) from error
 
 
 def results_of(heads: Sequence[JudgedHead]) -> tuple[Result, ...]:
@@ -187,7 +206,7 @@ def pose_elsewhere(folder: Path, trained: Trained, asked: Asked, seen: Sequence[
     windows = StoredWindows(store, rows, trained, head.window_samples, head.stride_samples, asked.device)
     test = Split.of(rows, targets, store.column("patient_key"), windows)
     test, classes, unknown = _of_head(test, targets, head)
-    said = (*warnings, *assumed_calibration(store), *targets.caveats, *unknown)
+    said = (*warnings, *fitted.notes(store, test.row_r), *assumed_calibration(store), *targets.caveats, *unknown)
     return PosedElsewhere(head, fitted, store, targets, test, classes, wanted, said)
 
 
@@ -270,8 +289,9 @@ def _of_head(test: Split, targets: Targets, head: Head) -> tuple[Split, tuple[st
 
 def _seen_by(folder: Path, head: Head) -> pa.Table:
     """What a head was fitted on and chosen by; of one of an older version only patients are known."""
-    if (folder / SEEN).exists():
-        return read_seen(folder / SEEN)
+    # A head is fitted on somebody: a table without a row was emptied.
+    if (folder / SEEN).exists() and (seen := read_seen(folder / SEEN)).num_rows:
+        return seen
     n = len(head.patients)
     known = {"patient_key": list(head.patients), "role": ["train"] * n}
     return pa.table({name: pa.array(known.get(name, [None] * n), kind) for name, kind in COLUMNS.items()})

@@ -134,6 +134,12 @@ def load_head(
     try:
         arrays = read_arrays(folder / HEAD)
         fitted: Fitted = occupant(protocols.__name__, head.protocol).load(arrays, head.fitted, context)
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            "a file of the head is missing",
+            where=folder / HEAD,
+            fix="go on with `ecgtrain run --resume`, or take the whole folder of the export",
+        ) from error
     except (OSError, SafetensorError, EcgError, KeyError, ValueError, TypeError, RuntimeError) as error:
         said = " ".join(str(error).split())[:200]
         raise CheckpointError("the head can't be loaded", where=folder / HEAD, got=said) from error

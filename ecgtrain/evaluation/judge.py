@@ -22,6 +22,7 @@ from ecgtrain.data.selection import open_under
 from ecgtrain.errors import ProtocolError
 from ecgtrain.evaluation import protocols
 from ecgtrain.evaluation.answers import identity_of, keep, kept, representations_of
+from ecgtrain.evaluation.classifier import refuse_heads
 from ecgtrain.evaluation.leaks import refuse_leaks
 from ecgtrain.evaluation.protocols import Context, Fitted, settings_of
 from ecgtrain.evaluation.questions import questions, refuse_impossible, refuse_none, sides, store_of, targets_of
@@ -49,12 +50,15 @@ def refuse_unfair(config: RunConfig, made: Prepared | TakenOver) -> None:
     """Refuse, before anything is trained, a question whose answer could not count.
 
     Raises LeakageError where what is tested would be seen in pretraining, or something would be chosen by it there;
-    PassportError where a question's store was prepared otherwise than the signals that are trained on.
+    PassportError where a question's store was prepared otherwise than the signals that are trained on; ConfigError
+    where a head doesn't fit the network.
     """
     seen = made.seen()
     for question in questions(config):
         store = store_of(question, config)
         made.passport.refuse_other(store)
+        where = f"downstream {question.name}"
+        refuse_heads(settings_of(question.protocol, question.settings, where=where), made.backbone, where)
         tested = seen_of(store, sides(question, store)["test"], "test")
         if seen:
             refuse_leaks(seen, tested, between=_PRETRAINING, allow=question.allow_overlap)
@@ -143,8 +147,8 @@ def judge_all(
     for question in questions(config):
         scored = judged[question.name] = {}
         for pretraining in representations_of(config, question):
-            of = "a fresh network" if pretraining == NO_PRETRAINING else f"{pretraining} features"
-            told = f"{question.name}: {question.protocol} of {tasks.name_of(question.task)} on {of}"
+            on = protocols.stands_on(question.protocol) if pretraining == NO_PRETRAINING else f"{pretraining} features"
+            told = f"{question.name}: {question.protocol} of {tasks.name_of(question.task)} on {on}"
             result, scored[pretraining] = judge(
                 question,
                 nulls[pretraining] if pretraining in NULLS else trained,

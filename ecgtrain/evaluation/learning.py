@@ -21,7 +21,7 @@ from ecgtrain.config import Optimiser
 from ecgtrain.data.feed import Batch, Feed
 from ecgtrain.data.plan import batch_plan, steps_per_epoch
 from ecgtrain.errors import ProtocolError
-from ecgtrain.evaluation.classifier import Classifier, HeadSettings, Tuned
+from ecgtrain.evaluation.classifier import Classifier, HeadSettings, Tuned, refuse_heads
 from ecgtrain.evaluation.losses import ClassWeights, Loss, balancing_weights, loss_of, refuse_unsuited
 from ecgtrain.evaluation.protocols import Context
 from ecgtrain.evaluation.splits import Split
@@ -105,8 +105,13 @@ def check(train: Split, validation: Split | None, settings: Learning, seed: int)
 
 
 def learn(backbone: Backbone, train: Split, validation: Split | None, settings: Learning, context: Context) -> Tuned:
-    """Train ``backbone`` and a new head on it; raises ProtocolError where that can't be, or comes to no number."""
+    """Train ``backbone`` and a new head on it.
+
+    Raises ProtocolError where that can't be, or comes to no number, and ConfigError where the heads of its attention
+    don't divide the tokens.
+    """
     check(train, validation, settings, context.seed)
+    refuse_heads(settings, backbone, "the protocol")
     network = Classifier(backbone, settings.head, len(context.classes), context.seed).to(context.device)
     course = _Course(network, train, validation, settings, context)
     with own_torch_generator(torch.device(context.device)):

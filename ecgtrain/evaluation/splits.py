@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -64,7 +64,7 @@ class Windows(ABC):
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """A column of the store's table of records, for every record of the store."""
-        raise _unknown("the table of records")
+        raise _unknown(f"the column {name} of the table of records")
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,13 +155,17 @@ class StoredWindows(Windows):
 
 @dataclass(frozen=True, eq=False)
 class HeldWindows(Windows):
-    """Windows of one record in memory, whose row is 0: int16 (leads, samples) in the order of the passport's leads."""
+    """Windows of one record in memory, whose row is 0: int16 (leads, samples) in the order of the passport's leads.
+
+    ``known``: what else is known of it, by the columns of a store's table of records.
+    """
 
     counts_lt: npt.NDArray[np.int16]
     trained: Trained
     window_samples: int
     stride_samples: int
     device: torch.device | str = "cpu"
+    known: Mapping[str, Any] = field(default_factory=dict)
 
     def pooled(self) -> WindowFeatures:
         return pooled_of(self.trained.backbone, self.signals(256), self.device)
@@ -170,6 +174,12 @@ class HeldWindows(Windows):
         return tokens_of(self.trained.backbone, self.signals(batch_size), self.device)
 
     def signals(self, batch_size: int) -> Iterator[Signals]:
+        return self._cut(batch_size, normalised=True)
+
+    def millivolts(self, batch_size: int) -> Iterator[Signals]:
+        return self._cut(batch_size, normalised=False)
+
+    def _cut(self, batch_size: int, *, normalised: bool) -> Iterator[Signals]:
         return signals_of(
             self.counts_lt,
             passport=self.trained.passport,
@@ -177,7 +187,11 @@ class HeldWindows(Windows):
             stride_samples=self.stride_samples,
             batch_size=batch_size,
             device=self.device,
+            normalised=normalised,
         )
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        return np.array([self.known[name]], dtype=object) if name in self.known else super().column(name)
 
     def feed(self, rows: Rows) -> Feed:
         raise _unknown("windows to train on")

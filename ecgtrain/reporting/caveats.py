@@ -54,7 +54,7 @@ def caveats(results: Sequence[Result]) -> list[str]:
                 f"{where}Fewer than {FEW_POSITIVES} positive test records: {shown}{more}. "
                 "The score of such a class is mostly chance."
             )
-        if first.dropped_classes:
+        if first.dropped_classes or unscored(first):
             texts.append(f"{where}{_left_out(first)}")
     for group in groups(results):
         for text in dict.fromkeys(text for result in group for text in result.caveats):
@@ -73,13 +73,25 @@ def n_scored(result: Result) -> int:
     return sum(math.isfinite(about.auroc) for about in result.per_class.values())
 
 
+def unscored(result: Result) -> list[str]:
+    """Classes that were asked for and have no score here: the test records hold no positive or no negative of them."""
+    return [name for name, about in result.per_class.items() if not math.isfinite(about.auroc)]
+
+
 def _left_out(result: Result) -> str:
-    dropped = result.dropped_classes
+    dropped, without = result.dropped_classes, unscored(result)
     n_asked = len(result.per_class) + len(dropped)
-    return (
-        f"{len(dropped)} of {n_asked} classes are left out: {', '.join(dropped)}. "
-        f"A macro score is the mean over the {n_scored(result)} that were scored."
-    )
+    told = []
+    if dropped:
+        are = "is" if len(dropped) == 1 else "are"
+        told.append(f"{len(dropped)} of {n_asked} classes {are} left out: {', '.join(dropped)}.")
+    if without:
+        have = "has" if len(without) == 1 else "have"
+        told.append(
+            f"{len(without)} of {n_asked} classes {have} no positive or no negative test record and no score: "
+            f"{', '.join(without)}."
+        )
+    return f"{' '.join(told)} A macro score is the mean over the {n_scored(result)} that were scored."
 
 
 def _width(group: Sequence[Result]) -> str:

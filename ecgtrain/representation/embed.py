@@ -17,7 +17,7 @@ from ecgtrain.data.plan import Int64, evaluation_tiles, in_pieces
 from ecgtrain.errors import ProtocolError
 from ecgtrain.representation.export import Trained
 from ecgtrain.representation.extract import window_features
-from ecgtrain.training.files import published
+from ecgtrain.training.files import TABLE, published
 
 Per = Literal["record", "window"]
 
@@ -73,7 +73,7 @@ def embed(
             ("features", pa.list_(pa.float32(), n_features)),
         ]
     )
-    with published(Path(out), overwrite=overwrite) as aside, pq.ParquetWriter(aside, schema) as writer:
+    with published(Path(out), overwrite=overwrite, suffix=TABLE) as aside, pq.ParquetWriter(aside, schema) as writer:
         done = 0
         for part in in_pieces(kept, store.column("n_samples")[kept]):
             table = _table(trained, store, part, schema, window, stride, device)

@@ -97,6 +97,7 @@ def signals_of(
     stride_samples: int,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
+    normalised: bool = True,
 ) -> Iterator[Signals]:
     """Every window of one record in memory, as :func:`signals` cuts those of a store; its row is 0.
 
@@ -111,7 +112,8 @@ def signals_of(
         lengths_n, window_samples=window_samples, stride_samples=stride_samples, batch_size=batch_size
     ):
         counts_btl = torch.from_numpy(cache.windows(plan.rows, plan.offsets)).to(device)
-        yield Signals(normalise(to_mv(counts_btl.transpose(1, 2))), plan.rows)
+        mv = to_mv(counts_btl.transpose(1, 2))
+        yield Signals(normalise(mv) if normalised else mv.x_blt, plan.rows)
 
 
 def window_features(

@@ -14,10 +14,10 @@ import torch
 from ecgstore import ConfigError
 from ecgstore.inner import occupant
 from ecgtrain import distributed
-from ecgtrain.backbones import build_backbone
+from ecgtrain.backbones import Backbone, build_backbone
 from ecgtrain.config import RunConfig, dump
 from ecgtrain.data.inherited import export_of
-from ecgtrain.data.seen import read_seen, seen_by_all, write_seen
+from ecgtrain.data.seen import seen_by_all, seen_by_network, write_seen
 from ecgtrain.errors import CheckpointError
 from ecgtrain.representation.export import Trained, load_backbone
 from ecgtrain.training import checkpoint
@@ -36,17 +36,30 @@ def sha256_of(trained: Trained, *, weights: bool = True) -> str:
     backbone, passport = trained.backbone, trained.passport
     about = [type(backbone).__name__, backbone.settings.model_dump(mode="json"), passport.model_dump(mode="json")]
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for name, value in (backbone.state_dict() if weights else {}).items():
+    if weights:
+        _add_weights(digest, backbone)
+    return digest.hexdigest()
+
+
+def _add_weights(digest: hashlib._Hash, backbone: Backbone) -> None:
+    for name, value in backbone.state_dict().items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+
+
+def _sha256_of_weights(backbone: Backbone) -> str:
+    """By which a network is known whatever it is called, and wherever it was copied to."""
+    digest = hashlib.sha256()
+    _add_weights(digest, backbone)
     return digest.hexdigest()
 
 
 def load_initial(config: RunConfig, run_dir: Path) -> Initial | None:
     """What ``pretrain.init_from`` names, with whom it has seen; None where a recipe begins with a fresh network.
 
-    Raises ConfigError where it is ``run_dir`` itself, CheckpointError where it can't be loaded, ClaimedError where
-    another process writes it, PassportError where several networks see signals that are prepared differently.
+    Raises ConfigError where it is ``run_dir`` itself or names a network twice, CheckpointError where it can't be read,
+    ClaimedError where another process writes it, PassportError where several networks see signals that are prepared
+    differently.
     """
     named = None if config.pretrain is None else config.pretrain.init_from
     if named is None:
@@ -65,13 +78,24 @@ def _loaded(named: str, run_dir: Path) -> Initial:
         if place.is_dir():
             refuse_strange_files(place)
         trained = load_backbone(place)
-        beside = place.parent / SEEN
-        seen = read_seen(beside) if run is not None and beside.exists() else None
+        seen = None if run is None else seen_by_network(run / SEEN)
     return Initial(named, *trained, sha256_of(trained), seen)
 
 
 def _joined(each: Sequence[Initial]) -> Initial:
-    """Several networks as one."""
+    """Several networks as one; raises ConfigError where two of them are the same: it would only count twice."""
+    known: dict[str, str] = {}
+    for one in each:
+        sha256 = _sha256_of_weights(one.backbone)
+        if sha256 in known:
+            raise ConfigError(
+                "two networks that should stand side by side are the same one",
+                where="pretrain.init_from",
+                expected="networks of different weights",
+                got=f"{known[sha256]} and {one.place}",
+                fix="name each once",
+            )
+        known[sha256] = one.place
     passport = side_by_side({f"{i}: {one.place}": one.passport for i, one in enumerate(each, start=1)})
     parts: list[dict[str, Any]] = []
     for one in each:

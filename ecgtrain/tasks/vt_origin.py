@@ -12,6 +12,7 @@ Folds are the store's, which are drawn by patient. Cut the beats first: ``ecgsto
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from pydantic import BeforeValidator, Field, FiniteFloat, model_validator
 
 import ecgstore
 from ecgstore import Store
-from ecgstore.inner import aha_segments, number, open_table, origin_sites
+from ecgstore.inner import aha_segments, nearest, number, open_table, origin_sites
 from ecgtrain.errors import ProtocolError
 from ecgtrain.tasks import Places, Targets, from_statements, one_each
 
@@ -64,9 +65,16 @@ class Region(ecgstore.Settings):
 
 
 def _from_table(value: Any) -> Any:
-    """The regions of a CSV file; whatever else it is stays as it is."""
-    if not isinstance(value, str) or not value.lower().endswith((".csv", ".tsv")):
+    """The regions of a CSV file; raises ValueError for what is neither that nor the name of regions, nor a mapping."""
+    if value is None or isinstance(value, Mapping) or value in typing.get_args(Preset):
         return value
+    if not isinstance(value, str) or not value.lower().endswith((".csv", ".tsv")):
+        presets = typing.get_args(Preset)
+        near = nearest(value, presets) if isinstance(value, str) else None
+        raise ValueError(
+            f"labels are one of {', '.join(presets)}, or regions of your own: the path of a CSV file, or a mapping"
+            f"{f'; did you mean {near}?' if near else ''}"
+        )
     table = open_table(Path(value).expanduser())
     there = [name for name in _COLUMNS if name in table.names]
     found: dict[str, Any] = {}

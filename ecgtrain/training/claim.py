@@ -7,21 +7,24 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ecgstore import ConfigError, EcgError
-from ecgstore.inner import held
+from ecgstore.inner import held, refuse_within_store
 from ecgtrain import distributed
 from ecgtrain.errors import ClaimedError
+from ecgtrain.training.layout import CONFIG, EXPORT, METRICS, SEEDS
 
 #: The lock's name in the directory itself, where none can stand beside it.
 _INSIDE = ".lock"
+#: By these a run is known, however early it ended.
+_OF_A_RUN = (CONFIG, METRICS, EXPORT, SEEDS)
 
 
 @contextmanager
-def claimed(run_dir: Path) -> Iterator[None]:
+def claimed(run_dir: Path, *, of_run: bool = False) -> Iterator[None]:
     """Have ``run_dir`` alone, to write into it; of several ranks the first holds it for all.
 
     Nothing is made at ``run_dir`` itself. The system frees the lock of a process that dies. Raises ClaimedError, on
     all ranks, where another process has it, or where the file system knows no locks, and ConfigError where a file
-    stands there.
+    stands there, it is within a sealed store or, ``of_run``, something else than a run stands there.
     """
     with ExitStack() as stack:
         refusal: EcgError | None = None
@@ -29,6 +32,9 @@ def claimed(run_dir: Path) -> Iterator[None]:
             try:
                 if run_dir.exists() and not run_dir.is_dir():
                     raise ConfigError("a file stands in the place of the directory", where=run_dir, fix="name another")
+                refuse_within_store(run_dir)
+                if of_run:
+                    _refuse_other_folder(run_dir)
                 stack.enter_context(_lock(run_dir, shared=False))
             except EcgError as error:
                 refusal = error
@@ -36,6 +42,21 @@ def claimed(run_dir: Path) -> Iterator[None]:
         if refusal is not None:
             raise refusal
         yield
+
+
+def _refuse_other_folder(run_dir: Path) -> None:
+    """Raise ConfigError where somebody keeps something else: a run would be mixed with it. Hidden files don't count."""
+    if not run_dir.is_dir() or any((run_dir / name).exists() for name in _OF_A_RUN):
+        return
+    there = sorted(path.name for path in run_dir.iterdir() if not path.name.startswith("."))
+    if there:
+        raise ConfigError(
+            "the directory holds something else than a run",
+            where=run_dir,
+            expected="a new or an empty directory, or a run",
+            got=", ".join(there[:3]) + (", …" if len(there) > 3 else ""),
+            fix="name another directory (--out)",
+        )
 
 
 @contextmanager

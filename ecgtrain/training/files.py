@@ -18,9 +18,11 @@ import numpy as np
 from pydantic import BaseModel
 
 from ecgstore import ConfigError
-from ecgstore.inner import without_links
+from ecgstore.inner import refuse_within_store, without_links
 from ecgtrain.errors import CheckpointError
 
+#: What tables that are written for others to read end with.
+TABLE = ".parquet"
 #: A report with curves of a thousand classes takes a tenth of this; a run has a few files for each question.
 MAX_JSON_BYTES, MAX_FILES = 200_000_000, 100_000
 
@@ -43,8 +45,17 @@ def write_bytes(path: Path, content: bytes) -> None:
         aside.unlink(missing_ok=True)
 
 
-def refuse_taken(path: Path, *, overwrite: bool = False) -> None:
-    """Raise ConfigError where a table can't be written to ``path``; asked before any work is done for it."""
+def refuse_taken(path: Path, *, overwrite: bool = False, suffix: str = "") -> None:
+    """Raise ConfigError where a file can't be written to ``path``; asked before any work is done for it.
+
+    ``suffix``: what the name must end with, lest a file of one kind be taken for another.
+    """
+    if suffix and path.suffix.lower() != suffix:
+        kind = suffix.removeprefix(".").capitalize()
+        raise ConfigError(
+            f"the table is written as {kind}", where=path, expected=f"a name that ends with {suffix}", got=path.name
+        )
+    refuse_within_store(path)
     if path.is_dir():
         raise ConfigError("a folder stands there", where=path, expected="a file to write", fix="name another")
     if not overwrite and (path.exists() or path.is_symlink()):
@@ -54,18 +65,18 @@ def refuse_taken(path: Path, *, overwrite: bool = False) -> None:
 
 
 @contextmanager
-def published(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def published(path: Path, *, overwrite: bool = False, suffix: str = "") -> Iterator[Path]:
     """A place beside ``path`` to write to, which becomes ``path`` once the block ends well, and is gone otherwise.
 
     Raises what :func:`refuse_taken` raises, then and before; ConfigError where the disk refuses.
     """
-    refuse_taken(path, overwrite=overwrite)
+    refuse_taken(path, overwrite=overwrite, suffix=suffix)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield aside
         with aside.open("rb") as file:
             os.fsync(file.fileno())
-        refuse_taken(path, overwrite=overwrite)
+        refuse_taken(path, overwrite=overwrite, suffix=suffix)
         aside.replace(path)
     except OSError as error:
         raise ConfigError("the file can't be written", where=path, got=error.strerror or str(error)) from error

@@ -76,6 +76,11 @@ class TakenOver(NamedTuple):
     passport: Passport
     parts: tuple[Part, ...] = ()
 
+    @property
+    def backbone(self) -> Backbone:
+        """The network."""
+        return self.initial.backbone
+
     def seen(self) -> list[pa.Table]:
         """All records that the network has seen, as far as that is known."""
         return [] if self.initial.seen is None else [self.initial.seen]

@@ -7,7 +7,6 @@ bit for bit on a CPU; and one that was moved to fewer ranks, to the same global 
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ecgstore.inner import innermost_difference
 from ecgtrain import distributed
 from ecgtrain.config import Training
 from ecgtrain.data.feed import Batch, Feed
@@ -322,11 +322,13 @@ def _restore(
         if key in _BUDGETS and isinstance(config.get(key), int) and isinstance(written.get(key), int):
             _refuse_other_budget(key.removeprefix("pretrain."), written[key], config[key], objective, training, path)
         elif config.get(key) != written.get(key):
+            differs = innermost_difference({key: config.get(key)}, {key: written.get(key)})
+            assert differs is not None
             raise CheckpointError(
-                f"the checkpoint belongs to a run with other settings: {key} differs",
+                f"the checkpoint belongs to a run with other settings: {differs.name} differs",
                 where=path,
-                expected=json.dumps(config.get(key)),
-                got=json.dumps(written.get(key)),
+                expected=differs.one,
+                got=differs.other,
                 fix="resume with the settings of the run, or start another one",
             )
     trainer = checkpoint.load_trainer(path)

@@ -65,6 +65,11 @@ class Prepared(NamedTuple):
     selected_rows: npt.NDArray[np.int64] = _NO_ROWS
     initial: Initial | None = None
 
+    @property
+    def backbone(self) -> Backbone:
+        """The network that is trained."""
+        return self.objective.backbone
+
     def taught_before(self) -> tuple[int, int]:
         """Of the validation records, how many taught the network that this run begins with; and how many there are."""
         held_out = [seen_of(part.store, part.rows, self.held_out_as) for part in self.validation_parts]

@@ -137,7 +137,9 @@ def test_an_answer_that_is_not_whole_or_of_another_network_is_given_anew(asked, 
 def test_a_question_of_the_same_name_with_other_settings_is_refused(asked):
     asked(PROBE)
     before = asked.answers()
-    with pytest.raises(ConfigError, match="probe was answered with other settings: settings differs.*another name"):
+    with pytest.raises(
+        ConfigError, match="probe was answered with other settings: settings.penalties differs.*another name"
+    ):
         asked({**PROBE, "settings": {"penalties": [0.1]}})
     assert asked.answers() == before
 

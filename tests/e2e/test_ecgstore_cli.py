@@ -164,6 +164,22 @@ def test_wrong_usage_gets_one_line_too(mini_store, tmp_path):
     assert not (tmp_path / "out.ecg").exists()
 
 
+def test_pages_and_tables_are_written_beside_a_store_and_never_into_it(mini_store, tmp_path):
+    shutil.copytree(mini_store, tmp_path / "sealed.ecg")
+    store = tmp_path / "sealed.ecg"
+    before = sorted(store.rglob("*"))
+    for command in (
+        ("report", store, "--out", store / "a.html"),
+        ("plot", store, "50", "--out", store / "a.png"),
+        ("card", store, "--out", store / "a.md"),
+        ("card", store, "--croissant", store / "a.json"),
+        ("split", store, "--folds", "2", "--out", store / "a.parquet"),
+    ):
+        says(here(*command), 1, "nothing may be added to a sealed store", "write beside it")
+    assert sorted(store.rglob("*")) == before
+    says(here("split", store, "--out", tmp_path / "a.csv"), 1, "the table is written as Parquet", "ends with .parquet")
+
+
 def test_help_of_every_command_says_what_each_option_is_for():
     assert "Commands:" in here().stderr
     commands = cli.main.commands

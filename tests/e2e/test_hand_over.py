@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import tempfile
 
@@ -44,6 +45,47 @@ def test_an_export_predicts_raw_recordings(room, write_record, tmp_path):
     assert [(one["record_id"], one["reason"]) for one in answer["left_out"]] == [("bad", "bad_checksum")]
     assert done.stderr.splitlines()[0].startswith("left out: bad: bad_checksum")
     assert pq.ParquetFile(tmp_path / "p.parquet").metadata.num_rows == 2
+
+
+def test_no_file_is_called_what_it_is_not(room, mini_store, tmp_path):
+    for verb in ("predict", "embed"):
+        done = ecgtrain(verb, room / "model", mini_store, "--out", tmp_path / "p.csv")
+        assert done.exit_code == 1
+        assert done.stderr.startswith("error: the table is written as Parquet; in "), done.stderr
+        assert "a name that ends with .parquet, got p.csv" in done.stderr
+    assert not any(tmp_path.iterdir())
+
+
+def test_nothing_is_written_into_a_sealed_store(room, mini_store, tmp_path):
+    store = tmp_path / "sealed.ecg"
+    shutil.copytree(mini_store, store)
+    (tmp_path / "link").symlink_to(store)
+    before = sorted(store.rglob("*"))
+    for place in (store / "x", tmp_path / "link" / "x", store):
+        table = place.with_name(f"{place.name}.parquet") if place != store else place / "deeper" / "x.parquet"
+        for command in (
+            ("predict", room / "model", mini_store, "--out", table),
+            ("embed", room / "model", mini_store, "--out", table),
+            ("export", room / "run", place),
+            ("report", room / "run", "--out", place),
+            ("evaluate", room / "run", "--store", mini_store, "--folds", "8", "--out", place),
+            ("run", room / "run" / "config.yaml", "--out", place, "--device", "cpu"),
+            ("init", table.with_suffix(".yaml"), "--from", "small/cpc"),
+        ):
+            done = ecgtrain(*command)
+            assert done.exit_code == 1, command
+            assert "nothing may be added to a sealed store" in done.stderr, (command, done.stderr)
+    assert sorted(store.rglob("*")) == before
+
+
+def test_a_run_goes_into_no_folder_of_something_else(room, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("one")
+    done = ecgtrain("run", room / "run" / "config.yaml", "--out", tmp_path / "thesis", "--device", "cpu")
+    assert done.exit_code == 1
+    assert "holds something else than a run" in done.stderr
+    assert "got chapter.txt" in done.stderr
+    assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter.txt"]
 
 
 def test_nothing_predicted_is_a_status(room, tmp_path):

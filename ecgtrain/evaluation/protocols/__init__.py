@@ -18,12 +18,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ecgstore import Settings
+from ecgstore import Settings, Store
 from ecgstore.inner import occupant, parse
 from ecgtrain.backbones import Backbone, build_backbone
 from ecgtrain.data.feed import Batch
 from ecgtrain.errors import CheckpointError, ProtocolError
-from ecgtrain.evaluation.splits import Float64, Split, refuse_overlap
+from ecgtrain.evaluation.splits import Float64, Rows, Split, refuse_overlap
 from ecgtrain.representation.export import Trained
 from ecgtrain.tasks import TargetKind
 from ecgtrain.views.normalise import to_mv
@@ -78,6 +78,7 @@ class Fitted(ABC):
       ProtocolError where there is nothing to fit or to choose by. A probe asks its splits for features or tokens; what
       trains a network takes :meth:`Context.network` or :meth:`Context.untrained` and :meth:`Split.feed`;
     - ``USES_PRETRAINING = False``, where nothing but the representation's architecture and passport is used;
+    - ``STANDS_ON``, where that is no fresh network: what it learns from, in words;
     - ``label_fraction`` among the settings, if it is there, has been obeyed before: the splits are those patients';
     - ``check(train: Split, validation: Split | None, settings, seed)``, where labels alone can tell that ``fit`` would
       raise: it is asked before anything is trained. Without it, some class must have positives and negatives;
@@ -111,6 +112,10 @@ class Fitted(ABC):
         """Plain values that :func:`load` needs besides."""
         return {}
 
+    def notes(self, store: Store, rows: Rows) -> tuple[str, ...]:
+        """What its answers on the records at ``rows`` of ``store`` must be read with, in sentences."""
+        return ()
+
     def scorer(self, trained: Trained) -> nn.Module | None:
         """All of it as one network: normalised windows (batch, leads, samples) → scores (batch, classes), or None.
 
@@ -128,6 +133,11 @@ def settings_of(protocol: str, content: Mapping[str, Any], where: object) -> Set
 def uses_pretraining(protocol: str) -> bool:
     """Whether a protocol asks anything of the representation; raises ConfigError for an unknown one."""
     return bool(getattr(occupant(__name__, protocol), "USES_PRETRAINING", True))
+
+
+def stands_on(protocol: str) -> str:
+    """What a protocol that uses no pretraining learns from, in words."""
+    return str(getattr(occupant(__name__, protocol), "STANDS_ON", "a fresh network"))
 
 
 def check(train: Split, validation: Split | None, settings: Settings, seed: int) -> None:

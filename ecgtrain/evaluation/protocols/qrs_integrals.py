@@ -28,6 +28,7 @@ from ecgtrain.representation.extract import WindowFeatures
 DESCRIPTION = "a linear map of QRS integrals: the clinical baseline for the origin of beats, without any network"
 #: Nothing is used of the representation but which leads it has, and their rate.
 USES_PRETRAINING = False
+STANDS_ON = "the signals themselves"
 KINDS = linear.KINDS
 
 

@@ -14,13 +14,15 @@ import numpy as np
 from pydantic import Field
 
 import ecgstore
+from ecgstore import Store
 from ecgtrain.evaluation.protocols import Arrays, Context, Fitted, checked
-from ecgtrain.evaluation.splits import Float64, Split
+from ecgtrain.evaluation.splits import Float64, Rows, Split
 from ecgtrain.scoring import kinds
 from ecgtrain.tasks import TargetKind
 
 DESCRIPTION = "what sex alone tells: no signal is looked at"
 USES_PRETRAINING = False
+STANDS_ON = "the stated sex"
 KINDS: tuple[TargetKind, ...] = ("multilabel", "exclusive", "regression")
 _SEXES = ("female", "male")
 
@@ -42,6 +44,13 @@ class OfSex(Fitted):
         """The means of each record's sex."""
         said: Float64 = self.mean_sc[_sex_of(split)]
         return said
+
+    def notes(self, store: Store, rows: Rows) -> tuple[str, ...]:
+        """How many state no sex: nothing is known of them."""
+        n_unknown = int((~np.isin(store.column("sex")[rows], _SEXES)).sum())
+        if not n_unknown:
+            return ()
+        return (f"{n_unknown} of {len(rows)} records state no sex, and get what all records of the training have",)
 
     def arrays(self) -> Arrays:
         """The means."""

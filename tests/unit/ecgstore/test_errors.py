@@ -58,6 +58,11 @@ def test_the_nearest_word_is_found_in_any_case(word, meant):
     assert errors.nearest(word, ["NORM", "AFIB", "LAFB", "LBBB", "file"]) == meant
 
 
+def test_a_word_of_a_name_is_nearer_than_one_that_looks_alike():
+    assert errors.nearest("heads", ["reads", "attention_heads"]) == "attention_heads"
+    assert errors.nearest("heads", ["reads", "attentionheads"]) == "reads"
+
+
 def test_the_nearest_of_very_many_words_compares_few_of_them(monkeypatch):
     compared = []
     monkeypatch.setattr(errors.difflib, "get_close_matches", lambda word, names, n: compared.append(len(names)) or [])

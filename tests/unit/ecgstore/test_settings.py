@@ -1,22 +1,42 @@
 from __future__ import annotations
 
 import os
+from typing import Annotated, Literal
 
 import pytest
+from pydantic import Field
 
 from ecgstore import ConfigError, IngestSettings, override
-from ecgstore.inner import NOT_SAID, first_difference, parse, read_yaml
+from ecgstore.inner import NOT_SAID, first_difference, innermost_difference, parse, read_yaml
 from ecgstore.settings import Settings
 
 
 class Inner(Settings):
     width: int = 1
+    any_other: int = 1
+
+
+class Near(Settings):
+    other: int = 1
+    few: Annotated[tuple[int, ...], Field(min_length=1)] = (1,)
+
+
+class Line(Settings):
+    kind: Literal["line"] = "line"
+
+
+class Ring(Settings):
+    kind: Literal["ring"] = "ring"
+    size: int = 1
 
 
 class Outer(Settings):
     inner: Inner = Inner()
-    items: tuple[Inner, ...] = ()
+    items: Annotated[tuple[Inner, ...], Field(max_length=3)] = ()
     name: str
+    near: Near = Near()
+    forms: Literal["x", "y"] | dict[str, Inner] = "x"
+    shape: Annotated[Line | Ring, Field(discriminator="kind")] = Line()
 
 
 @pytest.mark.parametrize(
@@ -27,12 +47,41 @@ class Outer(Settings):
         ({"name": "a", "items": [{"widht": 2}]}, r"unknown setting items\.0\.widht.*did you mean width"),
         ({"name": "a", "inner": {"width": "wide"}}, r"setting inner\.width.*got 'wide'"),
         ({}, "setting name: field required"),
+        ({"name": "a", "width": 2}, "unknown setting width; did you mean inner.width"),
+        ({"name": "a", "inner": {"items": []}}, "unknown setting inner.items; did you mean items"),
+        ({"name": "a", "inner": {"other": 1}}, "unknown setting inner.other; did you mean any_other or near.other"),
+        ({"name": "a", "items": "b"}, "setting items: input should be a list; got 'b'"),
+        ({"name": "a", "items": [{}] * 4}, "setting items: should have at most 3 items, not 4"),
+        ({"name": "a", "near": {"few": []}}, r"setting near\.few: should have at least 1 item, not 0"),
+        ({"name": "a", "forms": 5}, r"setting forms: input should be 'x' or 'y'; or input should be a mapping; got 5"),
+        ({"name": "a", "forms": {"mine": {"widht": 5}}}, r"unknown setting forms\.mine\.widht; did you mean width"),
+        (
+            {"name": "a", "forms": {"mine": 5}, "few": 1},
+            r"setting forms\.mine: input should be a mapping \(and 1 more\)",
+        ),
+        (
+            {"name": "a", "shape": {"kind": "box"}},
+            r"setting shape: unknown 'kind' 'box', expected one of 'line', 'ring'",
+        ),
+        ({"name": "a", "shape": {}}, r"setting shape: 'kind' is missing"),
+        (
+            {"name": "a", "shape": {"kind": "ring", "size": "x"}},
+            r"setting shape\.size: input should be a valid integer",
+        ),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_the_key(content, message):
     with pytest.raises(ConfigError, match=message) as caught:
         parse(Outer, content)
     assert "\n" not in str(caught.value)
+
+
+def test_the_innermost_setting_that_differs_is_told():
+    one = {"a": 1, "optimiser": {"lr": 0.1, "betas": [1, 2], "name": "sgd"}}
+    other = {"a": 1, "optimiser": {"lr": 0.2, "betas": [1, 2], "name": "sgd"}}
+    assert innermost_difference(one, other) == ("optimiser.lr", "0.1", "0.2")
+    assert innermost_difference(one, {"a": 1}) == ("optimiser", '{"lr": 0.1, "betas": [1, 2], "name": "sgd"}', NOT_SAID)
+    assert innermost_difference(one, one) is None
 
 
 def test_settings_are_frozen_and_round_trip():

@@ -88,6 +88,20 @@ def test_a_column_is_taken_by_its_values_or_by_fifths(store):
     assert {one.records for one in counts_of(store, split)} <= {14, 15, 16}
 
 
+def test_what_balances_nothing_is_refused_or_noted(store):
+    with pytest.raises(ConfigError, match="no record states anything of heart_rate_bpm.*name another column"):
+        split_records(store, folds=3, stratify="heart_rate_bpm")
+    nothing = "so that folds are balanced by nothing"
+    for column, why in (
+        ("record_id", f"no two patients share any of what was asked for, {nothing}"),
+        ("patient_key", f"no two patients share any of what was asked for, {nothing}"),
+        ("n_samples", f"all patients have the same of what was asked for, {nothing}"),
+    ):
+        assert why in split_records(store, folds=3, stratify=column).notes
+    for column in ("sex", "diagnosis", "diagnosis:LBBB"):
+        assert not any(nothing in note for note in split_records(store, folds=3, stratify=column).notes)
+
+
 def test_a_fold_for_each_site_without_who_is_at_several(store):
     split = split_records(store, site=True)
     assert split.names == {1: "east", 2: "north", 3: "south"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +26,7 @@ from ecgstore.inner import load_split, parse
 from ecgtrain import config
 from ecgtrain.config import RunConfig
 from ecgtrain.data.seen import read_seen
+from ecgtrain.data.selection import what_folds
 from ecgtrain.data.statistics import statistics_of
 from ecgtrain.errors import CheckpointError, LeakageError, ProtocolError
 from ecgtrain.run import evaluate_store, learn, run
@@ -111,6 +113,13 @@ def test_another_table_is_another_run_and_the_same_one_anywhere_is_not(done, min
         run(recipe(mini_store, tmp_path / "other.parquet", question={}), tmp_path / "run", resume=True)
     with pytest.raises(CheckpointError, match=r"other settings: data\.split differs"):
         learn(recipe(mini_store, tmp_path / "other.parquet"), tmp_path / "run", resume=True)
+
+
+def test_a_table_of_no_folds_is_named_and_not_the_store():
+    store = SimpleNamespace(column=lambda name: np.full(3, -1), split_sha256=None, path="a.ecg")
+    assert what_folds(store).startswith("the store has no folds")
+    store.split_sha256 = "0" * 64
+    assert what_folds(store).startswith("its split table puts no record into any fold")
 
 
 def test_evaluate_judges_the_same_store_by_the_same_table(done, mini_store, table, tmp_path):
@@ -207,7 +216,7 @@ def no_folds(mini_store, place):
         ({"question": {"test_folds": [8]}}, "no record is in the test folds.*its split table has 1, 2, 3"),
         ({"question": {"split": "none.parquet"}}, "no such split table"),
         ({"stores": [{"path": "STORE", "split": "none.parquet"}]}, "no such split table"),
-        ({"split": "BARE"}, "no record is in the folds to pretrain on.*has no folds.*ecgstore split.*data.split"),
+        ({"split": "BARE"}, "no record is in the folds to pretrain on.*its split table puts no record into any fold"),
         ({"split": "BARE", "question": {}}, "no record is in the train folds.*ecgstore split"),
     ],
 )

@@ -44,6 +44,19 @@ def finished(mini_store, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def baselines(mini_store, tmp_path_factory) -> Path:
+    """A run of the heads that no network is asked for; never changed."""
+    (q,) = RECIPE["downstream"]
+    asked = [
+        {**q, "name": "qrs", "protocol": "qrs_integrals", "settings": {"penalties": [1.0]}},
+        {**q, "name": "sex", "protocol": "sex_only", "settings": {}},
+    ]
+    place = tmp_path_factory.mktemp("baselines") / "run"
+    run(parse(RunConfig, {**RECIPE, "downstream": asked, "data": {"store": str(mini_store)}}), place)
+    return place
+
+
+@pytest.fixture(scope="session")
 def exported(finished) -> Path:
     """An export of the linear probe; never changed."""
     out = finished.with_name("export")

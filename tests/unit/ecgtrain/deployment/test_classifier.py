@@ -14,6 +14,7 @@ import wfdb
 import ecgtrain
 from ecgstore import EcgError, RecordError, open_store
 from ecgtrain.deployment.model import load_model
+from ecgtrain.deployment.predict import predict
 from ecgtrain.errors import CheckpointError, ProtocolError
 
 
@@ -70,13 +71,18 @@ def test_leads_go_to_the_network_in_the_passports_order(mine, mini_store, raw):
         (lambda x, fs, leads: (x, fs, leads[:3]), RecordError, "bad_signal"),
         (lambda x, fs, leads: (x, float("nan"), leads), RecordError, "fs_hz"),
         (lambda x, fs, leads: (x, -5, leads), RecordError, "fs_hz"),
-        (lambda x, fs, leads: (x[:2], fs, ["I", "RESP"]), RecordError, "unknown_lead"),
+        (
+            lambda x, fs, leads: (x[:2], fs, ["I", "RESP"]),
+            RecordError,
+            "unknown_lead; got RESP is not a lead: leave its row out",
+        ),
         (lambda x, fs, leads: (x[:2], fs, ["I", "I"]), RecordError, "duplicate_lead"),
         (lambda x, fs, leads: (x, fs, None), RecordError, "bad_header"),
         (lambda x, fs, leads: (x * np.nan, fs, leads), RecordError, "no_samples"),
         (lambda x, fs, leads: (x * 0, fs, leads), RecordError, "no_leads"),
         (lambda x, fs, leads: (x * np.inf, fs, leads), RecordError, "mV"),
         (lambda x, fs, leads: ("signal", fs, leads), RecordError, "bad_signal"),
+        (lambda x, fs, leads: ([[1, 2], [3]], fs, leads[:2]), RecordError, "bad_signal.*rows of different lengths"),
     ],
 )
 def test_what_can_not_be_predicted_is_one_line(classifier, raw, change, kind, said):
@@ -94,6 +100,41 @@ def test_a_run_will_do_where_the_head_is_named(finished, raw):
         ecgtrain.load_classifier(finished)
     with pytest.raises(CheckpointError, match="there is no run"):
         ecgtrain.load_classifier(finished / "nothing")
+
+
+def test_heads_without_a_network_are_asked_as_well(baselines, mini_store, raw):
+    store = open_store(mini_store)
+    of_store = load_model(baselines, "qrs").score(store, np.array([0]))[0]
+    said = ecgtrain.load_classifier(baselines, "qrs").predict(*raw)
+    assert list(said.values()) == pytest.approx(of_store.tolist(), abs=1e-3)
+    by_sex = ecgtrain.load_classifier(baselines, "sex")
+    (sex,) = store.column("sex")[:1]
+    of_store = load_model(baselines, "sex").score(store, np.array([0]))[0]
+    assert list(by_sex.predict(*raw, sex=sex).values()) == pytest.approx(of_store.tolist())
+    assert by_sex.predict(*raw, sex="") != by_sex.predict(*raw, sex=sex)
+    with pytest.raises(ProtocolError, match="the column sex of the table of records"):
+        by_sex.predict(*raw)
+    with pytest.raises(ProtocolError, match="no such sex.*'female', 'male'.*'f'"):
+        by_sex.predict(*raw, sex="f")
+
+
+def test_what_is_said_of_whom_states_no_sex_is_noted(baselines, tmp_path, write_record):
+    write_record(tmp_path / "new", "nobody")
+    said = predict(load_model(baselines, "sex"), tmp_path / "new")
+    assert any("1 of 1 records state no sex" in note for note in said.notes)
+    assert not any("sex" in note for note in predict(load_model(baselines, "qrs"), tmp_path / "new").notes)
+
+
+def test_a_head_without_its_weights_says_what_to_do(mine):
+    (weights,) = mine.rglob("head.safetensors")
+    weights.unlink()
+    with pytest.raises(CheckpointError, match="a file of the head is missing.*whole folder of the export"):
+        ecgtrain.load_classifier(mine)
+
+
+def test_what_is_no_path_is_one_line():
+    with pytest.raises(CheckpointError, match="no path of a run.*got 5"):
+        ecgtrain.load_classifier(5)
 
 
 @pytest.mark.parametrize("kind", sorted(hostile_runs.KINDS))

@@ -10,7 +10,8 @@ import pytest
 from ecgstore import ConfigError
 from ecgtrain.deployment import export
 from ecgtrain.deployment.model import load_model
-from ecgtrain.errors import CheckpointError, LeakageError
+from ecgtrain.errors import CheckpointError, LeakageError, ProtocolError
+from ecgtrain.evaluation.elsewhere import told_which
 from ecgtrain.reporting.report import read_report
 from ecgtrain.run import evaluate_store, export_run
 from ecgtrain.training.files import plain
@@ -119,3 +120,13 @@ def test_nothing_is_left_of_an_export_that_failed(finished, tmp_path):
     with pytest.raises(ConfigError, match="No space left"):
         export.write_export(model, result, [result], tmp_path / "out", full)
     assert left_beside(tmp_path / "out") == []
+
+
+def test_one_head_that_can_not_be_judged_is_told_with_the_way_out():
+    with (
+        pytest.raises(ProtocolError, match="the head age, one of 3, can't be judged here: no age.*--name q --name sex"),
+        told_which("age", ["age", "q", "sex"]),
+    ):
+        raise ProtocolError("no age")
+    with pytest.raises(ProtocolError, match="^no age$"), told_which("age", ["age"]):
+        raise ProtocolError("no age")

@@ -13,14 +13,15 @@ from quickly import quickly
 from torch import nn
 
 from ecgstore import ConfigError
+from ecgstore.inner import parse
 from ecgtrain.backbones import build_backbone, cpc_lstm
 from ecgtrain.data.feed import Batch
 from ecgtrain.data.plan import Records
 from ecgtrain.errors import CheckpointError, ProtocolError
 from ecgtrain.evaluation import losses
-from ecgtrain.evaluation.classifier import Classifier, Head, HeadSettings, load_tuned
+from ecgtrain.evaluation.classifier import Classifier, Head, HeadSettings, load_tuned, refuse_heads
 from ecgtrain.evaluation.learning import Learning, learn
-from ecgtrain.evaluation.protocols import Context, check, fine_tune, scratch
+from ecgtrain.evaluation.protocols import Context, attention_probe, check, fine_tune, scratch
 from ecgtrain.evaluation.splits import Split, Windows
 from ecgtrain.representation.export import Trained
 from ecgtrain.representation.extract import Signals
@@ -332,6 +333,18 @@ def test_heads_are_built_as_they_are_described(context):
     looks = Head(HeadSettings(reads="attention", queries=3, attention_heads=5), backbone, 2)
     assert looks.layers[0].in_features == 3 * backbone.width
     assert looks.pool.attention.num_heads == 4, "the most, up to 5, that divide 8 features"
+
+
+def test_heads_that_were_named_must_divide_the_tokens():
+    backbone = SimpleNamespace(width=16)
+    settings = attention_probe.Settings
+    for fits in ({}, {"head": {}}, {"head": {"attention_heads": 8}}):
+        refuse_heads(parse(settings, fits), backbone, "q")
+    with pytest.raises(ConfigError, match=r"width of 16.*in q, settings\.head.*expected one of 1, 2, 4, 8, 16, got 7"):
+        refuse_heads(parse(settings, {"head": {"attention_heads": 7}}), backbone, "q")
+    refuse_heads(parse(settings, {"head": {}}), SimpleNamespace(width=5), "q")
+    with pytest.raises(ConfigError, match="did you mean attention_heads"):
+        parse(settings, {"head": {"heads": 7}})
 
 
 def test_attention_finds_one_token_among_many():

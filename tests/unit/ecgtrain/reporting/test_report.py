@@ -221,6 +221,20 @@ def test_classes_that_are_left_out_are_named(tmp_path):
     assert "<h2>Data and settings: paper_b_cpc on ptbxl.ecg</h2>" in page
 
 
+def test_classes_without_a_test_record_are_named_too(tmp_path):
+    def noted(**changes):
+        found = content(**changes)
+        found["per_class"]["HYP"] |= {"auroc": None, "n_positive": 0}
+        return report.write_report(tmp_path, whole(results=[found])).caveats
+
+    has_none = "1 of 3 classes has no positive or no negative test record and no score: HYP."
+    assert noted() == (f"{has_none} A macro score is the mean over the 2 that were scored.",)
+    assert noted(dropped_classes={"CD": "no training record has it"}) == (
+        f"1 of 4 classes is left out: CD. {has_none.replace('of 3', 'of 4')} "
+        "A macro score is the mean over the 2 that were scored.",
+    )
+
+
 def test_runs_of_one_name_on_several_stores_and_evaluations_are_told_apart():
     stores = [report_of({**as_written(), "store": {"path": f"stores/{name}.ecg"}}, "here") for name in "abb"]
     judged = report_of({"title": "run on c.ecg", "results": [content()]}, "here")

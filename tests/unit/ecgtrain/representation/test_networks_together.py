@@ -147,6 +147,12 @@ def test_whom_either_has_seen_counts_as_seen(two, mini_store, tmp_path):
     shutil.copytree(two[1] / "export", tmp_path / "received")
     report = run(recipe(mini_store, together(two[0], tmp_path / "received"), {}), tmp_path / "unknown")
     assert any("is not known" in caveat for caveat in report.caveats)
+    # A table that was emptied says no more than one that is missing.
+    shutil.copytree(two[1], tmp_path / "emptied")
+    nobody = pq.ParquetFile(tmp_path / "emptied/seen.parquet").read(use_threads=False).slice(0, 0)
+    pq.write_table(nobody, tmp_path / "emptied/seen.parquet")
+    report = run(recipe(mini_store, together(two[0], tmp_path / "emptied"), {}), tmp_path / "unknown, too")
+    assert any("is not known" in caveat for caveat in report.caveats)
     held = recipe(mini_store, together(two[0], tmp_path / "received"), {"train_folds": [7, 8], "test_folds": [1]})
     with pytest.raises(LeakageError, match="both sides of pretraining and test"):
         run(held, tmp_path / "leak")
@@ -163,6 +169,9 @@ def test_what_does_not_fit_is_one_line(two, mini, mini_store, tmp_path):
     refused("a list of 2 to 4 of them", two[0])
     refused("a list of 2 to 4 of them", *[two[0]] * 5)
     refused("no exported backbone to begin with", two[0], tmp_path / "nothing")
+    refused("side by side are the same one.*name each once", *two, two[0])
+    shutil.copytree(two[0], tmp_path / "another name")
+    refused("are the same one; .*cpc and .*another name", two[0], tmp_path / "another name")
     refused("of its backbone differs", *two, backbone={"name": "side_by_side"})
     refused(r"pretrain\.normalise differs", *two, normalise="none")
     learn(recipe(mini_store, together(*two)), tmp_path / "both")

@@ -127,6 +127,14 @@ def test_what_does_not_fit_together_is_refused(more: dict[str, str]) -> None:
         tasks.load({"kind": "vt_origin", **more})
 
 
+@pytest.mark.parametrize("labels", ["aha18", 5, ["four"]])
+def test_what_regions_can_be_named_by_is_told(labels: object) -> None:
+    with pytest.raises(ConfigError, match=r"four, outflow, .*or regions of your own: the path of a CSV file") as told:
+        tasks.load({"kind": "vt_origin", "labels": labels})
+    assert "literal[" not in str(told.value)
+    assert ("did you mean aha17?" in str(told.value)) == (labels == "aha18")
+
+
 def test_a_store_without_origins_says_so(mini_store: Path) -> None:
     for more in ({}, {"ask": "coords"}):
         with pytest.raises(ProtocolError, match=r"vt_region|vt_reference_mm"):

@@ -151,8 +151,8 @@ def content_of(folder):
         ("data.exclude_folds", {"data": {"exclude_folds": (2,)}}),
         ("store_fingerprint", {"data": "another"}),
         ("pretrain.folds", {"pretrain": {"folds": [1, 2, 3, 4, 5]}}),
-        ("pretrain.method", {"pretrain": {"method": {"name": "cpc", "steps_ahead": 4, "n_negatives": 8}}}),
-        ("pretrain.optimiser", {"pretrain": {"optimiser": {"lr": 0.5}}}),
+        ("pretrain.method.steps_ahead", {"pretrain": {"method": {"name": "cpc", "steps_ahead": 4, "n_negatives": 8}}}),
+        ("pretrain.optimiser.lr", {"pretrain": {"optimiser": {"lr": 0.5}}}),
     ],
 )
 def test_a_resume_that_is_refused_leaves_the_run_as_it_was(run_dir, mini_store, another_store, differs, changes):
