@@ -69,8 +69,8 @@ def write(store: Store, out: Path, n_pages: int = 10) -> Path:
     """Write the page on ``store`` to the file ``out``, whole or not at all, and return ``out``.
 
     ``n_pages`` records are shown as ECG pages: typical ones, then suspects, then the worst by each measure in turns.
-    Raises ConfigError where ``out`` is a folder or within a store, or ``n_pages`` negative; StoreError where the disk is
-    full; MissingExtra without jinja2 or matplotlib.
+    Raises ConfigError where ``out`` is a folder or within a store, or ``n_pages`` negative; StoreError where the disk
+    is full; MissingExtra without jinja2 or matplotlib.
     """
     out = Path(out)
     if out.is_dir():
