@@ -16,7 +16,8 @@ from scipy.signal import resample_poly
 
 from ecgstore import Bank, ConfigError, NoiseSettings, Store, load_bank
 from ecgstore.inner import add_noise, check_noise, nearest, with_bank
-from ecgtrain.config import LeadSubsets, NoiseRobustness, RateAndGain, RunConfig
+from ecgtrain.config import RunConfig
+from ecgtrain.config.curves import LeadSubsets, NoiseRobustness, RateAndGain
 from ecgtrain.data.changed import Change
 from ecgtrain.data.settings import LEAD_SUBSETS
 

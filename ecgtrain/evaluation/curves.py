@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 import torch
 
 from ecgstore import ConfigError, Store, open_shared
-from ecgtrain.config import NO_PRETRAINING, NULLS, Curve, Downstream, LabelEfficiency, RunConfig, Transfer
+from ecgtrain.config import NO_PRETRAINING, NULLS, Downstream, RunConfig
+from ecgtrain.config.curves import Curve, LabelEfficiency, Transfer
 from ecgtrain.data.parquet import read_table
 from ecgtrain.data.seen import read_seen, seen_of
 from ecgtrain.evaluation import protocols

@@ -10,7 +10,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from ecgstore import LEADS_12, ConfigError, SourceError
-from ecgtrain.config import Curve
+from ecgtrain.config.curves import Curve
 from ecgtrain.evaluation.changes import changes
 
 FS_HZ = 100.0
