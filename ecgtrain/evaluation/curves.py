@@ -79,6 +79,13 @@ def refuse_impossible_curves(config: RunConfig) -> None:
     ProtocolError where a share of the labels leaves nothing to fit or to choose by.
     """
     for curve in config.curves:
+        if isinstance(curve, Transfer) and len(_stores(curve, config)) == 1:
+            raise ConfigError(
+                "the curve names no other store than that of its questions",
+                where=f"curve {curve.called}",
+                got=", ".join(curve.stores),
+                fix="name another store",
+            )
         for question in _asked(curve, config):
             store = store_of(question, config)
             if isinstance(curve, Transfer):

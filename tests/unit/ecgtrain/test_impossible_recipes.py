@@ -25,7 +25,7 @@ RECIPE = {
     "data": {"store": "some.ecg"},
     "pretrain": {
         "method": "cpc",
-        "backbone": "cpc_lstm",
+        "backbone": {"name": "cpc_lstm"},
         "folds": [1, 2],
         "validation_folds": [3],
         "window_samples": 250,
@@ -109,6 +109,8 @@ def test_a_number_is_finite(key, value):
         ("pretrain.window_samples=1000001", "pretrain.window_samples"),
         ("downstream.0.window_samples=1000001", "downstream.0.window_samples"),
         ("downstream.0.stride_samples=1000000000000", "downstream.0.stride_samples"),
+        ("pretrain.backbone.encoder={width: 1000000000}", "encoder.width"),
+        ("pretrain.backbone={name: xresnet1d, depths: [3, 1001]}", "depths.1"),
         ("curves=[{kind: rate_and_gain, gains: [.inf]}]", "gains.0"),
         ("curves=[{kind: rate_and_gain, gains: [1.0e+300]}]", "gains.0"),
         ("curves=[{kind: rate_and_gain, rates_hz: [.inf]}]", "rates_hz.0"),
