@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from ecgstore import Settings
 from ecgstore.inner import occupants
 from ecgtrain import config
+from ecgtrain.config import curves
 from ecgtrain.data.settings import Data, MixedStore
 from ecgtrain.recipes import about, shipped
 from ecgtrain.views import augmentations
@@ -78,7 +79,7 @@ def page() -> str:
     parts.append(
         "## Curves\n\nEach entry of `curves` is a mapping whose `kind` is one of these. See [Curves](curves.md).\n"
     )
-    kinds = (config.LabelEfficiency, config.NoiseRobustness, config.LeadSubsets, config.RateAndGain, config.Transfer)
+    kinds = (curves.LabelEfficiency, curves.NoiseRobustness, curves.LeadSubsets, curves.RateAndGain, curves.Transfer)
     parts += [table(Section(kind.model_fields["kind"].annotation.__args__[0], 3, kind)) for kind in kinds]
     for heading, (room, key) in ROOMS.items():
         parts.append(f"## {heading}\n\nNamed by `{key}`.\n")
@@ -248,7 +249,7 @@ def words_of(node: dict[str, Any], known: dict[str, Any]) -> str:
         return array(node, known)
     if kind in {"integer", "number"}:
         bounds = [
-            f"{sign} {node[key]:g}"
+            f"{sign} {node[key]:,}" if isinstance(node[key], int) else f"{sign} {node[key]:g}"
             for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"))
             if key in node and abs(node[key]) < 2**53
         ]

@@ -26,9 +26,9 @@ MAX_YAML_BYTES, MAX_YAML_DEPTH = 200_000, 50
 
 
 class Settings(BaseModel):
-    """Base of every settings model: frozen, no unknown keys, defaults validated like given values."""
+    """Base of every settings model: frozen, without unknown keys or infinite numbers, defaults checked like all."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from ecgstore.inner import name_own_file, patients_in_words
 from ecgtrain import distributed
 from ecgtrain.config import RESOLVED, RunConfig, dump
 from ecgtrain.data.seen import read_seen, withdrawn_since
+from ecgtrain.data.selection import refuse_absent_folds
 from ecgtrain.deployment.export import CARD, refuse_unfinished, write_export
 from ecgtrain.deployment.model import Ensemble, Model, load_models
 from ecgtrain.deployment.onnx_file import on_millivolts, write_onnx
@@ -364,6 +365,7 @@ def embed_store(
         refuse_strange_files(Path(path))
         trained = load_backbone(path, device=device)
     store = open_shared(store_path)
+    refuse_absent_folds(folds, [store], "folds")
     return embed(
         trained,
         store,

@@ -27,7 +27,9 @@ def statistics_of(
     by_fold: Mapping[str, Mapping[str, list[int]]], n_leads: int, folds: Iterable[int] | None
 ) -> LeadStatistics:
     """Of the records in ``folds``, None for all; ``by_fold`` are the sums of each fold."""
-    keys = list(by_fold) if folds is None else [str(fold) for fold in folds if str(fold) in by_fold]
+    # A fold that is named twice is there once.
+    asked = by_fold if folds is None else dict.fromkeys(str(fold) for fold in folds)
+    keys = [key for key in asked if key in by_fold]
     n, total, squares = (
         [sum(by_fold[key][name][lead] for key in keys) for lead in range(n_leads)]
         for name in ("n", "sum_counts", "sum_squared_counts")

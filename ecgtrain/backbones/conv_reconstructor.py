@@ -16,13 +16,13 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Literal
 
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
 import ecgstore
 from ecgtrain.backbones import Backbone
 from ecgtrain.backbones.layers.features import Features
 from ecgtrain.backbones.layers.residual import KERNEL, ResidualBlock, filled, mean_and_max, stem
+from ecgtrain.backbones.layers.sizes import Width
 
 DESCRIPTION = "a residual network over all leads, one token per 16 samples; features are mean and maximum"
 _STRIDES = (1, 2, 2, 2)
@@ -33,7 +33,7 @@ class Settings(ecgstore.Settings):
     """``width``: features after the stem; the last stage has eight times as many. The default is a reconstruction."""
 
     name: Literal["conv_reconstructor"] = "conv_reconstructor"
-    width: PositiveInt = 64
+    width: Width = 64
 
 
 class ConvReconstructor(Backbone):

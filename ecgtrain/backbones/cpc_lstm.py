@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
 import ecgstore
 from ecgtrain.backbones import Backbone
 from ecgtrain.backbones.layers.encoder import Encoder, EncoderLayers
 from ecgtrain.backbones.layers.features import Features, pool
+from ecgtrain.backbones.layers.sizes import Depth, Width
 
 DESCRIPTION = "four 1x1 convolutions (one latent per sample) under a two-layer LSTM; features are mean, max and last"
 
@@ -29,8 +29,8 @@ class Settings(ecgstore.Settings):
 
     name: Literal["cpc_lstm"] = "cpc_lstm"
     encoder: Encoder = Encoder()
-    lstm_width: PositiveInt = 512
-    lstm_layers: PositiveInt = 2
+    lstm_width: Width = 512
+    lstm_layers: Depth = 2
 
 
 class CpcLstm(Backbone):

@@ -24,6 +24,7 @@ import ecgstore
 from ecgtrain.backbones import Backbone
 from ecgtrain.backbones.layers.features import Features
 from ecgtrain.backbones.layers.residual import ResidualBlock, filled, mean_and_max, stem
+from ecgtrain.backbones.layers.sizes import Depth, Width
 from ecgtrain.backbones.layers.transformer import Shape, Transformer, divides, fresh, time_code
 
 DESCRIPTION = "a transformer over patches of each lead that doesn't know which lead is which; any leads in any order"
@@ -38,9 +39,9 @@ class Settings(ecgstore.Settings):
     """
 
     name: Literal["lead_transformer"] = "lead_transformer"
-    width: PositiveInt = 256
-    depth: PositiveInt = 4
-    heads: PositiveInt = 8
+    width: Width = 256
+    depth: Depth = 4
+    heads: Width = 8
     strides: tuple[PositiveInt, ...] = Field(default=(5, 2, 2), min_length=1)
 
     @model_validator(mode="after")

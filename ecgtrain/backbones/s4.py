@@ -20,13 +20,14 @@ from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 import ecgstore
 from ecgtrain.backbones import Backbone
 from ecgtrain.backbones.layers.encoder import Encoder, EncoderLayers
 from ecgtrain.backbones.layers.features import Features, pool
+from ecgtrain.backbones.layers.sizes import Depth, Width
 
 DESCRIPTION = "an encoder per time step under diagonal state-space layers (S4D), causal by default; features are means"
 
@@ -45,9 +46,9 @@ class Settings(ecgstore.Settings):
 
     name: Literal["s4"] = "s4"
     encoder: Encoder = Encoder()
-    width: PositiveInt = 512
-    layers: PositiveInt = 4
-    state: PositiveInt = 8
+    width: Width = 512
+    layers: Depth = 4
+    state: Width = 8
     dropout: float = Field(0.2, ge=0, lt=1)
     bidirectional: bool = False
 

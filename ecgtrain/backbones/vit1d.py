@@ -21,6 +21,7 @@ from torch import Tensor, nn
 import ecgstore
 from ecgtrain.backbones import Backbone
 from ecgtrain.backbones.layers.features import Features, pool
+from ecgtrain.backbones.layers.sizes import Depth, Width
 from ecgtrain.backbones.layers.transformer import EPS, Shape, Transformer, divides, fresh, learned, time_code
 
 DESCRIPTION = "a transformer over patches of each lead (or of all leads together); features are means of tokens"
@@ -41,9 +42,9 @@ class Settings(ecgstore.Settings):
 
     name: Literal["vit1d"] = "vit1d"
     size: Literal["tiny", "small", "base"] = "base"
-    width: PositiveInt | None = None
-    depth: PositiveInt | None = None
-    heads: PositiveInt | None = None
+    width: Width | None = None
+    depth: Depth | None = None
+    heads: Width | None = None
     patch_samples: PositiveInt = 75
     joint_leads: bool = False
     patch_norm: bool = True

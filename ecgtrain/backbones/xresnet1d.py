@@ -20,7 +20,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 import ecgstore
@@ -28,6 +28,7 @@ from ecgstore import ConfigError
 from ecgtrain.backbones import Backbone
 from ecgtrain.backbones.layers.channels_last import convolve, image, normalise, tokens
 from ecgtrain.backbones.layers.features import Features, pool
+from ecgtrain.backbones.layers.sizes import Depth, Width
 
 DESCRIPTION = "narrow xresnet1d50: residual blocks of kernel 5; a token per 32 samples; features are max and mean"
 
@@ -46,9 +47,9 @@ class Settings(ecgstore.Settings):
     """
 
     name: Literal["xresnet1d"] = "xresnet1d"
-    depths: tuple[PositiveInt, ...] = Field(default=(3, 4, 6, 3), min_length=1)
-    stem: tuple[PositiveInt, PositiveInt, PositiveInt] = (32, 32, 64)
-    width: PositiveInt = 64
+    depths: tuple[Depth, ...] = Field(default=(3, 4, 6, 3), min_length=1)
+    stem: tuple[Width, Width, Width] = (32, 32, 64)
+    width: Width = 64
     widen: PositiveFloat = 1.0
     layout: Literal["narrow", "wide"] = "narrow"
 

@@ -321,6 +321,20 @@ def _sources(
     return sources, np.concatenate(lengths)
 
 
+def refuse_unfeedable(
+    parts: Sequence[Part],
+    *,
+    window_samples: int,
+    leads: Sequence[str],
+    short_records: Literal["pad", "refuse"],
+    feeding: Feeding = PLAIN,
+) -> None:
+    """Refuse what :func:`open_feed_of` would refuse by the lengths and leads of records, before anything is made."""
+    kept = [part for part in parts if len(part.rows)]
+    if kept:
+        _sources(kept, leads, feeding.edge_s, window_samples, short_records)
+
+
 def _refuse_short(sources: Sequence[Source], lengths: Sequence[Int64], window_samples: int, policy: str) -> None:
     longest = max(int(its.max()) for its in lengths)
     if window_samples > longest:

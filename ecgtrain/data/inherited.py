@@ -58,6 +58,8 @@ def named_networks(named: Any) -> str | tuple[str, ...] | None:
     is_list = isinstance(named, list | tuple) and 1 < len(named) <= MOST_NETWORKS
     if not is_list or not all(isinstance(one, str) and one for one in named):
         raise ValueError(f"init_from names a run, or a list of 2 to {MOST_NETWORKS} of them")
+    if len(set(named)) < len(named):
+        raise ValueError("init_from: each network may stand there once")
     return tuple(named)
 
 

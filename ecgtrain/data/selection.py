@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 
 from ecgstore import ConfigError, Store, open_shared, with_split
+from ecgstore.inner import nearest
 from ecgtrain.data.feed import Part
 from ecgtrain.data.parquet import read_table
 from ecgtrain.data.plan import Int64
 from ecgtrain.data.settings import Data
-from ecgtrain.errors import LeakageError, PassportError
+from ecgtrain.errors import LeakageError, PassportError, ProtocolError
 from ecgtrain.tasks import Targets
 from ecgtrain.views.passport import Passport
 
@@ -71,18 +72,80 @@ def what_folds(store: Store) -> str:
     return f"the store has no folds: draw some with `ecgstore split {store.path}`, and name the table (data.split)"
 
 
+def refuse_absent_folds(folds: Iterable[int] | None, stores: Sequence[Store], key: str) -> None:
+    """Raise ProtocolError where the setting ``key`` names a fold that no record of any of ``stores`` is in."""
+    wanted = tuple(folds or ())
+    absent = sorted(set(wanted).difference(*(store.column("fold").tolist() for store in stores)))
+    if absent:
+        raise ProtocolError(
+            f"no record is in fold {', '.join(map(str, absent))}",
+            where=f"{key}, {', '.join(store.path for store in stores)}",
+            fix=what_folds(stores[0]),
+        )
+
+
+def refuse_absent_leads(leads: Sequence[str] | None, store: Store) -> None:
+    """Raise ConfigError where ``data.leads`` names one that the store hasn't."""
+    _refuse_absent("data.leads", leads or (), store.leads, [store])
+
+
+def _refuse_absent(key: str, wanted: Iterable[str], known: Sequence[str], stores: Sequence[Store]) -> None:
+    for name in wanted:
+        if name not in known:
+            near = nearest(name, known)
+            raise ConfigError(
+                f"{key} names {name!r}, which is not there",
+                where=", ".join(store.path for store in stores),
+                expected=f"some of {', '.join(known[:20])}{', …' if len(known) > 20 else ''}" if known else "nothing",
+                fix=f"did you mean {near}?" if near else None,
+            )
+
+
+def _names(stores: Sequence[Store], column: str) -> list[str]:
+    return sorted({str(name) for store in stores for name in store.column(column).tolist()} - {""})
+
+
+def refuse_nothing_left(data: Data, parts: Sequence[Part], folds: Sequence[int] | None, key: str) -> None:
+    """Raise ProtocolError, naming the setting that left none, where ``parts``, those of the setting ``key``, are empty.
+
+    Of several stores it is the setting that left no record of the first.
+    """
+    if any(len(part.rows) for part in parts):
+        return
+    store, whole = parts[0].store, Data(store=data.store)
+    for name in ("sources", "sites", "where", "exclude_sources", "exclude_folds"):
+        whole = whole.model_copy(update={name: getattr(data, name)})
+        rows = store.select(folds=folds, sources=whole.sources, sites=whole.sites, where=whole.where)
+        if not len(_wanted(Part(store, rows), whole, None)):
+            break
+    else:
+        name = "exclude_patients"
+    raise ProtocolError(
+        f"no record is selected of {key}: data.{name} leaves none",
+        where=", ".join(part.store.path for part in parts),
+        got=repr(getattr(data, name)),
+        fix=f"change data.{name}, or choose other folds",
+    )
+
+
 def select_parts(data: Data, store: Store, folds: Sequence[int] | None, passport: Passport) -> list[Part]:
     """The records of ``folds`` (None: all) that ``data`` selects, in ``store`` and in the stores mixed in.
 
-    Raises PassportError if a store was prepared otherwise than ``store``, and ConfigError if the list of patients to
-    leave out can't be read, or is of nobody here.
+    Raises PassportError if a store was prepared otherwise than ``store``, ConfigError if a source or site is not there,
+    or the list of patients to leave out can't be read or is of nobody here, and ProtocolError if a fold to leave out is
+    not there.
     """
+    _refuse_absent("data.sources", data.sources or (), _names([store], "source"), [store])
+    _refuse_absent("data.sites", data.sites or (), _names([store], "site"), [store])
     rows = store.select(folds=folds, sources=data.sources, sites=data.sites, where=data.where)
     parts = [Part(store, rows, data.weight)]
     for other in data.stores:
         mixed = open_under(other.path, other.split)
         passport.refuse_other(mixed)
         parts.append(Part(mixed, mixed.select(folds=folds, where=other.where), other.weight))
+    stores = [part.store for part in parts]
+    _refuse_absent("data.exclude_sources", data.exclude_sources, _names(stores, "source"), stores)
+    refuse_absent_folds(data.exclude_folds, stores, "data.exclude_folds")
     unwanted = None if data.exclude_patients is None else _patients(Path(data.exclude_patients), parts)
     return [part._replace(rows=_wanted(part, data, unwanted)) for part in parts]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     NonNegativeFloat,
@@ -15,6 +16,7 @@ from pydantic import (
 
 from ecgstore import LEADS_12, Settings
 from ecgtrain.data.plan import MAX_DRAWS
+from ecgtrain.data.values import EachOnce, FewFolds, each_once
 
 
 class Feeding(Settings):
@@ -51,6 +53,11 @@ class MixedStore(Settings):
     where: str = ""
 
 
+def _each_mixed_once(stores: tuple[MixedStore, ...]) -> tuple[MixedStore, ...]:
+    each_once([f"{one.path} where {one.where}" if one.where else one.path for one in stores])
+    return stores
+
+
 #: The leads of the challenge of 2021, by their number (Reyna et al., CinC 48, 2021).
 LEAD_SUBSETS: dict[int, tuple[str, ...]] = {
     12: LEADS_12,
@@ -72,7 +79,7 @@ def _leads(value: Any) -> Any:
 
 
 #: Leads by their names, or a number of the challenge's.
-LeadNames = Annotated[tuple[str, ...], BeforeValidator(_leads), Field(min_length=1)]
+LeadNames = Annotated[tuple[str, ...], BeforeValidator(_leads), Field(min_length=1), EachOnce]
 
 
 class Data(Feeding):
@@ -103,15 +110,15 @@ class Data(Feeding):
     split: str | None = None
     leads: LeadNames | None = None
     where: str = ""
-    sources: tuple[str, ...] | None = Field(default=None, min_length=1)
-    sites: tuple[str, ...] | None = Field(default=None, min_length=1)
-    exclude_sources: tuple[str, ...] = ()
-    exclude_folds: tuple[int, ...] = ()
+    sources: Annotated[tuple[str, ...], Field(min_length=1), EachOnce] | None = None
+    sites: Annotated[tuple[str, ...], Field(min_length=1), EachOnce] | None = None
+    exclude_sources: Annotated[tuple[str, ...], EachOnce] = ()
+    exclude_folds: FewFolds = ()
     exclude_patients: str | None = None
     noise_bank: str | None = None
     expects: dict[str, Any] = Field(default_factory=dict)
     weight: PositiveFloat | None = None
-    stores: tuple[MixedStore, ...] = ()
+    stores: Annotated[tuple[MixedStore, ...], AfterValidator(_each_mixed_once)] = ()
 
     @model_validator(mode="after")
     def _weights(self) -> Self:

@@ -16,11 +16,15 @@ from scipy.signal import resample_poly
 
 from ecgstore import Bank, ConfigError, NoiseSettings, Store, load_bank
 from ecgstore.inner import add_noise, check_noise, nearest, with_bank
-from ecgtrain.config import LeadSubsets, NoiseRobustness, RateAndGain, RunConfig
+from ecgtrain.config import RunConfig
+from ecgtrain.config.curves import LeadSubsets, NoiseRobustness, RateAndGain
 from ecgtrain.data.changed import Change
 from ecgtrain.data.settings import LEAD_SUBSETS
 
 Float32 = npt.NDArray[np.float32]
+
+#: A rate is taken for the nearest fraction of the store's with a denominator up to this.
+_STEPS = 1000
 
 
 class Changed(NamedTuple):
@@ -39,15 +43,23 @@ def changes(curve: NoiseRobustness | LeadSubsets | RateAndGain, config: RunConfi
     """The places of a curve, the first one without a change.
 
     Raises ConfigError where that can't be done to the records of ``store``: recorded noise without its recordings,
-    mains at half the rate, leads that it hasn't, a rate that isn't lower.
+    mains at half the rate, leads that it hasn't, a rate that isn't lower; and where nothing would change.
     """
     match curve:
         case NoiseRobustness():
-            return _noise(curve, config, store)
+            found = _noise(curve, config, store)
         case LeadSubsets():
-            return _subsets(curve, config, store)
+            found = _subsets(curve, config, store)
         case RateAndGain():
-            return _rates_and_gains(curve, store)
+            found = _rates_and_gains(curve, store)
+    if len(found) == 1:
+        raise ConfigError(
+            "nothing changes on the curve",
+            where=f"curve {curve.called}",
+            got=found[0].told,
+            fix="name fewer leads than the model has",
+        )
+    return found
 
 
 def _noise(curve: NoiseRobustness, config: RunConfig, store: Store) -> list[Changed]:
@@ -106,11 +118,11 @@ def _without(lost: Sequence[int]) -> Change:
 def _rates_and_gains(curve: RateAndGain, store: Store) -> list[Changed]:
     found = [Changed("as recorded", 0.0, None)]
     for rate_hz in curve.rates_hz:
-        if not rate_hz < store.fs_hz:
+        if not store.fs_hz / _STEPS <= rate_hz <= store.fs_hz * (_STEPS - 1) / _STEPS:
             raise ConfigError(
                 "a rate to go down to must be below that of the store",
                 where=f"curve {curve.called}",
-                expected=f"less than {store.fs_hz:g} Hz",
+                expected=f"{store.fs_hz / _STEPS:g} to {store.fs_hz * (_STEPS - 1) / _STEPS:g} Hz",
                 got=f"{rate_hz:g} Hz",
             )
         found.append(Changed(f"{rate_hz:g} Hz", float(len(found)), _through_rate(rate_hz / store.fs_hz)))
@@ -125,7 +137,7 @@ def _scaled(gain: float) -> Change:
 
 def _through_rate(ratio: float) -> Change:
     """Down to that share of the rate and back, through an anti-alias filter each time."""
-    share = Fraction(ratio).limit_denominator(1000)
+    share = Fraction(ratio).limit_denominator(_STEPS)
 
     def change(name: str, mv_lt: Float32) -> Float32:
         missing_lt = np.isnan(mv_lt)

@@ -24,7 +24,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from pydantic import Field, NonNegativeInt, model_validator
 
-from ecgtrain.config import LabelEfficiency, Transfer
+from ecgtrain.config.curves import LabelEfficiency, Transfer
 from ecgtrain.evaluation.curves import Drawn
 from ecgtrain.evaluation.results import Number, Span, Value, read
 from ecgtrain.evaluation.scored import Judged

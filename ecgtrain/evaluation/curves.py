@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 import torch
 
 from ecgstore import ConfigError, Store, open_shared
-from ecgtrain.config import NO_PRETRAINING, NULLS, Curve, Downstream, LabelEfficiency, RunConfig, Transfer
+from ecgtrain.config import NO_PRETRAINING, NULLS, Downstream, RunConfig
+from ecgtrain.config.curves import Curve, LabelEfficiency, Transfer
 from ecgtrain.data.parquet import read_table
 from ecgtrain.data.seen import read_seen, seen_of
 from ecgtrain.evaluation import protocols
@@ -78,6 +79,13 @@ def refuse_impossible_curves(config: RunConfig) -> None:
     ProtocolError where a share of the labels leaves nothing to fit or to choose by.
     """
     for curve in config.curves:
+        if isinstance(curve, Transfer) and len(_stores(curve, config)) == 1:
+            raise ConfigError(
+                "the curve names no other store than that of its questions",
+                where=f"curve {curve.called}",
+                got=", ".join(curve.stores),
+                fix="name another store",
+            )
         for question in _asked(curve, config):
             store = store_of(question, config)
             if isinstance(curve, Transfer):

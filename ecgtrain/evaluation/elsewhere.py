@@ -18,12 +18,14 @@ from ecgstore.inner import load_split
 from ecgtrain import tasks
 from ecgtrain.config import NULLS, Downstream
 from ecgtrain.data.seen import COLUMNS, more_than_is_known, read_seen, seen_of
+from ecgtrain.data.selection import refuse_absent_folds
 from ecgtrain.errors import CheckpointError, ProtocolError
 from ecgtrain.evaluation import protocols
 from ecgtrain.evaluation.answers import REPRESENTATION, identity_of
 from ecgtrain.evaluation.heads import Head, load_head
 from ecgtrain.evaluation.leaks import refuse_leaks
 from ecgtrain.evaluation.protocols import Fitted
+from ecgtrain.evaluation.questions import refuse_long_windows
 from ecgtrain.evaluation.results import Result
 from ecgtrain.evaluation.scored import Judged, decided, difference, groups_of, scores
 from ecgtrain.evaluation.splits import Split, StoredWindows
@@ -195,6 +197,7 @@ def pose_elsewhere(folder: Path, trained: Trained, asked: Asked, seen: Sequence[
     chosen = store.select(folds=wanted)
     if len(chosen) == 0:
         raise _none_there(store, head.test_folds, asked.folds)
+    _refuse_absent(store, asked.folds)
     rows = _labelled(targets, chosen, store, wanted)
     warnings = refuse_leaks(
         [*seen, _seen_by(folder, head)],
@@ -213,7 +216,8 @@ def pose_elsewhere(folder: Path, trained: Trained, asked: Asked, seen: Sequence[
 def refuse_impossible_elsewhere(question: Downstream, store: Store, folds: Folds | None) -> npt.NDArray[np.int64]:
     """Refuse what has no answer on another store, from labels alone; the rows that would be judged there.
 
-    Raises ProtocolError (no record in the folds, none with a label), and what the task raises.
+    Raises ProtocolError (no record in the folds or in one of them, none with a label), ConfigError where windows are
+    longer than every record, and what the task raises.
     """
     asked: Sequence[int] | None = question.test_folds if folds is None or folds == "all" else folds
     # Folds of a split table mean nothing on another store.
@@ -223,7 +227,16 @@ def refuse_impossible_elsewhere(question: Downstream, store: Store, folds: Folds
     chosen = store.select(folds=wanted)
     if len(chosen) == 0:
         raise _none_there(store, question.test_folds, folds)
-    return _labelled(tasks.load(question.task).targets(store), chosen, store, wanted)
+    _refuse_absent(store, folds)
+    rows = _labelled(tasks.load(question.task).targets(store), chosen, store, wanted)
+    refuse_long_windows(question, rows, "the store" if wanted is None else "the chosen folds", store)
+    return rows
+
+
+def _refuse_absent(store: Store, folds: Folds | None) -> None:
+    """Folds that were named must be there; of those that a head was tested on, some."""
+    if folds is not None and folds != "all":
+        refuse_absent_folds(folds, [store], "folds")
 
 
 def _labelled(

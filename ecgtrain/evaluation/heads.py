@@ -10,13 +10,14 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from ecgstore import ConfigError, EcgError
 from ecgstore.inner import named_by_name, named_by_sha256, occupant, occupants, own_file_sha256
-from ecgtrain.config import Name
+from ecgtrain.config.names import Name
+from ecgtrain.data.values import EachOnce, WindowSamples
 from ecgtrain.errors import CheckpointError
 from ecgtrain.evaluation import protocols
 from ecgtrain.evaluation.protocols import Context, Fitted
@@ -27,8 +28,8 @@ from ecgtrain.training.files import read_json, write_bytes, write_json
 from ecgtrain.training.layout import HEAD, HEAD_ABOUT, OWN
 from ecgtrain.training.weights import read_arrays
 
-#: What a task may have of classes, and a window of samples: 1,000,000 are 16 minutes at 1,000 Hz.
-MAX_CLASSES, MAX_WINDOW_SAMPLES = 10_000, 1_000_000
+#: What a task may have of classes.
+MAX_CLASSES = 10_000
 
 
 def own_files(task: Asked) -> dict[str, str]:
@@ -58,12 +59,6 @@ def own_copy(run_dir: Path, name: str, sha256: str) -> Path:
     return plain.with_name(f"{plain.stem}-{sha256[:12]}.py")
 
 
-def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(names)) < len(names):
-        raise ValueError("each name may stand there once")
-    return names
-
-
 class Head(Value):
     """What is known of a head besides its weights.
 
@@ -79,9 +74,9 @@ class Head(Value):
     task: str | dict[str, Any]
     protocol: str
     pretraining: Name
-    classes: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_CLASSES), AfterValidator(_each_once)]
-    window_samples: Annotated[PositiveInt, Field(le=MAX_WINDOW_SAMPLES)]
-    stride_samples: Annotated[PositiveInt, Field(le=MAX_WINDOW_SAMPLES)]
+    classes: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_CLASSES), EachOnce]
+    window_samples: WindowSamples
+    stride_samples: WindowSamples
     test_folds: tuple[int, ...] | None
     n_train: NonNegativeInt
     patients: tuple[str, ...]

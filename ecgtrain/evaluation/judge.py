@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -72,6 +73,23 @@ def check(question: Downstream, store: Store, seed: int = 0) -> Settings:
     or chosen by is tested on).
     """
     where = f"downstream {question.name}"
+    with _named(where):
+        return _checked(question, store, seed, where)
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Say which question it is that something is wrong with, where that isn't said already."""
+    try:
+        yield
+    except (ConfigError, ProtocolError) as error:
+        if type(error) not in (ConfigError, ProtocolError) or where in str(error):
+            raise
+        told = where if error.where is None else f"{where}, {error.where}"
+        raise type(error)(error.what, where=told, expected=error.expected, got=error.got, fix=error.fix) from error
+
+
+def _checked(question: Downstream, store: Store, seed: int, where: str) -> Settings:
     settings = settings_of(question.protocol, question.settings, where=where)
     if question.nulls and not protocols.uses_pretraining(question.protocol):
         raise ConfigError(

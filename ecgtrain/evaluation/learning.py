@@ -51,23 +51,28 @@ class Stage(Settings):
     optimiser: Optimiser = Optimiser(lr=1e-3)
 
 
+#: Of a protocol that says itself what its stages are, too.
+SOME_STAGES = Field(min_length=1, max_length=10)
+
+
 class Learning(Settings):
     """How a network learns from labels.
 
     ``stages`` follow each other; each begins with the weights that were kept of the one before. ``keep``: the epoch
     that does best on the validation records, or the last. ``patience``: end a stage after so many validations without a
-    better score. ``head``: what stands on the backbone. ``batch_size``: windows of a step. ``validate_every_epochs``:
-    how often the validation records are judged. ``batchnorm``: ``frozen`` keeps the statistics of the backbone as they
-    are. ``augmentations``: what training windows are changed by, in mV. ``loss``, by the kind of task: ``bce`` or
-    ``asymmetric`` (where most classes are rare), ``softmax``, ``squared`` or ``huber``; ``auto`` is the plain one.
-    ``class_weights``: ``balanced`` gives positives as much weight as negatives, and classes that exclude each other the
-    same weight. ``average``: use weights averaged over steps, each counting this much less than the next (0.99, say).
-    ``label_fraction``: use the labels of this share of the training and validation patients, drawn by the seed.
+    better score. ``head``: what stands on the backbone. ``batch_size``: windows of a step, two or more.
+    ``validate_every_epochs``: how often the validation records are judged. ``batchnorm``: ``frozen`` keeps the
+    statistics of the backbone as they are. ``augmentations``: what training windows are changed by, in mV. ``loss``, by
+    the kind of task: ``bce`` or ``asymmetric`` (where most classes are rare), ``softmax``, ``squared`` or ``huber``;
+    ``auto`` is the plain one. ``class_weights``: ``balanced`` gives positives as much weight as negatives, and classes
+    that exclude each other the same weight. ``average``: use weights averaged over steps, each counting this much less
+    than the next (0.99, say). ``label_fraction``: use the labels of this share of the training and validation patients,
+    drawn by the seed.
     """
 
-    stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=10)]
+    stages: Annotated[tuple[Stage, ...], SOME_STAGES]
     head: HeadSettings = HeadSettings()
-    batch_size: PositiveInt = 128
+    batch_size: int = Field(default=128, ge=2)
     batchnorm: Literal["trained", "frozen"] = "trained"
     augmentations: tuple[Augmentation, ...] = ()
     loss: Loss = "auto"

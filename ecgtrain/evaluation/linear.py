@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import ecgstore
+from ecgtrain.data.values import EachOnce
 from ecgtrain.errors import ProtocolError
 from ecgtrain.evaluation.protocols import Arrays, Context, Fitted, checked
 from ecgtrain.evaluation.splits import Float32, Float64, Split, tile_average
@@ -38,7 +39,7 @@ class LinearSettings(ecgstore.Settings):
     the search for the minimum.
     """
 
-    penalties: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (
+    penalties: Annotated[tuple[PositiveFloat, ...], Field(min_length=1), EachOnce] = (
         10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001,
     )  # fmt: skip
     standardise: bool = True

@@ -12,7 +12,7 @@ from ecgstore import ConfigError, Store
 from ecgstore.inner import nearest, parse
 from ecgtrain import tasks
 from ecgtrain.config import Downstream, RunConfig
-from ecgtrain.data.selection import open_under, what_folds
+from ecgtrain.data.selection import open_under, refuse_absent_folds, what_folds
 from ecgtrain.errors import ProtocolError
 from ecgtrain.scoring.bootstrap import patient_numbers
 from ecgtrain.tasks import Targets
@@ -107,7 +107,7 @@ def refuse_impossible(question: Downstream, targets: Targets, rows: Sides, store
     Raises ProtocolError where a side has no labelled record or just one patient, and where a class that was named is
     misspelt, or has no positive or no negative on a side.
     """
-    where = f"{targets.task} on {store.path}"
+    where = f"downstream {question.name}, {targets.task} on {store.path}"
     for code, hint in targets.unknown.items():
         raise ProtocolError(f"no record could state the code {code!r}", where=where, fix=hint)
     for name, its in rows.items():
@@ -123,6 +123,21 @@ def refuse_impossible(question: Downstream, targets: Targets, rows: Sides, store
                 expected="at least two patients",
                 fix="choose other folds, or ingest more records",
             )
+        refuse_absent_folds(getattr(question, f"{name}_folds"), [store], f"downstream {question.name}: {name}_folds")
+        refuse_long_windows(question, labelled, f"the {name} folds", store)
+
+
+def refuse_long_windows(question: Downstream, rows: npt.NDArray[np.int64], of: str, store: Store) -> None:
+    """Raise ConfigError where each of the records at ``rows`` is shorter than a window."""
+    longest = int(store.column("n_samples")[rows].max()) if len(rows) else question.window_samples
+    if longest < question.window_samples:
+        raise ConfigError(
+            f"windows are longer than the longest record of {of}",
+            where=f"downstream {question.name}, {store.path}",
+            expected=f"window_samples of {longest} at most",
+            got=question.window_samples,
+            fix="lower window_samples",
+        )
 
 
 def refuse_none(

@@ -14,15 +14,13 @@ import torch
 
 from ecgstore import ConfigError, Store
 from ecgtrain.data.plan import Int64, evaluation_tiles, in_pieces
+from ecgtrain.data.values import MAX_WINDOW_SAMPLES
 from ecgtrain.errors import ProtocolError
 from ecgtrain.representation.export import Trained
 from ecgtrain.representation.extract import window_features
 from ecgtrain.training.files import TABLE, published
 
 Per = Literal["record", "window"]
-
-#: 16 minutes at 1,000 Hz.
-MAX_WINDOW_SAMPLES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)

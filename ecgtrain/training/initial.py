@@ -11,7 +11,7 @@ from ecgstore.inner import first_difference
 from ecgtrain.backbones import Backbone
 from ecgtrain.config import RunConfig
 from ecgtrain.data.feed import Part
-from ecgtrain.data.selection import open_under, refuse_unexpected
+from ecgtrain.data.selection import open_under, refuse_absent_folds, refuse_unexpected
 from ecgtrain.errors import PassportError
 from ecgtrain.views.passport import Passport
 
@@ -90,4 +90,7 @@ def take_over(config: RunConfig, initial: Initial) -> TakenOver:
     """Take an exported network as it is; raises what :meth:`Initial.agreed` raises."""
     store = open_under(config.data.store, config.data.split)
     refuse_unexpected(config.data, store)
+    assert config.pretrain is not None
+    mixed = [open_under(other.path, other.split) for other in config.data.stores]
+    refuse_absent_folds(config.pretrain.folds, [store, *mixed], "pretrain.folds")
     return TakenOver(initial, initial.agreed(config, store))

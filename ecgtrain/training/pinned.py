@@ -8,7 +8,8 @@ from typing import Any
 
 from ecgstore import is_shared, pinned_address
 from ecgstore.inner import read_yaml
-from ecgtrain.config import RunConfig, Transfer
+from ecgtrain.config import RunConfig
+from ecgtrain.config.curves import Transfer
 from ecgtrain.training.layout import CONFIG
 
 

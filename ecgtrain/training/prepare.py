@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -15,11 +16,14 @@ from ecgstore.inner import occupant
 from ecgtrain import tasks
 from ecgtrain.backbones import Backbone
 from ecgtrain.config import Pretrain, RunConfig
-from ecgtrain.data.feed import Batch, Feed, Part, open_feed_of
+from ecgtrain.data.feed import Batch, Feed, Part, open_feed_of, refuse_unfeedable
 from ecgtrain.data.seen import seen_of, trained_on_before
 from ecgtrain.data.selection import (
     labelled_parts,
     open_under,
+    refuse_absent_folds,
+    refuse_absent_leads,
+    refuse_nothing_left,
     refuse_shared_patients,
     refuse_unexpected,
     select_parts,
@@ -44,6 +48,9 @@ from ecgtrain.views.passport import Passport, normaliser
 _TRAINING, _VALIDATION = 0, 1
 _SHUFFLE = 1000
 
+
+#: What torch says where it gets no memory, or is asked for more than there can be.
+_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "overflow")
 
 _NO_ROWS: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
 
@@ -101,12 +108,21 @@ def prepare(config: RunConfig, device: torch.device | str, initial: Initial | No
     passport, parts = selected(config, store, None if initial is None else initial.agreed(config, store))
     if not any(len(part.rows) for part in parts) and not len(store.select(folds=settings.folds)):
         raise ProtocolError("no record is in the folds to pretrain on", where=store.path, fix=what_folds(store))
+    stores = [part.store for part in parts]
+    refuse_absent_folds(settings.folds, stores, "pretrain.folds")
+    refuse_absent_folds(settings.validation_folds, stores, "pretrain.validation_folds")
+    refuse_nothing_left(config.data, parts, settings.folds, "pretrain.folds")
     held_out = select_parts(config.data, store, settings.validation_folds, passport)
+    if settings.validation_folds:
+        refuse_nothing_left(config.data, held_out, settings.validation_folds, "pretrain.validation_folds")
     refuse_shared_patients(parts, held_out)
     targets = _targets(config, store, parts)
     told = () if targets is None else (len(targets.classes), targets.kind)
     begun = None if initial is None else initial.backbone
-    objective = build_objective(settings.method, settings.backbone, passport.n_inputs, config.seed, *told, begun=begun)
+    with _what_fits():
+        objective = build_objective(
+            settings.method, settings.backbone, passport.n_inputs, config.seed, *told, begun=begun
+        )
     objective.check(settings.window_samples, settings.batch_size, passport.fs_hz)
     refuse_division(objective, settings)
     refuse_graphs(objective, settings)
@@ -114,11 +130,21 @@ def prepare(config: RunConfig, device: torch.device | str, initial: Initial | No
     banks = None if bank is None else _on_device(bank.at_rate(passport.fs_hz), device)
     chain = getattr(settings.method, "augmentations", ())
     n_samples = augmentations.check(chain, settings.window_samples, passport.fs_hz, banks)
-    _try_on_nothing(objective.backbone, n_samples)
+    parts_of_both = labelled_parts(parts, targets), labelled_parts(held_out, targets)
+    for its in parts_of_both:
+        refuse_unfeedable(
+            its,
+            window_samples=settings.window_samples,
+            leads=passport.leads,
+            short_records=settings.short_records,
+            feeding=config.data,
+        )
+    with _what_fits():
+        _try_on_nothing(objective.backbone, n_samples)
     made = Prepared(
         passport,
-        labelled_parts(parts, targets),
-        labelled_parts(held_out, targets) if settings.validation_folds else [],
+        parts_of_both[0],
+        parts_of_both[1] if settings.validation_folds else [],
         objective,
         _make_views(settings, passport, config.seed, device, objective.drawn, _learned(targets, parts[0].rows), banks),
         {} if bank is None else {kind: its.sha256 for kind, its in bank.recordings.items()},
@@ -142,6 +168,23 @@ def _refuse_chosen_by_what_taught(made: Prepared) -> None:
             where=made.initial.place,
             fix="take other validation_folds; or keep: last, without patience and online_probe",
         )
+
+
+@contextmanager
+def _what_fits() -> Iterator[None]:
+    """Raise ConfigError where a network, or a window in it, doesn't fit into memory."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        said = " ".join(str(error).split())
+        if not isinstance(error, MemoryError) and not any(word in said for word in _OF_MEMORY):
+            raise
+        raise ConfigError(
+            "the network doesn't fit into memory",
+            where="pretrain.backbone",
+            got=said[:200] or None,
+            fix="make it narrower or shallower, or lower pretrain.window_samples",
+        ) from None
 
 
 def _try_on_nothing(backbone: Backbone, n_samples: int) -> None:
@@ -249,6 +292,7 @@ def selected(config: RunConfig, store: Store, passport: Passport | None = None) 
     settings = pretrain_of(config)
     if passport is not None:
         return passport, select_parts(config.data, store, settings.folds, passport)
+    refuse_absent_leads(config.data.leads, store)
     leads = config.data.leads or store.leads
     passport = Passport(
         leads=tuple(leads),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import ecgstore
 from ecgstore import ConfigError
+from ecgtrain.backbones.layers.sizes import Width
 
 
 class Encoder(ecgstore.Settings):
@@ -21,7 +22,7 @@ class Encoder(ecgstore.Settings):
     ``width``: features of each layer. ``kernels``: samples that each layer sees. ``strides``: by how many it moves on.
     """
 
-    width: PositiveInt = 512
+    width: Width = 512
     kernels: tuple[PositiveInt, ...] = Field(default=(1, 1, 1, 1), min_length=1)
     strides: tuple[PositiveInt, ...] = Field(default=(1, 1, 1, 1), min_length=1)
 

@@ -6,12 +6,12 @@ section 3.2) with one query by default, as probes of masked models of ECGs have 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from ecgtrain.config import Optimiser
 from ecgtrain.evaluation import learning
 from ecgtrain.evaluation.classifier import HeadSettings, Tuned, load_tuned
-from ecgtrain.evaluation.learning import Learning, Stage
+from ecgtrain.evaluation.learning import SOME_STAGES, Learning, Stage
 from ecgtrain.evaluation.protocols import Context
 from ecgtrain.evaluation.splits import Split
 from ecgtrain.tasks import TargetKind
@@ -37,7 +37,9 @@ class Settings(Learning):
     """Settings of the attention probe; see :class:`ecgtrain.evaluation.learning.Learning`."""
 
     name: Literal["attention_probe"] = "attention_probe"
-    stages: tuple[HeadOnly, ...] = (HeadOnly(epochs=30, optimiser=Optimiser(lr=1e-3, weight_decay=1e-2)),)
+    stages: Annotated[tuple[HeadOnly, ...], SOME_STAGES] = (
+        HeadOnly(epochs=30, optimiser=Optimiser(lr=1e-3, weight_decay=1e-2)),
+    )
     head: Attention = Attention()
 
 

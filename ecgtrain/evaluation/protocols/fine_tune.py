@@ -6,12 +6,12 @@ head at 1e-3, then 20 of everything at 1e-4, each group of layers at a tenth of 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from ecgtrain.config import Optimiser
 from ecgtrain.evaluation import learning
 from ecgtrain.evaluation.classifier import HeadSettings, Tuned, load_tuned
-from ecgtrain.evaluation.learning import Learning, Stage
+from ecgtrain.evaluation.learning import SOME_STAGES, Learning, Stage
 from ecgtrain.evaluation.protocols import Context
 from ecgtrain.evaluation.splits import Split
 from ecgtrain.tasks import TargetKind
@@ -25,7 +25,7 @@ class Settings(Learning):
     """Settings of fine-tuning; see :class:`ecgtrain.evaluation.learning.Learning`."""
 
     name: Literal["fine_tune"] = "fine_tune"
-    stages: tuple[Stage, ...] = (
+    stages: Annotated[tuple[Stage, ...], SOME_STAGES] = (
         Stage(trains="head", epochs=50, optimiser=Optimiser(lr=1e-3)),
         Stage(trains="all", epochs=20, optimiser=Optimiser(lr=1e-4, layer_decay=0.1)),
     )

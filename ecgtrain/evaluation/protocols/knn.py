@@ -20,6 +20,7 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 
 import ecgstore
+from ecgtrain.data.values import EachOnce
 from ecgtrain.errors import CheckpointError, ProtocolError
 from ecgtrain.evaluation.protocols import Arrays, Context, Fitted, checked
 from ecgtrain.evaluation.splits import Float32, Float64, Split, tile_average
@@ -41,7 +42,7 @@ class Settings(ecgstore.Settings):
     """
 
     name: Literal["knn"] = "knn"
-    neighbours: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (10, 30, 100, 300)
+    neighbours: Annotated[tuple[PositiveInt, ...], Field(min_length=1), EachOnce] = (10, 30, 100, 300)
     temperature: PositiveFloat = 0.07
     label_fraction: float = Field(default=1.0, gt=0, le=1)
 

@@ -6,12 +6,12 @@ share of the labels, with the same windows, views and head.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from ecgtrain.config import Optimiser
 from ecgtrain.evaluation import learning
 from ecgtrain.evaluation.classifier import HeadSettings, Tuned, load_tuned
-from ecgtrain.evaluation.learning import Learning, Stage
+from ecgtrain.evaluation.learning import SOME_STAGES, Learning, Stage
 from ecgtrain.evaluation.protocols import Context
 from ecgtrain.evaluation.splits import Split
 from ecgtrain.tasks import TargetKind
@@ -27,7 +27,7 @@ class Settings(Learning):
     """Settings of the supervised control; see :class:`ecgtrain.evaluation.learning.Learning`."""
 
     name: Literal["scratch"] = "scratch"
-    stages: tuple[Stage, ...] = (Stage(trains="all", epochs=50, optimiser=Optimiser(lr=1e-3)),)
+    stages: Annotated[tuple[Stage, ...], SOME_STAGES] = (Stage(trains="all", epochs=50, optimiser=Optimiser(lr=1e-3)),)
     head: HeadSettings = HeadSettings(hidden=512, dropout=(0.25, 0.5), batchnorm=True)
 
 

@@ -10,7 +10,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from ecgstore import LEADS_12, ConfigError, SourceError
-from ecgtrain.config import Curve
+from ecgtrain.config.curves import Curve
 from ecgtrain.evaluation.changes import changes
 
 FS_HZ = 100.0
@@ -89,6 +89,9 @@ def test_a_gain_is_a_factor():
         ({"kind": "noise_robustness", "noise": "powerline", "snr_db": [6]}, "mains hum"),
         ({"kind": "lead_subsets", "leads": [["V1", "V7"]]}, "V7"),
         ({"kind": "rate_and_gain", "rates_hz": [100]}, "below that of the store"),
+        ({"kind": "rate_and_gain", "rates_hz": [1e-9], "gains": []}, "expected 0.1 to 99.9 Hz, got 1e-09 Hz"),
+        ({"kind": "rate_and_gain", "rates_hz": [99.99], "gains": []}, "expected 0.1 to 99.9 Hz"),
+        ({"kind": "lead_subsets", "leads": [12]}, "nothing changes on the curve"),
     ],
 )
 def test_what_can_not_be_done_to_the_records_is_one_line(curve, said):

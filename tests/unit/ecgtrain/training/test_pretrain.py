@@ -394,7 +394,8 @@ def test_sources_folds_and_patients_are_left_out(mini_store, run_dir, tmp_path):
     everyone = store.select(folds=folds).tolist()
     assert rows() == everyone
     assert rows(exclude_folds=(2, 3)) == store.select(folds=[1, 4, 5, 6]).tolist()
-    assert rows(exclude_sources=("mitdb",)) == everyone
+    with pytest.raises(ConfigError, match="data.exclude_sources names 'ptbx'.*did you mean ptbxl"):
+        rows(exclude_sources=("ptbx",))
     assert rows(exclude_sources=("ptbxl",)) == []
     keys = store.column("patient_key")
     unwanted = {str(keys[everyone[0]]), str(keys[everyone[5]])}

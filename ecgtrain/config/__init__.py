@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
     Field,
     JsonValue,
@@ -26,11 +24,14 @@ from pydantic import (
     model_validator,
 )
 
-from ecgstore import ConfigError, NoiseSettings, Settings, override
+from ecgstore import ConfigError, Settings, override
 from ecgstore.inner import name_own_file, nearest, occupant, own_file_sha256, parse, read_yaml
 from ecgtrain import tasks
+from ecgtrain.config.curves import Curve, CurveOf
+from ecgtrain.config.names import Name
 from ecgtrain.data.inherited import MOST_NETWORKS, SEVERAL, Joined, inherited_by, named_networks
-from ecgtrain.data.settings import LEAD_SUBSETS, Data, LeadNames
+from ecgtrain.data.settings import Data
+from ecgtrain.data.values import EachOnce, FewFolds, Folds, WindowSamples
 from ecgtrain.recipes import shipped
 
 
@@ -58,20 +59,10 @@ def _settings_of(room: str, content: Any) -> Settings:
 
 MethodSettings = Annotated[SerializeAsAny[Settings], BeforeValidator(partial(_settings_of, "ecgtrain.methods"))]
 BackboneSettings = Annotated[SerializeAsAny[Settings], BeforeValidator(partial(_settings_of, "ecgtrain.backbones"))]
-Folds = Annotated[tuple[int, ...], Field(min_length=1)]
 
 
-def _is_name(value: str) -> str:
-    if NAME.fullmatch(value) is None:
-        raise ValueError(
-            "a name has letters, digits, '.', '_' and '-', begins with a letter or digit, and has at most 100 of them"
-        )
-    return value
-
-
-#: What runs and questions may be called: folders are named after them, and pages and terminals show them.
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-Name = Annotated[str, AfterValidator(_is_name)]
+#: How much of a moving average is kept at each step.
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Optimiser(Settings):
@@ -92,7 +83,7 @@ class Optimiser(Settings):
     lr: PositiveFloat = 1e-4
     weight_decay: NonNegativeFloat = 1e-3
     decay: Literal["all", "weights"] = "all"
-    betas: tuple[float, float] = Field(default=(0.9, 0.999))
+    betas: tuple[Share, Share] = (0.9, 0.999)
     trust: PositiveFloat = 1e-3
     schedule: Literal["constant", "cosine"] = "constant"
     warmup_steps: NonNegativeInt = 0
@@ -128,7 +119,7 @@ class Training(Settings):
     log_every_steps: PositiveInt = 20
     validate_every_steps: PositiveInt = 200
     checkpoint_every_steps: PositiveInt = 200
-    trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ("tensorboard",)
+    trackers: Annotated[tuple[Literal["tensorboard", "mlflow", "wandb"], ...], EachOnce] = ("tensorboard",)
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
@@ -180,8 +171,8 @@ class Pretrain(Training):
     method: MethodSettings
     backbone: BackboneSettings
     folds: Folds | None
-    validation_folds: tuple[int, ...] = ()
-    window_samples: PositiveInt
+    validation_folds: FewFolds = ()
+    window_samples: WindowSamples
     short_records: Literal["pad", "refuse"] = "refuse"
     normalise: Literal["none", "record", "record_lead", "lead", "each"] = "lead"
     control: Literal["none", "time_shuffle"] = "none"
@@ -261,15 +252,15 @@ class Downstream(Settings):
     task: tasks.TaskSettings
     protocol: str = "linear_probe"
     train_folds: Folds | None
-    validation_folds: tuple[int, ...] = ()
+    validation_folds: FewFolds = ()
     test_folds: Folds | None
     leave_out_site: Annotated[str, Field(min_length=1)] | None = None
     store: str | None = None
     split: str | None = None
-    window_samples: PositiveInt
-    stride_samples: PositiveInt
-    nulls: tuple[Null, ...] = ()
-    compare_to: tuple[Name, ...] = ()
+    window_samples: WindowSamples
+    stride_samples: WindowSamples
+    nulls: Annotated[tuple[Null, ...], EachOnce] = ()
+    compare_to: Annotated[tuple[Name, ...], EachOnce] = ()
     settings: dict[str, JsonValue] = Field(default_factory=dict)
     allow_overlap: bool = False
 
@@ -290,102 +281,6 @@ class Downstream(Settings):
 Seed = Annotated[NonNegativeInt, Field(lt=2**63)]
 
 
-class _Curve(Settings):
-    """One question asked over and over while one thing changes.
-
-    ``questions``: downstream entries, by default all of this recipe; each with its nulls. ``reference``: the entry
-    whose score is taken from the others' at each point, such as the one that learns from scratch. ``name`` is by
-    default the kind.
-    """
-
-    kind: str
-    name: Name | None = None
-    questions: tuple[Name, ...] = ()
-    reference: Name | None = None
-
-    @property
-    def called(self) -> str:
-        """Its name: a folder is called so."""
-        return self.name or str(self.kind)
-
-
-class LabelEfficiency(_Curve):
-    """Answers learned from shares of the labels.
-
-    ``fractions`` of the training and validation patients; ``draws``: how many times those are drawn anew. With a
-    ``reference`` it is told at which fraction the others reach what that one does with all labels.
-    """
-
-    kind: Literal["label_efficiency"]
-    fractions: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1, max_length=50)] = (
-        0.01, 0.03, 0.1, 0.3, 0.6, 1.0,
-    )  # fmt: skip
-    draws: int = Field(default=3, ge=1, le=100)
-
-
-class NoiseRobustness(_Curve):
-    """Heads as they are, judged on test records with noise; each record gets the same one in every run.
-
-    ``noise`` is what ``ecgstore augment`` adds. ``levels``: 1 to 6, those of Mehari & Strodthoff (2022). ``snr_db``:
-    signal-to-noise ratios instead, the only way for recorded noise, which is read from ``data.noise_bank``.
-    """
-
-    kind: Literal["noise_robustness"]
-    noise: str = "physiological"
-    levels: Annotated[tuple[Annotated[int, Field(ge=1, le=6)], ...], Field(max_length=6)] = ()
-    snr_db: Annotated[tuple[Annotated[float, Field(ge=-60, le=100)], ...], Field(max_length=50)] = ()
-
-    @model_validator(mode="after")
-    def _one_scale(self) -> Self:
-        if self.levels and self.snr_db:
-            raise ValueError("levels and snr_db are two scales: make two curves")
-        self.strengths()
-        return self
-
-    def strengths(self) -> list[tuple[float, NoiseSettings]]:
-        """Levels or ratios, as they are told, each with the noise that it is."""
-        levels = self.levels or (() if self.snr_db else (1, 2, 3, 4, 5, 6))
-        asked = [(level, {"level": level}) for level in levels] + [(db, {"snr_db": db}) for db in self.snr_db]
-        return [(float(told), NoiseSettings.model_validate({"kind": self.noise, **how})) for told, how in asked]
-
-
-class LeadSubsets(_Curve):
-    """Heads as they are, judged on test records of which only some leads are there; the others are not recorded.
-
-    ``leads``: a number stands for a subset of the challenge of 2021: 12, 6, 4, 3 or 2.
-    """
-
-    kind: Literal["lead_subsets"]
-    leads: Annotated[tuple[LeadNames, ...], Field(min_length=1, max_length=50)] = tuple(LEAD_SUBSETS.values())
-
-
-class RateAndGain(_Curve):
-    """Heads as they are, judged on test records that were recorded otherwise.
-
-    ``rates_hz``: sampled at that rate and brought back to the store's, so that what is above half of it is lost.
-    ``gains``: calibrated wrongly by that factor.
-    """
-
-    kind: Literal["rate_and_gain"]
-    rates_hz: Annotated[tuple[PositiveFloat, ...], Field(max_length=50)] = (50.0, 25.0)
-    gains: Annotated[tuple[PositiveFloat, ...], Field(max_length=50)] = (0.5, 0.8, 1.25, 2.0)
-
-
-class Transfer(_Curve):
-    """Heads as they are, judged on the records of other stores: a matrix of questions by stores.
-
-    ``stores`` must be prepared as the run's own is. ``folds``: which of their records; by default the test folds of the
-    question, and all records where a store has no folds.
-    """
-
-    kind: Literal["transfer"]
-    stores: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1, max_length=50)]
-    folds: Folds | Literal["all"] | None = None
-
-
-Curve = Annotated[LabelEfficiency | NoiseRobustness | LeadSubsets | RateAndGain | Transfer, Field(discriminator="kind")]
-
-
 class RunConfig(Settings):
     """A recipe: what ``ecgtrain run`` reads, and stores with the run in its resolved form.
 
@@ -399,18 +294,11 @@ class RunConfig(Settings):
 
     name: Name
     seed: Seed = 0
-    seeds: Annotated[tuple[Seed, ...], Field(max_length=100)] = ()
+    seeds: Annotated[tuple[Seed, ...], Field(max_length=100), EachOnce] = ()
     data: Data
     pretrain: Pretrain | None = None
     downstream: tuple[Downstream, ...] = ()
     curves: tuple[Curve, ...] = ()
-
-    @model_validator(mode="after")
-    def _each_seed_once(self) -> Self:
-        if len(set(self.seeds)) < len(self.seeds):
-            twice = next(seed for seed in self.seeds if self.seeds.count(seed) > 1)
-            raise ValueError(f"each of seeds may stand there once, and {twice} does so more often")
-        return self
 
     @model_validator(mode="after")
     def _answerable(self) -> Self:
@@ -425,6 +313,11 @@ class RunConfig(Settings):
                     )
             if curve.reference and curve.questions and curve.reference not in curve.questions:
                 raise ValueError(f"the curve {curve.called} compares to {curve.reference}: name it in questions, too")
+            if curve.reference and set(curve.questions or names) == {curve.reference}:
+                raise ValueError(
+                    f"the curve {curve.called} compares {curve.reference} to itself alone: "
+                    "ask another question, too, or leave reference out"
+                )
             self._refuse_incomparable(curve)
         if twice := sorted({name for name in called if called.count(name) > 1}):
             raise ValueError(f"two curves are called {', '.join(twice)}: give one another name")
@@ -432,7 +325,7 @@ class RunConfig(Settings):
             raise ValueError("curves need a downstream entry to ask")
         return self
 
-    def _refuse_incomparable(self, curve: _Curve) -> None:
+    def _refuse_incomparable(self, curve: CurveOf) -> None:
         """Scores are taken from each other on the same records alone."""
         by_name = {question.name: question for question in self.downstream}
         for name in curve.questions or by_name:
