@@ -112,7 +112,8 @@ def _about_of_arrow(read: Any, size: int, where: object) -> dict[str, Any]:
         validate.refuse("a commit is no Arrow file", where)
     validate.check_length(int.from_bytes(end[:4], "little"), 2 * limits().root_bytes, where)
     try:
-        with pa.ipc.open_file(pa.PythonFile(File(read, size), mode="r")) as file:
+        alone = pa.ipc.IpcReadOptions(use_threads=False)
+        with pa.ipc.open_file(pa.PythonFile(File(read, size), mode="r"), options=alone) as file:
             schema = file.schema
     except (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError) as error:
         if isinstance(error, EcgError):
