@@ -74,7 +74,7 @@ class RecordHeader(Settings):
         min_length=1, max_length=MAX_SIGNALS
     )
     units: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], BeforeValidator(_listed)] = ("mV",)
-    gains: Annotated[tuple[float, ...] | None, BeforeValidator(_listed)] = None
+    gains: Annotated[tuple[Annotated[float, Field(allow_inf_nan=True)], ...] | None, BeforeValidator(_listed)] = None
     baselines: Annotated[tuple[Annotated[int, Field(gt=-(2**31), lt=2**31)], ...], BeforeValidator(_listed)] = (0,)
     checksum: str = Field("", max_length=256)
 

@@ -130,7 +130,7 @@ class Blocks:
 
     def file(self) -> io.RawIOBase:
         """The object as a file for whoever wants one."""
-        return File(self.part, self.n_bytes)
+        return _File(self)
 
 
 def _runs(numbers: Sequence[int]) -> list[range]:
@@ -144,11 +144,9 @@ def _runs(numbers: Sequence[int]) -> list[range]:
     return runs
 
 
-class File(io.RawIOBase):
-    """An object of ``n_bytes`` as a file; ``read`` gives its bytes from one place up to another."""
-
-    def __init__(self, read: Callable[[int, int], bytes], n_bytes: int) -> None:
-        self._read, self._n_bytes, self._at = read, n_bytes, 0
+class _File(io.RawIOBase):
+    def __init__(self, blocks: Blocks) -> None:
+        self._blocks, self._at = blocks, 0
 
     def readable(self) -> bool:
         return True
@@ -160,11 +158,11 @@ class File(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + (0, self._at, self._n_bytes)[whence]
+        self._at = offset + (0, self._at, len(self._blocks))[whence]
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        part = self._read(max(self._at, 0), min(self._at + len(buffer), self._n_bytes))
+        part = self._blocks.part(self._at, self._at + len(buffer))
         buffer[: len(part)] = part
         self._at += len(part)
         return len(part)

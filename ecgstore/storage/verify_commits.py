@@ -1,6 +1,6 @@
 """Whether the commits of a store are those of its shards: whoever withdraws, merges or appends goes by them.
 
-Of a commit in Arrow only the footer is read, which has all of it but the rows.
+Of a commit in Arrow the footer is taken alone, which has all of it but the rows: these stay packed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import pyarrow as pa
 
 from ecgstore.errors import EcgError, StoreReplaced, StoreUnreachable, visible
 from ecgstore.storage import layout, validate
-from ecgstore.storage.blocks import File
 from ecgstore.storage.limits import limits
 from ecgstore.storage.manifest import Manifest
 from ecgstore.storage.objects import Objects
@@ -107,17 +106,17 @@ def _about_of_json(read: Any, size: int, where: object) -> dict[str, Any]:
 
 
 def _about_of_arrow(read: Any, size: int, where: object) -> dict[str, Any]:
-    end = read(max(size - _END_BYTES, 0), size)
-    if end[4:] != _MARK:
+    validate.check_length(size, limits().table_bytes, where)
+    content = read(0, size)
+    if content[-len(_MARK) :] != _MARK:
         validate.refuse("a commit is no Arrow file", where)
-    validate.check_length(int.from_bytes(end[:4], "little"), 2 * limits().root_bytes, where)
+    validate.check_length(int.from_bytes(content[-_END_BYTES:][:4], "little"), 2 * limits().root_bytes, where)
     try:
+        # In memory, and without threads: Arrow begins some to read a file, and one of its may outlive the process.
         alone = pa.ipc.IpcReadOptions(use_threads=False)
-        with pa.ipc.open_file(pa.PythonFile(File(read, size), mode="r"), options=alone) as file:
+        with pa.ipc.open_file(pa.BufferReader(content), options=alone) as file:
             schema = file.schema
     except (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError) as error:
-        if isinstance(error, EcgError):
-            raise
         validate.refuse("a commit can't be read", where, got=" ".join(str(error).split())[:160])
     if "record_id" not in schema.names or schema.field("record_id").type != pa.string():
         validate.refuse("a commit has no ids", where, "record_id, a text")

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ecgstore import kernel
 from ecgstore.errors import visible
 from ecgstore.storage import layout
 from ecgstore.storage.shard_signal import ShardSignal
@@ -36,6 +35,10 @@ class Counted:
     """Counts through the records of a store, shard after shard, and compares."""
 
     def __init__(self, store: Stating) -> None:
+        # Who does not count loads no library that was compiled.
+        from ecgstore.kernel import tally
+
+        self._tally = tally
         self._about, self._is_raw = store.attributes, store.encoding == "adc"
         self._told = store.records.select(_TOLD)
         # Folds of a table beside the store are not those that it has sums of.
@@ -56,7 +59,7 @@ class Counted:
         pieces = zip(signal.rows.tolist(), signal.starts, signal.lengths, signal.offsets, told, sums_p3l, strict=True)
         for row, start, length, offset, about, sums_3l in pieces:
             counts_lt = signal.counts_lt[:, start : start + length]
-            sums_3l[:] = kernel.tally(counts_lt)[:3]
+            sums_3l[:] = self._tally(counts_lt)[:3]
             n_l, n_at_limit = sums_3l[0], self._at_limit(counts_lt) if about["n_clipped"] else 0
             if offset:
                 if row not in self._begun:  # it began in a shard of which a problem is known
