@@ -333,7 +333,7 @@ def test_a_curve_that_comes_to_nothing_is_refused_before_training(mini_store, tm
 
 
 def test_a_seed_stands_there_once(mini_store):
-    with pytest.raises(ConfigError, match="each of seeds"):
+    with pytest.raises(ConfigError, match="seeds: each may stand there once"):
         recipe(mini_store, [], seeds=[1, 1])
 
 

@@ -433,7 +433,7 @@ def test_a_representation_is_watched_while_it_grows(mini_store, tmp_path):
 def test_a_network_refuses_windows_before_any_is_read(mini_store, tmp_path, monkeypatch):
     from ecgtrain.data import feed
 
-    monkeypatch.setattr(feed, "_sources", None)  # whoever reads, fails otherwise
+    monkeypatch.setattr(feed, "Opening", None)  # whoever reads, fails otherwise
     lcd = {"name": "lcd", "width": 8, "augmentations": []}
     with pytest.raises(ConfigError, match="too short"):
         learn(recipe(mini_store, method=lcd, backbone={"name": "vgg1d"}, window_samples=20), tmp_path / "run")
