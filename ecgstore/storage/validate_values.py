@@ -29,7 +29,7 @@ def refuse_null(table: pa.Table, names: list[str], where: object) -> None:
 
 def refuse_empty(table: pa.Table, name: str, where: object) -> None:
     """Raise StoreFormatError where a text has no letters."""
-    if _any(table, name, lambda column: pc.equal(column, ""), lambda word: word == "", where):
+    if _any(table, name, lambda column: pc.match_substring_regex(column, "^$"), lambda word: word == "", where):
         refuse(f"column {name} holds an empty text", where)
 
 

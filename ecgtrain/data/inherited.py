@@ -59,7 +59,8 @@ def named_networks(named: Any) -> str | tuple[str, ...] | None:
     if not is_list or not all(isinstance(one, str) and one for one in named):
         raise ValueError(f"init_from names a run, or a list of 2 to {MOST_NETWORKS} of them")
     if len(set(named)) < len(named):
-        raise ValueError("init_from: each network may stand there once")
+        twice = next(one for one in named if list(named).count(one) > 1)
+        raise ValueError(f"init_from: {twice} stands there more than once; name each network once")
     return tuple(named)
 
 

@@ -211,7 +211,7 @@ def test_places_that_can_not_be_written(mini, mini_store, tmp_path):
         done = subprocess.run(
             [sys.executable, "-m", "ecgstore", "info", str(mini_store)], stdout=full, stderr=-1, text=True
         )
-    says(done, 1, "No space left on device")
+    says(done, 1, "the disk is full", "make room")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for root")

@@ -164,8 +164,8 @@ def test_code_of_ones_own_runs_where_it_is_named(mini_store, tmp_path):
     ("change", "said"),
     [
         (lambda about: about.update(n_leads=10**12), "leads"),
-        (lambda about: about["backbone"].update(lstm_width=10**9), "no size of a network"),
-        (lambda about: about["backbone"].update(lstm_layers=60_000), "no size of a network"),
+        (lambda about: about["backbone"].update(lstm_width=10**9), "lstm_width: input should be less than"),
+        (lambda about: about["backbone"].update(lstm_layers=60_000), "lstm_layers: input should be less than"),
         (lambda about: about["backbone"].update(lstm_width=6), "don't fit the network"),
         (lambda about: about["backbone"].update(lstm_layers=20), "don't fit the network"),
         (lambda about: about["backbone"].update(name=["cpc_lstm"]), "unknown backbone"),

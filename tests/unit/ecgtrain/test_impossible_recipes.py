@@ -92,7 +92,7 @@ def test_a_store_may_be_mixed_in_twice_with_other_records():
 
 
 def test_a_network_stands_beside_itself_no_more():
-    assert "init_from: each network may stand there once" in refused("pretrain.init_from=[a, a]")
+    assert "init_from: a stands there more than once" in refused("pretrain.init_from=[a, a]")
 
 
 @pytest.mark.parametrize("value", [".inf", "-.inf", ".nan"])

@@ -169,7 +169,7 @@ def test_what_does_not_fit_is_one_line(two, mini, mini_store, tmp_path):
     refused("a list of 2 to 4 of them", two[0])
     refused("a list of 2 to 4 of them", *[two[0]] * 5)
     refused("no exported backbone to begin with", two[0], tmp_path / "nothing")
-    refused("side by side are the same one.*name each once", *two, two[0])
+    refused("stands there more than once; name each network once", *two, two[0])
     shutil.copytree(two[0], tmp_path / "another name")
     refused("are the same one; .*cpc and .*another name", two[0], tmp_path / "another name")
     refused("of its backbone differs", *two, backbone={"name": "side_by_side"})

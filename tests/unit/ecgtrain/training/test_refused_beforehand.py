@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
-from ecgstore import EcgError
+from ecgstore import EcgError, open_store
 from ecgstore.inner import parse
 from ecgtrain.config import RunConfig
+from ecgtrain.data import selection
+from ecgtrain.errors import ProtocolError
 from ecgtrain.evaluation.curves import refuse_impossible_curves
 from ecgtrain.evaluation.elsewhere import refuse_impossible_elsewhere
 from ecgtrain.evaluation.judge import refuse_unanswerable
@@ -128,3 +132,17 @@ def test_folds_of_another_store_are_there(mini_store):
     assert len(refuse_impossible_elsewhere(wide, store, None))
     long = question.model_copy(update={"window_samples": 1001})
     assert "windows are longer" in refused(refuse_impossible_elsewhere, long, store, "all")
+
+
+def test_a_fold_between_two_others_may_be_of_nobody(mini_store):
+    """In a small store whose folds were drawn that happens by chance."""
+    store = open_store(mini_store)
+    there = set(store.column("fold").tolist())
+    assert {2, 4} < there
+    within = store.select(folds=sorted(there - {3, -1}))
+    lacking = SimpleNamespace(
+        path=store.path, attributes={}, split_sha256=None, column=lambda name: store.column(name)[within]
+    )
+    selection.refuse_absent_folds([1, 2, 3, 4], [lacking], "train_folds")
+    with pytest.raises(ProtocolError, match="no record is in fold 99"):
+        selection.refuse_absent_folds([3, 99], [lacking], "train_folds")
