@@ -33,9 +33,9 @@ def claimed(run_dir: Path, *, of_run: bool = False) -> Iterator[None]:
                 if run_dir.exists() and not run_dir.is_dir():
                     raise ConfigError("a file stands in the place of the directory", where=run_dir, fix="name another")
                 refuse_within_store(run_dir)
+                stack.enter_context(_lock(run_dir, shared=False))
                 if of_run:
                     _refuse_other_folder(run_dir)
-                stack.enter_context(_lock(run_dir, shared=False))
             except EcgError as error:
                 refusal = error
         refusal = distributed.told_by_first(refusal)
