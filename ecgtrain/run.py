@@ -15,7 +15,7 @@ from ecgstore.inner import name_own_file, patients_in_words
 from ecgtrain import distributed
 from ecgtrain.config import RESOLVED, RunConfig, dump
 from ecgtrain.data.seen import read_seen, withdrawn_since
-from ecgtrain.data.selection import refuse_absent_folds
+from ecgtrain.data.selection import folds_of_nobody, open_under, refuse_absent_folds
 from ecgtrain.deployment.export import CARD, refuse_unfinished, write_export
 from ecgtrain.deployment.model import Ensemble, Model, load_models
 from ecgtrain.deployment.onnx_file import on_millivolts, write_onnx
@@ -28,6 +28,7 @@ from ecgtrain.evaluation.curves import Drawn, draw_curves, refuse_impossible_cur
 from ecgtrain.evaluation.heads import keep_own_files
 from ecgtrain.evaluation.judge import Answered, judge_all, refuse_unanswerable, refuse_unfair
 from ecgtrain.evaluation.over_seeds import over_seeds
+from ecgtrain.evaluation.questions import questions, store_of
 from ecgtrain.evaluation.results import Result
 from ecgtrain.evaluation.seeds_elsewhere import judge_elsewhere
 from ecgtrain.reporting.card import card
@@ -462,7 +463,7 @@ def report_of_run(
         title=config.name,
         results=tuple(results),
         asked_over=tuple(curves),
-        caveats=(*_begun(config, made), *_left_out(environment)),
+        caveats=(*_begun(config, made), *_left_out(environment), *_of_nobody(config)),
         runs=(about,),
     )
 
@@ -482,6 +483,19 @@ def _begun(config: RunConfig, made: Prepared | TakenOver) -> tuple[str, ...]:
     if n_taught:
         said += (f"{n_taught} of {n} records that only watch pretraining taught that network: their loss is too low.",)
     return said
+
+
+def _of_nobody(config: RunConfig) -> tuple[str, ...]:
+    """Sentences on folds that are named and that no record is in, if there are any."""
+    settings, data = pretrain_of(config), config.data
+    stores = [open_under(data.store, data.split), *(open_under(one.path, one.split) for one in data.stores)]
+    said: list[str] = []
+    for name in ("folds", "validation_folds"):
+        said += folds_of_nobody(getattr(settings, name), stores, f"pretrain.{name}")
+    for question in questions(config):
+        for name in ("train_folds", "validation_folds", "test_folds"):
+            said += folds_of_nobody(getattr(question, name), [store_of(question, config)], f"{question.name}.{name}")
+    return tuple(said)
 
 
 def _facts_of(store: Store) -> StoreFacts:

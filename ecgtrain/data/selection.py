@@ -72,21 +72,31 @@ def what_folds(store: Store) -> str:
     return f"the store has no folds: draw some with `ecgstore split {store.path}`, and name the table (data.split)"
 
 
-def refuse_absent_folds(folds: Iterable[int] | None, stores: Sequence[Store], key: str) -> None:
-    """Raise ProtocolError where the setting ``key`` names a fold that none of ``stores`` has.
+#: Published and drawn splits mostly have folds 1 to 10. A part of such a source may lack some of them.
+MOST_FOLDS = 10
 
-    One between two others is there: in a small store it may happen to be of nobody.
+
+def refuse_absent_folds(folds: Iterable[int] | None, stores: Sequence[Store], key: str) -> None:
+    """Raise ProtocolError where the setting ``key`` names a fold that none of ``stores`` can have: it is misspelt.
+
+    Of those that they could have, some may be of nobody: see :func:`folds_of_nobody`.
     """
     there = {fold for store in stores for fold in store.column("fold").tolist() if fold >= 0}
     drawn = max(int(store.attributes.get("folds_drawn", 0)) for store in stores)
-    last = max(drawn, *there, -1)
-    absent = [fold for fold in sorted(set(folds or ())) if not min(there, default=0) <= fold <= last]
+    last = max(drawn, MOST_FOLDS, *there, -1)
+    absent = [fold for fold in sorted(set(folds or ())) if fold > last]
     if absent:
         raise ProtocolError(
             f"no record is in fold {', '.join(map(str, absent))}",
             where=f"{key}, {', '.join(store.path for store in stores)}",
             fix=what_folds(stores[0]),
         )
+
+
+def folds_of_nobody(folds: Iterable[int] | None, stores: Sequence[Store], key: str) -> tuple[str, ...]:
+    """A sentence on those of the setting ``key`` that no record of any of ``stores`` is in, if there are any."""
+    absent = sorted(set(folds or ()).difference(*(store.column("fold").tolist() for store in stores)))
+    return (f"No record is in fold {', '.join(map(str, absent))} of {key}.",) if absent else ()
 
 
 def refuse_absent_leads(leads: Sequence[str] | None, store: Store) -> None:

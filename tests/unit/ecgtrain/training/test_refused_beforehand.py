@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 
 from ecgstore import EcgError, open_store
@@ -134,15 +132,16 @@ def test_folds_of_another_store_are_there(mini_store):
     assert "windows are longer" in refused(refuse_impossible_elsewhere, long, store, "all")
 
 
-def test_a_fold_between_two_others_may_be_of_nobody(mini_store):
-    """In a small store whose folds were drawn that happens by chance."""
+def test_folds_of_a_part_may_be_of_nobody_and_that_is_told(mini_store):
+    """A recipe for the ten folds of a source is asked of a part of it that has eight."""
     store = open_store(mini_store)
     there = set(store.column("fold").tolist())
-    assert {2, 4} < there
-    within = store.select(folds=sorted(there - {3, -1}))
-    lacking = SimpleNamespace(
-        path=store.path, attributes={}, split_sha256=None, column=lambda name: store.column(name)[within]
+    assert 8 in there
+    assert not {9, 10} & there
+    selection.refuse_absent_folds([8, 9, 10], [store], "test_folds")
+    assert selection.folds_of_nobody([8, 9, 10], [store], "lp.test_folds") == (
+        "No record is in fold 9, 10 of lp.test_folds.",
     )
-    selection.refuse_absent_folds([1, 2, 3, 4], [lacking], "train_folds")
+    assert selection.folds_of_nobody([8], [store], "lp.test_folds") == ()
     with pytest.raises(ProtocolError, match="no record is in fold 99"):
-        selection.refuse_absent_folds([3, 99], [lacking], "train_folds")
+        selection.refuse_absent_folds([8, 99], [store], "test_folds")
