@@ -9,12 +9,9 @@ import numpy as np
 from ecgtrain.config import NULLS, RunConfig
 from ecgtrain.evaluation.judge import Answered, compared
 from ecgtrain.evaluation.questions import questions
-from ecgtrain.evaluation.results import Result
+from ecgtrain.evaluation.results import ONE_SEED, Result
 from ecgtrain.evaluation.scored import Judged, difference, over_one_seed, scores, together
 from ecgtrain.scoring.seeds import OverSeeds
-
-#: What the ensemble's own seeds are called, where it is compared to them.
-ONE_SEED = "one seed"
 
 
 def over_seeds(config: RunConfig, answered_s: Sequence[Answered]) -> tuple[Result, ...]:

@@ -39,6 +39,9 @@ from ecgtrain.tasks import TargetKind
 
 V = TypeVar("V", bound="Value")
 
+#: What one of several seeds is called, where what all of them say together is compared to it.
+ONE_SEED = "one seed"
+
 
 def _number(value: Any) -> Any:
     return math.nan if value is None else value

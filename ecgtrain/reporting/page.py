@@ -189,7 +189,6 @@ def _group(results: Sequence[Result], number: int, names: Sequence[str], worst: 
         "agreements": _agreements(results, labels, colours, number),
         "confusions": _confusions(results, labels),
         "squares": all_squares(results, labels, colours),
-        "legend": list(zip(labels, colours, strict=True)),
         "worst": [
             {"label": label, "records": one.records, "note": one.note}
             for result, label in zip(results, labels, strict=True)

@@ -26,10 +26,14 @@ Points = npt.NDArray[np.float64]
 
 
 class Line(NamedTuple):
-    """One curve: ``path`` as SVG understands it; ``dots`` where its points should be seen."""
+    """One curve: ``path`` as SVG understands it; ``dots`` where its points should be seen.
+
+    ``is_together``: of what several seeds say together.
+    """
 
     colour: str
     path: str
+    is_together: bool
     dots: Sequence[tuple[float, float]] = ()
 
 
@@ -69,8 +73,8 @@ def all_squares(results: Sequence[Result], labels: Sequence[str], colours: Seque
             curves = [of(result, name) for result in results]
             # The first, which is asked about, lies above its nulls.
             lines = [
-                Line(colour, _path(curve), _placed(curve) if score == "brier" else ())
-                for curve, colour in reversed(list(zip(curves, colours, strict=True)))
+                Line(colour, _path(curve), bool(result.ensemble_of), _placed(curve) if score == "brier" else ())
+                for result, curve, colour in reversed(list(zip(results, curves, colours, strict=True)))
                 if curve is not None
             ]
             if lines:

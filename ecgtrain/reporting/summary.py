@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ecgtrain.evaluation.results import Result
+from ecgtrain.evaluation.results import ONE_SEED, Result
 from ecgtrain.reporting.caveats import pretraining
-from ecgtrain.reporting.words import NULLS, colours, labels, metric_name, protocol
+from ecgtrain.reporting.words import NULLS, colours, labels, metric_name, one_seed_of, protocol
 from ecgtrain.scoring.bootstrap import Interval
 from ecgtrain.scoring.kinds import LESS_IS_BETTER
 
@@ -41,7 +41,7 @@ class Beside(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One answer of one run; ``group`` is the number of its table."""
+    """One answer of one run; ``group`` is the number of its table, ``is_together`` of what several seeds say as one."""
 
     group: int
     run: str
@@ -49,6 +49,7 @@ class Line(NamedTuple):
     about: str
     label: str
     colour: str
+    is_together: bool
     metric: str
     score: Interval
     scale: Scale
@@ -65,9 +66,8 @@ def lines(groups: Sequence[Sequence[Result]], names: Sequence[str]) -> list[Line
         for result, label, colour in zip(results, _alone(results), colours(results), strict=True):
             if result.pretraining in NULLS and len(results) > 1:
                 continue
-            null = next((name for name in result.difference_to if name in NULLS), None)
-            null = null or next(iter(result.difference_to), None)
-            difference = result.difference_to[null].get(result.compared_by) if null else None
+            other = _compared_to(result)
+            difference = result.difference_to[other].get(result.compared_by) if other else None
             found.append(
                 Line(
                     number,
@@ -76,10 +76,11 @@ def lines(groups: Sequence[Sequence[Result]], names: Sequence[str]) -> list[Line
                     f"{protocol([result])} · {Path(result.store).name} · {result.n_test:,} test records",
                     label,
                     colour,
+                    bool(result.ensemble_of),
                     metric_name(result.compared_by, result.unit),
                     result.score,
                     scale,
-                    _beside(result, null, results),
+                    _beside(result, other, results),
                     difference,
                     _verdict(result, difference),
                 )
@@ -96,11 +97,22 @@ def _alone(results: Sequence[Result]) -> list[str]:
     return [of[id(result)] for result in results]
 
 
-def _beside(result: Result, null: str | None, results: Sequence[Result]) -> Beside | None:
+def _compared_to(result: Result) -> str | None:
+    """What a line is held against: of several seeds one of them, as the nulls of all seeds together have no line."""
+    if ONE_SEED in result.difference_to:
+        return ONE_SEED
+    null = next((name for name in result.difference_to if name in NULLS), None)
+    return null or next(iter(result.difference_to), None)
+
+
+def _beside(result: Result, name: str | None, results: Sequence[Result]) -> Beside | None:
+    if name == ONE_SEED:
+        one = one_seed_of(result, results)
+        return None if one is None else Beside(name, one.score)
     for other in results:
-        is_it = (other.pretraining == null and other.name == result.name) or other.name == null
-        if null is not None and is_it and other.run == result.run:
-            return Beside(pretraining(null).lower() if null in NULLS else null, other.score)
+        is_it = (other.pretraining == name and other.name == result.name) or other.name == name
+        if name is not None and is_it and other.run == result.run and not other.ensemble_of:
+            return Beside(pretraining(name).lower() if name in NULLS else name, other.score)
     if result.of_a_constant is not None and math.isfinite(result.of_a_constant):
         constant = "always the commonest" if result.kind == "exclusive" else "always the median"
         return Beside(constant, Interval(result.of_a_constant, math.nan, math.nan))

@@ -71,14 +71,25 @@ def _label(result: Result) -> str:
 
 
 def colours(results: Sequence[Result]) -> list[str]:
-    n_before = 0
-    colours = []
+    """A colour for each line: nulls are grey, and several seeds together have that of one of them."""
+    of_answers: dict[tuple[str | None, str, str], str] = {}
     for result in results:
-        null = result.pretraining in NULLS
-        lighter = result.pretraining == "uncalibrated"
-        colours.append((LIGHT_GREY if lighter else GREY) if null else COLOURS[n_before % len(COLOURS)])
-        n_before += not null
-    return colours
+        if result.pretraining in NULLS:
+            of_answers[_whose(result)] = LIGHT_GREY if result.pretraining == "uncalibrated" else GREY
+        elif _whose(result) not in of_answers:
+            n_before = sum(colour in COLOURS for colour in of_answers.values())
+            of_answers[_whose(result)] = COLOURS[n_before % len(COLOURS)]
+    return [of_answers[_whose(result)] for result in results]
+
+
+def one_seed_of(result: Result, results: Sequence[Result]) -> Result | None:
+    """Of an answer that several seeds give together, the mean of what each of them reaches by itself."""
+    its = (other for other in results if not other.ensemble_of and _whose(other) == _whose(result))
+    return next(its, None) if result.ensemble_of else None
+
+
+def _whose(result: Result) -> tuple[str | None, str, str]:
+    return result.run, result.name, result.pretraining
 
 
 def verdict(result: Result, label: str) -> str:

@@ -160,3 +160,30 @@ def test_a_confusion_is_a_table() -> None:
     assert re.search(r'class="right" style="background:color-mix\(in srgb, #0060a8 45%, #fff\)">3</td>', page)
     assert '<th scope="row">&lt;b&gt;</th>' in page
     assert "<b>" not in page
+
+
+def test_seeds_together_are_held_against_one_of_them_and_share_its_colour() -> None:
+    def scored(value: float, **more: Any) -> Result:
+        return result(metrics={"macro_auroc": Interval(value, value - 0.05, value + 0.05)}, run="r", **more)
+
+    def by(value: float) -> dict[str, Interval]:
+        return {"macro_auroc": Interval(value, value - 0.01, value + 0.01)}
+
+    one = scored(0.82, seeds=[1, 2], difference_to={"random": by(0.02)})
+    untrained = scored(0.80, seeds=[1, 2], pretraining="random")
+    other = scored(0.85, seeds=[1, 2], name="tuned", protocol="linear_probe")
+    # As reports have them: against its seeds, and against all untrained networks together, which have no line.
+    together = scored(0.86, ensemble_of=[1, 2], difference_to={"one seed": by(0.04), "random": by(-0.01)})
+    tuned = scored(0.88, name="tuned", ensemble_of=[1, 2], difference_to={"one seed": by(0.03), "q": by(0.02)})
+    found = {line.score.value: line for line in lines(one, untrained, other, together, tuned)}
+    assert sorted(found) == [0.82, 0.85, 0.86, 0.88]
+    for value, of_one in ((0.86, 0.82), (0.88, 0.85)):
+        line = found[value]
+        assert line.beside is not None
+        assert line.difference is not None
+        assert (line.beside.name, line.beside.score.value) == ("one seed", of_one)
+        assert line.difference.value == pytest.approx(value - of_one)
+        assert (line.is_together, line.colour) == (True, found[of_one].colour)
+    assert found[0.82].colour != found[0.85].colour
+    page = render(whole(one, untrained, other, together, tuned))
+    assert page.count('stroke-dasharray="5 2.5"') == 2 * 2, "ROC, and precision and recall, of both answers together"
