@@ -25,7 +25,7 @@ from ecgstore.errors import StoreError
 #: How many workers a task may see die before it is thought to be the killer.
 DEATHS = 5
 #: What workers need, whatever they do; what one of them lacks is imported then.
-_NEEDED = ["ecgstore.build.ingest", "numcodecs.blosc", "scipy.fft", "threadpoolctl"]
+_NEEDED = ["ecgstore.build.ingest", "numcodecs.blosc", "ecgstore.signals.transforms", "threadpoolctl"]
 
 
 def prepare() -> None:

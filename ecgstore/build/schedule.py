@@ -19,6 +19,7 @@ from ecgstore.build import processes
 from ecgstore.build.memory import keep_freed_memory
 from ecgstore.errors import ConfigError, StoreError, need
 from ecgstore.settings import Settings
+from ecgstore.signals import transforms
 from ecgstore.wfdb_io.files import import_wfdb
 
 #: Tasks that a cluster is given ahead of time, per worker: enough to keep it busy, few enough to stay small.
@@ -85,7 +86,7 @@ def _run_threads(root: Path, tasks: Sequence[Any], do: Do, ready: Ready, n: int,
 def prepare(with_wfdb: bool) -> None:
     """What a process does once before its first task."""
     # Threads that import at the same time can wait for each other; what the tasks need is imported once here.
-    need("scipy.fft", "ingest")
+    transforms.load()
     if with_wfdb:
         import_wfdb()
     keep_freed_memory()

@@ -20,9 +20,10 @@ import numpy.typing as npt
 from pydantic import BeforeValidator, SerializeAsAny
 
 from ecgstore import kernel
-from ecgstore.errors import ConfigError, need
+from ecgstore.errors import ConfigError
 from ecgstore.rooms import occupant
 from ecgstore.settings import Settings, parse
+from ecgstore.signals import transforms
 from ecgstore.signals.decimation import Decimation, decimation, undo
 from ecgstore.signals.gaps import Gaps, Missing, bridge, mark_missing, there_in
 
@@ -285,7 +286,7 @@ def _frame(n_in: int, fs_hz: float, ratio: Fraction, padding_s: float, highest_h
     step, decimated = ratio.denominator, decimation(fs_hz, highest_hz)
     left = step * max(1, round(padding_s * fs_hz / step))
     unit = math.lcm(step, decimated.factor)
-    n_fft = unit * int(need("scipy.fft", "ingest").next_fast_len(-(-(n_in + 2 * left) // unit), real=True))
+    n_fft = unit * transforms.next_fast_len(-(-(n_in + 2 * left) // unit), real=True)
     n_bins = n_fft // 2 + 1 if decimated.factor == 1 else math.ceil(highest_hz * n_fft / fs_hz - 1e-9) + 1
     return _Frame(n_in, left, n_fft, fs_hz, ratio, decimated, n_bins)
 
@@ -405,7 +406,7 @@ def _transform(signals_mv_lt: Sequence[Signal], frame: _Frame) -> _Spectrum:
     # A few samples tell of leads that are absent altogether ...
     if not np.isfinite(extended_lm[:, :: max(1, frame.left // factor)]).all():
         return _Spectrum(np.empty((len(extended_lm), 0), np.complex64), jump_l, is_whole=False)
-    x_lf = need("scipy.fft", "ingest").rfft(extended_lm, axis=1, overwrite_x=True)
+    x_lf = transforms.rfft(extended_lm)
     # ... and the bin at 0 Hz, which is the sum of all samples, is finite only where all of them are.
     return _Spectrum(x_lf, jump_l, is_whole=bool(np.isfinite(x_lf[:, 0]).all()))
 
@@ -430,7 +431,7 @@ def _shaped(x_lf: npt.NDArray[np.complex64], frame: _Frame, filters: tuple[Setti
     curve = _curve if n_fft < _KEPT_CURVE else _curve.__wrapped__
     cropped_lf = x_lf[:, :kept] * curve(frame, filters)[:kept]
     # irfft fills the missing high bins with zeros.
-    out_lt: Signal = need("scipy.fft", "ingest").irfft(cropped_lf, n=n_fft_out, axis=1, overwrite_x=True)
+    out_lt = transforms.irfft(cropped_lf, n_fft_out)
     first = frame.left * ratio.numerator // ratio.denominator
     # The copy lets go of the padding.
     return out_lt[:, first : first + n_out].copy()
@@ -477,7 +478,7 @@ def _variance_within(spectrum: _Spectrum, frame: _Frame, high: int) -> npt.NDArr
     # Some points per period of the highest frequency are enough: the spectrum is cropped as for another rate.
     n_points = max(2 * high, min(8 * high, frame.n_fft))
     x_lf = spectrum.x_lf[:, :high] * _kept_undone(frame, 0, high)
-    wander_lt = need("scipy.fft", "ingest").irfft(x_lf, n=n_points, axis=1)
+    wander_lt = transforms.irfft(x_lf, n_points)
     at = np.arange(n_points) * (frame.n_fft / n_points) - frame.left
     within_lt = wander_lt[:, (at >= 0) & (at < frame.n_in)].astype(np.float64) * (n_points / frame.n_fft)
     return np.asarray(within_lt.var(axis=1)) if within_lt.shape[1] > 1 else np.zeros(len(within_lt))
@@ -521,7 +522,7 @@ def _envelope(spectrum: _Spectrum, frame: _Frame, band_hz: tuple[float, float], 
     if not band.gain_f.size:
         return Envelope(np.empty((len(spectrum.x_lf), 0), dtype=np.float32), 0.0)
     shaped_lf = spectrum.x_lf[:, band.low : band.low + band.gain_f.size] * band.gain_f
-    at_lp = need("scipy.fft", "ingest").ifft(shaped_lf, n=band.n_points, axis=1, overwrite_x=True)[:, band.within]
+    at_lp = transforms.ifft(shaped_lf, band.n_points)[:, band.within]
     power_mv2_lp = at_lp.real**2 + at_lp.imag**2
     if missing_lt is not None:
         # A point is missing where a sample within half a step of it is.
@@ -551,7 +552,7 @@ def _band(frame: _Frame, band_hz: tuple[float, float]) -> _Band:
     bin_hz = frame.fs_hz / frame.n_fft
     share_f = (np.arange(low, high) * bin_hz - band_hz[0]) / (band_hz[1] - band_hz[0])
     gain_f = np.sin(np.pi * share_f) ** 2
-    n_points = int(need("scipy.fft", "ingest").next_fast_len(max(1, high - low)))
+    n_points = transforms.next_fast_len(max(1, high - low), real=False)
     step = frame.n_fft / n_points
     # In whole numbers, so that a point on the first sample is never lost to rounding.
     within = slice(*(-(-edge * n_points // frame.n_fft) for edge in (frame.left, frame.left + frame.n_in)))
