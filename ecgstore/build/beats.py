@@ -134,8 +134,8 @@ def beats_store(
     """
     began = time.perf_counter()
     settings, out = settings or BeatSettings(), Path(out)
-    _refuse(store, settings, out)
-    building.recover(out)
+    _refuse(store, settings)
+    building.prepare(out, store.path)
     made = _plan(store, settings)
     crew = workers if isinstance(workers, Workers) else Workers(n=workers)
     outcome = construct(_job(made), out, Wish(resume and not overwrite, overwrite), crew, None, progress)
@@ -153,7 +153,7 @@ def beats_store(
     )
 
 
-def _refuse(store: Store, settings: BeatSettings, out: Path) -> None:
+def _refuse(store: Store, settings: BeatSettings) -> None:
     if store.encoding != "microvolt":
         raise ConfigError(
             "beats are averaged in millivolts, and a raw store holds its source's own counts",
@@ -168,11 +168,6 @@ def _refuse(store: Store, settings: BeatSettings, out: Path) -> None:
             where=store.path,
             expected="beats of AAMI's class V, such as V or E",
             fix="ingest with --annotators, or take --beats auto",
-        )
-    parent, child = Path(store.path).resolve(), out.resolve()
-    if parent == child or parent.is_relative_to(child) or child.is_relative_to(parent):
-        raise ConfigError(
-            "the output and the store must not contain each other", where=out, fix="choose another output"
         )
 
 
