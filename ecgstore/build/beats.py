@@ -30,7 +30,7 @@ from ecgstore.build.seal import rejected, seal_commits, software, sums_of
 from ecgstore.build.shards import create_array
 from ecgstore.build.sums import Sums, by_fold, fold_name, statistics, tally
 from ecgstore.errors import ConfigError, IntegrityError, SourceError
-from ecgstore.record import Rejection
+from ecgstore.record import LeadState, Rejection
 from ecgstore.settings import Settings
 from ecgstore.signals import ectopic
 from ecgstore.storage import layout, manifest, tables
@@ -242,7 +242,7 @@ def _write(work: _Work, root: Path, task: _Task) -> None:
     written: list[dict[str, Any]] = []
     left_out: list[Rejection] = []
     sums: list[tuple[str, Sums]] = []
-    about = store.records.take(task.rows).select(["record_id", "fold"]).to_pylist()
+    about = store.records.take(task.rows).select(["record_id", "fold", "lead_states"]).to_pylist()
     marks = _marks(store, task.rows) if work.settings.beats == "annotated" else None
     for row, record, signal_lt in zip(task.rows.tolist(), about, _signals(store, task.rows), strict=True):
         middles = (
@@ -258,11 +258,13 @@ def _write(work: _Work, root: Path, task: _Task) -> None:
         begin = _start(work, store.fs_hz, row) - task.first_shard * work.shard_samples
         counts_lt[:, begin : begin + n_before + n_after] = quantised.counts_lt
         tallied = tally(quantised.counts_lt).sums
+        # As in an ingest: an absent lead is said by its state, and its samples are not counted as missing.
+        n_present = len(store.leads) - record["lead_states"].count(LeadState.ABSENT)
         written.append(
             {
                 "record_id": record["record_id"],
                 "n_clipped": int(quantised.n_clipped_l.sum()),
-                "n_not_recorded": quantised.counts_lt.size - sum(tallied.n),
+                "n_not_recorded": n_present * (n_before + n_after) - sum(tallied.n),
                 "n_beats": n_beats,
                 "crc32": layout.crc32_of_counts(quantised.counts_lt, work.shard_samples),
             }
