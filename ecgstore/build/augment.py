@@ -130,12 +130,12 @@ def augment_store(
     """
     began = time.perf_counter()
     out = Path(out)
-    _refuse(store, out)
+    _refuse(store)
+    building.prepare(out, store.path)
     if part is not None and overwrite:
         raise ConfigError("parts and overwrite exclude each other")
     settings = noise.with_bank(settings, bank)
     noise.check_noise(settings, store.fs_hz, bank)
-    building.recover(out)
     made = _plan(store, settings)
     crew = workers if isinstance(workers, Workers) else Workers(n=workers)
     job = _job(made, bank)
@@ -162,7 +162,7 @@ def seal_augmented(out: Path, about: Mapping[str, Any]) -> AugmentReport:
     return _report(out, made, seal_parts(_job(made, None), out), began)
 
 
-def _refuse(store: Store, out: Path) -> None:
+def _refuse(store: Store) -> None:
     if store.encoding != "microvolt":
         raise ConfigError(
             "noise is in millivolts, and a raw store holds its source's own counts",
@@ -171,11 +171,6 @@ def _refuse(store: Store, out: Path) -> None:
         )
     if "noise" in store.attributes or store.recipe.get("noise"):
         raise ConfigError("the store has noise on it already", where=store.path, fix="add noise to the clean store")
-    parent, child = Path(store.path).resolve(), out.resolve()
-    if parent == child or parent.is_relative_to(child) or child.is_relative_to(parent):
-        raise ConfigError(
-            "the output and the store must not contain each other", where=out, fix="choose another output"
-        )
 
 
 def _plan(store: Store, settings: NoiseSettings) -> _Plan:

@@ -30,7 +30,7 @@ from ecgstore.build.seal import rejected, seal_commits, software, sums_of
 from ecgstore.build.shards import create_array
 from ecgstore.build.sums import Sums, by_fold, fold_name, statistics, tally
 from ecgstore.errors import ConfigError, IntegrityError, SourceError
-from ecgstore.record import Rejection
+from ecgstore.record import LeadState, Rejection
 from ecgstore.settings import Settings
 from ecgstore.signals import ectopic
 from ecgstore.storage import layout, manifest, tables
@@ -134,8 +134,8 @@ def beats_store(
     """
     began = time.perf_counter()
     settings, out = settings or BeatSettings(), Path(out)
-    _refuse(store, settings, out)
-    building.recover(out)
+    _refuse(store, settings)
+    building.prepare(out, store.path)
     made = _plan(store, settings)
     crew = workers if isinstance(workers, Workers) else Workers(n=workers)
     outcome = construct(_job(made), out, Wish(resume and not overwrite, overwrite), crew, None, progress)
@@ -153,7 +153,7 @@ def beats_store(
     )
 
 
-def _refuse(store: Store, settings: BeatSettings, out: Path) -> None:
+def _refuse(store: Store, settings: BeatSettings) -> None:
     if store.encoding != "microvolt":
         raise ConfigError(
             "beats are averaged in millivolts, and a raw store holds its source's own counts",
@@ -168,11 +168,6 @@ def _refuse(store: Store, settings: BeatSettings, out: Path) -> None:
             where=store.path,
             expected="beats of AAMI's class V, such as V or E",
             fix="ingest with --annotators, or take --beats auto",
-        )
-    parent, child = Path(store.path).resolve(), out.resolve()
-    if parent == child or parent.is_relative_to(child) or child.is_relative_to(parent):
-        raise ConfigError(
-            "the output and the store must not contain each other", where=out, fix="choose another output"
         )
 
 
@@ -247,7 +242,7 @@ def _write(work: _Work, root: Path, task: _Task) -> None:
     written: list[dict[str, Any]] = []
     left_out: list[Rejection] = []
     sums: list[tuple[str, Sums]] = []
-    about = store.records.take(task.rows).select(["record_id", "fold"]).to_pylist()
+    about = store.records.take(task.rows).select(["record_id", "fold", "lead_states"]).to_pylist()
     marks = _marks(store, task.rows) if work.settings.beats == "annotated" else None
     for row, record, signal_lt in zip(task.rows.tolist(), about, _signals(store, task.rows), strict=True):
         middles = (
@@ -263,11 +258,13 @@ def _write(work: _Work, root: Path, task: _Task) -> None:
         begin = _start(work, store.fs_hz, row) - task.first_shard * work.shard_samples
         counts_lt[:, begin : begin + n_before + n_after] = quantised.counts_lt
         tallied = tally(quantised.counts_lt).sums
+        # As in an ingest: an absent lead is said by its state, and its samples are not counted as missing.
+        n_present = len(store.leads) - record["lead_states"].count(LeadState.ABSENT)
         written.append(
             {
                 "record_id": record["record_id"],
                 "n_clipped": int(quantised.n_clipped_l.sum()),
-                "n_not_recorded": quantised.counts_lt.size - sum(tallied.n),
+                "n_not_recorded": n_present * (n_before + n_after) - sum(tallied.n),
                 "n_beats": n_beats,
                 "crc32": layout.crc32_of_counts(quantised.counts_lt, work.shard_samples),
             }

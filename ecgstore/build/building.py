@@ -17,6 +17,7 @@ from typing import Any
 
 from ecgstore.errors import StoreError, StoreExists, StoreIncomplete
 from ecgstore.storage import disk, layout, locks, manifest, publish
+from ecgstore.storage.outside import refuse_nested, refuse_within_store
 from ecgstore.storage.plain import open_plain
 
 #: Settings and a few paths: more than this was not written by :func:`begin`.
@@ -27,12 +28,12 @@ def begin(root: Path, plan_sha256: str, about: Mapping[str, Any], create_array: 
     """Create the folder and its metadata, or check that what is there was begun by the same plan.
 
     ``about`` is kept beside the plan's hash, for whoever finishes the store. Parts may begin at the same moment.
-    Raises StoreExists.
+    Raises StoreExists, and ConfigError within another store.
     """
-    refuse_foreign(root)
+    refuse_place(root)
     root.mkdir(parents=True, exist_ok=True)
     with _held(lock_file(root, "begin"), root, wait=True):
-        refuse_foreign(root)
+        refuse_place(root)
         if not (root / layout.BUILDING).exists():
             content = json.dumps({"plan_sha256": plan_sha256, **about}, indent=1)
             publish.write_bytes(root / layout.BUILDING, content.encode() + b"\n")
@@ -46,8 +47,17 @@ def begin(root: Path, plan_sha256: str, about: Mapping[str, Any], create_array: 
             create_array()
 
 
-def refuse_foreign(root: Path) -> None:
-    """Raise StoreExists where something stands that is neither a store nor one being built."""
+def prepare(out: Path, *parents: str) -> None:
+    """Before any work: see that a store, made of ``parents``, can stand at ``out``; and :func:`recover` it."""
+    with plain_disk_errors(out):
+        refuse_nested(out, *parents)
+        recover(out)
+        refuse_place(out)
+
+
+def refuse_place(root: Path) -> None:
+    """Raise StoreExists where something stands that is neither a store nor one being built, ConfigError in a store."""
+    refuse_within_store(root, may_be_one=True)
     if not root.exists() or (root / layout.BUILDING).exists() or (root / layout.MANIFEST).exists():
         return
     if not _is_bare(root):

@@ -108,11 +108,11 @@ def construct(
     StoreError (the disk refuses), and what tasks and seal raise.
     """
     with building.plain_disk_errors(out), contextlib.ExitStack() as stack:
-        building.refuse_foreign(out)
+        building.refuse_place(out)
         action = decide(out, job.plan_sha256, wish)
         if action not in (Action.ACCEPT, Action.REFUSE):  # who only looks keeps nobody from working
             stack.enter_context(building.claimed(out, part and f"part-{part[0]}-of-{part[1]}"))
-            building.refuse_foreign(out)
+            building.refuse_place(out)
             action = decide(out, job.plan_sha256, wish)
         match action:
             case Action.ACCEPT:

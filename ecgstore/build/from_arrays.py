@@ -56,7 +56,7 @@ def write_records(
     settings, out = settings or IngestSettings(), Path(out)
     if settings.source is not None:
         raise ConfigError("records that are given have no source to be read from", fix="leave source out")
-    building.refuse_foreign(out)
+    building.prepare(out)
     if (out / layout.MANIFEST).exists() and not overwrite:
         raise StoreExists("a sealed store is there already", where=out, fix="choose another output, or overwrite=True")
     # Beside the store, where there is room for it; its own folder may not be there yet.

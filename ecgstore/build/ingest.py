@@ -31,6 +31,7 @@ from ecgstore.rooms import name_own_file, occupants, own_file_sha256
 from ecgstore.settings import NOT_SAID, Difference, Settings, first_difference, parse
 from ecgstore.sources._reader import reader_of
 from ecgstore.storage import layout, tables, withdrawn
+from ecgstore.storage.outside import refuse_within_store
 
 #: Endings of files that sources list their records by.
 _TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".json", ".gz", "RECORDS")
@@ -103,8 +104,9 @@ def ingest_folder(
     _refuse_nested(source_root, out)
     if sum((resume, overwrite, append)) > 1 or (part is not None and (overwrite or append)):
         raise ConfigError("resume, overwrite and append exclude each other, and parts exclude the last two")
-    building.recover(out)
-    building.refuse_foreign(out)
+    building.prepare(out)
+    if scan_table is not None:
+        refuse_within_store(scan_table)
     is_sealed = (out / layout.MANIFEST).exists()
     before, grown_from, inherited = _occupied(out, settings) if append and is_sealed else (None, None, {})
     if overwrite and is_sealed:

@@ -11,6 +11,7 @@ import functools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,8 @@ from ecgstore.errors import StoreError
 
 #: How many workers a task may see die before it is thought to be the killer.
 DEATHS = 5
+#: So often the command looks whether it was told to end.
+LOOK_EVERY_S = 0.2
 #: What workers need, whatever they do; what one of them lacks is imported then.
 _NEEDED = ["ecgstore.build.ingest", "numcodecs.blosc", "ecgstore.signals.transforms", "threadpoolctl"]
 
@@ -41,25 +44,38 @@ def prepare() -> None:
 def run(root: Path, tasks: Sequence[Any], do: Callable[[Path, Any], None], n: int, done: Callable[[], None]) -> None:
     """Do every task in ``n`` processes; ``done`` is called after each. Tasks and ``do`` must be picklable.
 
-    Raises what a task raises, and StoreError where workers die again and again over the same task.
+    Raises what a task raises, and StoreError where workers die again and again over the same task. Told to end by
+    SIGTERM it stops its workers and raises SystemExit, unless the caller has said what is to be done then.
     """
     prepare()
     left, deaths = list(tasks), Counter[int]()
-    while left:
-        left, lost = _as_far_as_it_goes(root, left, do, n, done)
-        deaths.update(task.first_shard for task in lost)
-        for task in lost:
-            if deaths[task.first_shard] == DEATHS:
-                raise StoreError(
-                    f"{DEATHS} workers died over one task: too little memory, or a record that kills its reader",
-                    where=root,
-                    got=f"shard {task.first_shard}",
-                    fix="look for what ended them; running the same command again goes on from here",
-                )
+    with _told_to_end() as refuse_if_told:
+        while left:
+            refuse_if_told()
+            left, lost = _as_far_as_it_goes(root, left, do, n, done, refuse_if_told)
+            _name_the_killer(lost, deaths, root)
+
+
+def _name_the_killer(lost: Sequence[Any], deaths: Counter[int], root: Path) -> None:
+    """Raise StoreError where one of the tasks that were ``lost`` with a worker has seen too many die."""
+    deaths.update(task.first_shard for task in lost)
+    for task in lost:
+        if deaths[task.first_shard] == DEATHS:
+            raise StoreError(
+                f"{DEATHS} workers died over one task: too little memory, or a record that kills its reader",
+                where=root,
+                got=f"shard {task.first_shard}",
+                fix="look for what ended them; running the same command again goes on from here",
+            )
 
 
 def _as_far_as_it_goes(
-    root: Path, tasks: Sequence[Any], do: Callable[[Path, Any], None], n: int, done: Callable[[], None]
+    root: Path,
+    tasks: Sequence[Any],
+    do: Callable[[Path, Any], None],
+    n: int,
+    done: Callable[[], None],
+    refuse_if_told: Callable[[], None],
 ) -> tuple[list[Any], list[Any]]:
     """Do tasks until one of the workers dies; returns those that are left, and of them those that were begun."""
     waiting, running = deque(tasks), dict[Future[None], Any]()
@@ -72,7 +88,8 @@ def _as_far_as_it_goes(
         with without_interrupts():  # inherited by the workers, which begin with the first task
             submit(n)
         while running:
-            ended, _ = wait(running, return_when=FIRST_COMPLETED)
+            ended, _ = wait(running, LOOK_EVERY_S, return_when=FIRST_COMPLETED)
+            refuse_if_told()
             for future in ended:
                 future.result()
                 del running[future]
@@ -108,6 +125,35 @@ def _submit(
         running[future] = waiting.popleft()
 
 
+@contextlib.contextmanager
+def _told_to_end() -> Iterator[Callable[[], None]]:
+    """Inside, SIGTERM doesn't end the process; the function that is given raises SystemExit once one has come.
+
+    Ended by it, the process would leave semaphores behind, of which Python then warns. Raised out of the handler, the
+    exception could come while some are made.
+    """
+    heard: list[int] = []
+
+    def refuse_if_told() -> None:
+        if heard:
+            sys.exit(128 + signal.SIGTERM)  # as a shell says it
+
+    is_ours = (
+        threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    )
+    if is_ours:
+        signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        yield refuse_if_told
+        refuse_if_told()
+    except Exception:
+        refuse_if_told()  # who told this process may have told its workers as well, and they end at once
+        raise
+    finally:
+        if is_ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def _method() -> str:
     return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
@@ -116,7 +162,24 @@ def _begin(folder: Path, command: connection.Connection) -> None:
     """In a worker, once: it stands in the folder of the process that began it, leaves it Ctrl-C, ends with it."""
     os.chdir(folder)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _make_lock_of_codec()
     threading.Thread(target=_end_with, args=(command,), daemon=True).start()
+
+
+def _make_lock_of_codec() -> None:
+    """Have numcodecs make its lock of a process now, as one that has no name.
+
+    It makes it with the first chunk, of the kind that processes of a fork server share by name. Whoever ends in the
+    midst of a task leaves the name behind, and Python warns of it.
+    """
+    from numcodecs import blosc
+
+    make = getattr(blosc, "get_mutex", None)
+    if make is None or multiprocessing.get_start_method() != "forkserver":
+        return
+    multiprocessing.set_start_method("fork", force=True)
+    make()
+    multiprocessing.set_start_method("forkserver", force=True)
 
 
 def _end_with(command: connection.Connection) -> None:

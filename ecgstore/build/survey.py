@@ -29,6 +29,7 @@ from ecgstore.build.settings import IngestSettings
 from ecgstore.build.shards import create_array
 from ecgstore.errors import ConfigError
 from ecgstore.record import Listing, RecordRef
+from ecgstore.storage.outside import refuse_within_store
 from ecgstore.wfdb_io.header import Header
 
 #: Records of the trial, and how many samples of the store (of all leads together) they may have; one record at least.
@@ -80,6 +81,8 @@ def survey(
 
     Raises SourceError where the folder is absent or no record in it can be used.
     """
+    if scan_table is not None:
+        refuse_within_store(scan_table)
     refused: list[str] = []
     crew = workers if isinstance(workers, Workers) else Workers(n=workers)
     look = functools.partial(_ask, settings, refused)

@@ -9,6 +9,7 @@ import functools
 import json
 import math
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,8 @@ from ecgstore.terminal import EXIT_INTERRUPTED
 F = TypeVar("F", bound=Callable[..., Any])
 
 EXIT_ERROR, EXIT_REJECTED = 1, 3
+#: As a shell says it.
+EXIT_TERMINATED = 128 + signal.SIGTERM
 #: Seconds between two lines of progress where there is no terminal to draw on.
 LINE_EVERY_S = 5.0
 
@@ -59,6 +62,10 @@ def plain_errors(command: F) -> F:
         except KeyboardInterrupt:
             say("interrupted; run the same command again to go on where it stopped", err=True)
             sys.exit(EXIT_INTERRUPTED)
+        except SystemExit as ended:
+            if ended.code == EXIT_TERMINATED:
+                say("told to end (SIGTERM); run the same command again to go on where it stopped", err=True)
+            raise
         except BrokenPipeError:  # the reader, such as `head`, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except OSError as error:  # a file or folder that can't be read or written, not a bug

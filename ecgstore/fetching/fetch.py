@@ -38,6 +38,7 @@ from ecgstore.fetching.http import ATTEMPTS, Final, Http, Passing, Stopped, read
 from ecgstore.fetching.journal import Journal, Verified, verified_as
 from ecgstore.settings import Settings, parse, read_yaml
 from ecgstore.storage import publish
+from ecgstore.storage.outside import refuse_within_store
 
 PHYSIONET = "https://physionet.org/files/"
 OPEN_DATA = Path(__file__).with_name("open_data.yaml")
@@ -226,6 +227,7 @@ def _plan(
 ) -> FetchPlan:
     if max_records is not None and max_records < 1:
         raise ConfigError("the number of records", expected="1 or more", got=max_records)
+    refuse_within_store(dest)
     url, terms, chosen = _where(name_or_url, version, base_url)
     text = read_list(http, url)
     sums = _parse_list(text, url + SUMS)

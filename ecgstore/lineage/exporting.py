@@ -9,15 +9,15 @@ from pathlib import Path
 
 from ecgstore.build import building
 from ecgstore.errors import StoreExists
-from ecgstore.lineage.parents import apart
 from ecgstore.storage import publish
+from ecgstore.storage.outside import refuse_nested
 from ecgstore.storage.store import Store
 
 
 @contextlib.contextmanager
 def folder_for(store: Store, out: Path) -> Iterator[Path]:
     """The folder to write into; it becomes ``out`` where all went well. Raises StoreExists where something is there."""
-    apart(store, out)
+    refuse_nested(out, store.path)
     aside = out.with_name(f"{out.name}{publish.ASIDE}")
     with building.plain_disk_errors(out):
         if out.exists() or out.is_symlink():

@@ -23,7 +23,7 @@ from ecgstore.build.schedule import Workers
 from ecgstore.build.seal import root_metadata, software
 from ecgstore.build.sums import by_fold, statistics
 from ecgstore.errors import ConfigError
-from ecgstore.lineage.parents import LINEAGE, Parent, apart, sums_of_root, with_step
+from ecgstore.lineage.parents import LINEAGE, Parent, sums_of_root, with_step
 from ecgstore.lineage.placing import Piece, Rows, Work, pieces, write_piece
 from ecgstore.lineage.publishing import begin, publish
 from ecgstore.settings import first_difference
@@ -82,8 +82,7 @@ def merge_stores(
     """
     out = Path(out)
     stores = (one, other)
-    for store in stores:
-        apart(store, out)
+    building.prepare(out, *(store.path for store in stores))
     _refuse_unlike(one, other)
     _refuse_shared(one, other)
     both = (Parent.of(one), Parent.of(other))

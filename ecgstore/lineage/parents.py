@@ -119,15 +119,6 @@ def _are_sums(sums: Sums, n_leads: int) -> bool:
     return all(len(one) == n_leads and all(type(value) is int for value in one) for one in lists)
 
 
-def apart(store: Store, out: Path) -> None:
-    """Raise ConfigError where the output and a store contain each other."""
-    parent, child = Path(store.path).resolve(), out.resolve()
-    if parent == child or parent.is_relative_to(child) or child.is_relative_to(parent):
-        raise ConfigError(
-            "the output and the store must not contain each other", where=out, fix="choose another output"
-        )
-
-
 def with_step(stores: Sequence[Store], made_by: str, settings: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
     """The steps by which the ``stores`` were made, and the one that is done to them now."""
     before: list[dict[str, Any]] = []

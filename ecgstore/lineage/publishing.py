@@ -23,10 +23,9 @@ def publish(
     StoreExists, and StoreError where the disk refuses.
     """
     with building.plain_disk_errors(out):
-        building.recover(out)
-        building.refuse_foreign(out)
+        building.prepare(out)
         with building.claimed(out):
-            building.refuse_foreign(out)
+            building.refuse_place(out)
             if not (out / layout.MANIFEST).exists():
                 return make(out)
             there = manifest.load(out)

@@ -23,7 +23,7 @@ from ecgstore.build.seal import rejected, seal_commits, software, sums_of
 from ecgstore.build.shards import create_array
 from ecgstore.build.sums import statistics
 from ecgstore.errors import ConfigError, nearest
-from ecgstore.lineage.parents import LINEAGE, apart, with_step
+from ecgstore.lineage.parents import LINEAGE, with_step
 from ecgstore.lineage.placing import Piece, Rows, Work, pieces, records_of, write_piece, written_of
 from ecgstore.storage import asked, layout, manifest, tables
 from ecgstore.storage.stated_codes import stating
@@ -83,8 +83,7 @@ def subset_store(
     """
     began = time.perf_counter()
     out = Path(out)
-    apart(store, out)
-    building.recover(out)
+    building.prepare(out, store.path)
     made = _plan(store, where, codes, folds, leads)
     crew = workers if isinstance(workers, Workers) else Workers(n=workers)
     outcome = construct(_job(made), out, Wish(not overwrite, overwrite), crew, None, progress)

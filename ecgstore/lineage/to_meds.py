@@ -64,11 +64,11 @@ def export_meds(
     StoreExists, StoreError.
     """
     out = Path(out)
-    subject_n = _subjects(store)
-    data = _events(store, subject_n)
-    splits, n_mixed = _splits(store, subject_n, tuning, held_out)
-    codes = _codes(data)
     with folder_for(store, out) as folder:
+        subject_n = _subjects(store)
+        data = _events(store, subject_n)
+        splits, n_mixed = _splits(store, subject_n, tuning, held_out)
+        codes = _codes(data)
         (folder / "data").mkdir()
         (folder / "metadata").mkdir()
         (folder / "data" / "0.parquet").write_bytes(tables.to_parquet(data))

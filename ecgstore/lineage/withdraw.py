@@ -25,7 +25,7 @@ from ecgstore.build.patients import ids_are_public, key_check, patient_hash
 from ecgstore.build.seal import root_metadata, software
 from ecgstore.build.sums import Sums, by_fold, fold_name, statistics, tally
 from ecgstore.errors import ConfigError, IntegrityError, nearest
-from ecgstore.lineage.parents import LINEAGE, Parent, apart, sums_of_root, with_step
+from ecgstore.lineage.parents import LINEAGE, Parent, sums_of_root, with_step
 from ecgstore.lineage.publishing import begin, publish
 from ecgstore.sources._labels import names_patient
 from ecgstore.storage import asked, layout, manifest, tables
@@ -128,8 +128,7 @@ def withdraw_records(
     """
     out = Path(out)
     replaced = overwrite and Path(store.path).resolve() == out.resolve()
-    if not replaced:
-        apart(store, out)
+    building.prepare(out, *(() if replaced else (store.path,)))
     parent = Parent.of(store)
     gone = _gone(store, patients, records, secret_key, skip_unknown)
     plan_sha256 = _identity(store, gone.kept)

@@ -20,6 +20,7 @@ from ecgstore.sharing.opening import open_target
 from ecgstore.sharing.pulling import pull
 from ecgstore.sharing.target import Progress
 from ecgstore.storage import locks
+from ecgstore.storage.outside import refuse_within_store
 from ecgstore.storage.store import Store, open_store
 
 
@@ -67,6 +68,7 @@ def open_shared(path: str | Path, *, progress: Progress | None = None) -> Store:
     assert address.fingerprint is not None
     place = _place_of(address.fingerprint)
     if not place.exists():
+        refuse_within_store(place)
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -25,6 +25,7 @@ from ecgstore.sharing.terms import refuse_by_terms, refuse_findings
 from ecgstore.sharing.withdrawing import Withdrawn as TakenBack
 from ecgstore.sharing.withdrawing import withdraw
 from ecgstore.storage import layout
+from ecgstore.storage.outside import refuse_nested
 from ecgstore.storage.store import Store
 from ecgstore.storage.withdrawn import Withdrawn, count_named
 
@@ -78,6 +79,7 @@ def withdraw_and_push(
             where=out,
             fix="choose another OUT with --push, and delete the store afterwards",
         )
+    refuse_nested(out, store.path)
     target = open_writable(address)
     refuse_no_share(target)
     left = what_is_left(store, patients=patients, records=records, secret_key=secret_key, skip_unknown=skip_unknown)

@@ -35,6 +35,7 @@ from ecgstore.sharing.target import Meter, Progress, Target, each, patiently
 from ecgstore.storage import layout, locks, manifest, publish
 from ecgstore.storage.beside import folder_beside
 from ecgstore.storage.manifest import Manifest, ObjectHash
+from ecgstore.storage.outside import refuse_within_store
 from ecgstore.storage.store import open_store
 
 
@@ -73,14 +74,15 @@ def pull(
     on another way: a server can show an older version under a tag, and only this finds it out. The version's card.yaml
     and sidecars come to ``<dest>.sidecars``; what of them isn't as it should be is left out, and stands in ``notes``.
 
-    Raises ConfigError (the address), StoreNotFound (no share, tag, version), StoreWithdrawn, StoreExists (``dest``, or
-    another pull at work), IntegrityError (not the version that was asked for, damaged objects), StoreError (disk full,
-    no right), StoreUnreachable.
+    Raises ConfigError (the address, ``dest`` within a store), StoreNotFound (no share, tag, version), StoreWithdrawn,
+    StoreExists (``dest``, or another pull at work), IntegrityError (not the version that was asked for, damaged
+    objects), StoreError (disk full, no right), StoreUnreachable.
     """
     for folder, what in ((dest, "DEST"), (base, "--base")):
         if folder is not None and "://" in str(folder):
             raise ConfigError(f"{what} is a folder of this machine", got=without_secrets(folder)[:200])
     address, dest = parse_address(url), Path(dest)
+    refuse_within_store(dest, may_be_one=True)
     target = open_target(address)
     fingerprint = versions.fingerprint_at(target, address)
     tag = None if address.fingerprint else address.tag_or_default

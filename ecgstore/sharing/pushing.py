@@ -40,12 +40,12 @@ def push(
     address = parse_address(url)
     if address.fingerprint is not None:
         raise ConfigError("a store is pushed under a tag, for its fingerprint is its own", where=url, expected="@TAG")
-    opened = open_store(store)
+    opened, target = open_store(store), open_writable(address)
     refuse_unshareable(opened, private_target=private_target, harmless=findings_are_harmless)
     objects, sealed = manifest.open_sealed(place(store))
     if sealed.fingerprint != opened.fingerprint:
         raise IntegrityError("the store was replaced while it was looked at", where=store, fix="push it again")
-    source, target = OpenedSource(objects, sealed, str(store)), open_writable(address)
+    source = OpenedSource(objects, sealed, str(store))
     versions.refuse_withdrawn(target, opened.fingerprint)
     versions.refuse_returning(target, opened.records, store)
     # A store on another machine has nothing beside it that could be found.

@@ -17,6 +17,7 @@ from ecgstore.errors import ConfigError, SourceError
 from ecgstore.record import LEADS_12, RecordRef, Rejection, Sex
 from ecgstore.sources._tables import MAX_AGE_YEARS, MAX_FOLD, number, whole
 from ecgstore.storage import layout, publish
+from ecgstore.storage.outside import refuse_within_store
 from ecgstore.storage.plain import open_text
 
 N = TypeVar("N", int, float)
@@ -33,8 +34,9 @@ _CODES, _SKIP = {"N": 1, "V": 5}, 59
 def new_folder(out: Path) -> Iterator[Path]:
     """A folder to write into, that becomes ``out`` when all is done, and nothing if it is not.
 
-    Raises ConfigError if ``out`` holds anything already.
+    Raises ConfigError if ``out`` holds anything already, or is within a store.
     """
+    refuse_within_store(Path(out))
     out = Path(out).resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError("there is already something at this place", where=out, fix="name a new folder")

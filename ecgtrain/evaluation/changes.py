@@ -6,9 +6,10 @@ hangs on the record's id and on nothing else, so that each run changes each reco
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,13 +31,18 @@ _STEPS = 1000
 class Changed(NamedTuple):
     """One place on a curve: what it is called, where it stands on the axis, and what is done; None for nothing.
 
-    ``about``: what the change hangs on besides its name.
+    ``setting``: all that the change hangs on, as JSON holds it.
     """
 
     told: str
     x: float
     change: Change | None
-    about: str = ""
+    setting: Mapping[str, Any]
+
+
+def in_full(number: float | Decimal) -> str:
+    """All digits of a number, and no more: what reads alike is the same number."""
+    return f"{Decimal(str(number)).normalize():f}"
 
 
 def changes(curve: NoiseRobustness | LeadSubsets | RateAndGain, config: RunConfig, store: Store) -> list[Changed]:
@@ -72,14 +78,13 @@ def _noise(curve: NoiseRobustness, config: RunConfig, store: Store) -> list[Chan
         )
     bank = load_bank(str(config.data.noise_bank)) if recorded else None
     unit = "dB" if curve.snr_db else "level"
-    found = [Changed("none", float("inf") if curve.snr_db else 0.0, None)]
+    found = [Changed("none", float("inf") if curve.snr_db else 0.0, None, {})]
     for strength, settings in curve.strengths():
         settings = with_bank(settings, bank)
         check_noise(settings, store.fs_hz, bank)
-        told = f"{strength:g} dB" if unit == "dB" else f"level {strength:g}"
-        found.append(
-            Changed(told, strength, _noisy(settings, bank, store.fs_hz, store.leads), settings.model_dump_json())
-        )
+        told = f"{in_full(strength)} dB" if unit == "dB" else f"level {in_full(strength)}"
+        noisy = _noisy(settings, bank, store.fs_hz, store.leads)
+        found.append(Changed(told, strength, noisy, settings.model_dump(mode="json")))
     return found
 
 
@@ -89,7 +94,7 @@ def _noisy(settings: NoiseSettings, bank: Bank | None, fs_hz: float, leads: Sequ
 
 def _subsets(curve: LeadSubsets, config: RunConfig, store: Store) -> list[Changed]:
     of_the_model = config.data.leads or store.leads
-    found = [Changed(f"{len(of_the_model)} leads", float(len(of_the_model)), None)]
+    found = [Changed(f"{len(of_the_model)} leads", float(len(of_the_model)), None, {})]
     for leads in curve.leads:
         for lead in leads:
             if lead not in of_the_model:
@@ -103,7 +108,7 @@ def _subsets(curve: LeadSubsets, config: RunConfig, store: Store) -> list[Change
         if set(leads) != set(of_the_model):
             told = f"{len(leads)} leads" if tuple(leads) in LEAD_SUBSETS.values() else " ".join(leads)
             lost = [i for i, lead in enumerate(store.leads) if lead not in leads]
-            found.append(Changed(told, float(len(leads)), _without(lost)))
+            found.append(Changed(told, float(len(leads)), _without(lost), {"leads": list(leads)}))
     return found
 
 
@@ -116,7 +121,7 @@ def _without(lost: Sequence[int]) -> Change:
 
 
 def _rates_and_gains(curve: RateAndGain, store: Store) -> list[Changed]:
-    found = [Changed("as recorded", 0.0, None)]
+    found = [Changed("as recorded", 0.0, None, {})]
     for rate_hz in curve.rates_hz:
         if not store.fs_hz / _STEPS <= rate_hz <= store.fs_hz * (_STEPS - 1) / _STEPS:
             raise ConfigError(
@@ -125,9 +130,10 @@ def _rates_and_gains(curve: RateAndGain, store: Store) -> list[Changed]:
                 expected=f"{store.fs_hz / _STEPS:g} to {store.fs_hz * (_STEPS - 1) / _STEPS:g} Hz",
                 got=f"{rate_hz:g} Hz",
             )
-        found.append(Changed(f"{rate_hz:g} Hz", float(len(found)), _through_rate(rate_hz / store.fs_hz)))
+        lower = _through_rate(rate_hz / store.fs_hz)
+        found.append(Changed(f"{in_full(rate_hz)} Hz", float(len(found)), lower, {"rate_hz": rate_hz}))
     for gain in curve.gains:
-        found.append(Changed(f"{gain:g} × mV", float(len(found)), _scaled(gain)))
+        found.append(Changed(f"{in_full(gain)} × mV", float(len(found)), _scaled(gain), {"gain": gain}))
     return found
 
 

@@ -8,9 +8,11 @@ Label efficiency fits anew for each share of the labels; the others judge heads 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +28,7 @@ from ecgtrain.data.parquet import read_table
 from ecgtrain.data.seen import read_seen, seen_of
 from ecgtrain.evaluation import protocols
 from ecgtrain.evaluation.answers import asked_of, identity_of, representations_of
-from ecgtrain.evaluation.changes import Changed, changes
+from ecgtrain.evaluation.changes import Changed, changes, in_full
 from ecgtrain.evaluation.elsewhere import Asked, Folds, PosedElsewhere, pose_elsewhere, refuse_impossible_elsewhere
 from ecgtrain.evaluation.heads import load_head
 from ecgtrain.evaluation.judge import Posed, check, fit, labelled_sides, pose, representation
@@ -42,13 +44,19 @@ from ecgtrain.training.prepare import Prepared
 
 #: In a point's metadata: what its scores hang on.
 _POINT = b"ecgtrain.point"
+#: So many letters of a place's name stand in the name of a file.
+_MOST_OF_A_PLACE = 40
 
 
 class Place(NamedTuple):
-    """A place on a curve: what it is called, where it stands on the axis; the change, share of labels or store."""
+    """A place on a curve: what it is called, where it stands on the axis; the change, share of labels or store.
+
+    ``setting``: all that it hangs on, as JSON holds it; a name may be that of another place in another recipe.
+    """
 
     told: str
     x: float
+    setting: Mapping[str, Any]
     changed: Changed | None = None
     fraction: float | None = None
     store: str | None = None
@@ -210,8 +218,7 @@ class _Drawing(NamedTuple):
             for place in self.places(curve, question):
                 of_draws = []
                 for draw in range(n_draws):
-                    at = re.sub("[^A-Za-z0-9.]+", "-", place.told).strip("-")
-                    path = point(self.run_dir, curve.called, f"{question.name}.{name}.{at}.{draw}")
+                    path = point(self.run_dir, curve.called, _file_name(question.name, name, place, draw))
                     put = self.put(posed, one, name, place)
                     hangs_on = self.identity(curve, put, posed.question, identity, place, draw)
                     found = _kept(path, hangs_on, put) if self.resume else None
@@ -239,10 +246,11 @@ class _Drawing(NamedTuple):
             return self.stores(curve, question)
         if isinstance(curve, LabelEfficiency):
             return [
-                Place(f"{100 * fraction:.3g} %", fraction, fraction=fraction) for fraction in sorted(curve.fractions)
+                Place(f"{_percent(fraction)} %", fraction, {"fraction": fraction}, fraction=fraction)
+                for fraction in sorted(curve.fractions)
             ]
         store = store_of(question, self.config)
-        return [Place(one.told, one.x, one) for one in changes(curve, self.config, store)]
+        return [Place(one.told, one.x, one.setting, one) for one in changes(curve, self.config, store)]
 
     def stores(self, curve: Transfer, question: Downstream) -> list[Place]:
         found, others = _stores(curve, self.config), dict(_others(curve, question, self.config))
@@ -251,10 +259,11 @@ class _Drawing(NamedTuple):
             Place(
                 name if names.count(name) == 1 else path,
                 float(k),
+                {"store": store.fingerprint, "folds": curve.folds if path in others else None},
                 store=path if path in others else None,
                 folds=curve.folds,
             )
-            for k, (path, name) in enumerate(zip(found, names, strict=True))
+            for k, ((path, store), name) in enumerate(zip(found.items(), names, strict=True))
         ]
 
     def pose(self, question: Downstream, one: Trained, name: str) -> Posed:
@@ -292,14 +301,28 @@ class _Drawing(NamedTuple):
         draw: int,
     ) -> str:
         """All that a point hangs on, as JSON."""
-        change = "" if place.changed is None else place.changed.about
         hangs_on = {
             **asked_of(question, self.config.seed),
             "representation": identity,
             "store": put.store.fingerprint,
-            "curve": {"kind": curve.kind, "at": place.told, "draw": draw, "change": change},
+            "curve": {"kind": curve.kind, "at": place.setting, "draw": draw},
         }
         return json.dumps(hangs_on, sort_keys=True)
+
+
+def _percent(fraction: float) -> str:
+    return in_full(100 * Decimal(str(fraction)))
+
+
+def _file_name(question: str, pretraining: str, place: Place, draw: int) -> str:
+    """What the file of a point is called: for people what it is of, for the computer a hash of it.
+
+    What people read has lost what no file may be called, such as the minus of -6 dB, and is not too long for a disk.
+    """
+    at = re.sub("[^A-Za-z0-9.]+", "-", Path(place.told).name).strip("-")[:_MOST_OF_A_PLACE]
+    content = json.dumps([question, pretraining, place.setting, draw], sort_keys=True)
+    sha256 = hashlib.sha256(content.encode()).hexdigest()
+    return f"{question}.{pretraining}.{at}.{draw}.{sha256[:16]}"
 
 
 def task_of(config: RunConfig, curve: Curve) -> str:

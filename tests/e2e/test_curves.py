@@ -280,22 +280,24 @@ def test_points_are_kept_and_a_stopped_curve_goes_on(curved, mini_store):
     out, report = curved
     before = points_of(out)
     assert len(before) == 2 * (3 * 2 * 2 + 3 * 2)
-    # Stopped in the midst, spoilt, and asked for one level more: what holds is not done again.
+    # Stopped in the midst, spoilt, and asked for one level more and for a share that is nearly another: what holds is
+    # not done again, and is not taken for what it is not.
     lost, torn, *kept = list(before)
     lost.unlink()
     torn.write_bytes(b"torn")
-    more = {**NOISE, "levels": [3, 6]}
+    more, near = {**NOISE, "levels": [3, 6]}, {**LABELS, "fractions": [0.5, 0.5001, 1.0]}
     done = []
     again = run(
-        recipe(mini_store, [LABELS, more], seeds=[1, 2]),
+        recipe(mini_store, [near, more], seeds=[1, 2]),
         out,
         resume=True,
         progress=lambda n, total, values: done.append((n, total)),
     )
     after = points_of(out)
     assert {path: after[path] for path in kept} == {path: before[path] for path in kept}
-    assert len(after) == len(before) + 2 * 3
-    assert again.asked_over[0].points == report.asked_over[0].points
+    assert len(after) == len(before) + 2 * (3 * 2 + 3)
+    assert [point for point in again.asked_over[0].points if point.x != 0.5001] == list(report.asked_over[0].points)
+    assert {point.told for point in again.asked_over[0].points} == {"50 %", "50.01 %", "100 %"}
     assert told(again.results) == told(report.results)
     assert (9, 9) in done
 

@@ -337,6 +337,35 @@ def test_ctrl_c_ends_it_soon_and_wholly(mini, tmp_path, kind):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("goes_to", ["command", "all"])
+def test_told_to_end_again_and_again_it_says_so_in_one_line_and_goes_on(mini, tmp_path, goes_to):
+    """SIGTERM, to the command alone or to all of its processes, at several moments of one ingest in processes."""
+    out = tmp_path / "out.ecg"
+    command = [sys.executable, "-m", "ecgstore", "ingest", str(mini), str(out), *SLOW, "--processes"]
+    found = 0
+    for wanted in (0, 1, 3, 6):
+        process = subprocess.Popen(command, stdout=-1, stderr=-1, text=True, start_new_session=True)
+        try:
+            while (found := len(list(out.glob("commits/*.arrow")))) < wanted or not (out / "building.json").exists():
+                assert process.poll() is None, process.communicate()
+                time.sleep(0.02)
+            (os.killpg if goes_to == "all" else os.kill)(process.pid, signal.SIGTERM)
+            stdout, stderr = process.communicate()
+        finally:
+            if running(process.pid):
+                os.killpg(process.pid, signal.SIGKILL)
+        if wanted or process.returncode != -signal.SIGTERM:  # before there are workers it just ends
+            assert process.returncode == 128 + signal.SIGTERM, stderr
+            assert without_progress(stderr).startswith("told to end (SIGTERM); run the same command again")
+        assert (stdout, without_progress(stderr).count("\n")) == ("", int(process.returncode > 0)), stderr
+        says(here("info", out), 1, "never sealed")
+    assert 6 <= found < 53
+    done = here(*command[3:-1])
+    assert done.returncode == 0, done.stderr
+    assert here("verify", out, "--deep").returncode == 0
+
+
+@pytest.mark.slow
 def test_two_at_once_on_one_output(mini, tmp_path):
     out = tmp_path / "out.ecg"
     command = [sys.executable, "-m", "ecgstore", "ingest", str(mini), str(out), "--workers", "1"]

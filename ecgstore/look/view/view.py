@@ -16,6 +16,7 @@ from ecgstore.look.view.predictions import Predictions, read_predictions
 from ecgstore.look.view.question import NUMBERS, Question
 from ecgstore.look.view.table import Table
 from ecgstore.look.view.traces import Drawer
+from ecgstore.storage.outside import refuse_within_store
 from ecgstore.storage.store import Store, open_store
 from ecgstore.storage.tables import ByRecord, numbers
 from ecgstore.vocabularies.titles import beat_titles, title_of
@@ -184,10 +185,12 @@ class View:
 
 def open_view(path: str, *, raw: str | None = None, predictions: Path | None = None, notes: Path | None = None) -> View:
     """Open what is to be looked at. Raises MissingExtra before anything is read, and what opening a store raises;
-    ConfigError where a raw store has no record of the store, or a notes file is for another store.
+    ConfigError where a raw store has no record of the store, a notes file is for another store, or would be within one.
     """
     for package in ("duckdb", "starlette", "uvicorn"):
         need(package, "view")
+    if notes is not None:
+        refuse_within_store(notes)
     store = open_store(path)
     beneath = None if raw is None else open_store(raw)
     if beneath is not None and not set(store.column("record_id")) & set(beneath.column("record_id")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,30 @@ def test_what_can_not_be_cut_is_refused(beat_store: Path, mini_store: Path, vt_s
         beats_store(open_store(vt_store), vt_store / "x.ecg")
     with pytest.raises(StoreExists, match="cut otherwise"):
         beats_store(open_store(vt_store), beat_store, BeatSettings(before_s=0.2))
+
+
+def test_what_is_missing_is_counted_as_in_an_ingest(vt_store: Path, tmp_path: Path) -> None:
+    """A lead that is not there lacks no samples; one that is there and was not recorded lacks all of the beat's."""
+    from ecgstore import LEADS_12, IngestSettings, Record, write_records
+
+    def some() -> Iterator[Record]:
+        parent = open_store(vt_store)
+        for row in range(12):
+            record = parent.read(parent.id_of(row))
+            signal_mv_lt = record.signal_mv_lt.copy()
+            if row % 2:  # half of V5, in which there may be a beat
+                signal_mv_lt[LEADS_12.index("V5"), : signal_mv_lt.shape[1] // 2] = np.nan
+            yield Record(f"r{row}", LEADS_12[:-1], record.fs_hz, signal_mv_lt[:-1])
+
+    write_records(tmp_path / "p.ecg", some(), IngestSettings(fs_hz=200, filters=()))
+    parent = open_store(tmp_path / "p.ecg")
+    assert {states[-1] for states in parent.column("lead_states")} == {"a"}
+    beats_store(parent, tmp_path / "b.ecg")
+    store = open_store(tmp_path / "b.ecg")
+    assert store.n_records > 6
+    for record_id, said in zip(store.column("record_id"), store.column("n_not_recorded"), strict=True):
+        assert said == np.isnan(store.read(record_id).signal_mv_lt[:-1]).sum()
+    assert store.verify(deep=True) == []
 
 
 def test_a_store_without_ectopic_beats_gives_none(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -14,7 +15,9 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
+from numcodecs import blosc
 from quickly import quickly
 
 from ecgstore.build import processes
@@ -69,6 +72,8 @@ def say_where(root, task):
 
 
 def wait_for_ever(root, task):
+    """As a task in whose midst the end comes: it has packed something, with the lock that numcodecs has for that."""
+    blosc.compress(np.zeros(9), b"zstd", 1, 1)
     work(root, task)
     while True:
         time.sleep(1)
@@ -123,17 +128,23 @@ def test_workers_stand_where_the_command_does(tmp_path, monkeypatch):
     assert Path((tmp_path / "done-0").read_text()) == folder.resolve()
 
 
-@pytest.mark.parametrize("sent", quickly([signal.SIGKILL, signal.SIGINT], signal.SIGKILL))
-def test_no_worker_outlives_a_command_that_was_ended(tmp_path, sent):
+def begun(root, script="processes.run(root, JOBS, test_processes.wait_for_ever, 2, lambda: None)", **how):
+    """A command; of itself one that is at two tasks which never end, each of which has left a file in ``root``."""
     script = f"""
-import sys
-sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[3])]!r}
+import os, signal, sys
+sys.path[:0] = {[str(one) for one in (Path(__file__).parent, Path(__file__).parents[3], Path(__file__).parents[4])]!r}
 from pathlib import Path
 import test_processes
 from ecgstore.build import processes
-processes.run(Path({str(tmp_path)!r}), test_processes.JOBS, test_processes.wait_for_ever, 2, lambda: None)
+root, JOBS = Path({str(root)!r}), test_processes.JOBS
+{script}
 """
-    command = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, **how)
+
+
+@pytest.mark.parametrize("sent", quickly([signal.SIGKILL, signal.SIGINT], signal.SIGKILL))
+def test_no_worker_outlives_a_command_that_was_ended(tmp_path, sent):
+    command = begun(tmp_path)
     try:
         while len(done_in(tmp_path)) < 2:
             assert command.poll() is None
@@ -149,6 +160,51 @@ processes.run(Path({str(tmp_path)!r}), test_processes.JOBS, test_processes.wait_
     for path in tmp_path.glob("done-*"):
         while is_there(int(path.read_text())):
             time.sleep(0.02)
+
+
+@pytest.mark.parametrize("goes_to", quickly(["command", "all", "command again", "all again"], "command", "all"))
+def test_told_to_end_a_command_leaves_nothing_that_python_would_warn_of(tmp_path, goes_to):
+    """By SIGTERM, to the command alone or, as a batch system does it, to all of its processes."""
+    command = begun(tmp_path, start_new_session=True)
+    try:
+        while len(done_in(tmp_path)) < 2:
+            assert command.poll() is None
+            time.sleep(0.02)
+        send = os.killpg if "all" in goes_to else os.kill
+        send(command.pid, signal.SIGTERM)
+        # To its end, which is that of the last process that may say something.
+        said = command.communicate(timeout=300)[1]
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(command.pid, signal.SIGKILL)
+        command.wait()
+    assert (command.returncode, said) == (128 + signal.SIGTERM, "")
+
+
+def test_who_has_said_what_to_do_when_told_to_end_is_left_to_it(tmp_path):
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        processes.run(tmp_path, JOBS, work, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, before)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard
+    assert done_in(tmp_path) == set(range(7))
+
+
+def test_told_to_end_at_the_last_task_it_still_ends(tmp_path):
+    """And leaves the signal as it was."""
+    script = """
+try:
+    processes.run(root, JOBS[:1], test_processes.work, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+finally:
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+"""
+    command = begun(tmp_path, script)
+    said = command.communicate(timeout=300)[1]
+    assert (command.returncode, said) == (128 + signal.SIGTERM, "")
+    assert done_in(tmp_path) == {0}
 
 
 def is_there(pid):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -74,6 +75,22 @@ def test_a_lower_rate_takes_what_is_above_half_of_it_and_nothing_else():
     assert np.array_equal(np.isnan(half.change("r", gappy.copy())), np.isnan(gappy))
     _, third = places(kind="rate_and_gain", rates_hz=[33.3], gains=[])
     assert third.change("r", slow[:, :997].copy()).shape == (12, 997)
+
+
+@pytest.mark.parametrize(
+    "curve",
+    [
+        {"kind": "rate_and_gain", "rates_hz": [33.0000001, 33.0000002], "gains": [1.0000001, 1.0000002]},
+        {"kind": "noise_robustness", "noise": "muscle", "snr_db": [6, -6, 6.0000001]},
+        {"kind": "lead_subsets", "leads": [6, ["I", "II"], ["V1", "V2"], ["V1", "V3"]]},
+    ],
+)
+def test_each_place_has_a_name_and_a_setting_of_its_own(curve):
+    found = places(**curve)
+    assert len({one.told for one in found}) == len(found)
+    assert len({json.dumps(one.setting) for one in found}) == len(found)
+    again = places(**{name: its[::-1] if isinstance(its, list) else its for name, its in curve.items()})
+    assert {json.dumps(one.setting) for one in again} == {json.dumps(one.setting) for one in found}
 
 
 def test_a_gain_is_a_factor():
