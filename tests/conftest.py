@@ -41,7 +41,10 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def _same_draws_in_every_run() -> None:
     if torch := sys.modules.get("torch"):
-        torch.manual_seed(0)
+        # Not torch.manual_seed: where no GPU is in use, it keeps the whole stack for when one will be, each time.
+        torch.default_generator.manual_seed(0)
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(0)
 
 
 @pytest.fixture(scope="session")

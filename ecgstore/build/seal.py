@@ -194,7 +194,12 @@ def _terms(terms: Terms) -> dict[str, Any]:
 
 
 def software() -> dict[str, str]:
-    """Versions of what writes stores."""
+    """Versions of what writes stores; a dictionary of the caller's own."""
+    return dict(_versions())
+
+
+@functools.cache  # each is read from a file of its package
+def _versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"python": platform.python_version()}

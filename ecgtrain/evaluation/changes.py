@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import resample_poly
 
 from ecgstore import Bank, ConfigError, NoiseSettings, Store, load_bank
 from ecgstore.inner import add_noise, check_noise, nearest, with_bank
@@ -143,6 +142,8 @@ def _scaled(gain: float) -> Change:
 
 def _through_rate(ratio: float) -> Change:
     """Down to that share of the rate and back, through an anti-alias filter each time."""
+    from scipy.signal import resample_poly  # takes half a second
+
     share = Fraction(ratio).limit_denominator(_STEPS)
 
     def change(name: str, mv_lt: Float32) -> Float32:

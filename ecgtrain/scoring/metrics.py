@@ -27,9 +27,10 @@ BLOCK = 1 << 22
 
 def class_auroc(y_nc: Bools, score_nc: npt.NDArray[Any]) -> Floats:
     """Area under the ROC curve per class, (classes,)."""
-    from sklearn.metrics import roc_auc_score
+    from sklearn.metrics import auc, roc_curve
 
-    return _per_class(roc_auc_score, y_nc, score_nc)
+    # As roc_auc_score does in the end; until then it takes five times as long to look at what it was given.
+    return _per_class(lambda y_n, score_n: auc(*roc_curve(y_n, score_n)[:2]), y_nc, score_nc)
 
 
 def class_auprc(y_nc: Bools, score_nc: npt.NDArray[Any]) -> Floats:

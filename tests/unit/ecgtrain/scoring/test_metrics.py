@@ -138,3 +138,12 @@ def test_roc_curves_are_thinned_but_whole():
     assert len(fpr) == len(tpr) <= 50
     assert (fpr[0], tpr[0], fpr[-1], tpr[-1]) == (0, 0, 1, 1)
     assert np.trapezoid(tpr, fpr) == pytest.approx(roc_auc_score(y_nc[:, 0], score_nc[:, 0]), abs=0.01)
+
+
+def test_the_area_of_a_class_is_scikit_learns_to_the_bit():
+    draw = np.random.default_rng(1)
+    for n_records in (3, 50, 300):
+        y_nc, score_nc = draw.random((n_records, 2)) < 0.4, draw.integers(0, 20, (n_records, 2)) / 20
+        y_nc[0], y_nc[1] = True, False
+        expected = [roc_auc_score(y_nc[:, c], score_nc[:, c]) for c in range(2)]
+        assert metrics.class_auroc(y_nc, score_nc).tolist() == expected
