@@ -21,6 +21,7 @@ from ecgstore.storage.manifest import Manifest, ObjectHash, hash_object
 from ecgstore.storage.objects import Objects
 from ecgstore.storage.store import Store
 from ecgstore.storage.validate import is_sha256, refuse
+from ecgstore.storage.verify_commits import are_sums
 
 #: The attribute of a root that lists the steps by which a store was made of others.
 LINEAGE = "lineage"
@@ -86,9 +87,9 @@ class Parent:
             written.validate(full=True)
             if written["record_id"].type != pa.string():
                 raise TypeError("record_id is no text")
-            sums = {str(fold): Sums(*lists) for fold, lists in about["sums"].items()}
-            if not all(_are_sums(one, len(self.store.leads)) for one in sums.values()):
+            if not are_sums(about["sums"], len(self.store.leads)):
                 raise ValueError("sums are no numbers")
+            sums = {fold: Sums(*lists) for fold, lists in about["sums"].items()}
             found = {str(key): ObjectHash(int(size), str(sha256)) for key, (size, sha256) in about["objects"].items()}
             if any(self.sealed.objects.get(key) != one or not is_sha256(one.sha256) for key, one in found.items()):
                 raise ValueError("it names objects that the store doesn't hold")
@@ -112,11 +113,6 @@ class Parent:
         """Counts (leads, samples) of one record; its chunks are checked as they are decoded."""
         begin, end = (int(ends[row]) for ends in self.store.spans)
         return self.store.decode(begin, end, np.array([row]))
-
-
-def _are_sums(sums: Sums, n_leads: int) -> bool:
-    lists = (sums.n, sums.total, sums.squares)
-    return all(len(one) == n_leads and all(type(value) is int for value in one) for one in lists)
 
 
 def with_step(stores: Sequence[Store], made_by: str, settings: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:

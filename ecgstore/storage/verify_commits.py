@@ -92,7 +92,7 @@ def _said(store: Committed, objects: Objects, sealed: Manifest, name: str) -> di
         validate.refuse("a commit names objects that the store doesn't hold", where)
     if not _are_left_out(about.get("rejected")):
         validate.refuse("a commit doesn't say what was left out", where, "rejected: a list of id, reason and detail")
-    if not _are_sums(about.get("sums"), len(store.attributes["leads"])):
+    if not are_sums(about.get("sums"), len(store.attributes["leads"])):
         validate.refuse("a commit has no sums of its samples", where, "sums: three lists of integers for each fold")
     return about
 
@@ -140,7 +140,8 @@ def _are_left_out(said: Any) -> bool:
     )
 
 
-def _are_sums(said: Any, n_leads: int) -> bool:
+def are_sums(said: Any, n_leads: int) -> bool:
+    """Whether these are the ``sums`` of a commit: for each fold three lists with one integer per lead."""
     return isinstance(said, dict) and all(
         isinstance(lists, list)
         and len(lists) == 3

@@ -11,6 +11,7 @@ import numcodecs
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from hostile_stores import reseal
 from lineage_records import SECRET, record
 
 from ecgstore import (
@@ -18,6 +19,7 @@ from ecgstore import (
     IngestSettings,
     IntegrityError,
     StoreExists,
+    StoreFormatError,
     StoreIncomplete,
     ingest_folder,
     open_store,
@@ -232,3 +234,16 @@ def test_annotations_go_with_their_record(annotated: Path, tmp_path: Path) -> No
     assert (store.beats.num_rows, after.beats.num_rows) == (8, 4)
     assert "first-record" in texts_of(annotated)
     assert "first-record" not in texts_of(tmp_path / "v2.ecg")
+
+
+@pytest.mark.parametrize("wrong", [{"": [["1"] * 12] * 3}, {"": [[1] * 11] * 3}, {"": [[1] * 12] * 2}, {"": 1}, []])
+def test_commits_whose_sums_are_none_are_refused(ward: Path, tmp_path: Path, wrong: object) -> None:
+    """By what `verify` finds them by."""
+    broken = shutil.copytree(ward, tmp_path / "broken.ecg")
+    path = next(broken.glob("commits/*.arrow"))
+    written, about = tables.from_arrow(path.read_bytes())
+    path.write_bytes(tables.to_arrow(written, {**about, "sums": wrong}))
+    reseal(broken)
+    assert any("has no sums of its samples" in problem for problem in open_store(broken).verify())
+    with pytest.raises(StoreFormatError, match="a commit is not as a store has it.*sums are no numbers"):
+        withdraw_records(open_store(broken), tmp_path / "v2.ecg", records=["ward/rec-0000"])
