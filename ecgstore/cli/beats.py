@@ -59,7 +59,7 @@ def beats(
         return
     say(f"{report.path}: {report.records} records, the means of {report.beats} beats, in {report.seconds:.1f} s")
     if report.rejected:
-        see = f"ecgstore info {report.path} --rejected"
+        see = f"ecgstore records {report.path} --rejected"
         say(f"  {report.rejected} records have no ectopic beat and were left out ({see})")
     say(f"  fingerprint {report.fingerprint}")
 

@@ -456,7 +456,12 @@ def _whole(path: Path, instead: Mapping[str, Any]) -> tuple[dict[str, Any], bool
     base = beside if beside.is_file() else find(named)
     below = read_yaml(base)
     if "extends" in below:
-        raise ConfigError("a recipe that is extended can't extend another one", where=path, got=named)
+        raise ConfigError(
+            "a recipe that is extended can't extend another one",
+            where=path,
+            got=f"{named}, which extends {below['extends']}",
+            fix=f"write it out whole, ecgtrain show {named} > whole.yaml, and extend whole.yaml",
+        )
     base_is_of_a_run = _is_of_a_run(base)
     if not base_is_of_a_run:
         below = _with_files_beside(below, base.parent)

@@ -5,12 +5,14 @@ import sys
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from ecgstore import ConfigError
 from ecgstore.inner import parse
 from ecgtrain import config
 from ecgtrain.backbones import cpc_lstm
 from ecgtrain.backbones.layers.encoder import Encoder
+from ecgtrain.cli import main
 from ecgtrain.config import RunConfig
 from ecgtrain.methods import cpc
 from ecgtrain.recipes import RECIPES, shipped
@@ -213,6 +215,15 @@ def test_what_is_extended_must_be_there_and_whole(recipe, tmp_path):
     ):
         with pytest.raises(ConfigError, match=said):
             config.load(written(tmp_path, "bad", extends=named))
+
+
+def test_one_that_extends_another_is_extended_when_it_is_written_out_as_the_error_says(tmp_path):
+    with pytest.raises(ConfigError, match="which extends small/simclr; .*ecgtrain show small/paper_b_labels > whole"):
+        config.load(written(tmp_path, "mine", extends="small/paper_b_labels"))
+    (tmp_path / "whole.yaml").write_text(CliRunner().invoke(main, ["show", "small/paper_b_labels"]).stdout)
+    mine = config.load(written(tmp_path, "mine", extends="whole.yaml", seeds=[7]))
+    theirs = config.load("small/paper_b_labels")
+    assert mine.model_dump(exclude={"seeds"}) == theirs.model_dump(exclude={"seeds"})
 
 
 def test_a_recipe_of_a_run_runs_no_code_because_it_is_extended(recipe, tmp_path):
