@@ -25,9 +25,7 @@ from ecgtrain.representation.extract import (
     pooled_of,
     signals,
     signals_of,
-    token_features,
     tokens_of,
-    window_features,
 )
 from ecgtrain.scoring import kinds
 from ecgtrain.scoring.bootstrap import patient_numbers
@@ -88,43 +86,18 @@ class StoredWindows(Windows):
     @cached_property
     def _pooled(self) -> WindowFeatures:
         """Kept: splits of the same records ask for them again and again."""
-        return window_features(
-            self.trained.backbone,
-            self.store,
-            self.rows,
-            passport=self.trained.passport,
-            window_samples=self.window_samples,
-            stride_samples=self.stride_samples,
-            device=self.device,
-            change=self.change,
-        )
+        return pooled_of(self.trained.backbone, self.signals(256), self.device)
 
     def tokens(self, batch_size: int) -> Iterator[TokenFeatures]:
-        return token_features(
-            self.trained.backbone,
-            self.store,
-            self.rows,
-            passport=self.trained.passport,
-            window_samples=self.window_samples,
-            stride_samples=self.stride_samples,
-            batch_size=batch_size,
-            device=self.device,
-            change=self.change,
-        )
+        return tokens_of(self.trained.backbone, self.signals(batch_size), self.device)
 
     def signals(self, batch_size: int) -> Iterator[Signals]:
-        return signals(
-            self.store,
-            self.rows,
-            passport=self.trained.passport,
-            window_samples=self.window_samples,
-            stride_samples=self.stride_samples,
-            batch_size=batch_size,
-            device=self.device,
-            change=self.change,
-        )
+        return self._cut(batch_size, normalised=True)
 
     def millivolts(self, batch_size: int) -> Iterator[Signals]:
+        return self._cut(batch_size, normalised=False)
+
+    def _cut(self, batch_size: int, *, normalised: bool) -> Iterator[Signals]:
         return signals(
             self.store,
             self.rows,
@@ -134,7 +107,7 @@ class StoredWindows(Windows):
             batch_size=batch_size,
             device=self.device,
             change=self.change,
-            normalised=False,
+            normalised=normalised,
         )
 
     def column(self, name: str) -> npt.NDArray[Any]:

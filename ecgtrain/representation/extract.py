@@ -162,36 +162,10 @@ def pooled_of(backbone: Backbone, cut: Iterable[Signals], device: torch.device |
     return WindowFeatures(np.concatenate(features), np.concatenate(record_rows))
 
 
-def token_features(
-    backbone: Backbone,
-    store: Store,
-    rows: Int64,
-    *,
-    passport: Passport,
-    window_samples: int,
-    stride_samples: int,
-    batch_size: int = 256,
-    device: torch.device | str = "cpu",
-    change: Change | None = None,
-) -> Iterator[TokenFeatures]:
-    """Features of every token, batch by batch: those of all windows may not fit in memory. Raises the same."""
-    cut = signals(
-        store,
-        rows,
-        passport=passport,
-        window_samples=window_samples,
-        stride_samples=stride_samples,
-        batch_size=batch_size,
-        device=device,
-        change=change,
-    )
-    return tokens_of(backbone, cut, device)
-
-
 def tokens_of(
     backbone: Backbone, cut: Iterable[Signals], device: torch.device | str = "cpu"
 ) -> Iterator[TokenFeatures]:
-    """Features of every token of windows that were cut before, batch by batch."""
+    """Features of every token, batch by batch: those of all windows may not fit in memory."""
     for x_blt, record_row_b in cut:
         with _only_looked_at(backbone, device):
             tokens_bsd = backbone(x_blt).tokens_bsd.float()
