@@ -423,20 +423,13 @@ def _kept_undone(frame: _Frame, low: int, high: int) -> npt.NDArray[np.float32]:
     return _undone(frame, low, high)
 
 
-def _scaled(x_lf: npt.NDArray[np.complex64], curve_f: npt.NDArray[np.float32]) -> npt.NDArray[np.complex64]:
-    """Every bin times a real number. NumPy would make the numbers complex first, and multiply four times for one."""
-    its_parts_f = np.repeat(curve_f, 2) if curve_f.size > 1 else curve_f
-    scaled_lf: npt.NDArray[np.complex64] = (x_lf.view(np.float32) * its_parts_f).view(np.complex64)
-    return scaled_lf
-
-
 def _shaped(x_lf: npt.NDArray[np.complex64], frame: _Frame, filters: tuple[Settings, ...], n_out: int) -> Signal:
     """Multiply a spectrum by the filters' curves, crop it to the new rate and go back: (leads, n_out)."""
     n_fft, ratio = frame.n_fft, frame.ratio
     n_fft_out = n_fft * ratio.numerator // ratio.denominator
     kept = min(n_fft, n_fft_out) // 2 + 1
     curve = _curve if n_fft < _KEPT_CURVE else _curve.__wrapped__
-    cropped_lf = _scaled(x_lf[:, :kept], curve(frame, filters)[:kept])
+    cropped_lf = x_lf[:, :kept] * curve(frame, filters)[:kept]
     # irfft fills the missing high bins with zeros.
     out_lt = transforms.irfft(cropped_lf, n_fft_out)
     first = frame.left * ratio.numerator // ratio.denominator
@@ -484,7 +477,7 @@ def _variance_within(spectrum: _Spectrum, frame: _Frame, high: int) -> npt.NDArr
     """
     # Some points per period of the highest frequency are enough: the spectrum is cropped as for another rate.
     n_points = max(2 * high, min(8 * high, frame.n_fft))
-    x_lf = _scaled(spectrum.x_lf[:, :high], _kept_undone(frame, 0, high))
+    x_lf = spectrum.x_lf[:, :high] * _kept_undone(frame, 0, high)
     wander_lt = transforms.irfft(x_lf, n_points)
     at = np.arange(n_points) * (frame.n_fft / n_points) - frame.left
     within_lt = wander_lt[:, (at >= 0) & (at < frame.n_in)].astype(np.float64) * (n_points / frame.n_fft)
@@ -499,7 +492,7 @@ def _sum_of_powers(spectrum: _Spectrum, frame: _Frame, low: int, high: int) -> n
     X + jump · U: |X|² + 2 jump Re(X U*) + jump² |U|², for which nothing need be copied.
     """
     # Real and imaginary parts side by side: sums of their products are what is wanted.
-    parts_lf = _scaled(spectrum.x_lf[:, low:high], _kept_undone(frame, low, high)).view(np.float32)
+    parts_lf = (spectrum.x_lf[:, low:high] * _kept_undone(frame, low, high)).view(np.float32)
     fade_f = _fade(frame.n_fft, min(frame.left, math.ceil(frame.fs_hz)))
     jump_l = spectrum.jump_l.astype(np.float64)
 
@@ -528,9 +521,9 @@ def _envelope(spectrum: _Spectrum, frame: _Frame, band_hz: tuple[float, float], 
     band = _band(frame, band_hz)
     if not band.gain_f.size:
         return Envelope(np.empty((len(spectrum.x_lf), 0), dtype=np.float32), 0.0)
-    shaped_lf = _scaled(spectrum.x_lf[:, band.low : band.low + band.gain_f.size], band.gain_f)
-    squares_lp = np.square(transforms.ifft(shaped_lf, band.n_points)[:, band.within].view(np.float32))
-    power_mv2_lp = squares_lp[:, ::2] + squares_lp[:, 1::2]
+    shaped_lf = spectrum.x_lf[:, band.low : band.low + band.gain_f.size] * band.gain_f
+    at_lp = transforms.ifft(shaped_lf, band.n_points)[:, band.within]
+    power_mv2_lp = at_lp.real**2 + at_lp.imag**2
     if missing_lt is not None:
         # A point is missing where a sample within half a step of it is.
         count_lt = np.zeros((len(missing_lt), frame.n_in + 1), dtype=np.int64)
