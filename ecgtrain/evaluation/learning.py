@@ -39,8 +39,8 @@ from ecgtrain.views.passport import normaliser
 class Stage(Settings):
     """A part of the training.
 
-    ``trains``: the ``head`` alone, or ``all`` of the network. ``epochs``: for so long. ``optimiser``: how weights
-    change.
+    ``trains``: the ``head`` alone, or ``all`` of the network. ``epochs``: for so long. ``most_steps``: with more labels
+    an epoch has more steps; no more epochs than fit into so many, and one at least. ``optimiser``: how weights change.
 
     With ``optimiser.layer_decay`` below 1 each group of layers, from the head down, learns at that times the rate of
     the one above it.
@@ -48,7 +48,14 @@ class Stage(Settings):
 
     trains: Literal["head", "all"] = "all"
     epochs: PositiveInt
+    most_steps: PositiveInt | None = None
     optimiser: Optimiser = Optimiser(lr=1e-3)
+
+    def within(self, steps_per_epoch: int) -> Stage:
+        """The stage as long as ``most_steps`` lets it be."""
+        if self.most_steps is None:
+            return self
+        return self.model_copy(update={"epochs": max(1, min(self.epochs, self.most_steps // steps_per_epoch))})
 
 
 #: Of a protocol that says itself what its stages are, too.
@@ -120,7 +127,7 @@ def learn(backbone: Backbone, train: Split, validation: Split | None, settings: 
     network = Classifier(backbone, settings.head, len(context.classes), context.seed).to(context.device)
     course = _Course(network, train, validation, settings, context)
     with own_torch_generator(torch.device(context.device)):
-        for number, stage in enumerate(settings.stages, start=1):
+        for number, stage in enumerate(course.stages, start=1):
             course.follow(number, stage)
     fittable_c = train.fittable_c()
     return Tuned(
@@ -146,6 +153,7 @@ class _Course:
         if self.batch_size < 2:
             raise ProtocolError("a network needs two labelled records or more to learn from", got=self.batch_size)
         self.per_epoch = steps_per_epoch(self.feed.n_records, self.batch_size)
+        self.stages = [stage.within(self.per_epoch) for stage in settings.stages]
         device = self.feed.device
         self.normalise = normaliser(context.trained.passport, device)
         augmentations.check(settings.augmentations, self.feed.window_samples, context.trained.passport.fs_hz)
@@ -157,7 +165,7 @@ class _Course:
         self.weight_c = balancing_weights(train.kind, y_rc) if settings.class_weights == "balanced" else None
         self.epochs: list[Epoch] = []
         self.best: Epoch | None = None
-        self.n_steps = sum(stage.epochs for stage in settings.stages) * self.per_epoch
+        self.n_steps = sum(stage.epochs for stage in self.stages) * self.per_epoch
         self.step = 0
 
     def follow(self, number: int, stage: Stage) -> None:
@@ -165,7 +173,7 @@ class _Course:
         optimiser = optim.build(stage.optimiser, _layers(self.network, stage))
         averaged = self._averaged()
         judged = self.network if averaged is None else averaged.module
-        self.step = sum(one.epochs for one in self.settings.stages[: number - 1]) * self.per_epoch
+        self.step = sum(one.epochs for one in self.stages[: number - 1]) * self.per_epoch
         kept, stale = _copied(self.network), 0
         for epoch in range(1, stage.epochs + 1):
             loss = self._epoch(stage, optimiser, averaged, epoch)

@@ -230,6 +230,19 @@ def test_patience_ends_a_stage(context, monkeypatch):
     assert (made.chosen["stage"], made.chosen["epoch"]) == (2, 1)
 
 
+@pytest.mark.parametrize(("most_steps", "epochs"), [(None, 4), (1, 1), (7, 3), (8, 4), (100, 4)])
+def test_a_stage_has_no_more_epochs_than_its_steps_allow(context, most_steps, epochs):
+    """Two steps an epoch; the rate falls over those that there are."""
+    stage = {"epochs": 4, "most_steps": most_steps, "optimiser": {"lr": 1e-2, "schedule": "cosine"}}
+    short = {"epochs": epochs, "optimiser": {"lr": 1e-2, "schedule": "cosine"}}
+    one, other = (
+        learn(context.network(), split(40, 1), None, learning(stages=[its], batch_size=20, keep="last"), context)
+        for its in (stage, short)
+    )
+    assert [row[:2] for row in one.chosen["learning_curve"]] == [[1, epoch] for epoch in range(1, epochs + 1)]
+    np.testing.assert_array_equal(one.predict(split(10, 3)), other.predict(split(10, 3)))
+
+
 def test_averaged_weights_lie_between_those_of_the_steps(context):
     settings = {"keep": "last", "batch_size": 40}
     # One step an epoch: after two, the average is that of the first and the second, as the decay weighs them.
