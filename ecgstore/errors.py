@@ -95,6 +95,16 @@ def visible(text: object) -> str:
     return "".join(one if one.isprintable() or unicodedata.category(one) == "Zs" else _escape(one) for one in text)
 
 
+def visible_on_page(value: Any) -> Any:
+    """A value as it may stand on a page: of a text, what would be obeyed or hide is an escape, and lines stay lines.
+
+    What is a page's own already, such as a drawing, stays as it is.
+    """
+    if not isinstance(value, str) or value.isprintable() or hasattr(value, "__html__"):
+        return value
+    return "\n".join(map(visible, value.split("\n")))
+
+
 def _escape(character: str) -> str:
     code = ord(character)
     if character in "\t\n\r":

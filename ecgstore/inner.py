@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ecgstore.build.patients import patients_in_words
     from ecgstore.build.plan import Recipe
     from ecgstore.build.single import Prepared, prepare_record
-    from ecgstore.errors import nearest, need, visible, without_links
+    from ecgstore.errors import nearest, need, visible, visible_on_page, without_links
     from ecgstore.rooms import (
         descriptions,
         name_own_file,
@@ -87,6 +87,7 @@ __all__ = [
     "steepest_complex",
     "unpacked_bytes",
     "visible",
+    "visible_on_page",
     "with_bank",
     "without_links",
     "yaml_of",
@@ -139,6 +140,7 @@ _HOME = {
     "steepest_complex": "signals.ectopic",
     "unpacked_bytes": "storage.tables",
     "visible": "errors",
+    "visible_on_page": "errors",
     "with_bank": "signals.noise",
     "without_links": "errors",
     "yaml_of": "settings",

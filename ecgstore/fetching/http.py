@@ -14,10 +14,13 @@ from urllib.parse import urljoin, urlsplit
 
 import ecgstore
 from ecgstore.errors import SourceError, need
+from ecgstore.fetching import heads
 from ecgstore.fetching.checksums import SUMS
 
 CONNECT_TIMEOUT_S = 20.0
 READ_TIMEOUT_S = 60.0
+#: How long a body is waited for that nobody wants.
+DRAIN_S = 5.0
 #: Requests for one file that may fail in a row, and the pause behind the first of them; it doubles each time.
 ATTEMPTS = 5
 BACKOFF_S = 1.0
@@ -97,7 +100,7 @@ class Http:
     def blocks(self, response: Any) -> Iterator[bytes]:
         """The body as it comes; raise _Stopped as soon as the fetch ends, _Passing where it comes too slowly."""
         minute, n_bytes = time.monotonic(), 0
-        while block := self._some_of(response):
+        while block := _some_of(response):
             self.refuse_stopped()
             with self._lock:
                 self.n_bytes += len(block)
@@ -107,11 +110,6 @@ class Http:
                 if n_bytes < SLOWEST_BYTES_PER_S * MINUTE_S:
                     raise Passing(f"the server sends less than {SLOWEST_BYTES_PER_S} bytes per second")
                 minute, n_bytes = now, 0
-
-    def _some_of(self, response: Any) -> bytes:
-        """What has come by now: waiting for a whole block would let a server send byte by byte for hours."""
-        some = getattr(response.raw, "read1", None)
-        return bytes(response.raw.read(_BLOCK, decode_content=False) if some is None else some(_BLOCK, False))
 
     def length(self, url: str) -> int | None:
         """What the server says a file's length is; None if it doesn't."""
@@ -165,7 +163,7 @@ class Http:
     def _session(self) -> Any:
         session = getattr(self._own, "session", None)
         if session is None:
-            session = self._own.session = self._requests.Session()
+            session = self._own.session = heads.session(READ_TIMEOUT_S)
             session.headers.update(
                 {
                     "User-Agent": f"ecgstore/{ecgstore.__version__} python-requests/{self._requests.__version__}",
@@ -254,9 +252,17 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
     return parts.scheme, parts.hostname, port
 
 
+def _some_of(response: Any) -> bytes:
+    """What has come by now: waiting for a whole block would let a server send byte by byte for hours."""
+    some = getattr(response.raw, "read1", None)
+    return bytes(response.raw.read(_BLOCK, decode_content=False) if some is None else some(_BLOCK, False))
+
+
 def _drain(response: Any) -> None:
-    """Read a short body that nobody wants, so that the connection can be used again."""
-    response.raw.read(_BLOCK, decode_content=False)
+    """Read a short body that nobody wants, if it comes soon, so that the connection can be used again."""
+    n_bytes, until = 0, time.monotonic() + DRAIN_S
+    while n_bytes < _BLOCK and time.monotonic() < until and (block := _some_of(response)):
+        n_bytes += len(block)
 
 
 def _retry_after_s(text: str, now_s: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,19 +10,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from ecgstore.build import building
 from ecgstore.build.commits import Commit
 from ecgstore.build.sums import Sums
 from ecgstore.errors import ConfigError, IntegrityError, StoreReplaced
 from ecgstore.record import Rejection
-from ecgstore.storage import layout, manifest, tables
+from ecgstore.storage import layout, manifest
+from ecgstore.storage.commit_rows import Rows
 from ecgstore.storage.manifest import Manifest, ObjectHash, hash_object
 from ecgstore.storage.objects import Objects
 from ecgstore.storage.store import Store
 from ecgstore.storage.validate import is_sha256, refuse
-from ecgstore.storage.verify_commits import are_sums
+from ecgstore.storage.verify_commits import about_of, are_sums, shards_of
 
 #: The attribute of a root that lists the steps by which a store was made of others.
 LINEAGE = "lineage"
@@ -80,13 +81,12 @@ class Parent:
     def commit(self, name: str) -> Commit:
         """The commit ``name``. Raises StoreFormatError where it isn't as docs/format.md says."""
         where = self.folder / name
-        if not name.endswith(".arrow"):
-            refuse("a store of format 2 has commits in Arrow", where)
+        if name not in self._shards_of or not name.endswith(".arrow"):
+            refuse("a store of format 2 has commits in Arrow, with six digits for a name", where)
+        content = self.content(name)
+        about = about_of(content, where)
+        written = self._rows.of_commit(content, *self._shards_of[name], where)
         try:
-            written, about = tables.from_arrow(self.content(name))
-            written.validate(full=True)
-            if written["record_id"].type != pa.string():
-                raise TypeError("record_id is no text")
             if not are_sums(about["sums"], len(self.store.leads)):
                 raise ValueError("sums are no numbers")
             sums = {fold: Sums(*lists) for fold, lists in about["sums"].items()}
@@ -94,9 +94,17 @@ class Parent:
             if any(self.sealed.objects.get(key) != one or not is_sha256(one.sha256) for key, one in found.items()):
                 raise ValueError("it names objects that the store doesn't hold")
             left_out = tuple(Rejection(*map(str, one)) for one in about["rejected"])
-        except (pa.ArrowException, ValueError, KeyError, TypeError, OSError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             refuse("a commit is not as a store has it", where, got=" ".join(str(error).split()))
         return Commit(found, written, left_out, sums)
+
+    @functools.cached_property
+    def _shards_of(self) -> dict[str, tuple[int, int]]:
+        return shards_of(self.commits, self.store.n_shards)
+
+    @functools.cached_property
+    def _rows(self) -> Rows:
+        return Rows(self.store)
 
     @property
     def commits(self) -> list[str]:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import yaml
 
 from ecgstore.build.patients import patients_in_words
-from ecgstore.errors import REASONS, ConfigError, need
+from ecgstore.errors import REASONS, ConfigError, need, visible_on_page
 from ecgstore.look import overlap
 from ecgstore.look.by_fold import ByFold, by_fold
 from ecgstore.look.parts import lasts_s
@@ -126,7 +126,7 @@ def render(store: Store, n_pages: int = 10) -> str:
 def _template() -> Any:
     """The page's template, compiled once; raises MissingExtra where jinja2 is not installed."""
     jinja2 = need("jinja2", "ingest")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=visible_on_page)
     environment.filters |= {"count": _count, "number": _number, "percent": _percent}
     return environment.from_string(resources.files("ecgstore.look").joinpath("report.html.j2").read_text("utf-8"))
 

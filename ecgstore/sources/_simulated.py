@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,16 +39,20 @@ def new_folder(out: Path) -> Iterator[Path]:
     """
     refuse_within_store(Path(out))
     out = Path(out).resolve()
+    there = ConfigError("there is already something at this place", where=out, fix="name a new folder")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError("there is already something at this place", where=out, fix="name a new folder")
+        raise there
     aside = out.with_name(f".{out.name}.{os.getpid()}{publish.ASIDE}")
     _remove_leftovers(out)
     try:
         aside.mkdir(parents=True)
         yield aside
-        if out.exists():
-            out.rmdir()
-        aside.rename(out)
+        try:
+            aside.rename(out)  # also in the place of an empty folder
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                raise
+            raise there from None  # somebody else's, of just now
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

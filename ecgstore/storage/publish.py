@@ -15,15 +15,21 @@ from ecgstore.storage import disk
 ASIDE = ".partial"
 
 
-def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Make ``path`` hold ``content``, wholly or not at all; ``durable``: also after a power cut."""
-    with writing(path, durable=durable) as file:
+def write_bytes(path: Path, content: bytes, *, durable: bool = True, replace: bool = True) -> None:
+    """Make ``path`` hold ``content``, wholly or not at all; ``durable``: also after a power cut.
+
+    Raises FileExistsError without ``replace`` where something stands there, also where it came just now.
+    """
+    with writing(path, durable=durable, replace=replace) as file:
         file.write(content)
 
 
 @contextlib.contextmanager
-def writing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
-    """A file that stands at ``path`` once the context ends well; if it ends by an error, nothing is changed there."""
+def writing(path: Path, *, durable: bool = True, replace: bool = True) -> Iterator[BinaryIO]:
+    """A file that stands at ``path`` once the context ends well; if it ends by an error, nothing is changed there.
+
+    See :func:`write_bytes`.
+    """
     if path.exists() and not path.is_file():  # a rename would replace even a device
         raise FileExistsError(errno.EEXIST, "something that is no plain file stands there", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +40,10 @@ def writing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        aside.replace(path)
+        if replace:
+            aside.replace(path)
+        else:
+            _put_where_nothing_is(aside, path)
     except BaseException as error:
         aside.unlink(missing_ok=True)
         # What fails while a file is written doesn't say which one.
@@ -43,6 +52,18 @@ def writing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
         raise
     if durable:
         flush_folder(path.parent)
+
+
+def _put_where_nothing_is(aside: Path, path: Path) -> None:
+    """A rename would replace what somebody else wrote since it was looked whether something is there."""
+    try:
+        os.link(aside, path)
+    except OSError as error:
+        if isinstance(error, FileExistsError) or os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        aside.replace(path)  # a file system without hard links
+    else:
+        aside.unlink()
 
 
 def flush(path: Path) -> None:

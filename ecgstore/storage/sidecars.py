@@ -51,13 +51,14 @@ def add_sidecar(
     """
     name = _checked_name(Path(table).stem.lower() if name is None and not isinstance(table, pa.Table) else name)
     path = folder_beside(store.path) / f"{name}.parquet"
+    there = StoreExists("there is already such a sidecar", where=path, fix="choose another --name, or say --overwrite")
     if os.path.lexists(path) and not overwrite:
-        raise StoreExists(
-            "there is already such a sidecar", where=path, fix="choose another --name, or say --overwrite"
-        )
+        raise there
     content = _packed(store, table)
     try:
-        write_bytes(path, content)
+        write_bytes(path, content, replace=overwrite)
+    except FileExistsError:  # somebody else's, of just now
+        raise there from None
     except OSError as error:
         raise StoreError("the sidecar can't be written", where=path, got=error.strerror or str(error)) from error
     return _told(store, path)

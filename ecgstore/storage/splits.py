@@ -119,10 +119,13 @@ class Split:
         """
         path = Path(path)
         refuse_within_store(path)
+        there = StoreExists("there is already such a file", where=path, fix="choose another, or say --overwrite")
         if os.path.lexists(path) and not overwrite:
-            raise StoreExists("there is already such a file", where=path, fix="choose another, or say --overwrite")
+            raise there
         try:
-            write_bytes(path, self.to_bytes())
+            write_bytes(path, self.to_bytes(), replace=overwrite)
+        except FileExistsError:  # somebody else's, of just now
+            raise there from None
         except OSError as error:
             raise StoreError("the table can't be written", where=path, got=error.strerror or str(error)) from error
 

@@ -14,9 +14,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ecgstore.record import Beat
-from ecgstore.storage import footers
+from ecgstore.storage import batches, footers
 from ecgstore.storage.arrow import dtype_of
 from ecgstore.storage.layout import LEADS, MEASURES, RECORDS
+from ecgstore.storage.limits import limits
 
 #: Rows of a row group of the tables with a row for each record: what is asked about one record unpacks no more of
 #: them, and who writes them holds no more.
@@ -173,7 +174,9 @@ def to_arrow(table: pa.Table, about: Mapping[str, Any]) -> bytes:
 
 
 def from_arrow(content: bytes) -> tuple[pa.Table, dict[str, Any]]:
-    """Read such bytes back; raises ValueError or KeyError where they are not whole."""
+    """Read such bytes back; raises ValueError or KeyError where they are not whole, or too large when unpacked."""
+    if (n_bytes := batches.size_of(content).n_bytes) > limits().decoded_bytes:
+        raise ValueError(f"{n_bytes} bytes when unpacked, {limits().decoded_bytes} at most")
     with pa.ipc.open_file(pa.BufferReader(content), options=pa.ipc.IpcReadOptions(use_threads=False)) as file:
         table = file.read_all()
     return table.replace_schema_metadata(None), json.loads(table.schema.metadata[b"about"])

@@ -70,7 +70,7 @@ def problems_of(
     problems = manifest.verify(objects, sealed, deep=deep, progress=progress)
     bad = {problem.partition(":")[0] for problem in problems}
     problems += _problems_of_tables(store, bad)
-    of_commits = problems_of_commits(store, objects, sealed, bad)
+    of_commits = problems_of_commits(store, objects, sealed, bad, with_rows=not problems)
     if deep and not problems:
         problems += _problems_of_blocks(store, objects, sealed)
         crc32: dict[int, int] = {}

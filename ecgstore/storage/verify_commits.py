@@ -1,20 +1,20 @@
 """Whether the commits of a store are those of its shards: whoever withdraws, merges or appends goes by them.
 
-Of a commit in Arrow the footer is taken alone, which has all of it but the rows: these stay packed.
+What a commit in Arrow says of itself stands in its footer; its rows are read after that, one commit at a time.
 """
 
 from __future__ import annotations
 
-import functools
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Protocol
 
 import pyarrow as pa
 
 from ecgstore.errors import EcgError, StoreReplaced, StoreUnreachable, visible
 from ecgstore.storage import layout, validate
+from ecgstore.storage.commit_rows import Rows, Tabled
 from ecgstore.storage.limits import limits
 from ecgstore.storage.manifest import Manifest
 from ecgstore.storage.objects import Objects
@@ -29,32 +29,37 @@ _ABOUT = b"about"
 Sums = dict[str, list[list[int]]]
 
 
-class Committed(Protocol):
+class Committed(Tabled, Protocol):
     """What is asked of a :class:`ecgstore.storage.store.Store`."""
 
     @property
     def path(self) -> str: ...
     @property
-    def attributes(self) -> dict[str, Any]: ...
-    @property
     def encoding(self) -> str: ...
     @property
     def format_version(self) -> int: ...
     @property
-    def shard_samples(self) -> int: ...
-    @property
-    def total_samples(self) -> int: ...
+    def n_shards(self) -> int: ...
 
 
-def problems_of_commits(store: Committed, objects: Objects, sealed: Manifest, bad: Collection[str]) -> list[str]:
-    """One line per commit that is not of shards that are there; ``bad``: objects of which a problem is known."""
+def problems_of_commits(
+    store: Committed, objects: Objects, sealed: Manifest, bad: Collection[str], *, with_rows: bool
+) -> list[str]:
+    """One line per commit that is not of shards that are there; ``bad``: objects of which a problem is known.
+
+    ``with_rows``: whether the tables are right, so that the rows of commits can be held to them.
+    """
     names = sorted(name for name in sealed.objects if name.startswith(f"{layout.COMMITS}/"))
-    problems, said = [], []
+    its_shards = shards_of(names, store.n_shards) if with_rows and store.format_version > 1 else {}
+    problems, said, rows = [], [], Rows(store)
     for name in names:
         if name in bad:
             continue
         try:
-            said.append(_said(store, objects, sealed, name))
+            about, content = _said(store, objects, sealed, name)
+            if name in its_shards:
+                rows.of_commit(content, *its_shards[name], f"{store.path}/{name}")
+            said.append(about)
         except (StoreReplaced, StoreUnreachable):
             raise
         except EcgError as error:
@@ -73,18 +78,31 @@ def problems_of_commits(store: Committed, objects: Objects, sealed: Manifest, ba
     return problems
 
 
-def _said(store: Committed, objects: Objects, sealed: Manifest, name: str) -> dict[str, Any]:
-    """What a commit says besides its rows. Raises StoreFormatError where it isn't as docs/format.md says."""
+def shards_of(names: Iterable[str], n_shards: int) -> dict[str, tuple[int, int]]:
+    """Commit → the shard that it is called after, and the one that the next is: what begins between is its own."""
+    found = ((name, _NAME.fullmatch(name)) for name in names)
+    numbers = {name: int(match[1]) for name, match in found if match is not None and _is_number(match[1])}
+    ordered = sorted(numbers, key=numbers.__getitem__)
+    after = [*(numbers[name] for name in ordered[1:]), n_shards]
+    return {name: (numbers[name], end) for name, end in zip(ordered, after, strict=False)}
+
+
+def _said(store: Committed, objects: Objects, sealed: Manifest, name: str) -> tuple[dict[str, Any], bytes]:
+    """What a commit says besides its rows, and its bytes.
+
+    Raises StoreFormatError where it isn't as docs/format.md says.
+    """
     where = f"{store.path}/{name}"
-    n_shards = -(-store.total_samples // store.shard_samples)
     suffix = "json" if store.format_version == 1 else "arrow"
     match = _NAME.fullmatch(name)
-    if match is None or match[2] != suffix or match[1] != f"{int(match[1]):06d}":
+    if match is None or match[2] != suffix or not _is_number(match[1]):
         validate.refuse("a commit has another name than this version gives", where, f"six digits and .{suffix}")
-    if int(match[1]) >= n_shards:
-        validate.refuse("a commit is of a shard that is not there", where, f"0 to {n_shards - 1}", int(match[1]))
-    size, read = sealed.objects[name].size, functools.partial(objects.read, name)
-    about = _about_of_json(read, size, where) if suffix == "json" else _about_of_arrow(read, size, where)
+    if int(match[1]) >= store.n_shards:
+        validate.refuse("a commit is of a shard that is not there", where, f"0 to {store.n_shards - 1}", int(match[1]))
+    size = sealed.objects[name].size
+    validate.check_length(size, limits().root_bytes if suffix == "json" else limits().table_bytes, where)
+    content = objects.read(name, 0, size)
+    about = _about_of_json(content, where) if suffix == "json" else about_of(content, where)
     task = "plan_sha256" if suffix == "json" else "task_sha256"
     if not validate.is_sha256(about.get(task)):
         validate.refuse("a commit doesn't say what it is of", where, f"{task}: a SHA-256")
@@ -94,20 +112,18 @@ def _said(store: Committed, objects: Objects, sealed: Manifest, name: str) -> di
         validate.refuse("a commit doesn't say what was left out", where, "rejected: a list of id, reason and detail")
     if not are_sums(about.get("sums"), len(store.attributes["leads"])):
         validate.refuse("a commit has no sums of its samples", where, "sums: three lists of integers for each fold")
-    return about
+    return about, content
 
 
-def _about_of_json(read: Any, size: int, where: object) -> dict[str, Any]:
-    validate.check_length(size, limits().root_bytes, where)
-    about = validate.parse_json(read(0, size), where, limits().root_bytes)
+def _about_of_json(content: bytes, where: object) -> dict[str, Any]:
+    about = validate.parse_json(content, where, limits().root_bytes)
     if not isinstance(about.get("written"), dict):
         validate.refuse("a commit lacks its rows", where, "written")
     return about
 
 
-def _about_of_arrow(read: Any, size: int, where: object) -> dict[str, Any]:
-    validate.check_length(size, limits().table_bytes, where)
-    content = read(0, size)
+def about_of(content: bytes, where: object) -> dict[str, Any]:
+    """What a commit in Arrow says of itself, in its footer. Raises StoreFormatError."""
     if content[-len(_MARK) :] != _MARK:
         validate.refuse("a commit is no Arrow file", where)
     validate.check_length(int.from_bytes(content[-_END_BYTES:][:4], "little"), 2 * limits().root_bytes, where)
@@ -118,11 +134,17 @@ def _about_of_arrow(read: Any, size: int, where: object) -> dict[str, Any]:
             schema = file.schema
     except (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError) as error:
         validate.refuse("a commit can't be read", where, got=" ".join(str(error).split())[:160])
+    if len(set(schema.names)) != len(schema.names):
+        validate.refuse("a commit has a column twice", where)
     if "record_id" not in schema.names or schema.field("record_id").type != pa.string():
         validate.refuse("a commit has no ids", where, "record_id, a text")
     if _ABOUT not in (schema.metadata or {}):
         validate.refuse("a commit says nothing of itself", where, "about")
     return validate.parse_json(schema.metadata[_ABOUT], where, limits().root_bytes)
+
+
+def _is_number(digits: str) -> bool:
+    return digits == f"{int(digits):06d}"
 
 
 def _are_objects(said: Any, sealed: Manifest) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from ecgstore.inner import need
+from ecgstore.inner import need, visible_on_page
 from ecgtrain.evaluation.leaks import are_other_patients
 from ecgtrain.evaluation.results import ClassDecision, Result
 from ecgtrain.evaluation.scored import FEW_OF_GROUP
@@ -82,7 +82,7 @@ def render(report: Report, worst: Sequence[Worst] = ()) -> str:
 def _template() -> Any:
     """The page's template, compiled once; raises MissingExtra where jinja2 is not installed."""
     jinja2 = need("jinja2", "train")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=visible_on_page)
     environment.filters |= {
         "number": _number,
         "p_value": words.p_value,

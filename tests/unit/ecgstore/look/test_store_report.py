@@ -228,6 +228,13 @@ def test_signals_that_were_not_taken_over_are_told(store: Store) -> None:
     assert "Signals left out: PLETH of 2 records, RESP of 1 record." in text
 
 
+def test_what_a_terminal_would_obey_is_an_escape_on_the_page(store: Store) -> None:
+    warnings = pa.array(["a\x1b[31mb\u202ec\x9b<i>"] * store.n_records)
+    text = report.render(with_columns(store, warnings=warnings), 0)
+    assert "a\\x1b[31mb\\u202ec\\x9b&lt;i&gt;" in text
+    assert not any(one in text for one in "\x1b\u202e\x9b")
+
+
 def test_who_has_withdrawn_is_counted_and_not_named(store: Store, tmp_path: Path) -> None:
     key = store.column("patient_key")[0]
     withdraw_records(store, tmp_path / "v2.ecg", patients=[key])

@@ -192,6 +192,13 @@ def test_names_cannot_break_the_page():
     assert "<b>" not in page
 
 
+def test_what_a_terminal_would_obey_is_an_escape_on_the_page():
+    page = render(whole(title="a\x1b[31mb\u202ec\x9b", results=[content(), content("random")]))
+    assert "a\\x1b[31mb\\u202ec\\x9b" in page
+    assert not any(one in page for one in "\x1b\u202e\x9b")
+    assert "\n</html>" in page.rstrip()[-10:]
+
+
 def test_few_records_and_few_positives_are_warned_of(tmp_path):
     many = report.write_report(tmp_path, whole())
     assert many.caveats == ()
