@@ -25,7 +25,7 @@ from ecgstore.fetching import checksums
 from ecgstore.record import Listing, RecordRef, Rejection
 from ecgstore.rooms import occupants
 from ecgstore.settings import Settings
-from ecgstore.sources._listed import checked_listing
+from ecgstore.sources._listed import checked_description, checked_listing
 from ecgstore.sources._reader import read_headers as read_own_headers
 from ecgstore.sources._reader import reader_of
 from ecgstore.storage.withdrawn import Withdrawn
@@ -111,8 +111,7 @@ def plan(
     reader = reader_of(source)
     if verify_source:
         listing = _verified(source_root, listing, reader is not None, progress)
-    describe = getattr(module_of(source), "describe", None)
-    bound = None if describe is None else functools.partial(_describe, describe, source)
+    bound = functools.partial(_describe, source) if hasattr(module_of(source), "describe") else None
     recipe = settings.recipe
     scanned: list[Scanned | Rejection] = []
     with _plain_source_errors(module_of(source)), cluster(workers or Workers(), source_root) as crew:
@@ -168,8 +167,11 @@ def _without(listing: Listing, has_gone: Callable[[RecordRef], bool]) -> Listing
     return replace(listing, records=records, rejected=rejected, notes=(*listing.notes, note))
 
 
-def _describe(describe: Callable[..., Any], source: Settings, ref: Any, comments: Any, gains: Any) -> Any:
-    return describe(ref, comments, source, gains)
+def _describe(source: Settings, ref: RecordRef, comments: tuple[str, ...], gains: tuple[float, ...]) -> RecordRef:
+    module = module_of(source)
+    described: RecordRef = module.describe(ref, comments, source, gains)
+    # As for listings: what somebody else's file gives is checked before the work, not by whoever writes it down.
+    return described if is_ours(module) else checked_description(described, ref, module.__file__)
 
 
 def _verified(root: Path, listing: Listing, has_reader: bool, progress: Progress | None) -> Listing:
