@@ -22,6 +22,9 @@ from ecgstore.sources._tables import (
     MISSING,
     Faults,
     Table,
+    composed,
+    identifier,
+    note_rounded,
     number,
     open_table,
     unfloated,
@@ -44,7 +47,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 #: Coding systems that columns are known to be named after, with common spellings and the form of a code. Closed: only
 #: systems whose codes can be told from words and identifiers stand here; any other column must be named to be read.
 SYSTEMS: Mapping[str, tuple[tuple[str, ...], re.Pattern[str]]] = {
-    "scp_ecg": (("scpecg", "scp"), re.compile(r"[^\s@/\\]{1,12}")),
+    "scp_ecg": (("scpecg", "scp"), re.compile(r"[^\s@/\\,;|]{1,12}|[A-Z]{2,6}/[A-Z]{2,6}")),
     "snomed_ct": (("snomedct", "snomed"), re.compile(r"\d{6,18}", re.ASCII)),
     "icd9": (("icd9", "icd9cm"), re.compile(r"[EV]?\d{2,5}(\.\d{1,2})?", re.ASCII | re.IGNORECASE)),
     "icd10": (
@@ -69,7 +72,9 @@ _MANY, _FEW, _NEARLY_ALL = 20, 3, 0.9
 _DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([T ].*)?|\d{1,2}[-/.]\d{1,2}[-/.](\d{2}|\d{4})([T ].*)?", re.ASCII)
 #: A date without marks; a code of eight digits may be like one by chance, most codes of a column are not.
 _BARE_DATE = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])", re.ASCII)
-_ROUNDED = re.compile(r"\d([.,]\d+)?e\+?\d+", re.ASCII | re.IGNORECASE)
+#: What may stand between the codes of a cell instead of what was said.
+_SEPARATORS = (",", ";", "|", "/", " ")
+_DIGIT = re.compile(r"\d", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +192,9 @@ def by_record(labels: Labels, ids: Sequence[str]) -> tuple[dict[str, Label], tup
     known = frozenset(ids)
     by_name: dict[str, list[str]] = {}
     for record_id in ids:
-        by_name.setdefault(record_id.rpartition("/")[2], []).append(record_id)
+        by_name.setdefault(composed(record_id.rpartition("/")[2]), []).append(record_id)
+        if "/" in record_id and not record_id.isascii():
+            by_name.setdefault(composed(record_id), []).append(record_id)
     said: dict[str, tuple[int, Label]] = {}
     strangers: dict[str, Rejection] = {}
     for line, name, label in labels.rows:
@@ -219,6 +226,7 @@ def names_patient(record_id: str, patient_id: str | None) -> bool:
 
     A number counts with zeros before it, and from four digits on also behind letters: ``p10000032``.
     """
+    record_id, patient_id = composed(record_id), patient_id and composed(patient_id)
     # Most ids don't hold it at all, which is found out without a pattern for each patient.
     if not patient_id or patient_id.lstrip("0").casefold() not in record_id.casefold():
         return False
@@ -318,20 +326,23 @@ class _Reader:
             fold=self._bounded(said, "fold", line, whole, MAX_FOLD),
             age_years=self._bounded(said, "age_years", line, number, MAX_AGE_YEARS),
             sex=self._sex(said.get("sex", ""), line),
-            site=said.get("site") or None,
+            site=composed(unfloated(said.get("site", ""))) or None,
             statements=tuple(
                 Statement(code, system)
                 for (system, _), cell in zip(self._systems, codes, strict=True)
                 for code in _codes(cell, self._separator, system)
             ),
         )
+        for (_, column), cell in zip(self._systems, codes, strict=True):
+            for part in cell.split(self._separator):
+                note_rounded(part.strip(), column, line, self.faults)
         return line, self._identifier(said, "record_id", line) or "", label
 
     def _identifier(self, said: Mapping[str, str], ours: str, line: int) -> str | None:
         text = said.get(ours, "")
-        if _ROUNDED.fullmatch(text):
-            self.faults.add(f"column {self._columns[ours]} holds a number that a spreadsheet has rounded", line)
-        return (unfloated(text) if ours == "patient_id" else text) or None
+        meant = identifier(text, self._columns[ours], line, self.faults) if text else ""
+        # A file may be called 100.0, and as its file system spells it.
+        return (text if ours == "record_id" else meant) or None
 
     def _bounded(
         self, said: Mapping[str, str], ours: str, line: int, parse: Callable[[str, int, int], N | None], most: int
@@ -364,7 +375,7 @@ def _record(
     for spelt in dict.fromkeys((name, plain, unfloated(name))):
         if spelt in known:
             return spelt
-        found = by_name.get(spelt, ())
+        found = by_name.get(composed(spelt), ())
         if len(found) > 1:
             raise SourceError(
                 f"{labels.counted} {line} of the labels names {len(found)} records: {_some(found, 5)}",
@@ -393,11 +404,26 @@ def _refuse_texts(table: Table, choice: Choice, labels: Sequence[Label]) -> None
     for name, (codes, known) in held.items():
         kind = looks_like(codes, known[1] if known else None)
         if kind:
+            between = _stands_between(codes, known[1]) if known else None
             raise SourceError(
                 f"column {name} seems to hold {kind}, which would stand in the store as they are",
                 where=table.path,
-                fix="name another column with --statements, or allow it with --allow-text",
+                fix=f"say what stands between its codes, --set 'source.separator=\"{between}\"'"
+                if between
+                else "name another column with --statements, or allow it with --allow-text",
             )
+
+
+def _stands_between(cells: Sequence[str], form: re.Pattern[str]) -> str | None:
+    """What cells must be cut at, so that all parts are codes of this form with digits; None where nothing will do.
+
+    Codes without digits can't be told from the words of a text, which nobody shall be told to cut.
+    """
+
+    def are_codes(parts: Iterable[str]) -> bool:
+        return all(form.fullmatch(part) and _DIGIT.search(part) for part in map(str.strip, parts) if part)
+
+    return next((one for one in _SEPARATORS if are_codes(part for cell in cells for part in cell.split(one))), None)
 
 
 def looks_like(codes: Sequence[str], form: re.Pattern[str] | None = None) -> str | None:

@@ -11,6 +11,7 @@ import io
 import math
 import operator
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -26,7 +27,8 @@ PARQUET = (".parquet", ".pq")
 #: Cells that say nothing, in any case: what spreadsheets, R, pandas and databases write for a missing value.
 MISSING = frozenset(
     {"", "na", "n/a", "#n/a", "#na", "<na>", "n.a.", "nan", "-nan", "nat", "null", "(null)", "none", "nil", "\\n"}
-    | {"-", "--", "—", "–", "?", "."}
+    | {"-", "--", "—", "–", "?", ".", "n.a", "k.a.", "#ref!", "#value!", "#div/0!", "#name?", "#num!", "#null!"}
+    | {"missing", "unknown", "undefined", "not known", "not available", "not applicable", "unbekannt"}
 )
 #: What stands between the cells of a CSV file; where several would do, the first that makes most columns.
 _DELIMITERS = (",", ";", "\t", "|")
@@ -39,9 +41,13 @@ MAX_COLUMNS, MAX_PARQUET_BYTES = 10_000, 4_000_000_000
 _MAX_LINES_SAID = 5
 #: Of the footer of a Parquet file.
 _THRIFT_BYTES, _THRIFT_ITEMS = 16 << 20, 1 << 20
+#: Bits of the whole numbers that Parquet's fractions hold without rounding; 53 for all others.
+_MANTISSA_BITS = {"halffloat": 11, "float": 24}
 
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 _WHOLE_FLOAT = re.compile(r"([+-]?\d+)\.0*", re.ASCII)
+#: With a point or a plus: 4e10 may be an identifier in hexadecimal.
+_ROUNDED = re.compile(r"\d([.,]\d+e\+?|e\+)\d+", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,19 @@ class Table:
     names: tuple[str, ...]
     counted: str
     _rows: Callable[[], Iterator[tuple[int, Sequence[str]]]] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Raise SourceError where there are too many columns, or one of them stands there twice."""
+        if len(self.names) > MAX_COLUMNS:
+            raise SourceError("the table has too many columns", where=self.path, expected=f"at most {MAX_COLUMNS}")
+        twice = sorted({name for name in self.names if name and self.names.count(name) > 1})
+        if twice:
+            raise SourceError(
+                "a column stands in the table twice",
+                where=self.path,
+                got=", ".join(twice[:5]),
+                fix="remove or rename one",
+            )
 
     def cells(self, columns: Sequence[str]) -> Iterator[tuple[int, tuple[str, ...]]]:
         """Line number and cells of ``columns``, row by row, ``""`` where one is missing; blank rows are passed over.
@@ -118,15 +137,7 @@ def open_table(path: Path, separator: str = ";") -> Table:
 
     Raises SourceError where it is not there or no table, or where a column stands in it twice.
     """
-    table = _open_parquet(path, separator) if path.suffix.lower() in PARQUET else _open_csv(path)
-    if len(table.names) > MAX_COLUMNS:
-        raise SourceError("the table has too many columns", where=path, expected=f"at most {MAX_COLUMNS}")
-    twice = sorted({name for name in table.names if name and table.names.count(name) > 1})
-    if twice:
-        raise SourceError(
-            "a column stands in the table twice", where=path, got=", ".join(twice[:5]), fix="remove or rename one"
-        )
-    return table
+    return _open_parquet(path, separator) if path.suffix.lower() in PARQUET else _open_csv(path)
 
 
 def number(text: str, low: float, high: float) -> float | None:
@@ -145,8 +156,25 @@ def whole(text: str, low: int, high: int) -> int | None:
 
 def unfloated(text: str) -> str:
     """``12345`` for ``12345.0``: a column of whole numbers with a gap in it is often written as decimal fractions."""
-    match = _WHOLE_FLOAT.fullmatch(text)
+    match = _WHOLE_FLOAT.fullmatch(text) if "." in text else None
     return match[1] if match else text
+
+
+def composed(text: str) -> str:
+    """A text in the one form (NFC) of the two in which Unicode can write ``ü``: macOS names files in the other."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def note_rounded(text: str, column: str, line: int, faults: Faults) -> None:
+    """Add to ``faults`` a number that is written as ``1.23457E+11``: several identifiers may have become this one."""
+    if ("e" in text or "E" in text) and _ROUNDED.fullmatch(text):
+        faults.add(f"column {column} holds a number that a spreadsheet or a column of fractions has rounded", line)
+
+
+def identifier(text: str, column: str, line: int, faults: Faults) -> str:
+    """An identifier in the one way of writing it; one that was rounded is added to ``faults``."""
+    note_rounded(text, column, line, faults)
+    return composed(unfloated(text))
 
 
 def leaves_folder(below: str) -> bool:
@@ -231,7 +259,7 @@ def _open_parquet(path: Path, separator: str) -> Table:
 
     def rows() -> Iterator[tuple[int, Sequence[str]]]:
         try:
-            columns = [[_text(value, separator) for value in column.to_pylist()] for column in table.columns]
+            columns = [_texts(column, separator) for column in table.columns]
         except (ValueError, OverflowError, ArithmeticError) as error:  # a date that Python doesn't know, and the like
             raise _unreadable(path, error) from None
         yield from enumerate(zip(*columns, strict=True), start=1)
@@ -277,12 +305,29 @@ def _unreadable(path: Path, error: Exception) -> SourceError:
     return SourceError("the table can't be read as Parquet", where=path, got=got)
 
 
-def _text(value: Any, separator: str) -> str:
-    """A Parquet value as it would stand in CSV. Whole numbers that a missing cell made floats are whole again."""
+def _texts(column: Any, separator: str) -> list[str]:
+    """The cells of a column as they would stand in CSV. Raises ValueError where bytes are no text."""
+    import pyarrow as pa
+
+    kind = column.type
+    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        kind = kind.value_type
+    exact = 2.0 ** _MANTISSA_BITS.get(str(kind), 53)
+    return [_text(value, separator, exact) for value in column.to_pylist()]
+
+
+def _text(value: Any, separator: str, exact: float) -> str:
+    """A Parquet value as it would stand in CSV. Whole numbers that a missing cell made floats are whole again.
+
+    Floats from ``exact`` on can't hold every whole number: they are written as what they are, rounded.
+    """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
+    if isinstance(value, float) and abs(value) >= exact:
+        return f"{value:.6e}"
     if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):
         return str(int(value))
     if isinstance(value, list):
-        return separator.join(_text(item, separator) for item in value)
-    return str(value)
+        return separator.join(_text(item, separator, exact) for item in value)
+    # Programs that know no texts write them as bytes.
+    return value.decode() if isinstance(value, bytes) else str(value)
