@@ -6,8 +6,6 @@ column, as many cells in every row. What a cell holds never stands in a message;
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import operator
 import re
@@ -19,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ecgstore.errors import SourceError
-from ecgstore.storage.plain import open_plain, open_text
+from ecgstore.storage.cells import open_csv
+from ecgstore.storage.plain import open_plain
 from ecgstore.storage.tables import unpacked_bytes
 
 #: Endings of names that mean Parquet; a table of any other name is CSV.
@@ -30,10 +29,6 @@ MISSING = frozenset(
     | {"-", "--", "—", "–", "?", ".", "n.a", "k.a.", "#ref!", "#value!", "#div/0!", "#name?", "#num!", "#null!"}
     | {"missing", "unknown", "undefined", "not known", "not available", "not applicable", "unbekannt"}
 )
-#: What stands between the cells of a CSV file; where several would do, the first that makes most columns.
-_DELIMITERS = (",", ";", "\t", "|")
-_EXPECTED = "CSV in UTF-8, its cells between commas, semicolons or tabs"
-_FIX = "save it as CSV UTF-8"
 #: What a fold and an age may be.
 MAX_FOLD, MAX_AGE_YEARS = 999, 120
 #: No table of labels is larger; a small file of Parquet can unpack to any size.
@@ -186,69 +181,8 @@ def leaves_folder(below: str) -> bool:
 
 
 def _open_csv(path: Path) -> Table:
-    delimiter = _delimiter(path)
-    names = next((row for _, row in _csv_rows(path, delimiter) if any(cell.strip() for cell in row)), [])
-    # A column without a name can't be asked for.
-    names = [" ".join(name.split()) for name in names]
-
-    def rows() -> Iterator[tuple[int, Sequence[str]]]:
-        is_header = True
-        for line, row in _csv_rows(path, delimiter):
-            if is_header:
-                is_header = not any(cell.strip() for cell in row)
-            elif len(row) == len(names):
-                yield line, row
-            elif any(cell.strip() for cell in row):
-                raise SourceError(
-                    f"line {line} has not as many cells as the header",
-                    where=path,
-                    expected=len(names),
-                    got=len(row),
-                    fix="put cells with the delimiter in them between double quotes",
-                )
-
+    names, rows = open_csv(path, path, SourceError)
     return Table(path, tuple(names), "line", rows)
-
-
-def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Rows with the number of their first line."""
-    line = 1
-    try:
-        with open_text(path, newline="", encoding="utf-8-sig") as file:
-            # Strict: a quote that is never closed would swallow all rows behind it.
-            reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
-            for row in reader:
-                yield line, row
-                line = reader.line_num + 1
-    except FileNotFoundError:
-        raise SourceError("the table is not there", where=path, fix="check the path") from None
-    except UnicodeDecodeError:
-        raise SourceError("the table is not in UTF-8", where=path, expected=_EXPECTED, fix=_FIX) from None
-    except csv.Error as error:
-        raise SourceError(
-            f"the table can't be read from line {line}", where=path, expected=_EXPECTED, got=str(error)
-        ) from None
-    except OSError as error:
-        raise SourceError("the table can't be read", where=path, got=error.strerror or type(error).__name__) from None
-
-
-def _delimiter(path: Path) -> str:
-    """The delimiter that makes most columns of the header. Raises SourceError for what is plainly no CSV."""
-    try:
-        with open_plain(path) as file:
-            start = file.read(1 << 16)
-    except OSError:
-        return ","  # said by whoever reads on
-    kinds = {b"PK\x03\x04": "a spreadsheet or an archive", b"\xd0\xcf\x11\xe0": "a spreadsheet", b"\x1f\x8b": "gzip"}
-    kinds |= {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PAR1": "Parquet, whose name must end in .parquet"}
-    for magic, kind in kinds.items():
-        if start.startswith(magic):
-            raise SourceError("the table is no CSV", where=path, expected=_EXPECTED, got=kind, fix=_FIX)
-    if b"\0" in start:
-        raise SourceError("the table is no CSV", where=path, expected=_EXPECTED, got="bytes of 0", fix=_FIX)
-    lines = start.decode("utf-8-sig", "replace").splitlines()
-    header = next((line for line in lines if line.strip()), "")
-    return max(_DELIMITERS, key=lambda one: len(next(csv.reader(io.StringIO(header), delimiter=one), [])))
 
 
 # ── Parquet ──────────────────────────────────────────────────────────────────────────────────────────────
