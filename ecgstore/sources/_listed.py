@@ -19,6 +19,8 @@ from ecgstore.record import Listing, RecordRef, Rejection, Statement, Terms
 #: Bytes of a record's id, which stands in tables and is read by every reader.
 MAX_ID_BYTES = 1024
 MAX_CODE, MAX_STATEMENTS = 256, 10_000
+#: What Python, NumPy and pandas make of a missing value when they are asked for a text.
+_MISSING = frozenset({"nan", "NaN", "None", "NaT", "<NA>"})
 
 
 def _plain(value: Any) -> Any:
@@ -27,7 +29,8 @@ def _plain(value: Any) -> Any:
 
 def _none_if_nan(value: Any) -> Any:
     value = _plain(value)
-    return None if isinstance(value, float) and math.isnan(value) else value
+    is_missing = isinstance(value, float) and math.isnan(value)
+    return None if is_missing or (isinstance(value, str) and value in _MISSING) else value
 
 
 def _encodable(text: str) -> str:
@@ -52,6 +55,13 @@ class _Statement(BaseModel):
     likelihood: Annotated[float | None, BeforeValidator(_none_if_nan)] = Field(None, ge=0, le=100)
 
     _is_text = field_validator("code", "system")(_encodable)
+
+    @field_validator("code")
+    @classmethod
+    def _is_there(cls, code: str) -> str:
+        if code in _MISSING:
+            raise ValueError("a missing value is no code")
+        return code
 
 
 class Said(BaseModel):

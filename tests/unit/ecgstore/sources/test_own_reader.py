@@ -402,6 +402,7 @@ BAD_LISTINGS = {
     "statements=('AFIB',)": "statements.0",
     "statements=(Statement('AFIB', 'x', 300),)": "statements.0.likelihood: Input should be less",
     "statements=(Statement('', 'x'),)": "statements.0.code",
+    "statements=(Statement(str(float('nan')), 'x'),)": "statements.0.code: Value error, a missing value is no code",
     "patient_id=17": "patient_id: Input should be a valid string",
     "annotators=('../x',)": "annotators.0: String should match",
     "mv_factor=float('nan')": "mv_factor",
@@ -459,8 +460,8 @@ def test_what_pandas_and_numpy_give_from_headers_is_made_plain(folders):
     assert (ref.patient_id, ref.fold, ref.site, type(ref.fold), type(ref.site)) == (None, 3, "east", int, str)
 
 
-def test_empty_cells_of_pandas_say_nothing(folders):
-    nan = "float('nan')"
+@pytest.mark.parametrize("nan", ["float('nan')", "str(float('nan'))", "str(None)", "'<NA>'"])
+def test_empty_cells_of_pandas_say_nothing(folders, nan):
     text = CSV.replace(
         "RecordRef(p.stem, p)",
         f"RecordRef(p.stem, str(p), patient_id={nan}, fold=np.int64(3), age_years={nan}, sex={nan}, site={nan})",
