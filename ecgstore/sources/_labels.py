@@ -271,13 +271,21 @@ def _only(names: Sequence[str], meaning: str, setting: str, table: Table) -> str
 
 
 def _refuse_identifiers(theirs: Mapping[str, str], systems: Mapping[str, str], table: Table) -> None:
-    meaning = {name: ours for ours, name in theirs.items()}
-    for system, name in systems.items():
-        if name in meaning or spelling(name) in (*ALIASES["record_id"], *ALIASES["patient_id"]):
+    """Refuse what would stand in the store as it is, codes and sites, where an identifier is named as that."""
+    stored = [(name, "statements", f"source.statements.{system}") for system, name in systems.items()]
+    if "site" in theirs:
+        stored.append((theirs["site"], "sites", "source.columns.site"))
+    for name, what, setting in stored:
+        meaning = [ours for ours, its in theirs.items() if its == name and ours != "site"]
+        if what == "statements" and theirs.get("site") == name:
+            meaning.append("site")
+        if spelling(name) in (*ALIASES["record_id"], *ALIASES["patient_id"]):
+            meaning.append("an identifier")
+        if meaning:
             raise SourceError(
-                f"column {name!r} is read as {meaning.get(name, 'an identifier')}, so it can't hold statements",
+                f"column {name!r} is read as {meaning[0]}, so it can't hold {what}",
                 where=table.path,
-                fix=f"name another column as source.statements.{system}",
+                fix=f"name another column as {setting}",
             )
 
 

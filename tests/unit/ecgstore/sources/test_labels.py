@@ -95,6 +95,21 @@ def test_columns_of_statements_are_named_by_a_list_or_by_their_systems():
         ("record_id,icd10,ICD-10 codes\nr1,I48,I48\n", {}, "could be icd10"),
         ("record_id,patient_id\nr1,7\n", {"statements": {"a": "patient_id"}}, "can't hold statements"),
         ("record_id,pid\nr1,7\n", {"columns": {"patient_id": "pid"}, "statements": {"a": "pid"}}, "can't hold state"),
+        (
+            "record_id,patient_id\nr1,7\n",
+            {"columns": {"site": "patient_id"}},
+            "read as an identifier, so it can't hold sit",
+        ),
+        (
+            "record_id,x\nr1,7\n",
+            {"columns": {"patient_id": "x", "site": "x"}},
+            "read as patient_id, so it can't hold sit",
+        ),
+        (
+            "record_id,x\nr1,7\n",
+            {"columns": {"site": "x"}, "statements": {"a": "x"}},
+            "read as site, so it can't hold st",
+        ),
         ("record_id,remark,remark\nr1,a,b\n", {}, "a column stands in the table twice.*remark"),
         ("", {}, "no column record_id.*an empty file"),
     ],
