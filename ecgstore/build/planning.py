@@ -25,11 +25,13 @@ from ecgstore.fetching import checksums
 from ecgstore.record import Listing, RecordRef, Rejection
 from ecgstore.rooms import occupants
 from ecgstore.settings import Settings
-from ecgstore.sources._listed import checked_description, checked_listing
+from ecgstore.sources._listed import MAX_ID_BYTES, checked_description, checked_listing
 from ecgstore.sources._reader import read_headers as read_own_headers
 from ecgstore.sources._reader import reader_of
 from ecgstore.storage.withdrawn import Withdrawn
 
+#: Letters of the detail of a record that is left out, and of an id that is too long.
+_MAX_DETAIL, _SHOWN = 1000, 200
 #: Is shown records and the name of their source's file; may refuse them by an error.
 Look = Callable[[Sequence[RecordRef], str], None]
 
@@ -101,7 +103,7 @@ def plan(
     kind = module_of(source).__name__.rpartition(".")[2]
     if settings.folds is not None:
         listing = draw_folds(listing, settings.folds, settings.secret_key or listing.terms.name)
-    listing = with_record_ids(listing, settings.record_ids, settings.secret_key)
+    listing = _storable(with_record_ids(listing, settings.record_ids, settings.secret_key))
     has_gone = functools.partial(
         _has_gone, Withdrawn.of(inherited or {}), settings.secret_key or listing.terms.name, listing.terms.name
     )
@@ -149,6 +151,36 @@ def plan(
             got=f"{first.record_id}: {first.reason} {first.detail}".strip(),
         )
     return made
+
+
+def _storable(listing: Listing) -> Listing:
+    """The listing without the records whose ids a store can't hold: one of them would make all of it unreadable."""
+    kept = tuple(ref for ref in listing.records if _id_bytes(ref.record_id) <= MAX_ID_BYTES)
+    if len(kept) == len(listing.records) and all(
+        _id_bytes(one.record_id) <= MAX_ID_BYTES and len(one.detail) <= _MAX_DETAIL for one in listing.rejected
+    ):
+        return listing
+    too_long = tuple(
+        Rejection(
+            ref.record_id,
+            "too_large",
+            f"an id of {_id_bytes(ref.record_id)} bytes; the limit is {MAX_ID_BYTES}: --record-ids stem or hashed",
+        )
+        for ref in listing.records
+        if _id_bytes(ref.record_id) > MAX_ID_BYTES
+    )
+    rejected = (
+        Rejection(f"{one.record_id[:_SHOWN]}…", one.reason, one.detail[:_MAX_DETAIL])
+        if _id_bytes(one.record_id) > MAX_ID_BYTES
+        else replace(one, detail=one.detail[:_MAX_DETAIL])
+        for one in (*listing.rejected, *too_long)
+    )
+    return replace(listing, records=kept, rejected=tuple(rejected))
+
+
+def _id_bytes(record_id: str) -> int:
+    # Nearly all ids are short, and need not be encoded.
+    return len(record_id) if 4 * len(record_id) <= MAX_ID_BYTES else len(record_id.encode("utf-8", "replace"))
 
 
 def _has_gone(withdrawn: Withdrawn, key: str, source: str, ref: RecordRef) -> bool:

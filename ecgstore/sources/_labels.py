@@ -65,6 +65,8 @@ _SEX: Mapping[str, Sex | None] = {
 }
 #: A code that is longer, or that has more words, is a text.
 MAX_CODE, MAX_WORDS = 64, 8
+#: No text of a store is longer, allowed or not.
+_MAX_TEXT = 10_000
 _MAX_SITE = 64
 #: Cells of which nearly all are different are no codes but identifiers, names or texts. In few rows chance can do that:
 #: there they must also look alike and have digits, as MRN-0001 and MRN-0002 do.
@@ -341,7 +343,11 @@ class _Reader:
                 for code in _codes(cell, self._separator, system)
             ),
         )
+        if len(label.site or "") > _MAX_TEXT:
+            self.faults.add(f"column {self._columns['site']} has more than {_MAX_TEXT} letters", line)
         for (_, column), cell in zip(self._systems, codes, strict=True):
+            if len(cell) > _MAX_TEXT and any(len(part) > _MAX_TEXT for part in cell.split(self._separator)):
+                self.faults.add(f"column {column} has more than {_MAX_TEXT} letters", line)
             for part in cell.split(self._separator):
                 note_rounded(part.strip(), column, line, self.faults)
         return line, self._identifier(said, "record_id", line) or "", label

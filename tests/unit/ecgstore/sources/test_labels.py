@@ -237,6 +237,13 @@ def test_columns_that_hold_no_codes_are_refused_unless_text_is_allowed(tmp_path,
         read_labels(table(tmp_path, f"record_id,site\n{rows}"))
 
 
+@pytest.mark.parametrize("column", ["site", "dx"])
+def test_no_text_is_longer_than_a_store_can_hold(tmp_path, column):
+    path = table(tmp_path, f"record_id,{column}\nr1,{'x' * 10_001}\n")
+    with pytest.raises(SourceError, match=rf"column {column} has more than 10000 letters \(line 2\)"):
+        read_labels(path, statements={"dx": "dx"} if column == "dx" else None, allow_text=True)
+
+
 def test_names_are_names_in_a_table_of_two_rows():
     assert looks_like(["Doe, Jane", "Smith John"]) == "names"
     assert looks_like(["LopezMaria", "NORM", "Kim_Lee"]) == "names"
