@@ -144,7 +144,7 @@ REASONS: dict[str, str] = {
     "unreadable_folder": "a folder of the source can't be read",
     "missing_signal": "a signal file is not there",
     "bad_header": "the header can't be understood",
-    "too_large": "more samples or signals than the stated limit, in the header or after resampling",
+    "too_large": "more samples, signals or bytes of its id than the stated limit, in the header or after resampling",
     "truncated": "a signal file is shorter than its header says",
     "bad_checksum": "the samples don't give the checksum in the header",
     "bad_initial_value": "the first sample is not the one stated in the header; only in stores of before 0.1.0",

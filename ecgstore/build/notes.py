@@ -11,6 +11,7 @@ from ecgstore.record import UNCALIBRATED
 #: A suspicion that more than this share of the records are under, and at least two, is about the source.
 SHARED, LEAST = 0.05, 2
 _LEFT_OUT, _CLIPPED = "left out: ", "were clipped"
+_NUMBER_MORE = re.compile(r" and \d+ more$", re.ASCII)
 #: Leads that one line names.
 _MOST = 8
 
@@ -24,8 +25,7 @@ def notes(suspects: Iterable[str], warnings: Iterable[str]) -> tuple[str, ...]:
         for one in its_warnings.split("; "):
             n_clipped += _CLIPPED in one
             n_bare += one.startswith(UNCALIBRATED)
-            if one.startswith(_LEFT_OUT):
-                left_out.update(one.removeprefix(_LEFT_OUT).split(", "))
+            left_out.update(signals_left_out(one))
     lines = [
         f"{n} of {n_records} records are under one suspicion, so look at the source: {kind}"
         for kind, n in shared.most_common()
@@ -45,6 +45,16 @@ def notes(suspects: Iterable[str], warnings: Iterable[str]) -> tuple[str, ...]:
         more = "" if len(left_out) <= _MOST else f" and {len(left_out) - _MOST} more"
         lines.append(f"signals left out of {n_records} records: {named}{more}; --extra-leads keep stores them")
     return tuple(lines)
+
+
+def signals_left_out(warning: str) -> tuple[str, ...]:
+    """The signals that a record's warning says were left out, each name once; none if it says something else.
+
+    A record may leave out several signals of one name, and of many says but how many more there are.
+    """
+    if not warning.startswith(_LEFT_OUT):
+        return ()
+    return tuple(dict.fromkeys(_NUMBER_MORE.sub("", warning.removeprefix(_LEFT_OUT)).split(", ")))
 
 
 def kind_of(suspicion: str) -> str:

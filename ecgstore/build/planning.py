@@ -25,11 +25,13 @@ from ecgstore.fetching import checksums
 from ecgstore.record import Listing, RecordRef, Rejection
 from ecgstore.rooms import occupants
 from ecgstore.settings import Settings
-from ecgstore.sources._listed import checked_listing
+from ecgstore.sources._listed import MAX_ID_BYTES, checked_description, checked_listing
 from ecgstore.sources._reader import read_headers as read_own_headers
 from ecgstore.sources._reader import reader_of
 from ecgstore.storage.withdrawn import Withdrawn
 
+#: Letters of the detail of a record that is left out, and of an id that is too long.
+_MAX_DETAIL, _SHOWN = 1000, 200
 #: Is shown records and the name of their source's file; may refuse them by an error.
 Look = Callable[[Sequence[RecordRef], str], None]
 
@@ -101,7 +103,7 @@ def plan(
     kind = module_of(source).__name__.rpartition(".")[2]
     if settings.folds is not None:
         listing = draw_folds(listing, settings.folds, settings.secret_key or listing.terms.name)
-    listing = with_record_ids(listing, settings.record_ids, settings.secret_key)
+    listing = _storable(with_record_ids(listing, settings.record_ids, settings.secret_key))
     has_gone = functools.partial(
         _has_gone, Withdrawn.of(inherited or {}), settings.secret_key or listing.terms.name, listing.terms.name
     )
@@ -111,8 +113,7 @@ def plan(
     reader = reader_of(source)
     if verify_source:
         listing = _verified(source_root, listing, reader is not None, progress)
-    describe = getattr(module_of(source), "describe", None)
-    bound = None if describe is None else functools.partial(_describe, describe, source)
+    bound = functools.partial(_describe, source) if hasattr(module_of(source), "describe") else None
     recipe = settings.recipe
     scanned: list[Scanned | Rejection] = []
     with _plain_source_errors(module_of(source)), cluster(workers or Workers(), source_root) as crew:
@@ -152,6 +153,36 @@ def plan(
     return made
 
 
+def _storable(listing: Listing) -> Listing:
+    """The listing without the records whose ids a store can't hold: one of them would make all of it unreadable."""
+    kept = tuple(ref for ref in listing.records if _id_bytes(ref.record_id) <= MAX_ID_BYTES)
+    if len(kept) == len(listing.records) and all(
+        _id_bytes(one.record_id) <= MAX_ID_BYTES and len(one.detail) <= _MAX_DETAIL for one in listing.rejected
+    ):
+        return listing
+    too_long = tuple(
+        Rejection(
+            ref.record_id,
+            "too_large",
+            f"an id of {_id_bytes(ref.record_id)} bytes; the limit is {MAX_ID_BYTES}: --record-ids stem or hashed",
+        )
+        for ref in listing.records
+        if _id_bytes(ref.record_id) > MAX_ID_BYTES
+    )
+    rejected = (
+        Rejection(f"{one.record_id[:_SHOWN]}…", one.reason, one.detail[:_MAX_DETAIL])
+        if _id_bytes(one.record_id) > MAX_ID_BYTES
+        else replace(one, detail=one.detail[:_MAX_DETAIL])
+        for one in (*listing.rejected, *too_long)
+    )
+    return replace(listing, records=kept, rejected=tuple(rejected))
+
+
+def _id_bytes(record_id: str) -> int:
+    # Nearly all ids are short, and need not be encoded.
+    return len(record_id) if 4 * len(record_id) <= MAX_ID_BYTES else len(record_id.encode("utf-8", "replace"))
+
+
 def _has_gone(withdrawn: Withdrawn, key: str, source: str, ref: RecordRef) -> bool:
     return bool(withdrawn) and withdrawn.names(
         ref.record_id, patient_hash(key, ref.patient_id) if ref.patient_id else None, source
@@ -168,8 +199,11 @@ def _without(listing: Listing, has_gone: Callable[[RecordRef], bool]) -> Listing
     return replace(listing, records=records, rejected=rejected, notes=(*listing.notes, note))
 
 
-def _describe(describe: Callable[..., Any], source: Settings, ref: Any, comments: Any, gains: Any) -> Any:
-    return describe(ref, comments, source, gains)
+def _describe(source: Settings, ref: RecordRef, comments: tuple[str, ...], gains: tuple[float, ...]) -> RecordRef:
+    module = module_of(source)
+    described: RecordRef = module.describe(ref, comments, source, gains)
+    # As for listings: what somebody else's file gives is checked before the work, not by whoever writes it down.
+    return described if is_ours(module) else checked_description(described, ref, module.__file__)
 
 
 def _verified(root: Path, listing: Listing, has_reader: bool, progress: Progress | None) -> Listing:

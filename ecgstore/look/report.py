@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from ecgstore.build.notes import signals_left_out
 from ecgstore.build.patients import patients_in_words
 from ecgstore.errors import REASONS, ConfigError, need, visible_on_page
 from ecgstore.look import overlap
@@ -35,8 +36,6 @@ from ecgstore.vocabularies.titles import title_of
 #: A store without signatures is read as a whole to look for near copies, unless it holds more records than this.
 MOST_UNSIGNED = 20_000
 N_STATEMENTS, N_EXAMPLES, N_SHOWN = 40, 5, 50
-#: What a warning begins with that names signals which were not taken over.
-_SIGNALS_LEFT_OUT = "left out: "
 
 
 class _Measure(NamedTuple):
@@ -316,8 +315,7 @@ def _more_left_out(store: Store) -> list[str]:
     signals: Counter[str] = Counter()
     for text in store.column("warnings"):
         for one in text.split("; "):
-            if one.startswith(_SIGNALS_LEFT_OUT):
-                signals.update(one.removeprefix(_SIGNALS_LEFT_OUT).split(", "))
+            signals.update(signals_left_out(one))
     told = []
     if signals:
         named = ", ".join(f"{name} of {_plural(n, 'record')}" for name, n in signals.most_common(12))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ecgstore.errors import SourceError
 from ecgstore.record import Listing, RecordRef, Sex, Statement, Terms
+from ecgstore.sources._tables import unfloated
 from ecgstore.sources._walk import some, stems_in, walk
 from ecgstore.storage.plain import open_plain
 from ecgstore.wfdb_io.files import find_header
@@ -52,7 +53,7 @@ _SITE_OF_PREFIX = {
 _LAST_OF_CHAPMAN = 10646
 
 #: SNOMED CT identifiers have 6 to 18 digits; ages and other numbers that stand in texts have fewer.
-_CODE = re.compile(r"\d{6,18}")
+_CODE = re.compile(r"\d{6,18}", re.ASCII)
 _SEX: dict[str, Sex] = {"f": "female", "female": "female", "m": "male", "male": "male"}
 #: Above this an age is a code for something else (PTB-XL writes 300 for "over 89").
 _MAX_AGE_YEARS = 120
@@ -181,9 +182,12 @@ def _age_years(text: str) -> float | None:
 
 
 def _codes(text: str) -> list[str]:
-    """The SNOMED CT identifiers in a list, each once, in its order."""
-    words = (word.strip() for word in text.split(","))
-    return list(dict.fromkeys(word for word in words if _CODE.fullmatch(word)))
+    """The SNOMED CT identifiers in a list, each once, in its order. What stands beside words is no code."""
+    found: list[str] = []
+    for part in re.split("[,;|]", text):
+        words = [unfloated(word.strip("\"'")) for word in part.split()]
+        found += words if all(_CODE.fullmatch(word) for word in words) else ()
+    return list(dict.fromkeys(found))
 
 
 def _mv_factor(site: str | None, gains: tuple[float, ...]) -> float:

@@ -22,6 +22,9 @@ from ecgstore.sources._tables import (
     MISSING,
     Faults,
     Table,
+    composed,
+    identifier,
+    note_rounded,
     number,
     open_table,
     unfloated,
@@ -44,7 +47,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 #: Coding systems that columns are known to be named after, with common spellings and the form of a code. Closed: only
 #: systems whose codes can be told from words and identifiers stand here; any other column must be named to be read.
 SYSTEMS: Mapping[str, tuple[tuple[str, ...], re.Pattern[str]]] = {
-    "scp_ecg": (("scpecg", "scp"), re.compile(r"[^\s@/\\]{1,12}")),
+    "scp_ecg": (("scpecg", "scp"), re.compile(r"[^\s@/\\,;|]{1,12}|[A-Z]{2,6}/[A-Z]{2,6}")),
     "snomed_ct": (("snomedct", "snomed"), re.compile(r"\d{6,18}", re.ASCII)),
     "icd9": (("icd9", "icd9cm"), re.compile(r"[EV]?\d{2,5}(\.\d{1,2})?", re.ASCII | re.IGNORECASE)),
     "icd10": (
@@ -62,6 +65,8 @@ _SEX: Mapping[str, Sex | None] = {
 }
 #: A code that is longer, or that has more words, is a text.
 MAX_CODE, MAX_WORDS = 64, 8
+#: No text of a store is longer, allowed or not.
+_MAX_TEXT = 10_000
 _MAX_SITE = 64
 #: Cells of which nearly all are different are no codes but identifiers, names or texts. In few rows chance can do that:
 #: there they must also look alike and have digits, as MRN-0001 and MRN-0002 do.
@@ -69,7 +74,9 @@ _MANY, _FEW, _NEARLY_ALL = 20, 3, 0.9
 _DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([T ].*)?|\d{1,2}[-/.]\d{1,2}[-/.](\d{2}|\d{4})([T ].*)?", re.ASCII)
 #: A date without marks; a code of eight digits may be like one by chance, most codes of a column are not.
 _BARE_DATE = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])", re.ASCII)
-_ROUNDED = re.compile(r"\d([.,]\d+)?e\+?\d+", re.ASCII | re.IGNORECASE)
+#: What may stand between the codes of a cell instead of what was said.
+_SEPARATORS = (",", ";", "|", "/", " ")
+_DIGIT = re.compile(r"\d", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +194,9 @@ def by_record(labels: Labels, ids: Sequence[str]) -> tuple[dict[str, Label], tup
     known = frozenset(ids)
     by_name: dict[str, list[str]] = {}
     for record_id in ids:
-        by_name.setdefault(record_id.rpartition("/")[2], []).append(record_id)
+        by_name.setdefault(composed(record_id.rpartition("/")[2]), []).append(record_id)
+        if "/" in record_id and not record_id.isascii():
+            by_name.setdefault(composed(record_id), []).append(record_id)
     said: dict[str, tuple[int, Label]] = {}
     strangers: dict[str, Rejection] = {}
     for line, name, label in labels.rows:
@@ -219,6 +228,7 @@ def names_patient(record_id: str, patient_id: str | None) -> bool:
 
     A number counts with zeros before it, and from four digits on also behind letters: ``p10000032``.
     """
+    record_id, patient_id = composed(record_id), patient_id and composed(patient_id)
     # Most ids don't hold it at all, which is found out without a pattern for each patient.
     if not patient_id or patient_id.lstrip("0").casefold() not in record_id.casefold():
         return False
@@ -263,13 +273,21 @@ def _only(names: Sequence[str], meaning: str, setting: str, table: Table) -> str
 
 
 def _refuse_identifiers(theirs: Mapping[str, str], systems: Mapping[str, str], table: Table) -> None:
-    meaning = {name: ours for ours, name in theirs.items()}
-    for system, name in systems.items():
-        if name in meaning or spelling(name) in (*ALIASES["record_id"], *ALIASES["patient_id"]):
+    """Refuse what would stand in the store as it is, codes and sites, where an identifier is named as that."""
+    stored = [(name, "statements", f"source.statements.{system}") for system, name in systems.items()]
+    if "site" in theirs:
+        stored.append((theirs["site"], "sites", "source.columns.site"))
+    for name, what, setting in stored:
+        meaning = [ours for ours, its in theirs.items() if its == name and ours != "site"]
+        if what == "statements" and theirs.get("site") == name:
+            meaning.append("site")
+        if spelling(name) in (*ALIASES["record_id"], *ALIASES["patient_id"]):
+            meaning.append("an identifier")
+        if meaning:
             raise SourceError(
-                f"column {name!r} is read as {meaning.get(name, 'an identifier')}, so it can't hold statements",
+                f"column {name!r} is read as {meaning[0]}, so it can't hold {what}",
                 where=table.path,
-                fix=f"name another column as source.statements.{system}",
+                fix=f"name another column as {setting}",
             )
 
 
@@ -318,20 +336,27 @@ class _Reader:
             fold=self._bounded(said, "fold", line, whole, MAX_FOLD),
             age_years=self._bounded(said, "age_years", line, number, MAX_AGE_YEARS),
             sex=self._sex(said.get("sex", ""), line),
-            site=said.get("site") or None,
+            site=composed(unfloated(said.get("site", ""))) or None,
             statements=tuple(
                 Statement(code, system)
                 for (system, _), cell in zip(self._systems, codes, strict=True)
                 for code in _codes(cell, self._separator, system)
             ),
         )
+        if len(label.site or "") > _MAX_TEXT:
+            self.faults.add(f"column {self._columns['site']} has more than {_MAX_TEXT} letters", line)
+        for (_, column), cell in zip(self._systems, codes, strict=True):
+            if len(cell) > _MAX_TEXT and any(len(part) > _MAX_TEXT for part in cell.split(self._separator)):
+                self.faults.add(f"column {column} has more than {_MAX_TEXT} letters", line)
+            for part in cell.split(self._separator):
+                note_rounded(part.strip(), column, line, self.faults)
         return line, self._identifier(said, "record_id", line) or "", label
 
     def _identifier(self, said: Mapping[str, str], ours: str, line: int) -> str | None:
         text = said.get(ours, "")
-        if _ROUNDED.fullmatch(text):
-            self.faults.add(f"column {self._columns[ours]} holds a number that a spreadsheet has rounded", line)
-        return (unfloated(text) if ours == "patient_id" else text) or None
+        meant = identifier(text, self._columns[ours], line, self.faults) if text else ""
+        # A file may be called 100.0, and as its file system spells it.
+        return (text if ours == "record_id" else meant) or None
 
     def _bounded(
         self, said: Mapping[str, str], ours: str, line: int, parse: Callable[[str, int, int], N | None], most: int
@@ -364,7 +389,7 @@ def _record(
     for spelt in dict.fromkeys((name, plain, unfloated(name))):
         if spelt in known:
             return spelt
-        found = by_name.get(spelt, ())
+        found = by_name.get(composed(spelt), ())
         if len(found) > 1:
             raise SourceError(
                 f"{labels.counted} {line} of the labels names {len(found)} records: {_some(found, 5)}",
@@ -393,11 +418,26 @@ def _refuse_texts(table: Table, choice: Choice, labels: Sequence[Label]) -> None
     for name, (codes, known) in held.items():
         kind = looks_like(codes, known[1] if known else None)
         if kind:
+            between = _stands_between(codes, known[1]) if known else None
             raise SourceError(
                 f"column {name} seems to hold {kind}, which would stand in the store as they are",
                 where=table.path,
-                fix="name another column with --statements, or allow it with --allow-text",
+                fix=f"say what stands between its codes, --set 'source.separator=\"{between}\"'"
+                if between
+                else "name another column with --statements, or allow it with --allow-text",
             )
+
+
+def _stands_between(cells: Sequence[str], form: re.Pattern[str]) -> str | None:
+    """What cells must be cut at, so that all parts are codes of this form with digits; None where nothing will do.
+
+    Codes without digits can't be told from the words of a text, which nobody shall be told to cut.
+    """
+
+    def are_codes(parts: Iterable[str]) -> bool:
+        return all(form.fullmatch(part) and _DIGIT.search(part) for part in map(str.strip, parts) if part)
+
+    return next((one for one in _SEPARATORS if are_codes(part for cell in cells for part in cell.split(one))), None)
 
 
 def looks_like(codes: Sequence[str], form: re.Pattern[str] | None = None) -> str | None:

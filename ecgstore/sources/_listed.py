@@ -19,6 +19,8 @@ from ecgstore.record import Listing, RecordRef, Rejection, Statement, Terms
 #: Bytes of a record's id, which stands in tables and is read by every reader.
 MAX_ID_BYTES = 1024
 MAX_CODE, MAX_STATEMENTS = 256, 10_000
+#: What Python, NumPy and pandas make of a missing value when they are asked for a text.
+_MISSING = frozenset({"nan", "NaN", "None", "NaT", "<NA>"})
 
 
 def _plain(value: Any) -> Any:
@@ -27,7 +29,8 @@ def _plain(value: Any) -> Any:
 
 def _none_if_nan(value: Any) -> Any:
     value = _plain(value)
-    return None if isinstance(value, float) and math.isnan(value) else value
+    is_missing = isinstance(value, float) and math.isnan(value)
+    return None if is_missing or (isinstance(value, str) and value in _MISSING) else value
 
 
 def _encodable(text: str) -> str:
@@ -52,6 +55,13 @@ class _Statement(BaseModel):
     likelihood: Annotated[float | None, BeforeValidator(_none_if_nan)] = Field(None, ge=0, le=100)
 
     _is_text = field_validator("code", "system")(_encodable)
+
+    @field_validator("code")
+    @classmethod
+    def _is_there(cls, code: str) -> str:
+        if code in _MISSING:
+            raise ValueError("a missing value is no code")
+        return code
 
 
 class Said(BaseModel):
@@ -115,7 +125,9 @@ def checked_listing(listing: object, where: object) -> Listing:
         SaidTerms.model_validate(listing.terms)
     except ValidationError as error:
         raise _wrong(where, "the listing's terms", what_is_wrong(error)) from None
-    records = tuple(_checked_ref(ref, number, where) for number, ref in enumerate(listing.records))
+    records = tuple(
+        _checked_ref(ref, f"record {number} of the listing", where) for number, ref in enumerate(listing.records)
+    )
     for one in listing.rejected:
         if not isinstance(one, Rejection) or one.reason not in REASONS or not isinstance(one.record_id, str):
             raise _wrong(where, "a record is left out for a reason that there isn't", f"known: {', '.join(REASONS)}")
@@ -131,13 +143,24 @@ def checked_listing(listing: object, where: object) -> Listing:
     )
 
 
-def _checked_ref(ref: object, number: int, where: object) -> RecordRef:
+def checked_description(described: object, ref: RecordRef, where: object) -> RecordRef:
+    """What ``describe`` made of ``ref``, whose fields are what they are said to be, and which is the same record.
+
+    Raises SourceError, which names the first that isn't.
+    """
+    made = _checked_ref(described, f"what describe gives for record {ref.record_id}", where)
+    if (made.record_id, made.path, made.inside) != (ref.record_id, ref.path, ref.inside):
+        raise _wrong(where, f"what describe gives for record {ref.record_id}", "another record_id, path or inside")
+    return made
+
+
+def _checked_ref(ref: object, which: str, where: object) -> RecordRef:
     if not isinstance(ref, RecordRef):
-        raise _wrong(where, f"record {number} of the listing is no RecordRef", type(ref).__name__)
+        raise _wrong(where, f"{which} is no RecordRef", type(ref).__name__)
     try:
         said = _Ref.model_validate(ref)
     except ValidationError as error:
-        raise _wrong(where, f"record {number} of the listing", what_is_wrong(error)) from None
+        raise _wrong(where, which, what_is_wrong(error)) from None
     return RecordRef(**said.fields())
 
 

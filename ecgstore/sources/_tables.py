@@ -6,11 +6,10 @@ column, as many cells in every row. What a cell holds never stands in a message;
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import operator
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -18,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ecgstore.errors import SourceError
-from ecgstore.storage.plain import open_plain, open_text
+from ecgstore.storage.cells import open_csv
+from ecgstore.storage.plain import open_plain
 from ecgstore.storage.tables import unpacked_bytes
 
 #: Endings of names that mean Parquet; a table of any other name is CSV.
@@ -26,12 +26,9 @@ PARQUET = (".parquet", ".pq")
 #: Cells that say nothing, in any case: what spreadsheets, R, pandas and databases write for a missing value.
 MISSING = frozenset(
     {"", "na", "n/a", "#n/a", "#na", "<na>", "n.a.", "nan", "-nan", "nat", "null", "(null)", "none", "nil", "\\n"}
-    | {"-", "--", "—", "–", "?", "."}
+    | {"-", "--", "—", "–", "?", ".", "n.a", "k.a.", "#ref!", "#value!", "#div/0!", "#name?", "#num!", "#null!"}
+    | {"missing", "unknown", "undefined", "not known", "not available", "not applicable", "unbekannt"}
 )
-#: What stands between the cells of a CSV file; where several would do, the first that makes most columns.
-_DELIMITERS = (",", ";", "\t", "|")
-_EXPECTED = "CSV in UTF-8, its cells between commas, semicolons or tabs"
-_FIX = "save it as CSV UTF-8"
 #: What a fold and an age may be.
 MAX_FOLD, MAX_AGE_YEARS = 999, 120
 #: No table of labels is larger; a small file of Parquet can unpack to any size.
@@ -39,9 +36,13 @@ MAX_COLUMNS, MAX_PARQUET_BYTES = 10_000, 4_000_000_000
 _MAX_LINES_SAID = 5
 #: Of the footer of a Parquet file.
 _THRIFT_BYTES, _THRIFT_ITEMS = 16 << 20, 1 << 20
+#: Bits of the whole numbers that Parquet's fractions hold without rounding; 53 for all others.
+_MANTISSA_BITS = {"halffloat": 11, "float": 24}
 
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 _WHOLE_FLOAT = re.compile(r"([+-]?\d+)\.0*", re.ASCII)
+#: With a point or a plus: 4e10 may be an identifier in hexadecimal.
+_ROUNDED = re.compile(r"\d([.,]\d+e\+?|e\+)\d+", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,19 @@ class Table:
     names: tuple[str, ...]
     counted: str
     _rows: Callable[[], Iterator[tuple[int, Sequence[str]]]] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Raise SourceError where there are too many columns, or one of them stands there twice."""
+        if len(self.names) > MAX_COLUMNS:
+            raise SourceError("the table has too many columns", where=self.path, expected=f"at most {MAX_COLUMNS}")
+        twice = sorted({name for name in self.names if name and self.names.count(name) > 1})
+        if twice:
+            raise SourceError(
+                "a column stands in the table twice",
+                where=self.path,
+                got=", ".join(twice[:5]),
+                fix="remove or rename one",
+            )
 
     def cells(self, columns: Sequence[str]) -> Iterator[tuple[int, tuple[str, ...]]]:
         """Line number and cells of ``columns``, row by row, ``""`` where one is missing; blank rows are passed over.
@@ -118,15 +132,7 @@ def open_table(path: Path, separator: str = ";") -> Table:
 
     Raises SourceError where it is not there or no table, or where a column stands in it twice.
     """
-    table = _open_parquet(path, separator) if path.suffix.lower() in PARQUET else _open_csv(path)
-    if len(table.names) > MAX_COLUMNS:
-        raise SourceError("the table has too many columns", where=path, expected=f"at most {MAX_COLUMNS}")
-    twice = sorted({name for name in table.names if name and table.names.count(name) > 1})
-    if twice:
-        raise SourceError(
-            "a column stands in the table twice", where=path, got=", ".join(twice[:5]), fix="remove or rename one"
-        )
-    return table
+    return _open_parquet(path, separator) if path.suffix.lower() in PARQUET else _open_csv(path)
 
 
 def number(text: str, low: float, high: float) -> float | None:
@@ -145,8 +151,25 @@ def whole(text: str, low: int, high: int) -> int | None:
 
 def unfloated(text: str) -> str:
     """``12345`` for ``12345.0``: a column of whole numbers with a gap in it is often written as decimal fractions."""
-    match = _WHOLE_FLOAT.fullmatch(text)
+    match = _WHOLE_FLOAT.fullmatch(text) if "." in text else None
     return match[1] if match else text
+
+
+def composed(text: str) -> str:
+    """A text in the one form (NFC) of the two in which Unicode can write ``ü``: macOS names files in the other."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def note_rounded(text: str, column: str, line: int, faults: Faults) -> None:
+    """Add to ``faults`` a number that is written as ``1.23457E+11``: several identifiers may have become this one."""
+    if ("e" in text or "E" in text) and _ROUNDED.fullmatch(text):
+        faults.add(f"column {column} holds a number that a spreadsheet or a column of fractions has rounded", line)
+
+
+def identifier(text: str, column: str, line: int, faults: Faults) -> str:
+    """An identifier in the one way of writing it; one that was rounded is added to ``faults``."""
+    note_rounded(text, column, line, faults)
+    return composed(unfloated(text))
 
 
 def leaves_folder(below: str) -> bool:
@@ -158,69 +181,8 @@ def leaves_folder(below: str) -> bool:
 
 
 def _open_csv(path: Path) -> Table:
-    delimiter = _delimiter(path)
-    names = next((row for _, row in _csv_rows(path, delimiter) if any(cell.strip() for cell in row)), [])
-    # A column without a name can't be asked for.
-    names = [" ".join(name.split()) for name in names]
-
-    def rows() -> Iterator[tuple[int, Sequence[str]]]:
-        is_header = True
-        for line, row in _csv_rows(path, delimiter):
-            if is_header:
-                is_header = not any(cell.strip() for cell in row)
-            elif len(row) == len(names):
-                yield line, row
-            elif any(cell.strip() for cell in row):
-                raise SourceError(
-                    f"line {line} has not as many cells as the header",
-                    where=path,
-                    expected=len(names),
-                    got=len(row),
-                    fix="put cells with the delimiter in them between double quotes",
-                )
-
+    names, rows = open_csv(path, path, SourceError)
     return Table(path, tuple(names), "line", rows)
-
-
-def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Rows with the number of their first line."""
-    line = 1
-    try:
-        with open_text(path, newline="", encoding="utf-8-sig") as file:
-            # Strict: a quote that is never closed would swallow all rows behind it.
-            reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
-            for row in reader:
-                yield line, row
-                line = reader.line_num + 1
-    except FileNotFoundError:
-        raise SourceError("the table is not there", where=path, fix="check the path") from None
-    except UnicodeDecodeError:
-        raise SourceError("the table is not in UTF-8", where=path, expected=_EXPECTED, fix=_FIX) from None
-    except csv.Error as error:
-        raise SourceError(
-            f"the table can't be read from line {line}", where=path, expected=_EXPECTED, got=str(error)
-        ) from None
-    except OSError as error:
-        raise SourceError("the table can't be read", where=path, got=error.strerror or type(error).__name__) from None
-
-
-def _delimiter(path: Path) -> str:
-    """The delimiter that makes most columns of the header. Raises SourceError for what is plainly no CSV."""
-    try:
-        with open_plain(path) as file:
-            start = file.read(1 << 16)
-    except OSError:
-        return ","  # said by whoever reads on
-    kinds = {b"PK\x03\x04": "a spreadsheet or an archive", b"\xd0\xcf\x11\xe0": "a spreadsheet", b"\x1f\x8b": "gzip"}
-    kinds |= {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PAR1": "Parquet, whose name must end in .parquet"}
-    for magic, kind in kinds.items():
-        if start.startswith(magic):
-            raise SourceError("the table is no CSV", where=path, expected=_EXPECTED, got=kind, fix=_FIX)
-    if b"\0" in start:
-        raise SourceError("the table is no CSV", where=path, expected=_EXPECTED, got="bytes of 0", fix=_FIX)
-    lines = start.decode("utf-8-sig", "replace").splitlines()
-    header = next((line for line in lines if line.strip()), "")
-    return max(_DELIMITERS, key=lambda one: len(next(csv.reader(io.StringIO(header), delimiter=one), [])))
 
 
 # ── Parquet ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -231,7 +193,7 @@ def _open_parquet(path: Path, separator: str) -> Table:
 
     def rows() -> Iterator[tuple[int, Sequence[str]]]:
         try:
-            columns = [[_text(value, separator) for value in column.to_pylist()] for column in table.columns]
+            columns = [_texts(column, separator) for column in table.columns]
         except (ValueError, OverflowError, ArithmeticError) as error:  # a date that Python doesn't know, and the like
             raise _unreadable(path, error) from None
         yield from enumerate(zip(*columns, strict=True), start=1)
@@ -277,12 +239,29 @@ def _unreadable(path: Path, error: Exception) -> SourceError:
     return SourceError("the table can't be read as Parquet", where=path, got=got)
 
 
-def _text(value: Any, separator: str) -> str:
-    """A Parquet value as it would stand in CSV. Whole numbers that a missing cell made floats are whole again."""
+def _texts(column: Any, separator: str) -> list[str]:
+    """The cells of a column as they would stand in CSV. Raises ValueError where bytes are no text."""
+    import pyarrow as pa
+
+    kind = column.type
+    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        kind = kind.value_type
+    exact = 2.0 ** _MANTISSA_BITS.get(str(kind), 53)
+    return [_text(value, separator, exact) for value in column.to_pylist()]
+
+
+def _text(value: Any, separator: str, exact: float) -> str:
+    """A Parquet value as it would stand in CSV. Whole numbers that a missing cell made floats are whole again.
+
+    Floats from ``exact`` on can't hold every whole number: they are written as what they are, rounded.
+    """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
+    if isinstance(value, float) and abs(value) >= exact:
+        return f"{value:.6e}"
     if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):
         return str(int(value))
     if isinstance(value, list):
-        return separator.join(_text(item, separator) for item in value)
-    return str(value)
+        return separator.join(_text(item, separator, exact) for item in value)
+    # Programs that know no texts write them as bytes.
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -44,6 +44,14 @@ def open_sheet(path: Path) -> Table:
     def cells() -> Iterator[tuple[int, Sequence[str]]]:
         for line in sorted(rows):
             if line > first:
+                if any(at >= width for at in rows[line]):
+                    raise SourceError(
+                        f"row {line} has cells beyond the columns that the header names",
+                        where=path,
+                        expected=width,
+                        got=max(rows[line]) + 1,
+                        fix="name the column, or empty the cell",
+                    )
                 yield line, [rows[line].get(at, "") for at in range(width)]
 
     return Table(path, names, "row", cells)

@@ -25,7 +25,7 @@ from typing import Literal
 from ecgstore import settings
 from ecgstore.errors import SourceError
 from ecgstore.record import Listing, RecordRef, Rejection, Statement, Terms
-from ecgstore.sources._tables import Table, leaves_folder, open_table
+from ecgstore.sources._tables import Table, identifier, leaves_folder, open_table
 from ecgstore.storage.plain import open_text
 from ecgstore.wfdb_io.files import find_header
 
@@ -86,8 +86,13 @@ def list_records(root: Path, settings: Settings) -> Listing:
 def _listed(
     root: Path, settings: Settings, statements: Mapping[str, tuple[Statement, ...]]
 ) -> Iterator[RecordRef | Rejection]:
-    base = str(root)
-    for line, (study_id, subject_id, below) in _table(root / _RECORDS).cells(_COLUMNS):
+    base, table = str(root), _table(root / _RECORDS)
+    faults = table.faults()
+    for line, (study, subject, below) in table.cells(_COLUMNS):
+        study_id, subject_id = (
+            identifier(study, "study_id", line, faults),
+            identifier(subject, "subject_id", line, faults),
+        )
         # Paths hold the patient's identifier: a rejection says the line.
         at = f"line {line} of {_RECORDS}"
         if not study_id:
@@ -100,6 +105,7 @@ def _listed(
             yield Rejection(study_id, "missing_header", at)
             continue
         yield RecordRef(study_id, path, subject_id or None, statements=statements.get(study_id, ()))
+    faults.refuse(fix="download the table again")
 
 
 @contextlib.contextmanager
@@ -122,9 +128,13 @@ def _statements(path: Path) -> dict[str, tuple[Statement, ...]]:
         raise SourceError("the table has no report", where=path, expected="columns report_0, report_1, …")
     made: dict[str, Statement] = {}
     stated: dict[str, tuple[Statement, ...]] = {}
-    for _, (study_id, *lines) in table.cells(("study_id", *reports)):
-        codes = dict.fromkeys(line.lower() for line in lines if line)
-        stated[study_id] = tuple(made.setdefault(code, Statement(code, SYSTEM)) for code in codes)
+    faults = table.faults()
+    for line, (study, *texts) in table.cells(("study_id", *reports)):
+        codes = dict.fromkeys(text.lower() for text in texts if text)
+        said = tuple(made.setdefault(code, Statement(code, SYSTEM)) for code in codes)
+        if stated.setdefault(identifier(study, "study_id", line, faults), said) != said:
+            faults.add("another report of a study that has one", line)
+    faults.refuse(fix="download the table again")
     return stated
 
 

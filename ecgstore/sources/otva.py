@@ -19,7 +19,7 @@ from ecgstore import settings
 from ecgstore.errors import RecordError, SourceError
 from ecgstore.record import Listing, RecordRef, Rejection, Statement, Terms
 from ecgstore.sources._reader import RecordHeader
-from ecgstore.sources._tables import Faults, Table, leaves_folder, open_table, unfloated
+from ecgstore.sources._tables import Faults, Table, identifier, leaves_folder, open_table
 from ecgstore.sources._xlsx import open_sheet
 from ecgstore.storage.plain import open_plain
 
@@ -71,7 +71,7 @@ def list_records(root: Path, settings: Settings) -> Listing:
     faults, refs, rejected = table.faults(), [], []
     for line, cells in table.cells(_COLUMNS):
         row = dict(zip(_COLUMNS, cells, strict=True))
-        name = unfloated(row["HospitalID"])
+        name = identifier(row["HospitalID"], "HospitalID", line, faults)
         if not name:
             faults.add("column HospitalID is empty", line)
         elif leaves_folder(name) or "/" in name or "\\" in name:

@@ -14,6 +14,7 @@ from typing import Literal
 from ecgstore import settings
 from ecgstore.errors import SourceError
 from ecgstore.record import Listing, RecordRef, Rejection, Statement, Terms
+from ecgstore.sources._labels import SYSTEMS
 from ecgstore.sources._tables import (
     MAX_AGE_YEARS,
     MAX_FOLD,
@@ -44,6 +45,7 @@ _COLUMNS = ("ecg_id", "patient_id", "age", "sex", "scp_codes", "strat_fold", "fi
 #: PTB-XL's code for "over 89 years", and what a store says instead.
 _OVER_89, OVER_89_YEARS = 300.0, 90.0
 _MAX_ID = 10**9
+_CODE = SYSTEMS[SYSTEM][1]
 
 
 class Settings(settings.Settings):
@@ -128,13 +130,17 @@ def _age_years(text: str, faults: Faults, line: int) -> float | None:
 def _statements(text: str, faults: Faults, line: int) -> tuple[Statement, ...]:
     try:
         # A Python dictionary of codes without quotes in them: as JSON it is read ten times as fast.
-        codes = json.loads(text.replace("'", '"'))
-        pairs = [(str(code), float(likelihood)) for code, likelihood in codes.items()]
+        codes = json.loads(text.replace("'", '"'), object_pairs_hook=tuple)
+        pairs = [(str(code), float(likelihood)) for code, likelihood in codes]
         if not all(0 <= likelihood <= 100 for _, likelihood in pairs):
             raise ValueError("a likelihood is in percent")
-    except (ValueError, AttributeError, TypeError, RecursionError):
+        if len({code for code, _ in pairs}) < len(pairs) or isinstance(codes, list):
+            raise ValueError("a code has one likelihood")
+    except (ValueError, TypeError, RecursionError):
         faults.add("column scp_codes is no mapping of codes to percent", line)
         return ()
+    if not all(_CODE.fullmatch(code) for code, _ in pairs):
+        faults.add("column scp_codes holds other things than codes", line)
     return tuple(Statement(code, SYSTEM, likelihood or None) for code, likelihood in pairs)
 
 

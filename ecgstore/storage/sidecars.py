@@ -5,8 +5,11 @@ A table stands in ``STORE.sidecars/<name>.parquet``; in its metadata stands of w
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +18,7 @@ import pyarrow as pa
 from ecgstore.errors import ConfigError, EcgError, StoreError, StoreExists
 from ecgstore.storage import layout, splits, tables, validate_tables
 from ecgstore.storage.beside import CARD, NAME, files_beside, folder_beside
+from ecgstore.storage.cells import open_csv
 from ecgstore.storage.publish import write_bytes
 from ecgstore.storage.sidecar_tables import (
     ABOUT,
@@ -118,6 +122,7 @@ def _packed(store: Store, given: str | Path | pa.Table) -> bytes:
                 return content
         else:
             table = _csv(content, where)
+    _refuse_twice(table.column_names, where)
     columns = {field.name: _as_plain(table[field.name]) for field in table.schema}
     made = pa.table(columns)
     if "record_id" in made.column_names:
@@ -131,23 +136,51 @@ def _packed(store: Store, given: str | Path | pa.Table) -> bytes:
 
 
 def _csv(content: bytes, where: str) -> pa.Table:
-    from pyarrow import csv
+    """CSV as Arrow takes it, once its form is known: Arrow alone lets an open quote swallow rows, and shows cells."""
+    from pyarrow import csv as arrow_csv
 
+    names, rows = open_csv(content, where, ConfigError)
+    _refuse_twice(names, where)
+    plain = io.StringIO()
+    out = csv.writer(plain, lineterminator="\n")
+    out.writerow(names)
+    out.writerows(
+        [cell.strip() if name == "record_id" else cell for name, cell in zip(names, row, strict=True)]
+        for _, row in rows()
+        if any(cell.strip() for cell in row)
+    )
     try:
-        return csv.read_csv(
-            pa.BufferReader(content),
-            read_options=csv.ReadOptions(use_threads=False),
-            convert_options=csv.ConvertOptions(column_types={"record_id": pa.string()}, strings_can_be_null=False),
+        return arrow_csv.read_csv(
+            pa.BufferReader(plain.getvalue().encode()),
+            read_options=arrow_csv.ReadOptions(use_threads=False),
+            parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
+            convert_options=arrow_csv.ConvertOptions(
+                column_types={"record_id": pa.string()}, strings_can_be_null=False
+            ),
         )
     except (pa.ArrowException, ValueError, OverflowError, MemoryError) as error:
-        got = " ".join(str(error).split())[:160]
-        raise ConfigError("this is neither a Parquet file nor a table in CSV", where=where, got=got) from None
+        raise ConfigError(
+            "this is neither a Parquet file nor a table in CSV", where=where, got=type(error).__name__
+        ) from None
+
+
+def _refuse_twice(names: Sequence[str], where: str) -> None:
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice:
+        raise ConfigError(
+            "a column stands in the table twice", where=where, got=", ".join(twice[:5]), fix="remove or rename one"
+        )
 
 
 def _as_plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A column in a type that a sidecar can have, where that loses nothing."""
     kind = column.type
-    if pa.types.is_dictionary(kind) or pa.types.is_large_string(kind) or pa.types.is_temporal(kind):
+    if (
+        pa.types.is_null(kind)
+        or pa.types.is_dictionary(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_temporal(kind)
+    ):
         return column.cast(pa.string())
     return column.cast(pa.float32()) if pa.types.is_float16(kind) else column
 

@@ -6,6 +6,7 @@ it refuses dates that it doesn't know, drops what isn't ASCII and takes a gain o
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 from array import array
@@ -86,6 +87,14 @@ def decode(content: bytes) -> str:
         return content.decode("utf-16", errors="replace")
     try:
         return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        # Line by line, for the comment that is in another encoding says nothing of the units in the signal lines.
+        return "\n".join(map(_decode_line, re.split(rb"[\r\n]", content.removeprefix(codecs.BOM_UTF8))))
+
+
+def _decode_line(content: bytes) -> str:
+    try:
+        return content.decode()
     except UnicodeDecodeError:
         # latin-1 decodes any byte: comments of real headers hold every encoding there is.
         return content.decode("latin-1")
@@ -235,8 +244,8 @@ def _stated_scale(
 
 def _pack(initials: Iterable[Any], sums: Iterable[Any]) -> bytes | None:
     """Initial values and checksums as int32; None where one is no such number."""
-    values = (*initials, *sums)
     try:
+        values = (*initials, *sums)
         return array("i", [NOT_STATED if value is None else int(value) for value in values]).tobytes()
     except (ValueError, OverflowError):
         return None
@@ -297,9 +306,13 @@ def read_layout(
     names_of_files = [row.file for row in rows]
     refuse_outside(names_of_files, "signal", record_id)
     number_of = {name: number for number, name in enumerate(dict.fromkeys(names_of_files))}
-    packed = _pack([row.initial for row in rows], [row.checksum for row in rows])
+    checksums = [row.checksum for row in rows]
+    packed = _pack([row.initial for row in rows], checksums)
     if packed is None:
-        raise RecordError(record_id, "bad_header", "an initial value or checksum of more than 32 bits")
+        # Sums of long records that nobody cut to 16 bits. Initial values are not looked at.
+        packed = _pack([None] * n_signals, map(_cut, checksums))
+    if packed is None:
+        raise RecordError(record_id, "bad_header", "a checksum of thousands of digits")
     gain_values, baselines, units = zip(*(row.scale for row in rows), strict=True)
     layout = shared_layout(
         tuple(row.name or f"signal {i}" for i, row in enumerate(rows)),
@@ -313,6 +326,11 @@ def read_layout(
         tuple(number_of[name] for name in names_of_files),
     )
     return layout, tuple(number_of), packed, surplus(lines, n_signals, "signal")
+
+
+def _cut(checksum: str | None) -> int | None:
+    """A checksum as those 16 bits of it that are compared, None where there is none. Raises ValueError."""
+    return None if checksum is None else int(checksum) % 65536
 
 
 def surplus(lines: list[str], n_wanted: int, kind: str) -> tuple[str, ...]:

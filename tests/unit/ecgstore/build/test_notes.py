@@ -39,6 +39,9 @@ def test_what_is_left_out_and_clipped_is_noted():
     assert clipped.startswith("1 of 3 records have samples beyond")
     assert left_out.startswith("signals left out of 3 records: MLII of 2, signal 1 of 1; --extra-leads keep")
     assert notes([], []) == ()
+    # Records are counted, not signals, and a number is no signal's name.
+    (line,) = notes([""] * 2, ["left out: ECG, ECG, signal 2 and 1488 more", "left out: ECG"])
+    assert line.startswith("signals left out of 2 records: ECG of 2, signal 2 of 1; ")
 
 
 def test_ingest_and_scan_note_it(tmp_path, write_record):

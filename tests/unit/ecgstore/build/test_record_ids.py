@@ -42,6 +42,22 @@ def test_the_last_part_will_do_where_only_folders_tell(root, tmp_path):
     assert store.attributes["record_ids"] == "stem"
 
 
+def test_one_path_of_thousands_of_letters_leaves_out_its_record_and_not_the_store(root, tmp_path, write_record):
+    write_record(root.joinpath(*["ü" * 100] * 6), "far")
+    with (root / "labels.csv").open("a") as labels:
+        labels.write(f"{'x' * 5000},9\n")
+    store = ingest(root, tmp_path / "o.ecg", record_ids="stem")
+    assert store.column("record_id").tolist() == ["a", "b", "far"]
+    (root / "labels.csv").write_text(f"record_id,fold\nMRN-77/a,1\n{'x' * 5000},1\n")
+    store = ingest(root, tmp_path / "p.ecg")
+    assert store.column("record_id").tolist() == ["MRN-77/a", "MRN-78/b"]
+    stranger, far = store.rejected.to_pylist()
+    assert (stranger["record_id"], stranger["reason"]) == ("x" * 200 + "…", "missing_header")
+    assert (far["record_id"][-1], far["reason"]) == ("…", "too_large")
+    assert "an id of 1209 bytes; the limit is 1024: --record-ids stem or hashed" in far["detail"]
+    assert store.verify(deep=True) == []
+
+
 def test_last_parts_that_are_not_unique_are_refused(root, tmp_path, write_record):
     write_record(root / "MRN-79", "a")
     with pytest.raises(ConfigError, match="1 of 3 records have the last part"):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -92,6 +95,21 @@ def test_columns_of_statements_are_named_by_a_list_or_by_their_systems():
         ("record_id,icd10,ICD-10 codes\nr1,I48,I48\n", {}, "could be icd10"),
         ("record_id,patient_id\nr1,7\n", {"statements": {"a": "patient_id"}}, "can't hold statements"),
         ("record_id,pid\nr1,7\n", {"columns": {"patient_id": "pid"}, "statements": {"a": "pid"}}, "can't hold state"),
+        (
+            "record_id,patient_id\nr1,7\n",
+            {"columns": {"site": "patient_id"}},
+            "read as an identifier, so it can't hold sit",
+        ),
+        (
+            "record_id,x\nr1,7\n",
+            {"columns": {"patient_id": "x", "site": "x"}},
+            "read as patient_id, so it can't hold sit",
+        ),
+        (
+            "record_id,x\nr1,7\n",
+            {"columns": {"site": "x"}, "statements": {"a": "x"}},
+            "read as site, so it can't hold st",
+        ),
         ("record_id,remark,remark\nr1,a,b\n", {}, "a column stands in the table twice.*remark"),
         ("", {}, "no column record_id.*an empty file"),
     ],
@@ -111,7 +129,10 @@ def test_a_named_column_settles_which_of_two_is_meant(tmp_path):
 # ── What cells may hold ──────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("word", ["", "NA", "n/a", "nan", "NaN", "NULL", "None", "-", "<NA>", "#N/A", " na "])
+@pytest.mark.parametrize(
+    "word",
+    ["", "NA", "n/a", "nan", "NaN", "NULL", "None", "-", "<NA>", "#N/A", " na ", "#REF!", "Unknown", "missing", "N.A"],
+)
 def test_missing_is_missing_in_every_spelling(tmp_path, word):
     head = "record_id,patient_id,fold,age,sex,site,scp_ecg\n"
     found, _ = said(table(tmp_path, f"{head}r1{f',{word}' * 6}\n{word}{f',{word}' * 6}\n"))
@@ -152,9 +173,42 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path):
         read_labels(table(tmp_path, f"record_id,fold,age\n{rows}"))
 
 
-def test_a_number_that_a_spreadsheet_rounded_is_no_patient(tmp_path):
-    with pytest.raises(SourceError, match=r"column patient_id holds a number that .* has rounded \(line 2\)"):
-        read_labels(table(tmp_path, "record_id,patient_id\nr1,1.23457E+11\n"))
+@pytest.mark.parametrize("column", ["patient_id", "snomed_ct", "dx"])
+@pytest.mark.parametrize("rounded", ["1.23457E+11", '"1,2e11"', "1e+16"])
+def test_a_number_that_a_spreadsheet_rounded_is_no_identifier(tmp_path, column, rounded):
+    path = table(tmp_path, f"record_id,{column}\nr1,{rounded}\n")
+    with pytest.raises(SourceError, match=rf"column {column} holds a number that .* has rounded \(line 2\)"):
+        read_labels(path, statements={"local": "dx"} if column == "dx" else None)
+
+
+def test_hexadecimal_identifiers_are_not_taken_for_rounded_numbers(tmp_path):
+    found, _ = said(table(tmp_path, "record_id,patient_id\n7e123456,1e234567\n"), "7e123456")
+    assert found["7e123456"].patient_id == "1e234567"
+
+
+@pytest.mark.parametrize(("bits", "least"), [(16, 2**11), (32, 2**24), (64, 2**53)])
+def test_fractions_of_parquet_that_can_hold_no_identifier_are_no_patients(tmp_path, bits, least):
+    kind = {16: pa.float16(), 32: pa.float32(), 64: pa.float64()}[bits]
+    for value, is_exact in ((least - 1, True), (least, False)):
+        path = parquet(tmp_path, record_id=["r1"], patient_id=pa.array([np.dtype(f"f{bits // 8}").type(value)], kind))
+        if is_exact:
+            assert said(path, "r1")[0]["r1"].patient_id == str(value)
+        else:
+            with pytest.raises(SourceError, match=r"column patient_id holds a number .* rounded \(row 1\)"):
+                read_labels(path)
+
+
+def test_one_name_in_the_two_forms_of_unicode_is_one(tmp_path):
+    composed, apart = "M\u00fcller", "Mu\u0308ller"
+    path = table(
+        tmp_path, f"record_id,patient_id,site\nw/{composed}1,{composed},{apart}\n{composed}2,{apart},{composed}\n"
+    )
+    found, _ = said(path, f"w/{apart}1", f"w/{apart}2")
+    one, other = found[f"w/{apart}1"], found[f"w/{apart}2"]
+    assert one.patient_id == other.patient_id == one.site == other.site == composed
+    assert _labels.names_patient(f"w/{apart}1_x", f"{composed}1")
+    with pytest.raises(SourceError, match="names 2 records"):
+        said(table(tmp_path, f"record_id,fold\n{composed},1\n"), f"a/{composed}", f"b/{apart}")
 
 
 # ── Statements that are none ─────────────────────────────────────────────────────────────────────────────
@@ -183,6 +237,13 @@ def test_columns_that_hold_no_codes_are_refused_unless_text_is_allowed(tmp_path,
         read_labels(table(tmp_path, f"record_id,site\n{rows}"))
 
 
+@pytest.mark.parametrize("column", ["site", "dx"])
+def test_no_text_is_longer_than_a_store_can_hold(tmp_path, column):
+    path = table(tmp_path, f"record_id,{column}\nr1,{'x' * 10_001}\n")
+    with pytest.raises(SourceError, match=rf"column {column} has more than 10000 letters \(line 2\)"):
+        read_labels(path, statements={"dx": "dx"} if column == "dx" else None, allow_text=True)
+
+
 def test_names_are_names_in_a_table_of_two_rows():
     assert looks_like(["Doe, Jane", "Smith John"]) == "names"
     assert looks_like(["LopezMaria", "NORM", "Kim_Lee"]) == "names"
@@ -192,11 +253,27 @@ def test_names_are_names_in_a_table_of_two_rows():
 def test_codes_pass_for_codes():
     assert looks_like(["F1", "F2", "F3", "F4"]) is None
     assert looks_like(["NORM", "AFIB", "MI", "left bundle branch block"]) is None
-    assert looks_like(["1AVB", "PRC(S)", "STD_"], _labels.SYSTEMS["scp_ecg"][1]) is None
+    assert looks_like(["1AVB", "PRC(S)", "STD_", "LAO/LAE"], _labels.SYSTEMS["scp_ecg"][1]) is None
+    assert looks_like(["NORM,AFIB"], _labels.SYSTEMS["scp_ecg"][1])
     assert looks_like(["I48.0", "i21", "Z95.0"], _labels.SYSTEMS["icd10"][1]) is None
     assert looks_like(["427.31", "V45.0", "42731"], _labels.SYSTEMS["icd9"][1]) is None
     assert looks_like(["1-1-2", "8.3.1", "911"], _labels.SYSTEMS["minnesota"][1]) is None
     assert looks_like(["Ann Zyx"], _labels.SYSTEMS["snomed_ct"][1])
+
+
+@pytest.mark.parametrize(
+    ("cell", "fix"),
+    [
+        ('"426783006, 164889003"', 'separator=","'),
+        ("426783006|164889003", 'separator="|"'),
+        ("426783006 164889003", 'separator=" "'),
+        ("Jane 426783006", "--allow-text"),
+        ('"Doe, Jane"', "--allow-text"),
+    ],
+)
+def test_codes_that_something_else_stands_between_are_told_by_it(tmp_path, cell, fix):
+    with pytest.raises(SourceError, match=re.escape(fix)):
+        read_labels(table(tmp_path, f"record_id,snomed_ct\nr1,{cell}\n"))
 
 
 # ── The form of the table ────────────────────────────────────────────────────────────────────────────────
@@ -300,6 +377,14 @@ def test_a_date_that_no_calendar_has_is_refused(tmp_path):
     far = pa.array([2**62], pa.timestamp("us"))
     with pytest.raises(SourceError, match="can't be read as Parquet"):
         read_labels(parquet(tmp_path, record_id=["r1"], seen=far))
+
+
+def test_bytes_are_read_as_the_texts_that_they_are(tmp_path):
+    path = parquet(tmp_path, record_id=[b"r1"], patient_id=["Müller".encode()], scp_ecg=[[b"NORM", b"SR"]])
+    found, _ = said(path)
+    assert (found["r1"].patient_id, [one.code for one in found["r1"].statements]) == ("Müller", ["NORM", "SR"])
+    with pytest.raises(SourceError, match="can't be read as Parquet"):
+        read_labels(parquet(tmp_path, record_id=[b"r1\xff"]))
 
 
 def test_lists_of_codes_and_texts_are_read(tmp_path):

@@ -38,7 +38,7 @@ def write_xlsx(path: Path, rows: Sequence[Sequence[str]], extra: str = "") -> No
         return f'<c r="{at}" t="s"><v>{len(texts) - 1}</v></c>'
 
     body = "".join(
-        f'<row r="{line}">' + "".join(cell(f"{'ABCDE'[i]}{line}", value) for i, value in enumerate(row)) + "</row>"
+        f'<row r="{line}">' + "".join(cell(f"{'ABCDEFG'[i]}{line}", value) for i, value in enumerate(row)) + "</row>"
         for line, row in enumerate(rows, start=1)
     )
     main = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
@@ -167,6 +167,21 @@ def test_cells_that_can_not_be_are_refused_with_their_row(folder: Path, row: tup
     write_xlsx(folder / "Diagnosis.xlsx", (HEADER, *ROWS[1:], row))
     with pytest.raises(SourceError, match=f"{said}.*row 4"):
         otva.list_records(folder, otva.Settings())
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "said"),
+    [
+        ((*HEADER, "Type"), (*ROWS[0], "VT"), "a column stands in the table twice.*Type"),
+        (HEADER, (*ROWS[0], "", "Jane Doe"), "row 2 has cells beyond the columns.*expected 5, got 7"),
+        (HEADER, ("1.00E+03", *ROWS[0][1:]), r"column HospitalID holds a number that .* rounded \(row 2\)"),
+    ],
+)
+def test_a_sheet_of_uneven_rows_is_refused_as_a_csv_file_is(folder: Path, header, row, said: str) -> None:
+    write_xlsx(folder / "Diagnosis.xlsx", (header, row))
+    with pytest.raises(SourceError, match=said) as refused:
+        otva.list_records(folder, otva.Settings())
+    assert "Jane" not in str(refused.value)
 
 
 def test_a_name_that_leaves_the_folder_is_left_out(folder: Path) -> None:

@@ -402,6 +402,7 @@ BAD_LISTINGS = {
     "statements=('AFIB',)": "statements.0",
     "statements=(Statement('AFIB', 'x', 300),)": "statements.0.likelihood: Input should be less",
     "statements=(Statement('', 'x'),)": "statements.0.code",
+    "statements=(Statement(str(float('nan')), 'x'),)": "statements.0.code: Value error, a missing value is no code",
     "patient_id=17": "patient_id: Input should be a valid string",
     "annotators=('../x',)": "annotators.0: String should match",
     "mv_factor=float('nan')": "mv_factor",
@@ -420,8 +421,47 @@ def test_what_a_source_lists_is_checked(tmp_path, said):
     assert "John" not in str(caught.value)
 
 
-def test_empty_cells_of_pandas_say_nothing(folders):
+DESCRIBE = """
+def describe(ref, comments, settings, gains=()):
+    from dataclasses import replace
+    return {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("replace(ref, fold=20210401)", "what describe gives for record a; .*fold: Input should be less"),
+        ("replace(ref, fold=2.5)", "fold: Input should be a valid integer"),
+        ("replace(ref, age_years=float('inf'))", "age_years: Input should be less"),
+        ("replace(ref, age_years=-5.0)", "age_years: Input should be greater"),
+        ("replace(ref, sex='John Doe')", "sex: Input should be 'female' or 'male'"),
+        ("replace(ref, patient_id=17)", "patient_id: Input should be a valid string"),
+        ("replace(ref, statements=None)", "statements: "),
+        ("replace(ref, statements=(Statement('x' * 5000, 's'),))", "statements.0.code: "),
+        ("replace(ref, mv_factor=-1.0)", "mv_factor: "),
+        ("replace(ref, record_id='John Doe')", "another record_id, path or inside"),
+        ("replace(ref, path=ref.path.parent)", "another record_id, path or inside"),
+        ("None", "is no RecordRef; .*got NoneType"),
+    ],
+)
+def test_what_a_source_finds_in_headers_is_checked_as_its_listing_is(folders, given, expected):
+    text = CSV + DESCRIBE.format(given)
+    with pytest.raises(SourceError, match=expected) as caught:
+        planning.plan(folders / "csv", IngestSettings(source=source(folders, text)))
+    assert "John" not in str(caught.value)
+
+
+def test_what_pandas_and_numpy_give_from_headers_is_made_plain(folders):
     nan = "float('nan')"
+    text = CSV + DESCRIBE.format(f"replace(ref, patient_id={nan}, fold=np.int64(3), site=np.str_('east'))")
+    made = planning.plan(folders / "csv", IngestSettings(source=source(folders, text)))
+    ref = made.tasks[0].records[0].ref
+    assert (ref.patient_id, ref.fold, ref.site, type(ref.fold), type(ref.site)) == (None, 3, "east", int, str)
+
+
+@pytest.mark.parametrize("nan", ["float('nan')", "str(float('nan'))", "str(None)", "'<NA>'"])
+def test_empty_cells_of_pandas_say_nothing(folders, nan):
     text = CSV.replace(
         "RecordRef(p.stem, p)",
         f"RecordRef(p.stem, str(p), patient_id={nan}, fold=np.int64(3), age_years={nan}, sex={nan}, site={nan})",

@@ -59,6 +59,29 @@ def test_ptbxl_without_its_tables_or_files_says_what_to_do(mini, tmp_path):
         ptbxl.list_records(tmp_path, ptbxl.Settings())
 
 
+@pytest.mark.parametrize(
+    ("codes", "said"),
+    [
+        ("{'NORM': 100.0, 'NORM': 0.0}", "no mapping of codes to percent"),
+        ("[['NORM', 100.0]]", "no mapping of codes to percent"),
+        ("{'NORM': {}}", "no mapping of codes to percent"),
+        ("{'Doe^Jane born 1961-04-01': 100.0}", "holds other things than codes"),
+    ],
+)
+def test_a_row_of_ptbxl_states_each_code_once_and_nothing_else(mini, tmp_path, codes, said):
+    shutil.copytree(mini, tmp_path / "wrong")
+    table = tmp_path / "wrong" / "ptbxl_database.csv"
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    rows[1]["scp_codes"] = codes
+    with table.open("w", newline="") as file:
+        out = csv.DictWriter(file, rows[0].keys())
+        out.writeheader()
+        out.writerows(rows)
+    with pytest.raises(SourceError, match=rf"{said} \(line 3\)") as refused:
+        ptbxl.list_records(tmp_path / "wrong", ptbxl.Settings())
+    assert "Jane" not in str(refused.value)
+
+
 def test_a_folder_is_searched_through_and_labelled_by_path_or_name(tmp_path, write_record):
     write_record(tmp_path / "a", "x1")
     write_record(tmp_path / "b" / "c", "x2")

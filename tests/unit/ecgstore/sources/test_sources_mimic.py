@@ -56,6 +56,29 @@ def test_the_machine_s_lines_and_times_are_not_kept_unless_asked_for(root):
     assert "2180" not in repr([one, two, three])
 
 
+def test_identifiers_that_a_spreadsheet_changed_are_mended_or_refused(root):
+    listed, reports = root / "record_list.csv", root / "machine_measurements.csv"
+    listed.write_text(listed.read_text().replace("10000032,40689238,", "10000032.0,40689238.0,"))
+    reports.write_text(reports.read_text().replace("10000032,40689238,", "10000032.0,40689238.0,"))
+    one, two, _ = list_records(root, Settings(machine_statements=True)).records
+    assert (one.record_id, one.patient_id) == ("40689238", "10000032")
+    assert one.patient_id == two.patient_id
+    assert len(one.statements) == 3
+    listed.write_text(listed.read_text().replace("10000032,44458630", "1.00E+07,44458630"))
+    with pytest.raises(SourceError, match=r"column subject_id holds a number that .* has rounded \(line 3\)"):
+        list_records(root, Settings())
+
+
+def test_two_reports_of_one_study_that_contradict_each_other_are_refused(root):
+    with (root / "machine_measurements.csv").open("a") as file:
+        file.write("10000032,44458630,6848296,2180-07-23 09:54:00,Sinus rhythm,,,,40 Hz\n")
+    assert len(list_records(root, Settings(machine_statements=True)).records) == 3
+    with (root / "machine_measurements.csv").open("a") as file:
+        file.write("10000032,44458630,6848296,2180-07-23 09:54:00,Atrial fibrillation,,,,40 Hz\n")
+    with pytest.raises(SourceError, match=r"another report of a study that has one \(line 5\)"):
+        list_records(root, Settings(machine_statements=True))
+
+
 def test_files_are_looked_for_only_on_request(root):
     path = root / "files" / "p1000" / "p10000032" / "s40689238"
     path.mkdir(parents=True)

@@ -48,6 +48,52 @@ def test_columns_come_in_the_order_of_the_records(store: Store, tmp_path: Path) 
     assert (open_store(store.path).fingerprint, store.verify()) == (fingerprint, [])
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("record_id,a,a\n50,1,2\n", "a column stands in the table twice.*got a;"),
+        ("record_id,record_id\n50,50\n", "a column stands in the table twice.*got record_id;"),
+        ("record_id,a\n50,1,Jane Doe\n", "line 2 has not as many cells as the header.*expected 2, got 3"),
+        ('record_id,a\n50,"Jane\n51,Doe\n', "can't be read from line 2"),
+        ("record_id,a\n50,Jane\0\n", "no CSV.*bytes of 0"),
+    ],
+)
+def test_csv_beside_a_store_is_read_as_tables_of_labels_are(
+    store: Store, tmp_path: Path, text: str, words: str
+) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(ConfigError, match=words) as refused:
+        add_sidecar(store, tmp_path / "t.csv")
+    assert "Jane" not in str(refused.value)
+    assert not (tmp_path / "ptbxl.ecg.sidecars").exists()
+
+
+def test_a_table_in_memory_with_a_column_twice_is_refused(store: Store) -> None:
+    twice = pa.Table.from_arrays([pa.array(["50"])] * 3, names=["record_id", "a", "a"])
+    with pytest.raises(ConfigError, match="a column stands in the table twice"):
+        add_sidecar(store, twice, "twice")
+
+
+@pytest.mark.parametrize("between", [",", ";", "\t", ", "])
+def test_csv_of_spreadsheets_is_understood(store: Store, tmp_path: Path, between: str) -> None:
+    one, other = store.column("record_id")[:2]
+    lines = [
+        ["value", "record_id", "note", "nothing"],
+        ["1.5", one, '"two\nlines"', ""],
+        ["", "", "", ""],
+        ["2", other, "x", ""],
+    ]
+    (tmp_path / "t.csv").write_text("\ufeff" + "\n".join(map(between.join, lines)) + "\n\n", encoding="utf-8")
+    add_sidecar(store, tmp_path / "t.csv")
+    read = store.sidecar("t").slice(0, 2).to_pydict()
+    assert read == {
+        "record_id": [one, other],
+        "value": [1.5, 2.0],
+        "note": ["two\nlines", "x"],
+        "nothing": [None, None],
+    }
+
+
 def test_annotations_have_their_record_s_number(store: Store) -> None:
     ids = store.column("record_id")
     table = pa.table(

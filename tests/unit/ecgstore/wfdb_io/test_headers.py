@@ -71,6 +71,16 @@ def test_comments_stand_anywhere_and_hold_anything(tmp_path, comment, signals):
     assert warnings_of(put(tmp_path, text.encode("latin-1"))) == ()
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+def test_a_comment_of_another_encoding_leaves_units_and_names_as_they_are(tmp_path, start, end):
+    text = f"{start}r 2 250 4\n{SIGNALS}#Größe 1\n".replace("/mV", "/\N{MICRO SIGN}V").replace("\n", end)
+    path = put(tmp_path, text.encode() + "#Größe 2\n".encode("cp1252"))
+    header, comments = read_header_and_comments(path, "r")
+    assert set(header.layout.units) == {"\N{MICRO SIGN}V"}
+    assert comments == ("Größe 1", "Größe 2")
+
+
 # --- the record line ------------------------------------------------------------------------------------------------
 
 
@@ -204,6 +214,18 @@ def test_checksums_that_are_all_0_are_not_stated_and_one_that_is_wrong_is(tmp_pa
     for wrong in (signals.replace(" 10 ", " 0 "), signals.replace(" 26 ", " 27 "), zeros.replace("1 0 0", "1 1 0")):
         error = refusal_of(put(tmp_path, f"r 2 250 4\n{wrong}"))
         assert error.reason == "bad_checksum"
+
+
+@pytest.mark.parametrize("signals", [SIGNALS, SIGNALS_212])
+def test_sums_that_nobody_cut_are_compared_in_their_last_16_bits(tmp_path, signals):
+    whole = 5 * 65536 * 10**6
+    path = put(tmp_path, f"r 2 250 4\n{signals.replace(' 1 10 0', f' {2**40} {whole + 10} 0')}")
+    assert warnings_of(path) == ()
+    put(tmp_path, f"r 2 250 4\n{signals.replace(' 1 10 0', f' 1 {whole + 11} 0')}")
+    assert refusal_of(path).reason == "bad_checksum"
+    digits = "1" * 5000
+    put(tmp_path, f"r 2 250 4\n{signals.replace(' 1 10 0', f' 1 {digits} 0')}")
+    assert refusal_of(path).reason == "bad_header"
 
 
 def test_checksums_of_0_that_are_right_need_no_warning(tmp_path):
