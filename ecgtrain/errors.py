@@ -8,7 +8,7 @@
     ├── PassportError            signals were prepared differently from those the model was trained on
     ├── ProtocolError            a protocol can't be followed with the records at hand
     ├── RankLostError            another process of a distributed run has ended
-    └── StoppedError             training was told to stop, and can be resumed
+    └── StoppedError             a run was told to stop, and can be resumed
 
 Every error is one readable line, and pickles.
 """
@@ -63,4 +63,4 @@ class RankLostError(EcgError):
 
 
 class StoppedError(EcgError):
-    """Training was told to stop before its end; a checkpoint was written first."""
+    """A run was told to stop before its end; a checkpoint was written first, or what was answered is kept."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -21,7 +22,7 @@ from ecgtrain.deployment.model import Ensemble, Model, load_models
 from ecgtrain.deployment.onnx_file import on_millivolts, write_onnx
 from ecgtrain.deployment.predict import Predictions, predict, write_predictions
 from ecgtrain.deployment.replay import ExtraLeads
-from ecgtrain.errors import CheckpointError
+from ecgtrain.errors import CheckpointError, StoppedError
 from ecgtrain.evaluation.answers import refuse_other_questions
 from ecgtrain.evaluation.curve_results import CurveResult, told, write_tables
 from ecgtrain.evaluation.curves import Drawn, draw_curves, refuse_impossible_curves, refuse_unfair_curves, task_of
@@ -67,9 +68,9 @@ def run(
     """Do all that a recipe says, into ``run_dir``; returns the report that was written there.
 
     Under ``torchrun`` all ranks pretrain; the first goes on to judge, the others return None. ``until`` is called
-    and entered while pretraining, and gives the function that says when to stop
-    (:func:`ecgtrain.training.stopping.told_to_stop`). Several seeds are run one after the other, each in a directory of
-    its own below; several ranks can't do that.
+    and entered meanwhile, and gives the function that says when to stop
+    (:func:`ecgtrain.training.stopping.told_to_stop`): then StoppedError is raised, and what is whole by then is kept.
+    Several seeds are run one after the other, each in a directory of its own below; several ranks can't do that.
 
     What can be known to be wrong is refused before any training: tasks that don't exist, stores that can't be
     opened, test patients who would be seen. The directory is this process' own from here to the end, and a refusal
@@ -133,7 +134,8 @@ def _run_one(
     until: Callable[[], AbstractContextManager[loop.ShouldStop]] | None,
 ) -> Ran | None:
     with ExitStack() as until_the_end:
-        with distributed.ranks(device) as here, (until or _never)() as should_stop:
+        should_stop = until_the_end.enter_context((until or _never)())
+        with distributed.ranks(device) as here:
             until_the_end.enter_context(claimed(run_dir, of_run=True))
             if (run_dir / SEEDS).exists():
                 raise _other_run(run_dir, "a run of several seeds")
@@ -153,9 +155,10 @@ def _run_one(
                 keep_own_files([question.task for question in config.downstream], run_dir)
             if distributed.rank() != 0:
                 return None
-        tell = _told(progress)
+        go_on = partial(_go_on, should_stop, run_dir)
+        tell, say = _told(progress, go_on), _said(say, go_on)
         answered = judge_all(config, trained, run_dir, device=device, say=say, tell=tell, resume=resume)
-        drawn = draw_curves(config, trained, run_dir, device=device, say=say, tell=tell, resume=resume)
+        drawn = draw_curves(config, trained, run_dir, device=device, say=say, tell=tell, go_on=go_on, resume=resume)
         curves = tell_curves(config, run_dir, [drawn])
         report = report_of_run(config, run_dir, made, trained, answered.results, curves, device)
         written = write_report(run_dir, report, worst_of(run_dir, report.results))
@@ -176,9 +179,35 @@ def _never() -> AbstractContextManager[loop.ShouldStop]:
     return nullcontext(lambda: None)
 
 
-def _told(progress: loop.Progress | None) -> Callable[[int, int], None]:
+def _go_on(should_stop: loop.ShouldStop, run_dir: Path) -> None:
+    """Raise StoppedError where there is a reason to stop. Nothing but whole answers and points is ever in the run."""
+    if reason := should_stop():
+        raise StoppedError(
+            f"the questions were stopped: {reason}",
+            where=run_dir,
+            fix="run the same command with --resume to go on; what is answered is kept",
+        )
+
+
+def _told(progress: loop.Progress | None, go_on: Callable[[], None]) -> Callable[[int, int], None]:
     """``progress`` as a protocol tells of it: without figures."""
-    return lambda done, total: None if progress is None else progress(done, total, {})
+
+    def tell(done: int, total: int) -> None:
+        go_on()
+        if progress is not None:
+            progress(done, total, {})
+
+    return tell
+
+
+def _said(say: Say, go_on: Callable[[], None]) -> Say:
+    """Before each question: not every protocol tells how far it is."""
+
+    def said(text: str) -> None:
+        go_on()
+        say(text)
+
+    return said
 
 
 def learn(

@@ -110,7 +110,7 @@ OWN_FILES = click.option(
 @click.option(
     "--time-limit",
     metavar="TIME",
-    help="Stop pretraining before this time is over (3h, 90m, 1-12:00:00), with a checkpoint and exit status 75.",
+    help="Stop before this time is over (3h, 90m, 1-12:00:00), with a checkpoint and exit status 75.",
 )
 @click.option("--strict", is_flag=True, help="Stop at a record that can't be read, instead of going on without it.")
 @OWN_FILES
@@ -131,8 +131,9 @@ def run(
 
     RECIPE is a YAML file, or the name of one that comes with ecgtrain, such as small/cpc (see `ecgtrain recipes`).
 
-    SIGTERM, SIGUSR1 and the time limit end pretraining after a checkpoint, with exit status 75: run the same command
-    with --resume to go on. Under torchrun, all processes pretrain together and the first one probes.
+    SIGTERM, SIGUSR1 and the time limit end pretraining after a checkpoint, and questions with what is answered by then,
+    with exit status 75: run the same command with --resume to go on. Under torchrun, all processes pretrain together
+    and the first one probes.
     """
     from ecgtrain import config
 

@@ -182,13 +182,16 @@ def draw_curves(
     device: torch.device | str = "cpu",
     say: Callable[[str], None] = lambda _: None,
     tell: Callable[[int, int], None] = lambda done, total: None,
+    go_on: Callable[[], None] = lambda: None,
     resume: bool = False,
 ) -> tuple[Drawn, ...]:
     """Every curve of a recipe, whose questions have been answered. With ``resume``, points that hold are kept.
 
-    ``tell`` is told how many points of a curve are done. Raises what :func:`ecgtrain.evaluation.judge.judge` raises.
+    ``tell`` is told how many points of a curve are done. ``go_on`` is called with every step of a point, too, and may
+    raise. Raises what :func:`ecgtrain.evaluation.judge.judge` raises.
     """
-    return tuple(_Drawing(config, trained, run_dir, device, resume).draw(curve, say, tell) for curve in config.curves)
+    drawing = _Drawing(config, trained, run_dir, device, resume, go_on)
+    return tuple(drawing.draw(curve, say, tell) for curve in config.curves)
 
 
 class _Drawing(NamedTuple):
@@ -199,6 +202,7 @@ class _Drawing(NamedTuple):
     run_dir: Path
     device: torch.device | str
     resume: bool
+    go_on: Callable[[], None]
 
     def draw(self, curve: Curve, say: Callable[[str], None], tell: Callable[[int, int], None]) -> Drawn:
         asked = [
@@ -276,6 +280,7 @@ class _Drawing(NamedTuple):
             run_dir=self.run_dir,
             seed=self.config.seed,
             device=self.device,
+            tell=lambda done, total: self.go_on(),
         )
 
     def judge(self, put: Posed | PosedElsewhere, one: Trained, name: str, place: Place, draw: int) -> Judged:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import shutil
@@ -15,7 +16,7 @@ from ecgstore import ConfigError, EcgError, IngestSettings, ingest_folder, open_
 from ecgstore.inner import parse
 from ecgtrain import load_classifier, tasks
 from ecgtrain.config import RunConfig
-from ecgtrain.errors import CheckpointError, LeakageError, PassportError, ProtocolError
+from ecgtrain.errors import CheckpointError, LeakageError, PassportError, ProtocolError, StoppedError
 from ecgtrain.evaluation import curves
 from ecgtrain.reporting.report import read_report
 from ecgtrain.run import embed_store, evaluate_store, export_run, predict_records, run
@@ -300,6 +301,28 @@ def test_points_are_kept_and_a_stopped_curve_goes_on(curved, mini_store):
     assert {point.told for point in again.asked_over[0].points} == {"50 %", "50.01 %", "100 %"}
     assert told(again.results) == told(report.results)
     assert (9, 9) in done
+
+
+@pytest.mark.parametrize("after", [0, 1, 3], ids=["before", "in training", "in a point's training"])
+def test_a_run_told_to_stop_while_it_answers_says_so_and_goes_on(mini_store, tmp_path, after):
+    """``after`` so many looks at the reason once the network is exported: two of the answer, one before the curve."""
+    learned = {**COMMON, "name": "other", "protocol": "scratch", "settings": {"stages": [{"epochs": 1}]}}
+    halves = {"kind": "label_efficiency", "fractions": [0.5], "draws": 1}
+    asked, out, looks = recipe(mini_store, [halves], downstream=[learned]), tmp_path / "run", 0
+
+    def reason():
+        nonlocal looks
+        looks += (out / "export" / "model.safetensors").exists()
+        return None if looks <= after else "it was sent SIGTERM"
+
+    with pytest.raises(StoppedError, match=r"^the questions were stopped: it was sent SIGTERM; in .*run; .*--resume"):
+        run(asked, out, until=lambda: contextlib.nullcontext(reason))
+    assert len(list(out.glob("downstream/other/*/result.json"))) == (after == 3)
+    assert not [*out.glob("curves/*/points/*"), *out.glob("report.json")]
+    whole = run(asked, out, resume=True)
+    again = run(asked, out, resume=True)
+    assert told(again.results) == told(whole.results)
+    assert len(list(out.glob("curves/*/points/*"))) == 1
 
 
 @pytest.mark.parametrize(
