@@ -202,7 +202,7 @@ class _Drawing(NamedTuple):
     run_dir: Path
     device: torch.device | str
     resume: bool
-    go_on: Callable[[], None]
+    go_on: Callable[[], None] = lambda: None
 
     def draw(self, curve: Curve, say: Callable[[str], None], tell: Callable[[int, int], None]) -> Drawn:
         asked = [
