@@ -16,6 +16,8 @@ from ecgstore.errors import need
 
 #: A head longer than this, with all that stands before it, is refused: http.client takes a hundred lines of 64 KiB.
 MOST_HEAD_BYTES = 1 << 20
+#: No head takes longer than this, in seconds.
+LONGEST_S = 60.0
 
 
 class _Timed(io.RawIOBase):
@@ -49,14 +51,12 @@ class _Timed(io.RawIOBase):
 
 
 class _Answer(http.client.HTTPResponse):
-    """An answer whose head comes within ``longest_s`` seconds."""
-
-    longest_s = 60.0
+    """An answer whose head comes within :data:`LONGEST_S`."""
 
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         self.fp.close()  # nothing has been read of it
-        self._timed = _Timed(sock.makefile("rb", buffering=0), time.monotonic() + self.longest_s)
+        self._timed = _Timed(sock.makefile("rb", buffering=0), time.monotonic() + LONGEST_S)
         self.fp = io.BufferedReader(self._timed)
 
     def begin(self) -> None:
@@ -65,31 +65,31 @@ class _Answer(http.client.HTTPResponse):
 
 
 @functools.cache
-def _pools(longest_s: float) -> dict[str, Any]:
+def _pools() -> dict[str, Any]:
     """Pools of connections, by scheme, to servers that answer so."""
     connecting, pooling = need("urllib3.connection", "fetch"), need("urllib3.connectionpool", "fetch")
-    answer = type("Answer", (_Answer,), {"longest_s": longest_s})
     found = {}
     for kind in ("HTTP", "HTTPS"):
-        connection = type("Connection", (getattr(connecting, f"{kind}Connection"),), {"response_class": answer})
+        connection = type("Connection", (getattr(connecting, f"{kind}Connection"),), {"response_class": _Answer})
         pool = getattr(pooling, f"{kind}ConnectionPool")
         found[kind.lower()] = type("Pool", (pool,), {"ConnectionCls": connection})
     return found
 
 
-def session(longest_s: float) -> Any:
+def session() -> Any:
     """A session of requests in which no head takes longer, through a proxy of the environment as well."""
-    requests = need("requests", "fetch")
-    plain: Any = requests.adapters.HTTPAdapter
+    need("requests", "fetch")
+    import requests
+    from requests.adapters import HTTPAdapter
 
-    class Adapter(plain):  # type: ignore[misc]
+    class Adapter(HTTPAdapter):
         def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
             super().init_poolmanager(*args, **kwargs)
-            self.poolmanager.pool_classes_by_scheme = _pools(longest_s)
+            self.poolmanager.pool_classes_by_scheme = _pools()
 
         def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
             manager = super().proxy_manager_for(*args, **kwargs)
-            manager.pool_classes_by_scheme = _pools(longest_s)
+            manager.pool_classes_by_scheme = _pools()
             return manager
 
     made = requests.Session()

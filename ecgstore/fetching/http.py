@@ -163,7 +163,7 @@ class Http:
     def _session(self) -> Any:
         session = getattr(self._own, "session", None)
         if session is None:
-            session = self._own.session = heads.session(READ_TIMEOUT_S)
+            session = self._own.session = heads.session()
             session.headers.update(
                 {
                     "User-Agent": f"ecgstore/{ecgstore.__version__} python-requests/{self._requests.__version__}",

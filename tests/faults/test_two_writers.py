@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -50,10 +51,10 @@ def test_a_sidecar_that_came_meanwhile_stays(mini_store: Path, tmp_path: Path, m
     table = pa.table({"record_id": store.column("record_id")[:2].tolist(), "x": [1, 2]})
     pack = sidecars._packed
 
-    def slowly(*its: object) -> bytes:
+    def slowly(*its: Any) -> bytes:
         path.parent.mkdir()
         path.write_bytes(SOMEBODY)
-        return pack(*its)  # type: ignore[arg-type]
+        return pack(*its)
 
     monkeypatch.setattr(sidecars, "_packed", slowly)
     with pytest.raises(StoreExists, match="there is already such a sidecar"):

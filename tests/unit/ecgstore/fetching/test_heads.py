@@ -54,9 +54,10 @@ class Handler(QuietHandler):
 def test_an_answer_that_does_not_end_is_given_up(
     said: str, seen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {"BACKOFF_S": 0.01, "ATTEMPTS": 2, "READ_TIMEOUT_S": 0.3, "DRAIN_S": 0.1}.items():
+    for name, value in {"BACKOFF_S": 0.01, "ATTEMPTS": 2, "DRAIN_S": 0.1}.items():
         monkeypatch.setattr(http, name, value)
     monkeypatch.setattr(heads, "MOST_HEAD_BYTES", 100_000)
+    monkeypatch.setattr(heads, "LONGEST_S", 0.3)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     server = LocalServer(Handler)
     server.shut_down = threading.Event()
