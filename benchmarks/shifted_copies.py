@@ -21,6 +21,7 @@ import numpy as np
 
 from ecgstore import open_store
 from ecgstore.look import overlap, shifted
+from ecgstore.look.parts import Part, Reader
 from ecgstore.record import Record
 from ecgstore.storage.store import Store
 
@@ -40,7 +41,7 @@ def recall(store: Store, altered: list[Record], name: str) -> dict[str, object]:
     pieces = (shifted.Piece(row, 0.0, one.signal_mv_lt, one.fs_hz) for row, one in enumerate(altered))
     began_s = time.perf_counter()
     found = shifted.candidates(MARKS[store.path], shifted.marks_of(pieces, altered[0].leads), is_one=False)
-    pairs = shifted.alike(found, reader(store), lambda row: altered[row], 0.0)
+    pairs = shifted.alike(found, Reader(store), Shelf(altered), 0.0)
     took_s = time.perf_counter() - began_s
     right = {one for one, other, *_ in pairs if one == other}
     copies = {frozenset(group) for group in overlap.exact_duplicates(store)}
@@ -50,10 +51,22 @@ def recall(store: Store, altered: list[Record], name: str) -> dict[str, object]:
     return told | {"candidates": len(found), "seconds": round(took_s, 1)}
 
 
-def reader(store: Store):
-    """Reads a record by its row."""
-    ids = store.column("record_id").tolist()
-    return lambda row: store.read(ids[row])
+class Shelf(Reader):
+    """Reads records that are in no store."""
+
+    def __init__(self, records: list[Record]) -> None:
+        self._records = records
+
+    def lasts_s(self, row: int) -> float:
+        return self._records[row].signal_mv_lt.shape[1] / self._records[row].fs_hz
+
+    def read(self, row: int, start_s: float, stop_s: float) -> Part:
+        return Part(self._records[row], 0.0, self.lasts_s(row))
+
+
+def records_of(store: Store) -> list[Record]:
+    """Every record, in the order of its row."""
+    return [store.read(record_id) for record_id in store.column("record_id").tolist()]
 
 
 MARKS: dict[str, dict[str, shifted.Marks]] = {}
@@ -68,7 +81,7 @@ def main(store: str, other: str | None) -> None:
     began_s = time.perf_counter()
     MARKS[opened.path] = shifted.marks(opened, np.arange(opened.n_records))
     marked_s = time.perf_counter() - began_s
-    whole = [reader(opened)(row) for row in range(opened.n_records)]
+    whole = records_of(opened)
     rng = np.random.default_rng(0)
     moved_s = rng.uniform(0, 5, opened.n_records)
     answers = []
@@ -90,16 +103,15 @@ def main(store: str, other: str | None) -> None:
     if other is not None:
         theirs = open_store(other)
         row_of = {record_id: row for row, record_id in enumerate(theirs.column("record_id").tolist())}
-        read = reader(theirs)
-        filtered = [read(row_of[record_id]) for record_id in opened.column("record_id").tolist()]
+        all_theirs = records_of(theirs)
+        filtered = [all_theirs[row_of[record_id]] for record_id in opened.column("record_id").tolist()]
         ask("filtered otherwise", filtered, move=False, cut=False)
         ask("filtered otherwise, moved by 0 to 5 s", filtered, move=True, cut=False)
         ask("filtered otherwise, any 5 s, I II V2", filtered, leads=("I", "II", "V2"), move=True, cut=True)
     found = shifted.candidates(MARKS[opened.path], MARKS[opened.path], is_one=True)
-    read = reader(opened)
     exact = {tuple(sorted(pair)) for group in overlap.exact_duplicates(opened) for pair in combinations(group, 2)}
     false = [one for one in found if one[:2] not in exact]
-    alike = [shifted.correlation_at(read(row_a), read(row_b), lag)[0] for row_a, row_b, lag in false]
+    alike = [shifted.correlation_at(whole[row_a], whole[row_b], lag)[0] for row_a, row_b, lag in false]
     highest = max(alike, default=float("nan"))
     n_false = sum(similarity >= shifted.MIN_CORRELATION for similarity in alike)
     click.echo(f"among the records themselves: {n_false} false, the most alike {highest}")
